@@ -1,0 +1,44 @@
+# `make help` lists the targets. Everything runs in .venv, which is made from requirements.lock.
+
+SHELL := /bin/bash
+PYTHON ?= python3.11
+# The stages call `python`: whatever is run here finds the one of .venv first.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE :=
+CODE := src stages tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help repro test test-slow check format bench profile
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
+
+.venv/installed: requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there: install Python 3.11, or say make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+	touch .venv/installed
+
+repro: .venv/installed  ## tiles to leaderboard: every stage that is not up to date
+	dvc repro
+
+test: .venv/installed  ## the tests (minutes)
+	python -m pytest -m "not slow"
+
+test-slow: .venv/installed  ## the tests that take longer
+	python -m pytest -m slow
+
+check: .venv/installed  ## ruff, format and mypy
+	ruff check $(CODE)
+	ruff format --check $(CODE)
+	mypy
+
+format: .venv/installed  ## mend what ruff can mend
+	ruff check --fix $(CODE)
+	ruff format $(CODE)
+
+bench: .venv/installed  ## speed, as ratios to plain baselines
+	python -m benchmarks
+
+profile: .venv/installed  ## put profiles/NAME.yaml in force: make profile NAME=inria
+	@python -m stages.use_profile $(NAME)

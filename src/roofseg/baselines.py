@@ -1,0 +1,112 @@
+"""The floor that every attempt must beat: the best constant mask and the best colour threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from roofseg import metrics
+from roofseg.patches import Patch
+
+Image = npt.NDArray[np.uint8]
+
+LEVELS = 256
+
+
+def channels(image: Image) -> dict[str, Image]:
+    """Values per pixel that a threshold might tell roofs by, each (H, W) uint8.
+
+    ``red``, ``green``, ``blue``; ``brightness``, their mean; ``saturation`` of HSV; and
+    ``excess_green``, 2 G - R - B (Woebbecke et al. 1995, doi:10.13031/2013.27838) scaled from
+    -510..510 to 0..255, which is high for plants.
+    """
+    red, green, blue = np.moveaxis(image.astype(np.int16), 2, 0)
+    return {
+        "red": image[:, :, 0],
+        "green": image[:, :, 1],
+        "blue": image[:, :, 2],
+        "brightness": ((red + green + blue) // 3).astype(np.uint8),
+        "saturation": cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[:, :, 1].astype(np.uint8),
+        "excess_green": ((2 * green - red - blue + 510) // 4).astype(np.uint8),
+    }
+
+
+def _scores(patches: Sequence[Patch], masks: Sequence[npt.NDArray[Any]]) -> dict[str, float]:
+    truth = np.stack([patch.mask for patch in patches])
+    table = metrics.table([patch.tile for patch in patches], np.stack(masks), truth)
+    return metrics.summarise(table)
+
+
+def best_constant(patches: Sequence[Patch]) -> dict[str, Any]:
+    """The better of two masks that never look: building everywhere, or nowhere.
+
+    It is chosen on the patches that it is scored on, so no constant mask does better there.
+
+    Returns:
+        ``mask`` ("all building" or "all background") and ``val``, its `metrics.summarise`.
+    """
+    candidates = [
+        {
+            "mask": name,
+            "val": _scores(patches, [np.full_like(patch.mask, value) for patch in patches]),
+        }
+        for name, value in [("all building", 1), ("all background", 0)]
+    ]
+    return max(candidates, key=lambda candidate: candidate["val"]["iou"])
+
+
+def _ious(values: Image, mask: Image) -> dict[str, npt.NDArray[np.float64]]:
+    """IoU of one tile at all 256 thresholds: value >= t ("above") and value < t ("below")."""
+    roof = np.bincount(values[mask > 0], minlength=LEVELS)
+    ground = np.bincount(values[mask == 0], minlength=LEVELS)
+    roof_below, ground_below = (np.cumsum(part) - part for part in (roof, ground))
+    roof_above, ground_above = roof.sum() - roof_below, ground.sum() - ground_below
+    return {
+        "above": metrics.iou(roof_above, ground_above, roof_below),
+        "below": metrics.iou(roof_below, ground_below, roof_above),
+    }
+
+
+def fit_threshold(patches: Sequence[Patch]) -> tuple[str, str, int, float]:
+    """The threshold on one of `channels` with the highest IoU (mean over tiles), found exactly.
+
+    Returns:
+        Channel, direction ("above": building where value >= threshold; "below": where value <
+        threshold), threshold (0..255) and its IoU on ``patches``. Of equals the first is taken.
+    """
+    total: dict[tuple[str, str], npt.NDArray[np.float64]] = {}
+    for patch in patches:
+        for name, values in channels(patch.image).items():
+            for direction, ious in _ious(values, patch.mask).items():
+                total[name, direction] = total.get((name, direction), 0) + ious / len(patches)
+    (channel, direction), ious = max(total.items(), key=lambda item: item[1].max())
+    return channel, direction, int(ious.argmax()), float(ious.max())
+
+
+def colour_threshold(train: Sequence[Patch], val: Sequence[Patch]) -> dict[str, Any]:
+    """Fit a colour threshold on train and score it on val.
+
+    Returns:
+        ``channel``, ``direction``, ``threshold`` and ``train_iou`` as from `fit_threshold`, and
+        ``val``, its `metrics.summarise` there.
+    """
+    channel, direction, threshold, train_iou = fit_threshold(train)
+    masks = [
+        (channels(patch.image)[channel] >= threshold) == (direction == "above") for patch in val
+    ]
+    return {
+        "channel": channel,
+        "direction": direction,
+        "threshold": threshold,
+        "train_iou": train_iou,
+        "val": _scores(val, masks),
+    }
+
+
+def baselines(train: Sequence[Patch], val: Sequence[Patch]) -> dict[str, Any]:
+    """Both baselines, as plain JSON values: ``constant`` and ``colour_threshold``."""
+    return {"constant": best_constant(val), "colour_threshold": colour_threshold(train, val)}

@@ -1,0 +1,164 @@
+"""How well a predicted mask agrees with the truth: pixel counts per tile and their scores.
+
+The counts of a tile (tp, fp, fn, tn) are kept; every score is derived from them, as the mean over
+tiles (the headline) or pooled over all pixels (comparable with published Inria figures). One rule
+covers every 0/0: a score without any pixel to judge is 1. So an empty prediction on an empty tile
+scores 1, and the precision of a prediction that claims nothing is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+THRESHOLD = 0.5
+"""A pixel is building where its probability is at least this."""
+
+CURVE_THRESHOLDS = np.arange(101) / 100
+"""The 101 thresholds of the precision-recall curve: 0.00, 0.01, ..., 1.00."""
+
+COUNTS = ["tp", "fp", "fn", "tn"]
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+def count(
+    probabilities: Any, truth: Any, threshold: float = THRESHOLD
+) -> tuple[Any, Any, Any, Any]:
+    """Count true positives, false positives, false negatives and true negatives of each tile.
+
+    Written with operators that NumPy arrays and torch tensors share, so that training (tensors on
+    any device) and the stages without torch count by the same lines. Agrees with
+    ``smp.metrics.get_stats(mode="binary", threshold=threshold)``; a test holds it to that.
+
+    Args:
+        probabilities: (N, ...) floats in [0, 1], or predicted masks in {0, 1}.
+        truth: (N, ...) of the same shape, 0 background and 1 building.
+        threshold: a pixel is predicted as building where its probability is at least this.
+
+    Returns:
+        tp, fp, fn, tn: four (N,) int64 arrays (tensors for tensors).
+    """
+    if probabilities.shape != truth.shape:
+        raise ValueError(
+            f"probabilities of shape {tuple(probabilities.shape)} and truth of shape "
+            f"{tuple(truth.shape)} differ"
+        )
+    predicted = (probabilities >= threshold).reshape(len(truth), -1)
+    actual = (truth > 0).reshape(len(truth), -1)
+    tp = (predicted & actual).sum(1)
+    fp = predicted.sum(1) - tp
+    fn = actual.sum(1) - tp
+    return tp, fp, fn, predicted.shape[1] - tp - fp - fn
+
+
+def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.divide(part, whole, out=np.ones_like(whole), where=whole > 0)
+
+
+def iou(tp: npt.ArrayLike, fp: npt.ArrayLike, fn: npt.ArrayLike) -> Floats:
+    """Intersection over union, tp / (tp + fp + fn), in [0, 1]; 1 where nothing is there to find."""
+    return _ratio(tp, np.add(np.add(tp, fp), fn))
+
+
+def f1(tp: npt.ArrayLike, fp: npt.ArrayLike, fn: npt.ArrayLike) -> Floats:
+    """F1 (Dice), 2 tp / (2 tp + fp + fn), in [0, 1]; equals 2 IoU / (1 + IoU)."""
+    return _ratio(np.multiply(2, tp), np.add(np.add(np.multiply(2, tp), fp), fn))
+
+
+def precision(tp: npt.ArrayLike, fp: npt.ArrayLike) -> Floats:
+    """Share of the predicted pixels that are building, tp / (tp + fp), in [0, 1]."""
+    return _ratio(tp, np.add(tp, fp))
+
+
+def recall(tp: npt.ArrayLike, fn: npt.ArrayLike) -> Floats:
+    """Share of the building pixels that were predicted, tp / (tp + fn), in [0, 1]."""
+    return _ratio(tp, np.add(tp, fn))
+
+
+def table(
+    tiles: Sequence[str], probabilities: Any, truth: Any, threshold: float = THRESHOLD
+) -> pd.DataFrame:
+    """Count and score each tile.
+
+    Args:
+        tiles: N names.
+        probabilities: (N, H, W) array of floats in [0, 1], or of masks in {0, 1}.
+        truth: (N, H, W) array, 0 background and 1 building.
+        threshold: as for `count`.
+
+    Returns:
+        One row per tile with columns tile, tp, fp, fn, tn (pixels), iou, f1.
+    """
+    rows = pd.DataFrame({"tile": list(tiles)})
+    rows[COUNTS] = np.stack(count(probabilities, truth, threshold), axis=1)
+    return rows.assign(
+        iou=iou(rows.tp, rows.fp, rows.fn),
+        f1=f1(rows.tp, rows.fp, rows.fn),
+    )
+
+
+def summarise(counts: pd.DataFrame) -> dict[str, float]:
+    """Scores of a split from its table of tiles (columns tp, fp, fn; one row per tile).
+
+    Returns:
+        ``iou`` and ``f1``: mean over tiles. ``iou_pooled``, ``f1_pooled``, ``precision``,
+        ``recall``: from the counts summed over all tiles.
+    """
+    tp, fp, fn = (counts[name].sum() for name in ["tp", "fp", "fn"])
+    return {
+        "iou": float(iou(counts.tp, counts.fp, counts.fn).mean()),
+        "f1": float(f1(counts.tp, counts.fp, counts.fn).mean()),
+        "iou_pooled": float(iou(tp, fp, fn)),
+        "f1_pooled": float(f1(tp, fp, fn)),
+        "precision": float(precision(tp, fp)),
+        "recall": float(recall(tp, fn)),
+    }
+
+
+def histogram(probabilities: npt.NDArray[np.floating], truth: npt.NDArray[Any]) -> Integers:
+    """Sort pixels between the thresholds of the precision-recall curve.
+
+    Histograms of several tiles are added, so that a curve over any number of pixels takes the
+    memory of one tile, and is exact at its thresholds.
+
+    Args:
+        probabilities: floats in [0, 1], any shape.
+        truth: same shape, 0 background and 1 building.
+
+    Returns:
+        (2, 102) int64. Row 0 counts background pixels, row 1 building pixels; column k counts the
+        probabilities that reach exactly the first k thresholds.
+    """
+    reached = np.searchsorted(CURVE_THRESHOLDS, probabilities.ravel(), side="right")
+    building = truth.ravel() > 0
+    columns = len(CURVE_THRESHOLDS) + 1
+    return np.stack(
+        [np.bincount(reached[building == kind], minlength=columns) for kind in (False, True)]
+    )
+
+
+def precision_recall(pixels: Integers) -> pd.DataFrame:
+    """Precision and recall, pooled over pixels, at each of `CURVE_THRESHOLDS`.
+
+    Args:
+        pixels: (2, 102) int64, a sum of `histogram` results.
+
+    Returns:
+        101 rows with columns threshold, precision, recall, by rising threshold.
+    """
+    # Pixels at or above threshold k are those that reached at least k + 1 thresholds.
+    fp, tp = pixels[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+    return pd.DataFrame(
+        {
+            "threshold": CURVE_THRESHOLDS,
+            "precision": precision(tp, fp),
+            "recall": recall(tp, pixels[1].sum() - tp),
+        }
+    )

@@ -1,0 +1,171 @@
+"""The models: an encoder, a decoder, and the normalisation that the encoder expects.
+
+``build_model`` makes any of them; a new architecture is one more line in ``ARCHITECTURES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from roofseg.errors import UserError
+from roofseg.models import cnn, sam
+from roofseg.weights import load_weights, read_weights, write_weights
+
+SAM_ENCODER = "sam_vit_b"
+
+
+class RoofModel(nn.Module):
+    """A segmentation model that takes RGB in [0, 1] and normalises inside.
+
+    Args:
+        encoder: maps a normalised image to a list of features
+        decoder: maps that list to logits
+        mean, std: per RGB channel on [0, 1], as the encoder was trained
+        multiple: height and width must be multiples of this, in pixels
+
+    Shape:
+        - input: (B, 3, H, W) float RGB in [0, 1]
+        - output: (B, 1, H, W) logits
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        multiple: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.multiple = multiple
+        self.encoder_frozen = False
+        # Not in the state dict: they belong to the architecture, not to what was learnt.
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(
+                f"an image of {height}x{width} pixels; expected multiples of {self.multiple}"
+            )
+        x = (x - self.mean) / self.std
+        # A frozen encoder keeps no activations, which is most of the memory of a training step.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+            features = self.encoder(x)
+        logits: torch.Tensor = self.decoder(features)
+        return logits
+
+    def freeze_encoder(self, frozen: bool) -> None:
+        """Freeze or thaw the encoder.
+
+        Frozen, it runs in eval mode (its BatchNorm statistics stand still) and without gradients.
+        ``requires_grad`` stays True throughout: toggling it during a run puts DDP out of step.
+        """
+        self.encoder_frozen = frozen
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> RoofModel:
+        """As in torch, but a frozen encoder stays in eval mode."""
+        super().train(mode)
+        if self.encoder_frozen:
+            self.encoder.eval()
+        return self
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """What the thaw adds to training, and what may have a learning rate of its own."""
+        return self.encoder.parameters()
+
+    def decoder_parameters(self) -> Iterator[nn.Parameter]:
+        """What is trained from the first step: decoder and head."""
+        return self.decoder.parameters()
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How an architecture is built from an encoder's name and the decoder's dropout."""
+
+    build: Callable[[str, float], tuple[nn.Module, nn.Module]]
+    statistics: Callable[[str], cnn.Statistics]
+    takes_sam: bool
+    multiple: int  # pixels: the deepest features' stride
+
+
+ARCHITECTURES = {
+    "unet": Architecture(cnn.unet, cnn.statistics, takes_sam=False, multiple=32),
+    "deeplabv3plus": Architecture(cnn.deeplabv3plus, cnn.statistics, takes_sam=False, multiple=32),
+    "sam_conv": Architecture(
+        lambda _, dropout: (sam.SamEncoder(), sam.ConvDecoder(dropout)),
+        lambda _: sam.STATISTICS,
+        takes_sam=True,
+        multiple=sam.TOKEN,
+    ),
+    "sam_unet": Architecture(
+        lambda _, dropout: (sam.SamEncoder(), sam.UnetDecoder(dropout)),
+        lambda _: sam.STATISTICS,
+        takes_sam=True,
+        multiple=sam.TOKEN,
+    ),
+}
+
+
+def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: int) -> RoofModel:
+    """Build a model with random weights (from torch's global generator), thawed, in train mode.
+
+    Args:
+        architecture: a key of ``ARCHITECTURES``
+        encoder: an smp encoder's name such as ``resnet34`` or ``tu-tf_efficientnet_lite0``;
+            ``sam_vit_b`` for the SAM architectures
+        dropout: probability, [0, 1), of every dropout layer in the decoder; an encoder has none
+        patch_size: side of the training patches in pixels, checked here against the strides. The
+            model takes any other multiple of them too.
+
+    Raises:
+        UserError: naming the key that cannot be served
+    """
+    if architecture not in ARCHITECTURES:
+        raise UserError(
+            f"architecture: found {architecture!r}; expected one of {', '.join(ARCHITECTURES)}"
+        )
+    chosen = ARCHITECTURES[architecture]
+    if chosen.takes_sam != (encoder == SAM_ENCODER):
+        expected = SAM_ENCODER if chosen.takes_sam else f"any but {SAM_ENCODER}"
+        raise UserError(
+            f"encoder: found {encoder!r} with architecture {architecture!r}, which takes {expected}"
+        )
+    if patch_size <= 0 or patch_size % chosen.multiple:
+        raise UserError(
+            f"patch_size: found {patch_size}; expected a multiple of {chosen.multiple} pixels for "
+            f"architecture {architecture!r}"
+        )
+    parts = chosen.build(encoder, dropout)
+    mean, std = chosen.statistics(encoder)
+    return RoofModel(*parts, mean=mean, std=std, multiple=chosen.multiple)
+
+
+def save_model(path: Path, model: RoofModel) -> None:
+    """Write all weights as safetensors; the same weights give the same bytes."""
+    write_weights(path, model.state_dict())
+
+
+def load_model(path: Path, model: RoofModel) -> None:
+    """Load what ``save_model`` wrote into a model of the same architecture and encoder.
+
+    Raises:
+        UserError: the file is missing, is no safetensors file, or holds another model's weights
+    """
+    load_weights(
+        model,
+        read_weights(path),
+        f"{path}: not the weights of this architecture and encoder. Train the attempt again",
+    )

@@ -1,0 +1,119 @@
+"""U-Net and DeepLabV3+ over any encoder of segmentation-models-pytorch (smp)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import segmentation_models_pytorch as smp  # type: ignore[import-untyped]
+import timm
+import torch
+from torch import nn
+
+from roofseg.errors import UserError
+
+ENCODER_LIST = "https://smp.readthedocs.io/en/latest/encoders.html"
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# smp's own encoders that were trained with other statistics than ImageNet's, by the start of their
+# names. smp itself asks its hub for them, and training must not need a network. Source: the
+# `mean` and `std` in smp 0.3's encoder modules, before they moved to the hub.
+EXCEPTIONS: dict[str, Statistics] = {
+    "inception": HALF,
+    "xception": HALF,
+    "dpn": ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3),
+}
+
+
+class SmpDecoder(nn.Module):
+    """An smp decoder and its head, with dropout between them.
+
+    Whole channels are dropped (Dropout2d), not single values: neighbouring pixels of a feature map
+    are so alike that the head reads a dropped value off the pixel beside it (Tompson et al. 2015,
+    "Efficient Object Localization Using Convolutional Networks", section 3.2).
+    """
+
+    def __init__(self, decoder: nn.Module, head: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.dropout = nn.Dropout2d(dropout)
+        self.head = head
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.dropout(self.decoder(features)))
+        return logits
+
+
+def unet(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of U-Net (Ronneberger et al. 2015) in smp's form."""
+    return _split(smp.Unet, encoder, dropout, {})
+
+
+def deeplabv3plus(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of DeepLabV3+ (Chen et al. 2018) in smp's form, output stride 16.
+
+    The ASPP module has a dropout of its own, 0.5 unless told; it takes ``dropout`` too.
+    """
+    return _split(smp.DeepLabV3Plus, encoder, dropout, {"decoder_aspp_dropout": dropout})
+
+
+def statistics(encoder: str) -> Statistics:
+    """Mean and standard deviation per RGB channel, on [0, 1], that ``encoder`` was trained with.
+
+    The same for a pretrained and a scratch encoder, so that the two differ in their weights alone.
+    """
+    if encoder.startswith("tu-"):
+        pretrained = timm.models.get_pretrained_cfg(encoder.removeprefix("tu-"))
+        return (tuple(pretrained.mean), tuple(pretrained.std)) if pretrained else IMAGENET
+    return next((s for start, s in EXCEPTIONS.items() if encoder.startswith(start)), IMAGENET)
+
+
+def _split(
+    build: Callable[..., smp.base.SegmentationModel],
+    encoder: str,
+    dropout: float,
+    options: dict[str, float],
+) -> tuple[nn.Module, nn.Module]:
+    _check_encoder(encoder)
+    try:
+        model = build(encoder, encoder_weights=None, classes=1, activation=None, **options)
+    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+        # Each encoder family refuses what it cannot do (dilation, depth) in its own way.
+        raise UserError(
+            f"encoder: found {encoder!r}, which {build.__name__} cannot use ({error}). "
+            f"Choose another from {ENCODER_LIST}, for example resnet34."
+        ) from error
+    _without_dropout(model.encoder)
+    return model.encoder, SmpDecoder(model.decoder, model.segmentation_head, dropout)
+
+
+def _check_encoder(encoder: str) -> None:
+    """Raise UserError unless smp can build ``encoder``."""
+    # smp warns that its "timm-" encoders go; each has a "tu-" equivalent.
+    known = [name for name in smp.encoders.get_encoder_names() if not name.startswith("timm-")]
+    known += [f"tu-{name}" for name in timm.list_models(pretrained=False)]
+    name, _, tag = encoder.removeprefix("tu-").partition(".")
+    if encoder in known or (tag and f"{name}.{tag}" in timm.list_pretrained(f"{name}.*")):
+        return
+    close = difflib.get_close_matches(encoder, known, n=3)
+    hint = f"Close to it: {', '.join(close)}. " if close else ""
+    raise UserError(
+        f"encoder: found {encoder!r}; expected an encoder of segmentation-models-pytorch, such as "
+        "resnet34, or tu-NAME for a model of timm, or sam_vit_b with a SAM architecture. "
+        f"{hint}The list: {ENCODER_LIST}"
+    )
+
+
+def _without_dropout(encoder: nn.Module) -> None:
+    """Turn off dropout and stochastic depth in an encoder; some of smp's and timm's bring theirs.
+
+    The recipe's dropout is the decoder's. A second, hidden one would differ between encoders.
+    """
+    for module in encoder.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for rate in ("drop_prob", "drop_rate", "_drop_connect_rate"):
+            if isinstance(getattr(module, rate, None), float):
+                setattr(module, rate, 0.0)

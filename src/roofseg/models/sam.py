@@ -1,0 +1,204 @@
+"""SAM's ViT-B image encoder and two convolutional decoders over it.
+
+The encoder is Meta's (Kirillov et al. 2023, "Segment Anything"; package segment-anything) at any
+size that is a multiple of 16 pixels. The decoders are normalised by groups within each image
+(Wu & He 2018, "Group Normalization"): a batch of two 1024 px patches is all that fits beside a
+ViT, too few for the statistics of BatchNorm.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name that all PyTorch code uses)
+from segment_anything.modeling import ImageEncoderViT  # type: ignore[import-untyped]
+from torch import nn
+
+TOKEN = 16  # pixels along the side of one token
+WIDTH = 768  # channels of a token in ViT-B
+NECK = 256  # channels of the encoder's output
+SKIPS = (2, 5, 8, 11)  # blocks 3, 6, 9, 12 counted from 1; they are also the global-attention ones
+GROUPS = 8
+# SAM's pixel_mean and pixel_std for RGB in 0..255 (segment_anything/build_sam.py), on [0, 1].
+STATISTICS = (
+    tuple(value / 255 for value in (123.675, 116.28, 103.53)),
+    tuple(value / 255 for value in (58.395, 57.12, 57.375)),
+)
+
+
+class SamEncoder(ImageEncoderViT):
+    """SAM's ViT-B image encoder for any input size that is a multiple of 16 pixels.
+
+    The parameters keep the prior's native size (64x64 tokens, 1024 px), so one file of weights
+    fits every patch size: the position embedding is resized at each call, and the attention
+    resizes its relative positions itself (``get_rel_pos``). Parameter names are those of Meta's
+    checkpoint without the prefix ``image_encoder.``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            img_size=1024,
+            patch_size=TOKEN,
+            embed_dim=WIDTH,
+            depth=12,
+            num_heads=12,
+            mlp_ratio=4,
+            out_chans=NECK,
+            qkv_bias=True,
+            norm_layer=_TokenNorm,
+            use_rel_pos=True,
+            window_size=14,
+            global_attn_indexes=SKIPS,
+        )
+        # Meta leaves it at zero for a checkpoint to fill. Without a prior, zeros would make a
+        # frozen encoder blind to where a token lies; 0.02 is the usual scale of ViT embeddings
+        # (Dosovitskiy et al. 2021; timm). torch's own initialisation of the linear layers has
+        # nearly that deviation at this width (1/sqrt(3*768) = 0.021) and is kept.
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Encode normalised images.
+
+        Shape:
+            - x: (B, 3, H, W), H and W multiples of 16
+            - returns: four skips (B, H/16, W/16, 768), the outputs of blocks 3, 6, 9 and 12, then
+              the neck's output (B, 256, H/16, W/16)
+        """
+        tokens = self.patch_embed(x)  # (B, h, w, 768)
+        tokens = tokens + resize_position_embedding(self.pos_embed, tokens.shape[1:3])
+        features = []
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens)
+            if index in SKIPS:
+                features.append(tokens)
+        features.append(self.neck(tokens.permute(0, 3, 1, 2)))
+        return features
+
+
+class _TokenNorm(nn.LayerNorm):
+    """LayerNorm with the epsilon that SAM's weights were trained with."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-6)
+
+
+def resize_position_embedding(
+    embedding: torch.Tensor, size: torch.Size | tuple[int, int]
+) -> torch.Tensor:
+    """Resize a position embedding (1, H, W, C) to ``size`` tokens (h, w); itself where they agree.
+
+    Bicubic with antialiasing, as timm's ``resample_abs_pos_embed``: a small patch then sees the
+    mean of the positions that one of its tokens covers, not a sample of them.
+    """
+    if embedding.shape[1:3] == tuple(size):
+        return embedding
+    # In float32 under autocast too: the embedding is a parameter, and resizing rounds.
+    resized = F.interpolate(
+        embedding.permute(0, 3, 1, 2).float(), size=tuple(size), mode="bicubic", antialias=True
+    )
+    return resized.permute(0, 2, 3, 1).to(embedding.dtype)
+
+
+class ConvDecoder(nn.Module):
+    """Transposed convolutions from SAM's output straight up to full resolution (1.9 M parameters).
+
+    SAM's own mask decoder upscales by transposed convolutions too, but only fourfold.
+
+    Shape:
+        - features[-1]: (B, 256, h, w), the neck's output
+        - returns: logits (B, 1, 16h, 16w)
+    """
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.entry = _convolution(NECK, 256)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(_upsampling(wide, narrow), _convolution(narrow, narrow))
+                for wide, narrow in ((256, 256), (256, 128), (128, 64), (64, 32))
+            )
+        )
+        self.head = _head(32, dropout)
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.stages(self.entry(features[-1])))
+        return logits
+
+
+class UnetDecoder(nn.Module):
+    """A U-Net decoder over the encoder's blocks 3, 6, 9 and 12 (6.6 M parameters).
+
+    All blocks of a ViT have one resolution. As in UNETR (Hatamizadeh et al. 2022, "UNETR:
+    Transformers for 3D Medical Image Segmentation", figure 2) each skip is taken up to the scale
+    where a U-Net wants it by transposed convolutions: block 12 stays at 1/16 as the bottleneck,
+    block 9 goes to 1/8, block 6 to 1/4, block 3 to 1/2. Unlike UNETR it has no skip from the image
+    itself. The encoder's neck is not used.
+
+    Shape:
+        - features[:4]: (B, h, w, 768), outputs of blocks 3, 6, 9, 12
+        - returns: logits (B, 1, 16h, 16w)
+    """
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.bottleneck = nn.Sequential(_Project(512), _convolution(512, 512))
+        widths = ((512, 256), (256, 128), (128, 64))  # 1/16 to 1/8, to 1/4, to 1/2
+        self.skips = nn.ModuleList(
+            nn.Sequential(_Project(width), *(_upsampling(width, width) for _ in range(doublings)))
+            for doublings, (_, width) in enumerate(widths, start=1)
+        )
+        self.ups = nn.ModuleList(_upsampling(wide, width) for wide, width in widths)
+        self.merges = nn.ModuleList(
+            nn.Sequential(_convolution(2 * width, width), _convolution(width, width))
+            for _, width in widths
+        )
+        self.last = nn.Sequential(_upsampling(64, 32), _convolution(32, 32))
+        self.head = _head(32, dropout)
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        *shallow, deep = features[: len(SKIPS)]
+        x = self.bottleneck(deep)
+        for tokens, skip, up, merge in zip(
+            reversed(shallow), self.skips, self.ups, self.merges, strict=True
+        ):
+            x = merge(torch.cat([up(x), skip(tokens)], dim=1))
+        logits: torch.Tensor = self.head(self.last(x))
+        return logits
+
+
+class _Project(nn.Module):
+    """(B, h, w, 768) tokens from inside the encoder to a map of features (B, width, h, w).
+
+    The normalisation comes first because tokens grow from block to block, with a random encoder as
+    with SAM's, and the decoder should meet all of them at one scale.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.project = nn.Conv2d(WIDTH, width, kernel_size=1)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        mapped: torch.Tensor = self.project(self.norm(tokens).permute(0, 3, 1, 2))
+        return mapped
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
+        nn.GroupNorm(GROUPS, outputs),
+        nn.GELU(),
+    )
+
+
+def _upsampling(inputs: int, outputs: int) -> nn.Sequential:
+    """Twice the height and width; kernel 2 at stride 2 does not overlap, so nothing adds up."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(inputs, outputs, kernel_size=2, stride=2, bias=False),
+        nn.GroupNorm(GROUPS, outputs),
+        nn.GELU(),
+    )
+
+
+def _head(inputs: int, dropout: float) -> nn.Sequential:
+    # Whole channels are dropped, for the reason given at roofseg.models.cnn.SmpDecoder.
+    return nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(inputs, 1, kernel_size=1))

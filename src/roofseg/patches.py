@@ -1,0 +1,104 @@
+"""Patches as they lie on disk: one square crop per tile, in a folder per split.
+
+A split's folder holds images/TILE.jpg (RGB), masks/TILE.png (0 background, 255 building) and
+crops.csv, which says where in its tile each patch comes from. `roofseg.cutting` writes them. The
+test split is read by roofseg.sealed and by nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from roofseg.errors import UserError
+from roofseg.files import read_image, read_mask
+
+if TYPE_CHECKING:  # half a second that make_patches can do without
+    import pandas as pd
+
+CROPS_COLUMNS = (
+    "tile",
+    "row",
+    "col",
+    "method",
+    "building_fraction",
+    "gsd",
+    "crs",
+    "transform",
+)
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A labelled patch: the tile it was cut from, and its pixels.
+
+    ``image`` is (P, P, 3) uint8 RGB; ``mask`` is (P, P) uint8, 0 background and 1 building.
+    """
+
+    tile: str
+    image: Pixels
+    mask: Pixels
+
+
+def read_patches(folder: Path) -> list[Patch]:
+    """Read the patches in a split's folder, sorted by tile.
+
+    Raises UserError if a file that crops.csv lists is missing or broken, or if not all images and
+    masks are square and of one size.
+    """
+    patches: list[Patch] = []
+    for tile in sorted(read_crops(folder)["tile"]):
+        image_path = folder / "images" / f"{tile}.jpg"
+        mask_path = folder / "masks" / f"{tile}.png"
+        for path in (image_path, mask_path):
+            if not path.is_file():
+                raise UserError(
+                    f"{path}: no such file, but {folder / 'crops.csv'} lists it. {_remake(folder)}"
+                )
+        patch = Patch(tile, read_image(image_path), read_mask(mask_path))
+        size = (patches or [patch])[0].mask.shape[0]
+        for path, shape in ((image_path, patch.image.shape), (mask_path, patch.mask.shape)):
+            if shape[:2] != (size, size):
+                raise UserError(
+                    f"{path}: {shape[1]} x {shape[0]} px; expected {size} x {size}, as in the rest "
+                    f"of the split. {_remake(folder)}"
+                )
+        patches.append(patch)
+    return patches
+
+
+def read_crops(folder: Path) -> pd.DataFrame:
+    """Read crops.csv in a split's folder: one row per patch, sorted by tile.
+
+    Columns: tile; row and col of its top-left pixel in the tile; method (centre, slid, nudged);
+    building_fraction in [0, 1]; gsd in metres per pixel (NaN where unknown); crs, such as
+    EPSG:32614, and transform, the affine numbers a b c d e f that map (column, row) of the patch to
+    it (both empty where unknown). Raises UserError if the file is missing or has other columns.
+    """
+    import pandas as pd
+
+    path = folder / "crops.csv"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. {_remake(folder)}")
+    text = {"tile": str, "method": str, "crs": str, "transform": str}
+    try:
+        # A tile may be called NA or 007; only a missing gsd is a missing value.
+        crops = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"gsd": [""]})
+    except ValueError as error:
+        raise UserError(f"{path}: not a table ({error}). {_remake(folder)}") from None
+    if tuple(crops.columns) != CROPS_COLUMNS:
+        raise UserError(
+            f"{path}: found the columns {','.join(crops.columns)}; expected "
+            f"{','.join(CROPS_COLUMNS)}. {_remake(folder)}"
+        )
+    return crops.astype({"gsd": float})
+
+
+def _remake(folder: Path) -> str:
+    return f"Get the patches with `dvc pull {folder}`, or make them with `dvc repro make_patches`."

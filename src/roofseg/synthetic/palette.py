@@ -1,0 +1,116 @@
+"""The colours of things, as digital numbers on level ground in sunlight.
+
+Muted on purpose, and overlapping: shingles look like asphalt and soil, flat roofs like concrete, so
+that no threshold on colour finds the roofs. Chosen by eye beside aerial imagery of Austin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from roofseg.synthetic.scene import Colour
+
+CONCRETE: tuple[Colour, ...] = (
+    (168, 163, 153),
+    (182, 178, 170),
+    (150, 146, 138),
+    (136, 132, 125),
+    (196, 190, 178),
+)
+SHINGLE: tuple[Colour, ...] = (
+    (112, 109, 106),
+    (128, 124, 119),
+    (96, 94, 93),
+    (142, 136, 128),
+    (122, 106, 90),
+    (138, 118, 98),
+    (104, 90, 78),
+    (92, 98, 106),
+    (112, 122, 126),
+    (84, 82, 80),
+    (152, 140, 124),
+    (106, 98, 84),
+    (118, 94, 82),
+)
+METAL: tuple[Colour, ...] = (
+    (196, 200, 202),
+    (172, 178, 182),
+    (150, 156, 162),
+    (232, 232, 228),
+    (134, 146, 156),
+    (184, 178, 164),
+    (98, 112, 102),
+)
+MEMBRANE: tuple[Colour, ...] = (
+    (238, 238, 234),
+    (222, 221, 216),
+    (204, 202, 196),
+    (176, 172, 164),
+    (156, 150, 140),
+    (138, 132, 124),
+    (118, 116, 113),
+    (100, 99, 98),
+    (166, 152, 132),
+    (146, 130, 110),
+)
+CAR: tuple[Colour, ...] = (
+    (222, 222, 220),
+    (196, 198, 200),
+    (150, 152, 156),
+    (92, 94, 98),
+    (214, 213, 208),
+    (66, 66, 69),
+    (54, 54, 58),
+    (40, 42, 46),
+    (112, 50, 46),
+    (60, 70, 94),
+    (168, 160, 142),
+    (120, 122, 124),
+)
+GLASS: Colour = (46, 52, 58)
+ASPHALT: tuple[Colour, ...] = ((104, 103, 101), (118, 116, 112), (92, 92, 93), (132, 129, 123))
+LAWN: tuple[Colour, ...] = (
+    (86, 97, 66),
+    (96, 103, 76),
+    (110, 109, 88),
+    (76, 91, 60),
+    (102, 100, 84),
+)
+SOIL: tuple[Colour, ...] = ((132, 121, 103), (116, 108, 95), (148, 138, 120), (104, 98, 87))
+COURT: tuple[Colour, ...] = (
+    (78, 104, 84),
+    (82, 98, 124),
+    (142, 96, 80),
+    (122, 122, 120),
+    (150, 122, 102),
+)
+EVERGREEN: tuple[Colour, ...] = ((52, 66, 44), (62, 74, 50), (70, 80, 52), (46, 58, 42))
+AUTUMN: tuple[Colour, ...] = ((98, 84, 64), (104, 78, 62), (96, 92, 64), (88, 82, 68))
+BARK: tuple[Colour, ...] = ((136, 129, 122), (120, 113, 107), (148, 141, 133), (126, 117, 107))
+PAINT_WHITE: Colour = (205, 204, 196)
+STRAW: Colour = (110, 107, 88)  # what a lawn fades to
+
+
+def pick(rng: np.random.Generator, palette: Sequence[Colour], spread: float) -> Colour:
+    """A colour of the palette, brighter or darker by ``spread`` and tinted by a fifth of it."""
+    colour = palette[int(rng.integers(len(palette)))]
+    shift = rng.normal(0, spread)
+    tint = rng.normal(0, spread / 5, 3).tolist()
+    red, green, blue = (
+        min(248.0, max(8.0, c + shift + d)) for c, d in zip(colour, tint, strict=True)
+    )
+    return red, green, blue
+
+
+def mixed(a: Colour, b: Colour, share: float) -> Colour:
+    """``share`` of ``b`` in ``a``."""
+    red, green, blue = ((1 - share) * p + share * q for p, q in zip(a, b, strict=True))
+    return red, green, blue
+
+
+def toned(colour: Colour, factor: float) -> Colour:
+    """A colour made brighter or darker, at most 255."""
+    red, green, blue = (min(255.0, factor * c) for c in colour)
+    return red, green, blue

@@ -1,0 +1,415 @@
+"""Draw a scene as a camera would see it from above: one height field, one sun, one sensor.
+
+Everything that stands up is written into one height field, and light follows from that: a roof's
+faces are lit by their normals (Lambert's law), and a point lies in shadow where the height field,
+followed towards the sun, rises above the ray. So no shadow can disagree with the sun.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from roofseg.synthetic.scene import (
+    GSD,
+    Box,
+    Building,
+    Colour,
+    Cover,
+    Material,
+    Points,
+    Roof,
+    Scene,
+    Sun,
+    Surface,
+    Tree,
+)
+
+Field = npt.NDArray[np.float32]  # (H, W) unless said otherwise
+Bytes = npt.NDArray[np.uint8]
+
+MARGIN = 40  # pixels drawn around the tile and cut off, so that shadows and crowns reach in
+_SHIFT = 4  # cv2 draws polygons on a grid of 1/16 pixel
+_STAMP = 64  # side of a tree's stamp before it is scaled to the tree
+
+# How strongly the fine and the coarse noise show on each material, as a share of its brightness.
+_FINE = {
+    Material.GRASS: 0.13,
+    Material.SOIL: 0.11,
+    Material.ASPHALT: 0.045,
+    Material.CONCRETE: 0.05,
+    Material.WATER: 0.02,
+    Material.PAINT: 0.03,
+}
+_COARSE = {
+    Material.GRASS: 0.16,
+    Material.SOIL: 0.15,
+    Material.ASPHALT: 0.08,
+    Material.CONCRETE: 0.07,
+    Material.WATER: 0.05,
+    Material.PAINT: 0.04,
+}
+
+
+def noise(rng: np.random.Generator, size: int, cells: tuple[float, ...]) -> Field:
+    """Smooth random field (size, size), mean about 0 and deviation about 1.
+
+    The sum of random grids of the given cell sizes (pixels), each scaled up to the tile and
+    weighted by the root of its cell, so that large forms are stronger than small ones.
+    """
+    total = np.zeros((size, size), np.float32)
+    power = 0.0
+    for cell in cells:
+        side = max(2, math.ceil(size / cell) + 1)
+        grid = rng.standard_normal((side, side), dtype=np.float32)
+        weight = math.sqrt(cell)
+        total += cv2.resize(grid, (size, size), interpolation=cv2.INTER_LINEAR) * weight
+        power += weight**2 * (1.0 if cell <= 1 else 4 / 9)  # linear interpolation halves variance
+    return total / np.float32(math.sqrt(power))
+
+
+def cast_shadow(height: Field, sun: Sun) -> Field:
+    """Share of the sunlight (0 lit, 1 dark) that the height field (metres) takes from each pixel.
+
+    The highest ray that reaches a pixel is the maximum over distances d of
+    ``height(p + d * towards) - d * slope``; it is built by doubling (d = 1, 2, 4, ...), so that
+    a shadow of n pixels costs log2(n) shifts.
+    """
+    x, y = sun.towards
+    fall = sun.slope * GSD  # metres per pixel
+    reach = float(height.max()) / fall
+    ray = height
+    step = 1.0
+    while step < reach + 1:
+        move = np.array([[1, 0, step * x], [0, 1, step * y]], np.float64)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        shifted = cv2.warpAffine(
+            ray, move, ray.shape[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+        )
+        ray = np.maximum(ray, shifted - np.float32(step * fall))
+        step *= 2
+    # A ramp of one pixel's fall makes the shadow's edge as soft as the sun's disc does.
+    return np.clip((ray - height - 0.05) / np.float32(fall), 0, 1)
+
+
+class _Canvas:
+    """The layers of a tile while it is drawn; all are (H, W) with the margin included."""
+
+    def __init__(self, scene: Scene, size: int, rng: np.random.Generator) -> None:
+        side = size + 2 * MARGIN
+        self.centre = side / 2
+        self.sun = scene.sun
+        self.fine = noise(rng, side, (1.0, 2.2))
+        self.coarse = noise(rng, side, (9.0, 27.0, 90.0))
+        self.broad = noise(rng, side, (60.0, 220.0))
+        self.albedo = self._wild(scene.look.green)
+        self.height = np.zeros((side, side), np.float32)
+        self.lit = np.ones((side, side), np.float32)  # brightness of the slope against the level
+        self.veil = np.zeros((side, side), np.float32)  # shade of bare branches
+        self.mask = np.zeros((side, side), np.uint8)
+
+    def _wild(self, green: float) -> Field:
+        """Ground that nobody paved: grass, straw and bare soil in patches; (H, W, 3)."""
+        straw = np.array((108, 105, 86), np.float32)
+        grass = np.array((80, 91, 62), np.float32)
+        soil = np.array((126, 116, 99), np.float32)
+        share = np.clip(green + 0.35 * self.broad + 0.15 * self.coarse, 0, 1)[..., None]
+        bare = np.clip(0.9 * self.coarse - 0.9 * self.broad - 1.3, 0, 0.8)[..., None]
+        ground = straw + (grass - straw) * share
+        return np.asarray(ground + (soil - ground) * bare, np.float32)
+
+    def grid(self, points: Points) -> npt.NDArray[np.int32]:
+        """Positions on the tile as cv2's fixed-point coordinates."""
+        # cv2 puts whole numbers on the centres of pixels.
+        return np.round((points + self.centre - 0.5) * (1 << _SHIFT)).astype(np.int32)
+
+    def window(self, points: Points) -> tuple[slice, slice, Field, Field] | None:
+        """The rows and columns that hold ``points``, and the x and y of their pixels' centres."""
+        side = self.height.shape[0]
+        low = np.maximum(np.floor(points.min(0) + self.centre - 1.5).astype(int), 0)
+        high = np.minimum(np.ceil(points.max(0) + self.centre + 1.5).astype(int), side)
+        if (high <= low).any():
+            return None
+        x = (np.arange(low[0], high[0]) + (0.5 - self.centre)).astype(np.float32)[None, :]
+        y = (np.arange(low[1], high[1]) + (0.5 - self.centre)).astype(np.float32)[:, None]
+        return slice(low[1], high[1]), slice(low[0], high[0]), x, y
+
+
+def _draw_ground(canvas: _Canvas, surfaces: list[Surface]) -> None:
+    """Paint the surfaces in their order, then give each material its texture."""
+    side = canvas.height.shape[0]
+    paint = np.zeros((side, side, 4), np.uint8)  # red, green, blue and how much is covered
+    material = np.zeros((side, side), np.uint8)
+    for surface in surfaces:
+        points = [canvas.grid(surface.outline)]
+        kind, coat = (int(surface.material),), (*surface.colour, 255.0)
+        if surface.width:
+            thick = max(1, round(surface.width))
+            cv2.polylines(paint, points, False, coat, thick, cv2.LINE_AA, _SHIFT)
+            cv2.polylines(material, points, False, kind, thick, cv2.LINE_8, _SHIFT)
+        else:
+            cv2.fillPoly(paint, points, coat, cv2.LINE_AA, _SHIFT)
+            cv2.fillPoly(material, points, kind, cv2.LINE_8, _SHIFT)
+    # Gardens differ, but the weeds and the soil below are everywhere the same.
+    keep = np.where(material <= Material.SOIL, np.float32(0.4), np.float32(0))[..., None]
+    share = paint[..., 3:].astype(np.float32) / 255
+    # Paint was laid on black, so its antialiased edges carry their share already.
+    canvas.albedo *= 1 - share * (1 - keep)
+    canvas.albedo += paint[..., :3] * (1 - keep)
+    fine = np.array([_FINE[Material(m)] for m in range(len(Material))], np.float32)[material]
+    coarse = np.array([_COARSE[Material(m)] for m in range(len(Material))], np.float32)[material]
+    texture = 1 + fine * canvas.fine + coarse * canvas.coarse * 0.6 + coarse * canvas.broad * 0.4
+    canvas.albedo *= np.clip(texture, 0.45, 1.6)[..., None]
+
+
+def _draw_building(canvas: _Canvas, building: Building, streak: Field) -> None:
+    """Raise one building: its roof's height, the light on its faces, its colour, its mask."""
+    wings = building.wings
+    reach_u = [w.u + sign * w.length / 2 for w in wings for sign in (-1, 1, -1, 1)]
+    reach_v = [w.v + sign * w.width / 2 for w in wings for sign in (-1, -1, 1, 1)]
+    window = canvas.window(building.place(reach_u, reach_v))
+    if window is None:
+        return
+    rows, columns, x, y = window
+    c, s = math.cos(building.angle), math.sin(building.angle)
+    dx, dy = x - np.float32(building.x), y - np.float32(building.y)
+    u, v = c * dx + s * dy, c * dy - s * dx
+
+    shape = u.shape
+    top = np.full(shape, -1, np.float32)
+    edge = np.full(shape, -9, np.float32)  # distance (pixels) inside the outline
+    slope_u, slope_v = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    along = np.zeros(shape, np.float32)  # coordinate along the eaves, for streaks and seams
+    ridge = np.zeros(shape, bool)
+    for wing in wings:
+        du, dv = u - np.float32(wing.u), v - np.float32(wing.v)
+        in_u, in_v = wing.length / 2 - np.abs(du), wing.width / 2 - np.abs(dv)
+        inside = np.minimum(in_u, in_v)
+        if wing.roof is Roof.FLAT:
+            # A low parapet, two pixels wide.
+            height = np.where(inside < 2, np.float32(wing.eave + 0.5), np.float32(wing.eave))
+            falls_u = np.zeros(shape, bool)
+            pitch, cap = 0.0, np.zeros(shape, bool)
+        else:
+            if wing.roof is Roof.HIP:
+                falls_u = in_u < in_v
+                rise = inside
+            else:
+                falls_u = np.full(shape, wing.across)
+                rise = in_u if wing.across else in_v
+            height = np.float32(wing.eave) + np.float32(wing.pitch * GSD) * rise
+            half = (wing.length if wing.across else min(wing.width, wing.length)) / 2
+            pitch, cap = wing.pitch, rise > half - 0.7
+        upper = (inside > -0.5) & (height > top)
+        top = np.where(upper, height, top)
+        slope_u = np.where(upper, np.where(falls_u, -np.sign(du) * pitch, 0), slope_u)
+        slope_v = np.where(upper, np.where(falls_u, 0, -np.sign(dv) * pitch), slope_v)
+        along = np.where(upper, np.where(falls_u, dv, du), along)
+        ridge = np.where(upper, cap, ridge)
+        edge = np.maximum(edge, inside)
+
+    # Lambert's law, relative to level ground: n . s / s_z with n = (-slope, 1) / |.|.
+    sun_x, sun_y = canvas.sun.towards
+    sun_u, sun_v = c * sun_x + s * sun_y, c * sun_y - s * sun_x
+    facing = 1 - (slope_u * sun_u + slope_v * sun_v) / np.float32(canvas.sun.slope)
+    lit = np.clip(facing, 0.05, None) / np.sqrt(1 + slope_u**2 + slope_v**2)
+
+    fine, coarse = canvas.fine[rows, columns], canvas.coarse[rows, columns]
+    broad = canvas.broad[rows, columns]
+    lines = streak[(along * 2 + len(streak) // 2).astype(np.int64) % len(streak)]
+    if building.cover is Cover.SHINGLE:
+        tone = 1 + 0.06 * fine + 0.08 * coarse + 0.03 * lines + 0.05 * ridge
+    elif building.cover is Cover.METAL:
+        seams = np.cos(along * np.float32(2 * math.pi / 4.2))
+        tone = 1 + 0.02 * fine + 0.05 * coarse + 0.035 * lines + 0.035 * seams + 0.05 * ridge
+    else:
+        stain = np.clip(-coarse - 0.4, 0, 2)  # where water stands after rain
+        tone = 1 + 0.035 * fine + 0.05 * coarse + 0.05 * broad - 0.07 * stain
+        tone += 0.10 * ((edge < 2) & (edge > 0.8))
+    share = np.clip(edge + 0.5, 0, 1)[..., None]  # coverage of a pixel by the footprint
+    colour = np.asarray(building.colour, np.float32) * np.clip(tone, 0.5, 1.5)[..., None]
+    albedo = canvas.albedo[rows, columns]
+    albedo += (colour - albedo) * share
+    canvas.lit[rows, columns] += (lit - canvas.lit[rows, columns]) * share[..., 0]
+    inside_all = edge >= 0
+    canvas.height[rows, columns] = np.where(
+        inside_all, np.maximum(top, canvas.height[rows, columns]), canvas.height[rows, columns]
+    )
+    canvas.mask[rows, columns] |= inside_all.astype(np.uint8)
+
+
+def _draw_boxes(canvas: _Canvas, boxes: list[Box]) -> None:
+    """Paint the boxes in their order and raise the height field to their tops."""
+    side = canvas.height.shape[0]
+    paint = np.zeros((side, side, 4), np.uint8)
+    tops = np.zeros((side, side), np.float32)
+    for box in boxes:
+        points = [canvas.grid(box.outline)]
+        cv2.fillPoly(paint, points, (*box.colour, 255.0), cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(tops, points, (box.top,), cv2.LINE_8, _SHIFT)
+    canvas.albedo *= 1 - paint[..., 3:].astype(np.float32) / 255
+    canvas.albedo += paint[..., :3]
+    np.maximum(canvas.height, tops, out=canvas.height)
+
+
+def _crowns(rng: np.random.Generator, count: int) -> list[Field]:
+    """Stamps of closed crowns: height from 0 (no crown) to about 1, ragged and clustered."""
+    axis = np.linspace(-1.05, 1.05, _STAMP, dtype=np.float32)
+    radius = np.hypot(axis[None, :], axis[:, None])
+    angle = np.arctan2(axis[:, None], axis[None, :])
+    stamps = []
+    for _ in range(count):
+        reach = np.full_like(radius, 0.86)
+        for wave in range(2, 7):
+            reach += np.float32(rng.normal(0, 0.16 / wave)) * np.cos(
+                wave * angle + np.float32(rng.uniform(0, 2 * math.pi))
+            )
+        dome = np.sqrt(np.clip(1 - (radius / reach) ** 2, 0, None))
+        clumps = noise(rng, _STAMP, (4.0, 9.0, 16.0))
+        crown = dome * (0.8 + 0.2 * clumps) + 0.10 * noise(rng, _STAMP, (3.0,)) * (dome > 0)
+        stamps.append(np.clip(crown - 0.08, 0, None).astype(np.float32) * (dome > 0.12))
+    return stamps
+
+
+def _branches(rng: np.random.Generator, count: int) -> list[Field]:
+    """Stamps of leafless crowns: coverage 0..1 by limbs that fork and fork again."""
+    stamps = []
+    for _ in range(count):
+        sheet = np.zeros((2 * _STAMP, 2 * _STAMP), np.uint8)
+        limbs = int(rng.integers(5, 9))
+        turns = np.arange(limbs) * (2 * math.pi / limbs) + rng.normal(0, 0.3, limbs)
+        tips = [(float(_STAMP), float(_STAMP), turn) for turn in turns]
+        length = _STAMP * 0.34
+        for fork, thick in enumerate((4, 3, 2, 2, 1)):
+            grown = []
+            for x, y, angle in tips:
+                for spread in (0.0,) if fork == 0 else (-0.42, 0.42):
+                    turn = angle + rng.normal(spread, 0.22)
+                    reach = length * rng.uniform(0.6, 1.15)
+                    end = x + reach * math.cos(turn), y + reach * math.sin(turn)
+                    ends = np.round(np.array([[(x, y)], [end]]) * (1 << _SHIFT)).astype(np.int32)
+                    cv2.polylines(sheet, [ends], False, (255,), thick, cv2.LINE_AA, _SHIFT)
+                    grown.append((*end, turn))
+            tips, length = grown, length * 0.68
+        stamps.append(np.asarray(sheet / 255, np.float32))
+    return stamps
+
+
+def _turned(stamp: Field, rng: np.random.Generator) -> Field:
+    """The stamp in one of its eight positions."""
+    turned = np.rot90(stamp, int(rng.integers(4)))
+    return turned.T if rng.random() < 0.5 else turned
+
+
+def _draw_trees(canvas: _Canvas, trees: list[Tree], rng: np.random.Generator) -> None:
+    """Grow the trees over all else: crowns hide what is below and shade it, the mask stays."""
+    side = canvas.height.shape[0]
+    crowns, branches = _crowns(rng, 16), _branches(rng, 10)
+    height = np.zeros((side, side), np.float32)
+    share = np.zeros((side, side), np.float32)
+    colour = np.zeros((side, side, 3), np.float32)
+    sun_x, sun_y = canvas.sun.towards
+
+    def stamp_on(
+        stamp: Field, x: float, y: float, half: int
+    ) -> tuple[tuple[slice, slice], Field] | None:
+        left, up = round(x + canvas.centre) - half, round(y + canvas.centre) - half
+        x0, y0 = max(left, 0), max(up, 0)
+        x1, y1 = min(left + 2 * half, side), min(up + 2 * half, side)
+        if x0 >= x1 or y0 >= y1:
+            return None
+        return (slice(y0, y1), slice(x0, x1)), stamp[y0 - up : y1 - up, x0 - left : x1 - left]
+
+    for tree in trees:
+        half = max(2, round(tree.radius))
+        kind = branches if tree.bare else crowns
+        stamp = np.ascontiguousarray(_turned(kind[int(rng.integers(len(kind)))], rng))
+        scaled = cv2.resize(stamp, (2 * half, 2 * half), interpolation=cv2.INTER_AREA)
+        stamp = np.asarray(scaled, np.float32)
+        put = stamp_on(stamp, tree.x, tree.y, half)
+        if tree.bare:
+            far = 0.7 * tree.height / canvas.sun.slope / GSD
+            shade = stamp_on(stamp, tree.x - far * sun_x, tree.y - far * sun_y, half)
+            if shade is not None:
+                np.maximum(canvas.veil[shade[0]], 0.8 * shade[1], out=canvas.veil[shade[0]])
+        if put is None:
+            continue
+        at, part = put
+        if tree.bare:
+            above = (part * 0.9 > share[at]) & (height[at] < tree.height)
+            share[at][above] = part[above] * 0.9
+        else:
+            raised = part * np.float32(tree.height * 0.55) + np.float32(tree.height * 0.45)
+            above = (part > 0.02) & (raised > height[at])
+            height[at][above] = raised[above]
+            share[at][above] = np.clip(part[above] * 5, 0, 0.97)
+        colour[at][above] = tree.colour
+
+    # Leaves towards the sun are bright: the slope of the canopy, roughened by its fine noise.
+    rough = cv2.GaussianBlur(height, (0, 0), 0.8)
+    slope_x = cv2.Sobel(rough, cv2.CV_32F, 1, 0, scale=1 / 8)
+    slope_y = cv2.Sobel(rough, cv2.CV_32F, 0, 1, scale=1 / 8)
+    leafy = height > 0
+    lit = np.clip(1 - 0.75 * (slope_x * sun_x + slope_y * sun_y), 0.35, 1.7)
+    lit = np.where(leafy, lit, 1)
+    mottle = np.clip(1 + 0.20 * canvas.fine + 0.12 * canvas.coarse, 0.4, 1.7)
+    colour *= mottle[..., None]
+    canvas.albedo += (colour - canvas.albedo) * share[..., None]
+    canvas.lit += (lit - canvas.lit) * share
+    np.maximum(canvas.height, height, out=canvas.height)
+
+
+def _expose(canvas: _Canvas, scene: Scene, size: int, rng: np.random.Generator) -> Bytes:
+    """Light the scene and take its picture: haze, colour cast, blur, noise, JPEG."""
+    look = scene.look
+    shadow = np.maximum(cast_shadow(canvas.height, scene.sun), canvas.veil)
+    sunlight = cv2.GaussianBlur(canvas.lit * (1 - shadow), (0, 0), 0.6)
+    inner = slice(MARGIN, MARGIN + size)
+    sunlight, albedo = sunlight[inner, inner], canvas.albedo[inner, inner]
+    sky: Colour = (0.90, 1.0, 1.14)  # a shadow is lit by the blue sky
+    image = np.empty((size, size, 3), np.float32)
+    for channel in range(3):
+        ambient = look.ambient * sky[channel]
+        light = ambient + (1 - look.ambient) * sunlight
+        picture = albedo[..., channel] * light
+        picture = picture * (1 - look.haze) + look.haze * (120, 128, 140)[channel]
+        picture = ((picture - 100) * look.contrast + 100) * look.cast[channel]
+        image[..., channel] = picture
+    seen = np.asarray(cv2.GaussianBlur(image, (0, 0), look.blur), np.float32)
+    image = 255 * np.power(np.clip(seen / 255, 0, 1), np.float32(look.gamma))
+    grain = rng.standard_normal((size, size, 3), dtype=np.float32)
+    grain += rng.standard_normal((size, size, 1), dtype=np.float32)
+    image += np.float32(look.noise / math.sqrt(2)) * grain
+    exposed = np.clip(np.round(image), 0, 255).astype(np.uint8)
+    bgr = np.ascontiguousarray(exposed[:, :, ::-1])  # cv2's order of channels
+    _, stored = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, look.quality])
+    softened = cv2.imdecode(stored, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(np.asarray(softened, np.uint8)[:, :, ::-1])
+
+
+def render(scene: Scene, size: int, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
+    """Draw a scene.
+
+    Args:
+        scene: what to draw; things outside the tile are fine, their shadows reach in.
+        size: side of the tile in pixels.
+        rng: source of all texture and noise.
+
+    Returns:
+        The image (size, size, 3) uint8 RGB, and the mask (size, size) uint8, 255 where a
+        building's footprint covers the centre of the pixel and 0 elsewhere, whatever hides it.
+    """
+    canvas = _Canvas(scene, size, rng)
+    _draw_ground(canvas, scene.surfaces)
+    streak = cv2.GaussianBlur(rng.standard_normal((1, 1024), dtype=np.float32), (0, 0), 1.2)[0]
+    streak /= streak.std()
+    for building in scene.buildings:
+        _draw_building(canvas, building, streak)
+    _draw_boxes(canvas, scene.boxes)
+    _draw_trees(canvas, scene.trees, rng)
+    image = _expose(canvas, scene, size, rng)
+    inner = slice(MARGIN, MARGIN + size)
+    return image, canvas.mask[inner, inner] * np.uint8(255)

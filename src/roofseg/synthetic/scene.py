@@ -1,0 +1,183 @@
+"""What a tile holds before a pixel is drawn: layout makes these records, render draws them.
+
+Positions are in pixels from the tile's centre, x to the east (right) and y to the south (down);
+angles are in radians from x towards y; heights are in metres above the ground; colours are the
+digital numbers (0..255, RGB) of a level, sunlit surface seen through a clear sky.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+GSD = 0.3  # metres per pixel, as in the Inria dataset
+
+Points = npt.NDArray[np.float64]  # (N, 2), x and y
+Colour = tuple[float, float, float]
+
+
+class Material(IntEnum):
+    """What a surface is made of: decides its texture, not its colour."""
+
+    GRASS = 0
+    SOIL = 1
+    ASPHALT = 2
+    CONCRETE = 3
+    WATER = 4
+    PAINT = 5
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A piece of ground: a filled polygon, or with ``width`` (pixels) a line along ``outline``."""
+
+    outline: Points
+    colour: Colour
+    material: Material
+    width: float = 0.0
+
+
+@dataclass(frozen=True)
+class Box:
+    """A thing with a level top: vehicle, fence, air conditioner. Never part of the mask.
+
+    ``top`` may be 0 for a thing that lies flat on whatever is below it (a skylight on a roof).
+    """
+
+    outline: Points
+    colour: Colour
+    top: float
+
+
+class Roof(IntEnum):
+    """The shapes of roofs."""
+
+    FLAT = 0
+    GABLE = 1
+    HIP = 2
+
+
+class Cover(IntEnum):
+    """What a roof is covered with: decides its texture, not its colour."""
+
+    SHINGLE = 0
+    METAL = 1
+    MEMBRANE = 2
+
+
+@dataclass(frozen=True)
+class Wing:
+    """One rectangle of a building, in the building's frame (pixels; u along ``angle``, v across).
+
+    The ridge of a gable runs along u, or along v where ``across``. ``pitch`` is rise over run.
+    """
+
+    u: float
+    v: float
+    length: float
+    width: float
+    roof: Roof
+    eave: float
+    pitch: float = 0.0
+    across: bool = False
+
+
+@dataclass(frozen=True)
+class Building:
+    """A building: its footprint is the union of its wings, its roof the higher of them."""
+
+    x: float
+    y: float
+    angle: float
+    wings: tuple[Wing, ...]
+    colour: Colour
+    cover: Cover
+
+    def place(self, u: npt.ArrayLike, v: npt.ArrayLike) -> Points:
+        """Points of the building's frame as (N, 2) positions on the tile."""
+        return place(self.x, self.y, self.angle, u, v)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree: a closed crown, or (``bare``) the branches of one that has shed its leaves."""
+
+    x: float
+    y: float
+    radius: float
+    height: float
+    colour: Colour
+    bare: bool
+
+
+@dataclass(frozen=True)
+class Sun:
+    """Where the sun stands. ``azimuth`` is clockwise from north, both in degrees."""
+
+    azimuth: float
+    elevation: float
+
+    @property
+    def towards(self) -> tuple[float, float]:
+        """Unit vector on the tile (x, y) that points to the sun; shadows fall the other way."""
+        azimuth = math.radians(self.azimuth)
+        return math.sin(azimuth), -math.cos(azimuth)
+
+    @property
+    def slope(self) -> float:
+        """Metres that a ray of sunlight rises for each metre over the ground."""
+        return math.tan(math.radians(self.elevation))
+
+
+@dataclass(frozen=True)
+class Look:
+    """Season, air and camera of one tile.
+
+    ``green`` (0..1) is how green the grass is; ``haze`` the share of skylight added; ``cast`` the
+    gain of each channel; ``gamma`` and ``contrast`` the tone curve; ``blur`` the sigma of the
+    point spread (pixels); ``noise`` the sigma of the sensor's noise (digital numbers); ``quality``
+    the JPEG quality that the tile was once delivered in; ``ambient`` the brightness of a shadow
+    relative to sunlight.
+    """
+
+    green: float = 0.5
+    haze: float = 0.0
+    cast: Colour = (1.0, 1.0, 1.0)
+    gamma: float = 1.0
+    contrast: float = 1.0
+    blur: float = 0.6
+    noise: float = 2.0
+    quality: int = 90
+    ambient: float = 0.35
+
+
+@dataclass
+class Scene:
+    """All that stands and lies on one tile; surfaces and boxes are drawn in their order."""
+
+    sun: Sun
+    look: Look
+    surfaces: list[Surface] = field(default_factory=list)
+    buildings: list[Building] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+    trees: list[Tree] = field(default_factory=list)
+
+
+def place(x: float, y: float, angle: float, u: npt.ArrayLike, v: npt.ArrayLike) -> Points:
+    """Points (u, v) of a frame at (x, y), turned by ``angle``, as (N, 2) positions on the tile."""
+    along, across = np.asarray(u, float), np.asarray(v, float)
+    c, s = math.cos(angle), math.sin(angle)
+    points = np.empty((*along.shape, 2))
+    points[..., 0] = x + c * along - s * across
+    points[..., 1] = y + s * along + c * across
+    return points
+
+
+def rectangle(x: float, y: float, length: float, width: float, angle: float) -> Points:
+    """The four corners of a rectangle centred on (x, y), ``length`` along ``angle``."""
+    a, b = length / 2, width / 2
+    return place(x, y, angle, [-a, a, a, -a], [-b, -b, b, b])

@@ -1,0 +1,332 @@
+"""A dataset of labelled tiles: which files it has, which split each tile is in, and their pixels.
+
+A dataset is a folder with ``imgs/`` and ``msks/`` (any raster that GDAL reads, georeferenced or
+not; image and mask of a tile share their stem) and two small tables, ``split.csv`` (tile,split) and
+``nudges.csv`` (tile,row,col). Everything that can be wrong with one is a UserError that names the
+file.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import shlex
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from roofseg.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+# What lies beside rasters and is none: statistics, overviews, world files, notes.
+WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
+SIDECARS = {".xml", ".ovr", ".msk", ".prj", ".hdr", ".txt", ".md", ".csv", ".json", *WORLD_FILES}
+# GDAL's own default is a share of the machine's memory; a row of blocks is all we reread.
+GDAL_CACHE_MB = 64
+MASK_STRIP_ROWS = 256
+# Formats round their georeferencing; a shift by a tenth of a pixel is no rounding.
+MAX_SHIFT_PX = 0.1
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TilePair:
+    """A tile in a split: its name (the files' stem), split, and the paths of image and mask."""
+
+    name: str
+    split: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A tile's pixel grid.
+
+    ``height`` and ``width`` in pixels; ``transform`` maps (column, row) to the coordinates of
+    ``crs``. Either of the two is None where the tile does not state it.
+    """
+
+    height: int
+    width: int
+    crs: CRS | None
+    transform: Affine | None
+
+    @property
+    def gsd(self) -> float | None:
+        """Ground sampling distance in metres per pixel: the square root of a pixel's area.
+
+        None unless the coordinates are lengths (a projected CRS).
+        """
+        if self.crs is None or self.transform is None or not self.crs.is_projected:
+            return None
+        metres = self.crs.linear_units_factor[1]
+        return round(math.sqrt(abs(self.transform.determinant)) * metres, 9)
+
+
+def read_split(folder: Path) -> dict[str, str]:
+    """Read ``split.csv`` of the dataset in ``folder``: the split of each tile, in the file's order.
+
+    Raises UserError if the file is missing or malformed, lists a tile twice or in two splits, names
+    a split other than train, val and test, or leaves one of them empty.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; expected a dataset with imgs/, msks/, split.csv and "
+            "nudges.csv. The parameter `dataset` names it."
+        )
+    path = folder / "split.csv"
+    splits: dict[str, str] = {}
+    for line, row in _read_table(path, ("tile", "split")):
+        name, split = row["tile"], row["split"]
+        if split not in SPLITS:
+            raise UserError(
+                f"{path}, line {line}: tile {name} is in the split {split!r}; expected one of "
+                f"{', '.join(SPLITS)}."
+            )
+        if name in splits:
+            found = "twice" if splits[name] == split else f"in {splits[name]} and in {split}"
+            raise UserError(
+                f"{path}, line {line}: tile {name} is listed {found}; a tile belongs to one split. "
+                "Remove one of the lines."
+            )
+        splits[name] = split
+    for split in SPLITS:
+        if split not in splits.values():
+            raise UserError(
+                f"{path}: no tile is in the split {split}; each of {', '.join(SPLITS)} needs at "
+                "least one. Add a line `TILE," + split + "`."
+            )
+    return splits
+
+
+def read_nudges(folder: Path) -> dict[str, tuple[int, int]]:
+    """Read ``nudges.csv`` of the dataset in ``folder``: windows that were set by hand.
+
+    Maps a tile to the row and column (pixels, from 0) of its window's top-left pixel. Raises
+    UserError if the file is missing or malformed or lists a tile twice.
+    """
+    path = folder / "nudges.csv"
+    nudges: dict[str, tuple[int, int]] = {}
+    for line, row in _read_table(path, ("tile", "row", "col")):
+        name = row["tile"]
+        if not (row["row"].isdecimal() and row["col"].isdecimal()):
+            raise UserError(
+                f"{path}, line {line}: tile {name} has row {row['row']!r} and col {row['col']!r}; "
+                "expected two whole numbers, the top-left pixel of the window counted from 0."
+            )
+        if name in nudges:
+            raise UserError(f"{path}, line {line}: tile {name} is listed twice. Remove one line.")
+        nudges[name] = (int(row["row"]), int(row["col"]))
+    return nudges
+
+
+def find_tiles(folder: Path) -> list[TilePair]:
+    """Find image and mask of every tile in the split of the dataset in ``folder``.
+
+    Returned in the order train, val, test, and by name within a split. Tiles in no split are left
+    out (see `unlisted_tiles`). Raises UserError as `read_split` does, and if a tile has no image or
+    no mask, or two files share a stem. Opens no raster.
+    """
+    splits = read_split(folder)
+    images, masks = _rasters(folder / "imgs"), _rasters(folder / "msks")
+    for kind, files in (("imgs", images), ("msks", masks)):
+        missing = sorted(splits.keys() - files.keys())
+        if missing:
+            raise UserError(
+                f"{folder / kind}: no file for {', '.join(missing)}, which {folder / 'split.csv'} "
+                "lists (by name without suffix). Add the file, or remove the line."
+            )
+    pairs = [TilePair(name, split, images[name], masks[name]) for name, split in splits.items()]
+    return sorted(pairs, key=lambda pair: (SPLITS.index(pair.split), pair.name))
+
+
+def unlisted_tiles(folder: Path) -> list[str]:
+    """Names of the tiles in ``imgs/`` or ``msks/`` that no split lists, sorted."""
+    found = _rasters(folder / "imgs").keys() | _rasters(folder / "msks").keys()
+    return sorted(found - read_split(folder).keys())
+
+
+def check_tile(tile: TilePair, patch_size: int) -> Grid:
+    """Check what the headers of a tile's image and mask say, and return the tile's grid.
+
+    Raises UserError if the image is not 8-bit RGB, the mask has more than one band, sizes or
+    georeferencing of the two differ (where only one of them is georeferenced there is nothing to
+    compare, and its georeferencing counts), the tile is smaller than ``patch_size`` pixels, or one
+    of the files cannot be read.
+    """
+    with open_raster(tile.image) as source:
+        if source.count != 3 or set(source.dtypes) != {"uint8"}:
+            raise UserError(
+                f"{tile.image}: {_bands(source)}; expected 8-bit RGB, 3 bands of uint8. Convert "
+                "it, for example with `gdal_translate -b 1 -b 2 -b 3 -ot Byte -scale`."
+            )
+        image = _grid(source)
+    with open_raster(tile.mask) as source:
+        if source.count != 1:
+            raise UserError(f"{tile.mask}: {_bands(source)}; expected a mask with one band.")
+        mask = _grid(source)
+
+    if (image.height, image.width) != (mask.height, mask.width):
+        raise UserError(
+            f"{tile.mask}: {mask.width} x {mask.height} px, but its image {tile.image} has "
+            f"{image.width} x {image.height} px. Image and mask must cover the same pixels."
+        )
+    if min(image.height, image.width) < patch_size:
+        raise UserError(
+            f"{tile.image}: {image.width} x {image.height} px, smaller than a patch of "
+            f"{patch_size} px. Set a smaller `patch_size`, or take the tile out of split.csv."
+        )
+    if image.crs and mask.crs and image.crs != mask.crs:
+        raise UserError(
+            f"{tile.mask}: its CRS is {mask.crs.to_string()}, but its image {tile.image} has "
+            f"{image.crs.to_string()}. Warp one of them to the other's grid."
+        )
+    if image.transform and mask.transform:
+        shift = _shift(image, mask.transform)
+        if shift > MAX_SHIFT_PX:
+            raise UserError(
+                f"{tile.mask}: georeferenced {shift:.3g} px away from its image {tile.image}. "
+                "Image and mask must have the same transform."
+            )
+    return Grid(image.height, image.width, image.crs or mask.crs, image.transform or mask.transform)
+
+
+def read_tile_mask(path: Path) -> Pixels:
+    """Read a tile's mask in strips of rows, checking every value.
+
+    Returns (H, W) uint8, 0 background and 1 building; the file may say either as 0/1 or as 0/255.
+    Raises UserError for any other value and for a file that is broken anywhere.
+    """
+    with open_raster(path) as source:
+        mask: Pixels = np.empty(source.shape, np.uint8)
+        building = 0  # until the first strip that holds any
+        for row in range(0, source.height, MASK_STRIP_ROWS):
+            rows = min(MASK_STRIP_ROWS, source.height - row)
+            strip = source.read(1, window=Window(0, row, source.width, rows))
+            highest = strip.max()
+            if building == 0 and highest in (1, 255):
+                building = int(highest)
+            if not ((strip == 0) | (strip == building)).all():
+                found = sorted({*np.unique(strip).tolist(), building})
+                shown = ", ".join(f"{value:g}" for value in found[:6])
+                raise UserError(
+                    f"{path}: rows {row} to {row + rows - 1} hold the values {shown}"
+                    f"{', ...' if len(found) > 6 else ''}; expected 0 for background and one other "
+                    "value for building, 1 or 255, throughout the file."
+                )
+            mask[row : row + rows] = strip != 0
+    return mask
+
+
+def read_tile_window(path: Path, row: int, col: int, size: int) -> Pixels:
+    """Read a square window of a tile's image: (size, size, 3) uint8 RGB.
+
+    ``row`` and ``col`` are the window's top-left pixel. Only the blocks under the window are read,
+    and the very last pixel: it is gone from a file that was cut off. Raises UserError if those
+    cannot be read; damage elsewhere is not noticed.
+    """
+    with open_raster(path) as source:
+        source.read(window=Window(source.width - 1, source.height - 1, 1, 1))
+        pixels: Pixels = source.read(window=Window(col, row, size, size))
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+@contextmanager
+def open_raster(path: Path) -> Iterator[DatasetReader]:
+    """Open a raster for reading; what GDAL cannot open or read inside the block is a UserError."""
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), warnings.catch_warnings():
+            # A plain PNG or JPEG is welcome here.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as source:
+                yield source
+    except RasterioError as error:
+        raise UserError(
+            f"{path}: cannot be read; it is cut off, damaged or no raster. Replace it with a whole "
+            f"file. GDAL says: {error.__cause__ or error}"
+        ) from None
+
+
+def _read_table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """Read a CSV with at least ``columns`` as (line number, row) pairs, values stripped."""
+    header = ",".join(columns)
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; expected a table with the columns {header}. Make it with "
+            f"`printf '{header}\\n' > {shlex.quote(str(path))}` and add a line for each tile that "
+            "it should name."
+        )
+    rows = []
+    try:
+        # utf-8-sig: spreadsheets write a byte-order mark.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(
+                    f"{path}: its first line lacks {', '.join(missing)}; expected `{header}`."
+                )
+            for row in reader:
+                values = {name: (row[name] or "").strip() for name in columns}
+                if not all(values.values()):
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: a value is missing; expected `{header}`."
+                    )
+                rows.append((reader.line_num, values))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a CSV in UTF-8 ({error}). Save it as one.") from None
+    return rows
+
+
+def _rasters(folder: Path) -> dict[str, Path]:
+    """The files of a folder by stem, without hidden files and sidecars."""
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; expected one raster for each tile. Put them there, or get "
+            f"them with `dvc pull {shlex.quote(str(folder))}` where DVC tracks them."
+        )
+    rasters: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() in SIDECARS or not path.is_file():
+            continue
+        if path.stem in rasters:
+            raise UserError(
+                f"{path}: {rasters[path.stem].name} in the same folder is called {path.stem} too; "
+                "expected one file for each tile. Remove one of them."
+            )
+        rasters[path.stem] = path
+    return rasters
+
+
+def _bands(source: DatasetReader) -> str:
+    kinds = ", ".join(sorted(set(source.dtypes)))
+    return f"{source.count} {'band' if source.count == 1 else 'bands'} of {kinds or 'no type'}"
+
+
+def _grid(source: DatasetReader) -> Grid:
+    # GDAL gives the identity to a raster that states no transform.
+    transform = None if source.transform == Affine.identity() else source.transform
+    return Grid(source.height, source.width, source.crs or None, transform)
+
+
+def _shift(image: Grid, mask: Affine) -> float:
+    """How far, in pixels, a corner of the image's grid lies from that of the mask's, at most."""
+    if mask.is_degenerate or image.transform is None:
+        return math.inf
+    to_mask = ~mask @ image.transform
+    corners = [(col, row) for col in (0, image.width) for row in (0, image.height)]
+    return max(math.dist(to_mask @ corner, corner) for corner in corners)

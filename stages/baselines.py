@@ -1,0 +1,20 @@
+"""Score the floor on val: the best constant mask and a colour threshold fitted on train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages import run  # must come before roofseg: puts the src beside it first on sys.path
+
+from roofseg.baselines import baselines
+from roofseg.files import write_json
+from roofseg.patches import read_patches
+
+
+def main() -> None:
+    train, val = (read_patches(Path("patches") / split) for split in ("train", "val"))
+    write_json(Path("metrics/baselines.json"), baselines(train, val))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,76 @@
+"""Score one trained attempt: on val always, on test only where its recipe is final and committed.
+
+``python -m stages.evaluate --attempt NAME`` is the stage evaluate@NAME.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stages import read_params, run  # first: it puts the src beside it on the path
+
+from roofseg.device import resolve_device
+from roofseg.errors import UserError
+from roofseg.evaluate import evaluate
+from roofseg.files import read_json
+from roofseg.models import RoofModel, build_model, load_model
+from roofseg.patches import Patch, read_patches
+from roofseg.recipe import Params, digest
+from roofseg.sealed import open_test
+from roofseg.tiles import read_nudges, read_split
+
+PATCHES = Path("patches")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--attempt", required=True, help="its name in params.yaml")
+    attempt = parser.parse_args().attempt
+    params = read_params()
+    splits = open_splits(params, attempt)
+    scores = evaluate(
+        trained_model(params, attempt),
+        splits,
+        predictions=Path("predictions") / attempt,
+        results=Path("metrics") / "attempts" / attempt,
+        device=resolve_device(params.device),
+        batch_size=params.recipe(attempt).batch_size,
+    )
+    for split, found in scores.items():
+        tiles = len(splits[split])
+        print(f"{attempt}: {split} IoU {found['iou']:.4f}, F1 {found['f1']:.4f} ({tiles} tiles)")
+    if "test" not in scores:
+        print(
+            f"{attempt}: test stays sealed: this recipe is not final. To open it, "
+            f"`python -m stages.finalize {attempt}`, commit params.yaml, `dvc repro`."
+        )
+
+
+def open_splits(params: Params, attempt: str) -> dict[str, list[Patch]]:
+    """The patches of val, and those of test if the trained recipe is final."""
+    dataset = Path("data") / params.dataset
+    wanted = digest(params.recipe(attempt), params, read_split(dataset), read_nudges(dataset))
+    record = Path("models") / attempt / "recipe.json"
+    trained = read_json(record).get("digest")
+    if trained != wanted:
+        raise UserError(
+            f"{record}: the model was trained with the recipe {trained}, but params.yaml, split "
+            f"and nudges now give {wanted}. Run `dvc repro train@{attempt}` first."
+        )
+    splits = {"val": read_patches(PATCHES / "val")}
+    test = open_test(PATCHES, attempt=attempt, digest=wanted, final=params.final[attempt])
+    return splits if test is None else {**splits, "test": test}
+
+
+def trained_model(params: Params, attempt: str) -> RoofModel:
+    recipe = params.recipe(attempt)
+    model = build_model(
+        recipe.architecture, recipe.encoder, dropout=recipe.dropout, patch_size=params.patch_size
+    )
+    load_model(Path("models") / attempt / "model.safetensors", model)
+    return model
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,63 @@
+"""Mark attempts as final: write their recipe digest into params.yaml, keeping its comments.
+
+``python -m stages.finalize unet_imagenet ...`` or ``--all``; ``--undo`` puts null back. An
+attempt's test split opens once its digest is committed: commit, then ``dvc repro``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from stages import read_params, run  # first: it puts the src beside it on the path
+
+from roofseg.errors import UserError
+from roofseg.files import read_json, replaced
+from roofseg.recipe import Params, digest
+from roofseg.tiles import read_nudges, read_split
+
+PARAMS = Path("params.yaml")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("attempts", nargs="*", help="names in params.yaml")
+    parser.add_argument("--all", action="store_true", help="all attempts")
+    parser.add_argument("--undo", action="store_true", help="set them back to null")
+    args = parser.parse_args()
+    params = read_params(PARAMS)
+    names = list(params.attempts) if args.all else args.attempts
+    if not names:
+        raise UserError("name the attempts to finalize, or say --all")
+    values = {name: None if args.undo else _digest(params, name) for name in names}
+
+    yaml = YAML()  # round trip: comments, order and quotes stay
+    yaml.width = 4096
+    document = yaml.load(PARAMS.read_text())
+    for name, value in values.items():
+        # Quoted, since digits alone, or digits around an "e", would be read as a number.
+        document["final"][name] = value and DoubleQuotedScalarString(value)
+        print(f"final.{name}: {value or 'null'}")
+    with replaced(PARAMS) as path:
+        yaml.dump(document, path)
+    print("Commit params.yaml, then run `dvc repro`.")
+
+
+def _digest(params: Params, attempt: str) -> str:
+    """The attempt's digest, if its trained model has that very recipe."""
+    dataset = Path("data") / params.dataset
+    wanted = digest(params.recipe(attempt), params, read_split(dataset), read_nudges(dataset))
+    trained = read_json(Path("models") / attempt / "recipe.json")["digest"]
+    if trained != wanted:
+        raise UserError(
+            f"models/{attempt}/recipe.json has the digest {trained}, params.yaml gives {wanted}: "
+            f"no model is trained for this recipe. Run `dvc repro train@{attempt}` first."
+        )
+    return wanted
+
+
+if __name__ == "__main__":
+    run(main)

