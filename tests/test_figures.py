@@ -9,7 +9,7 @@ import pytest
 
 from roofseg import figures
 
-TEMPLATE = Path(__file__).parent.parent / "plots/templates/attempts.json"
+TEMPLATE = Path(__file__).parent.parent / ".dvc/plots/attempts.json"
 
 SIDE = 64
 

@@ -145,6 +145,7 @@ def test_encoders_that_bring_dropout_lose_it(encoder: str) -> None:
 
 def test_frozen_encoder_stands_still(model: RoofModel) -> None:
     model.freeze_encoder(True)
+    assert not any(layer.training for layer in model.encoder.modules())
     model.train()
     before = moving(model.encoder)
     model(images(2, 3, 64, 64)).square().mean().backward()
@@ -302,11 +303,10 @@ def test_sam_position_reaches_a_random_encoder(encoder: sam.SamEncoder) -> None:
 
 @pytest.mark.parametrize("decoder", [sam.ConvDecoder, sam.UnetDecoder])
 def test_sam_decoders_fit_random_features(decoder: type[nn.Module]) -> None:
-    """Whatever the scale at which a frozen encoder's blocks speak."""
+    """They learn from a frozen encoder that never saw an image, too."""
     torch.manual_seed(0)
     net = decoder(0.0)
-    scales = (0.3, 1.0, 3.0, 10.0)
-    features = [scale * torch.randn(2, 2, 2, 768) for scale in scales] + [torch.randn(2, 256, 2, 2)]
+    features = [torch.randn(2, 2, 2, 768) for _ in range(4)] + [torch.randn(2, 256, 2, 2)]
     truth = torch.zeros(2, 1, 32, 32)
     truth[0, :, :16], truth[1, :, :, 16:] = 1, 1
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
@@ -318,3 +318,13 @@ def test_sam_decoders_fit_random_features(decoder: type[nn.Module]) -> None:
         optimizer.step()
     assert logits.shape == truth.shape
     assert ((logits > 0) == (truth > 0)).float().mean() > 0.95
+
+
+def test_sam_unet_does_not_mind_how_large_a_token_is() -> None:
+    """Tokens grow from block to block, and differ from place to place."""
+    torch.manual_seed(0)
+    net = sam.UnetDecoder(0.0)
+    features = [torch.randn(1, 2, 2, 768) for _ in range(4)]
+    scaled = [tokens * torch.empty(1, 2, 2, 1).uniform_(0.5, 20) for tokens in features]
+    with torch.no_grad():
+        torch.testing.assert_close(net(features), net(scaled), rtol=1e-3, atol=1e-3)

@@ -56,7 +56,7 @@ class SharedRecipe(_Checked):
 
     seed: int = Field(ge=0, lt=2**32)
     epochs: int = Field(gt=0)
-    draws_per_epoch: int = Field(gt=0)
+    draws_per_epoch: int = Field(gt=1)  # a last batch of one is dropped
     batch_size: int = Field(gt=0)
     lr: Annotated[float, Field(gt=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, lt=1)]
@@ -137,7 +137,7 @@ def parse_params(text: str, source: str = "params.yaml") -> Params:
     """
     try:
         values = YAML(typ="safe").load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:  # ValueError: a date in no calendar
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, Mapping):
         found = "nothing" if values is None else f"a {type(values).__name__}"
@@ -196,16 +196,25 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
 
 
 def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseModel]) -> str:
-    """One message for the first thing that pydantic found wrong; it names the key."""
-    first = error.errors()[0]
-    key = prefix + ".".join(str(part) for part in first["loc"][: 1 if prefix else 2])
+    """One message for the first key that pydantic found wrong; it names the key."""
+
+    def key_of(found: Any) -> str:
+        # Below any but these two, pydantic goes on with the types that a value might have had.
+        depth = 2 if found["loc"][0] in ("attempts", "final") else 1
+        return prefix + ".".join(str(part) for part in found["loc"][:depth])
+
+    # A misspelt key is a missing one too: what is there tells more than what is not.
+    errors = sorted(error.errors(), key=lambda found: found["type"] == "missing")
+    first, key = errors[0], key_of(errors[0])
     if first["type"] == "extra_forbidden":
         known = ", ".join(model.model_fields)
         return f"{source}: {key}: unknown key (misspelt?). Known here: {known}"
     if first["type"] == "missing":
         return f"{source}: {key}: missing; profiles/ has complete files to compare with"
-    expected = first["msg"].removeprefix("Value error, ")
-    return f"{source}: {key}: found {first['input']!r}; {expected}"
+    expected = [
+        found["msg"].removeprefix("Value error, ") for found in errors if key_of(found) == key
+    ]
+    return f"{source}: {key}: found {first['input']!r}; {', or '.join(expected)}"
 
 
 def recipe_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-import segmentation_models_pytorch as smp  # type: ignore[import-untyped]
+import segmentation_models_pytorch as smp
 import timm
 import torch
 from torch import nn
@@ -86,6 +86,7 @@ def _split(
             f"Choose another from {ENCODER_LIST}, for example resnet34."
         ) from error
     _without_dropout(model.encoder)
+    _dilated_depthwise_in_float32(model)
     return model.encoder, SmpDecoder(model.decoder, model.segmentation_head, dropout)
 
 
@@ -117,3 +118,29 @@ def _without_dropout(encoder: nn.Module) -> None:
         for rate in ("drop_prob", "drop_rate", "_drop_connect_rate"):
             if isinstance(getattr(module, rate, None), float):
                 setattr(module, rate, 0.0)
+
+
+class _Float32OnCpu(nn.Module):
+    """Leaves CPU autocast for the module that it is mixed into."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+def _dilated_depthwise_in_float32(model: nn.Module) -> None:
+    """Keep dilated depthwise convolutions in float32 on CPUs, whatever the precision of the run.
+
+    torch 2.14.1's bfloat16 kernel for the gradient of their weights (oneDNN, channels_last) reads
+    memory that it never wrote: the gradient differs from call to call, is wrong by 70 % of its
+    largest value at best, and is NaN at worst, which ends a run of DeepLabV3+ sooner or later.
+    Their forward pass, the gradient of their input, and all other convolutions are right. In
+    float32 these layers are also faster.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and max(module.dilation) > 1:
+            # A class of its own, not a wrapper: the names of the weights stay as they are.
+            kind = type(module)
+            module.__class__ = type(kind.__name__, (_Float32OnCpu, kind), {})

@@ -30,7 +30,7 @@ SMALLEST = 64
 
 # Tiles whose centre has hardly a roof, so that the crop has to slide; with the split of
 # data/sample/split.csv they are three of train, one of val (16) and one of test (34).
-OPEN_CENTRES = {4: "park", 9: "field", 16: "car park", 20: "pond", 34: "park"}
+OPEN_CENTRES = {4: "car park", 9: "field", 16: "park", 20: "pond", 34: "park"}
 
 
 @dataclass(frozen=True)

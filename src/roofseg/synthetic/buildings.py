@@ -39,12 +39,12 @@ def _item(
 def _roof_of(rng: np.random.Generator) -> tuple[Roof, Cover, Colour]:
     """Shape, cover and colour of a house's roof."""
     draw = rng.random()
-    if draw < 0.10:
+    if draw < 0.12:
         return Roof.FLAT, Cover.MEMBRANE, pick(rng, MEMBRANE, 9)
     shape = Roof.HIP if rng.random() < 0.42 else Roof.GABLE
-    if draw < 0.30:
+    if draw < 0.36:
         return shape, Cover.METAL, pick(rng, METAL, 9)
-    if draw < 0.325:
+    if draw < 0.39:
         return shape, Cover.SHINGLE, pick(rng, ((164, 96, 70), (178, 112, 80)), 9)  # red tiles
     return shape, Cover.SHINGLE, pick(rng, SHINGLE, 9)
 

@@ -1,0 +1,107 @@
+"""The graph of stages: what each depends on, and who can reach the test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pytest
+from dvc.repo import Repo
+from graph import ROOT, closure, imported
+
+CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    module: str  # as in `python -m stages.module`
+    deps: frozenset[str]
+    outs: frozenset[str]
+
+
+def paths(entries: list) -> frozenset[str]:
+    local = (Path(entry.fs_path) for entry in entries if entry.fs_path)
+    return frozenset(path.relative_to(ROOT).as_posix() for path in local)
+
+
+@pytest.fixture(scope="module")
+def stages() -> list[Stage]:
+    """All stages of all dvc.yaml files, as DVC itself resolves them."""
+    with Repo(str(ROOT)) as repo:
+        return [
+            Stage(
+                name=stage.addressing,
+                module=str(stage.cmd).split()[2],
+                deps=paths(stage.deps),
+                outs=paths(stage.outs),
+            )
+            for stage in repo.index.stages
+            if stage.cmd
+        ]
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two paths are the same, or one lies below the other."""
+    a, b = PurePosixPath(one), PurePosixPath(other)
+    return a == b or a in b.parents or b in a.parents
+
+
+def descendants(stages: list[Stage], path: str) -> set[str]:
+    """The names of all stages that depend on ``path``, directly or through others' outputs."""
+    reached: set[str] = set()
+    waiting = {path}
+    while waiting:
+        current = waiting.pop()
+        for stage in stages:
+            if stage.name not in reached and any(overlap(current, dep) for dep in stage.deps):
+                reached.add(stage.name)
+                waiting |= stage.outs
+    return reached
+
+
+def test_only_evaluate_depends_on_the_test_patches(stages: list[Stage]) -> None:
+    readers = {
+        stage.name for stage in stages if any(overlap("patches/test", dep) for dep in stage.deps)
+    }
+    assert readers == {stage.name for stage in stages if stage.name.startswith("evaluate@")}
+    assert readers
+
+
+def test_nothing_before_evaluate_descends_from_the_test_patches(stages: list[Stage]) -> None:
+    reached = descendants(stages, "patches/test")
+    assert {name.split("@")[0] for name in reached} == {"evaluate", "leaderboard"}
+
+
+def test_only_the_evaluate_stage_imports_the_seal() -> None:
+    seal = ROOT / "src" / "roofseg" / "sealed.py"
+    importers = {file for file in CODE if seal in imported(file)}
+    assert importers == {ROOT / "stages" / "evaluate.py"}
+
+
+def test_stages_list_every_file_that_they_import(stages: list[Stage]) -> None:
+    for stage in stages:
+        file = ROOT / Path(*stage.module.split(".")).with_suffix(".py")
+        needed = {path.relative_to(ROOT).as_posix() for path in closure(file)}
+        missing = sorted(needed - stage.deps)
+        assert not missing, f"{stage.name} imports {missing}, which its deps do not list"
+        stale = sorted(dep for dep in stage.deps - needed if dep.endswith(".py"))
+        assert not stale, f"{stage.name} lists {stale}, which it does not import"
+
+
+def test_stages_are_short() -> None:
+    long = {
+        file.name
+        for file in (ROOT / "stages").glob("*.py")
+        if len(file.read_text().splitlines()) > 110
+    }
+    assert not long
+
+
+def test_stages_import_their_own_src_first() -> None:
+    """Any stage imports something from `stages` before roofseg, so that the src beside it wins."""
+    for file in (ROOT / "stages").glob("*.py"):
+        lines = [line for line in file.read_text().splitlines() if line.startswith("from ")]
+        ours = [line for line in lines if line.startswith(("from stages", "from roofseg"))]
+        if ours:
+            assert ours[0].startswith("from stages"), f"{file}: {ours[0]}"

@@ -1,0 +1,160 @@
+"""The whole pipeline with real DVC, on tiny tiles, in a repository of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from graph import ROOT
+from project import Project
+
+UP_TO_DATE = "Data and pipelines are up to date."
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline ran once and whose results are committed. Its path has a space."""
+    project = Project.create(tmp_path_factory.mktemp("pipeline") / "a project")
+    project.run("dvc repro")
+    project.commit("results")
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A clone of it with all data at hand (through the shared cache)."""
+    clone = finished.clone(tmp_path / "clone")
+    clone.run(f"dvc cache dir --local '{finished.folder / '.dvc' / 'cache'}'")
+    clone.run("dvc checkout -q")
+    return clone
+
+
+def would_run(project: Project, *options: str) -> set[str]:
+    """The stages that `dvc repro` would run."""
+    shown = project.run(f"dvc repro --dry {' '.join(options)}").stdout
+    lines = [line for line in shown.splitlines() if line.startswith("Running stage ")]
+    return {line.split("'")[1] for line in lines}
+
+
+def test_tiles_become_a_leaderboard(finished: Project) -> None:
+    board = pd.read_csv(finished.folder / "metrics" / "leaderboard.csv")
+    assert sorted(board.attempt) == ["small", "smaller"]
+    assert set(board.test_iou) == {"sealed"}
+    assert board.val_iou.between(0, 1).all()
+    for name in ("patches/overview.png", "plots/convergence.png", "plots/comparisons/val.png"):
+        assert (finished.folder / name).stat().st_size > 1000
+    assert not (finished.folder / "plots" / "comparisons" / "test.png").exists()
+
+
+def test_a_second_repro_has_nothing_to_do(finished: Project) -> None:
+    assert UP_TO_DATE in finished.run("dvc repro").stdout
+    assert finished.run("git status --porcelain").stdout == ""
+
+
+def test_a_fresh_clone_is_current(finished: Project, tmp_path: Path) -> None:
+    clone = finished.clone(tmp_path / "clone")
+    assert UP_TO_DATE in clone.run("dvc repro --dry --allow-missing").stdout
+
+
+def test_the_committed_results_are_current(tmp_path: Path) -> None:
+    """dvc.lock in the last commit of this checkout belongs to its code and parameters."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    clone = Project(ROOT).clone(tmp_path / "clone")
+    assert UP_TO_DATE in clone.run("dvc repro --dry --allow-missing").stdout
+
+
+def test_an_attempts_own_key_reruns_that_attempt_alone(project: Project) -> None:
+    project.replace("params.yaml", "    lr: 0.0003", "    lr: 0.0004")
+    assert would_run(project) == {"train@smaller", "evaluate@smaller", "leaderboard"}
+
+
+def test_a_shared_key_reruns_every_attempt(project: Project) -> None:
+    project.replace("params.yaml", "augmentation: light", "augmentation: heavy")
+    attempts = {"train@small", "train@smaller", "evaluate@small", "evaluate@smaller"}
+    assert would_run(project) == attempts | {"leaderboard"}
+
+
+def test_a_new_attempt_trains_alone(project: Project) -> None:
+    block = "    encoder: tu-mobilenetv3_small_050\n    prior: scratch\n"
+    project.replace(
+        "params.yaml",
+        "final:\n",
+        f"  third:\n    architecture: unet\n{block}final:\n  third: null\n",
+    )
+    assert would_run(project) == {"train@third", "evaluate@third", "leaderboard"}
+
+
+def test_the_leaderboard_ignores_a_removed_attempt(project: Project) -> None:
+    project.replace("params.yaml", "  smaller: null\n", "")
+    text = (project.folder / "params.yaml").read_text()
+    start, end = text.index("  smaller:\n"), text.index("final:")
+    (project.folder / "params.yaml").write_text(text[:start] + text[end:])
+    project.run("dvc repro")
+    board = pd.read_csv(project.folder / "metrics" / "leaderboard.csv")
+    assert list(board.attempt) == ["small"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("weight_decay: 0.0001", "weight_decay: -1", "weight_decay"),
+        ("    lr: 0.0003", "    lrr: 0.0003", "attempts.smaller.lrr"),
+        ("  smaller: null\n", "", "final.smaller"),
+    ],
+)
+def test_bad_parameters_stop_before_anything_trains(
+    project: Project, old: str, new: str, named: str
+) -> None:
+    project.replace("params.yaml", old, new)
+    for stage in ("make_patches", "train --attempt small", "evaluate --attempt small"):
+        done = project.run(f"python -m stages.{stage}", check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: params.yaml: {named}")
+        assert done.stderr.count("\n") == 1
+    assert project.run("git status --porcelain").stdout.split() == ["M", "params.yaml"]
+
+
+def test_a_tuning_run_scores_val_and_never_test(project: Project) -> None:
+    """`dvc exp run -S` writes 1e-05, retrains what it concerns, and leaves test sealed."""
+    project.run("python -m stages.finalize --all")
+    project.commit("final")
+    project.run("dvc repro evaluate@smaller")
+    project.run("git add -A && git commit -q -m opened")
+    scores = project.folder / "metrics" / "attempts" / "smaller" / "scores.json"
+    assert "test" in json.loads(scores.read_text())
+
+    project.run("dvc exp run -q -S attempts.smaller.lr=1e-05 evaluate@smaller")
+    assert list(json.loads(scores.read_text())) == ["val"]
+    record = json.loads((project.folder / "models" / "smaller" / "recipe.json").read_text())
+    assert record["recipe"]["lr"] == 1e-05
+    shown = json.loads(project.run("dvc metrics diff --json").stdout)
+    difference = shown["metrics/attempts/smaller/scores.json"]["test.iou"]
+    assert difference["old"] is not None
+    assert difference.get("new") is None
+
+    done = project.run("dvc exp run -S final.small=0123456789ab evaluate@small", check=False)
+    assert done.returncode != 0
+    assert "git commit" in done.stderr
+
+
+def test_every_clone_runs_its_own_src(project: Project, finished: Project) -> None:
+    """In a second clone and in a queued experiment, even where PYTHONPATH names another src."""
+    source = project.folder / "src" / "roofseg" / "baselines.py"
+    head, _, _ = source.read_text().partition('    return {"constant"')
+    source.write_text(head + '    return {"file": __file__}\n')
+    misled = f"PYTHONPATH='{finished.folder / 'src'}'"
+
+    project.run(f"{misled} python -m stages.baselines")
+    file = project.folder / "metrics" / "baselines.json"
+    assert json.loads(file.read_text())["file"] == str(source)
+
+    project.run("git checkout -q metrics")
+    project.run(f"{misled} dvc exp run -q --queue --name own baselines")
+    project.run(f"{misled} dvc exp run -q --run-all")
+    ref = project.run("git for-each-ref --format='%(refname)' 'refs/exps/*/*/own'").stdout.strip()
+    queued = Path(json.loads(project.run(f"git show {ref}:metrics/baselines.json").stdout)["file"])
+    assert queued.is_relative_to(project.folder / ".dvc" / "tmp" / "exps")
+    assert queued.parts[-3:] == ("src", "roofseg", "baselines.py")
