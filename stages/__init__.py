@@ -1,8 +1,8 @@
-"""The pipeline's entry points: each reads params.yaml, calls the library and writes outputs.
+"""The pipeline's entry points: each reads parameters, calls the library and writes outputs.
 
-Importing this package puts the ``src`` folder beside it first on the import path, so that a stage
-always runs the code of its own checkout: an editable install, or a PYTHONPATH, names one folder
-for every clone and every queued experiment.
+Python imports this package before any module of it, and it puts the ``src`` beside it first on the
+import path: so a stage always runs the code of its own checkout. (An editable install, or a
+PYTHONPATH, names one folder for every clone and every queued experiment.)
 """
 
 from __future__ import annotations
@@ -10,28 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
-
-if TYPE_CHECKING:
-    from roofseg.recipe import Params
-
-
-def read_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and validate the parameters in force."""
-    from roofseg.errors import UserError
-    from roofseg.recipe import parse_params
-
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); stages run from the folder that holds dvc.yaml. "
-            "`make profile NAME=sample` makes a params.yaml."
-        ) from None
-    return parse_params(text, source=str(path))
 
 
 def run(main: Callable[[], None]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages import run  # must come before roofseg: puts the src beside it first on sys.path
-
 from roofseg.baselines import baselines
 from roofseg.files import write_json
 from roofseg.patches import read_patches
+from stages import run
 
 
 def main() -> None:

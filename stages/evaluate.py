@@ -8,17 +8,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stages import read_params, run  # first: it puts the src beside it on the path
-
 from roofseg.device import resolve_device
 from roofseg.errors import UserError
 from roofseg.evaluate import evaluate
 from roofseg.files import read_json
 from roofseg.models import RoofModel, build_model, load_model
 from roofseg.patches import Patch, read_patches
-from roofseg.recipe import Params, digest
+from roofseg.recipe import Params
 from roofseg.sealed import open_test
-from roofseg.tiles import read_nudges, read_split
+from stages import run
+from stages.parameters import read_params, recipe_digest
 
 PATCHES = Path("patches")
 
@@ -49,8 +48,7 @@ def main() -> None:
 
 def open_splits(params: Params, attempt: str) -> dict[str, list[Patch]]:
     """The patches of val, and those of test if the trained recipe is final."""
-    dataset = Path("data") / params.dataset
-    wanted = digest(params.recipe(attempt), params, read_split(dataset), read_nudges(dataset))
+    wanted = recipe_digest(params, attempt)
     record = Path("models") / attempt / "recipe.json"
     trained = read_json(record).get("digest")
     if trained != wanted:

@@ -12,12 +12,11 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from stages import read_params, run  # first: it puts the src beside it on the path
-
 from roofseg.errors import UserError
 from roofseg.files import read_json, replaced
-from roofseg.recipe import Params, digest
-from roofseg.tiles import read_nudges, read_split
+from roofseg.recipe import Params
+from stages import run
+from stages.parameters import read_params, recipe_digest
 
 PARAMS = Path("params.yaml")
 
@@ -48,8 +47,7 @@ def main() -> None:
 
 def _digest(params: Params, attempt: str) -> str:
     """The attempt's digest, if its trained model has that very recipe."""
-    dataset = Path("data") / params.dataset
-    wanted = digest(params.recipe(attempt), params, read_split(dataset), read_nudges(dataset))
+    wanted = recipe_digest(params, attempt)
     trained = read_json(Path("models") / attempt / "recipe.json")["digest"]
     if trained != wanted:
         raise UserError(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages import read_params, run  # first: it puts the src beside it on the path
-
 from roofseg.leaderboard import leaderboard
+from stages import run
+from stages.parameters import read_params
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from stages import read_params, run  # first: it puts the src beside it on the path
-
 from roofseg.cutting import make_patches
+from stages import run
+from stages.parameters import read_params
 
 
 def main() -> None:

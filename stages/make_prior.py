@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stages import run  # must come before roofseg: it puts this checkout's src first
-
-from roofseg.priors import PRIORS, make_prior  # isort: skip
+from roofseg.priors import PRIORS, make_prior
+from stages import run
 
 
 def main() -> None:

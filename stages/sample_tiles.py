@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stages import run  # first: it puts the src beside it on the path
-
 from roofseg.synthetic import write_sample
+from stages import run
 
 FOLDER = Path("data/sample")
 

@@ -11,14 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stages import read_params, run  # first: it puts the src beside it on the path
-
 from roofseg.engine import Trained, train
 from roofseg.files import replaced, write_json
 from roofseg.models import save_model
 from roofseg.patches import read_crops, read_patches
-from roofseg.recipe import Params, Recipe, digest, inputs_hash
-from roofseg.tiles import read_nudges, read_split
+from roofseg.recipe import Params, Recipe, inputs_hash
+from stages import run
+from stages.parameters import read_params, recipe_digest
 
 PATCHES = Path("patches")
 
@@ -59,8 +58,7 @@ def prior_file(recipe: Recipe) -> Path:
 
 
 def write(params: Params, attempt: str, recipe: Recipe, trained: Trained) -> None:
-    dataset = Path("data") / params.dataset
-    name = digest(recipe, params, read_split(dataset), read_nudges(dataset))
+    name = recipe_digest(params, attempt)
     code = [
         Path(module.__file__)
         for key, module in list(sys.modules.items())

@@ -6,10 +6,10 @@ import argparse
 import subprocess
 from pathlib import Path
 
-from stages import read_params, run  # first: it puts the src beside it on the path
-
-from roofseg.errors import UserError  # isort: skip
-from roofseg.files import write_text  # isort: skip
+from roofseg.errors import UserError
+from roofseg.files import write_text
+from stages import run
+from stages.parameters import read_params
 
 PROFILES, PARAMS = Path("profiles"), Path("params.yaml")
 

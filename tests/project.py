@@ -1,4 +1,4 @@
-"""A small project of its own for whole-pipeline tests: this checkout's code, tiny tiles, real DVC."""
+"""A small project for whole-pipeline tests: this checkout's code, tiny tiles, real DVC."""
 
 from __future__ import annotations
 

@@ -12,8 +12,6 @@ import pandas as pd
 import pytest
 import torch
 
-from stages import evaluate as stage
-
 from roofseg import figures, metrics
 from roofseg.errors import UserError
 from roofseg.evaluate import evaluate, predict
@@ -22,6 +20,7 @@ from roofseg.models import build_model, save_model
 from roofseg.patches import CROPS_COLUMNS, Patch
 from roofseg.recipe import Params, digest, parse_params
 from roofseg.tiles import read_split
+from stages import evaluate as stage
 
 SIDE = 32
 

@@ -96,12 +96,3 @@ def test_stages_are_short() -> None:
         if len(file.read_text().splitlines()) > 110
     }
     assert not long
-
-
-def test_stages_import_their_own_src_first() -> None:
-    """Any stage imports something from `stages` before roofseg, so that the src beside it wins."""
-    for file in (ROOT / "stages").glob("*.py"):
-        lines = [line for line in file.read_text().splitlines() if line.startswith("from ")]
-        ours = [line for line in lines if line.startswith(("from stages", "from roofseg"))]
-        if ours:
-            assert ours[0].startswith("from stages"), f"{file}: {ours[0]}"

@@ -18,10 +18,11 @@ import timm
 import torch
 
 from roofseg import priors
+from roofseg.encoders import PRIOR_ENCODERS, check_prior
 from roofseg.errors import UserError
 from roofseg.files import read_image
 from roofseg.models import build_model, sam
-from roofseg.priors import PRIORS, Source, check_prior, fetch, load_prior, make_prior
+from roofseg.priors import PRIORS, Source, fetch, load_prior, make_prior
 from roofseg.weights import read_weights, write_weights
 
 LITE0 = "tu-tf_efficientnet_lite0"
@@ -29,19 +30,17 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 
 
 def test_each_prior_fits_its_encoder_and_scratch_fits_all() -> None:
-    for name, prior in PRIORS.items():
-        check_prior(name, prior.encoder or "resnet50")
+    assert PRIORS.keys() == PRIOR_ENCODERS.keys()
+    for name, encoder in PRIOR_ENCODERS.items():
+        check_prior(name, encoder or "resnet50")
     with pytest.raises(UserError, match=r"found 'imagenet'; expected one of scratch, "):
         check_prior("imagenet", "resnet34")
     with pytest.raises(UserError, match=r"of encoder sam_vit_b, with encoder resnet34; expected"):
         check_prior("sam_vit_b", "resnet34")
 
 
-def test_checking_a_prior_does_not_import_torch() -> None:
-    code = (
-        "import sys, roofseg.priors as p; p.check_prior('scratch', 'x'); "
-        "sys.exit('torch' in sys.modules)"
-    )
+def test_checking_parameters_does_not_import_torch() -> None:
+    code = "import sys, roofseg.recipe; sys.exit('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SRC)}).returncode == 0
     )

@@ -208,7 +208,7 @@ def test_an_attempt_overrides_shared_keys_for_itself() -> None:
 
 
 def test_an_unknown_attempt_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="'large' is not in .* it has: small, smaller"):
+    with pytest.raises(UserError, match=r"'large' is not in .* it has: small, smaller"):
         parse_params(PARAMS).recipe("large")
 
 

@@ -62,6 +62,7 @@ class EpochReport(Callback):
         worst = min(tiles, key=lambda tile: tiles[tile])
         steps = len(self._step_seconds)
         draws = min(recipe.draws_per_epoch, steps * recipe.batch_size)
+        dropped = ", a last batch of one dropped" if draws < recipe.draws_per_epoch else ""
         frozen = ", encoder frozen" if module.model.encoder_frozen else ""
         best = " (best)" if self.best_epoch == self.epochs_run else ""
         step_ms = 1000 * sorted(self._step_seconds)[steps // 2]
@@ -69,7 +70,7 @@ class EpochReport(Callback):
             [
                 f"{self.attempt}  epoch {self.epochs_run}/{recipe.epochs}  lr {self._lr:g}{frozen}",
                 f"  train  loss {values['train/loss']:.4f}  "
-                f"n {draws}, {steps} steps of {recipe.batch_size}",
+                f"n {draws}, {steps} steps of {recipe.batch_size}{dropped}",
                 f"  val    loss {values['val/loss']:.4f}  IoU {values['val/iou']:.4f}  "
                 f"F1 {values['val/f1']:.4f}{best}",
                 "  tiles  " + "  ".join(f"{tile} {score:.3f}" for tile, score in tiles.items()),

@@ -107,6 +107,9 @@ class PatchBatches(L.LightningDataModule):
             drop_last=self.drops_last,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            # The loader seeds its workers, once where they persist and every epoch where there are
+            # none: from the global generator, dropout would see other numbers.
+            generator=torch.Generator(),
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:

@@ -34,8 +34,11 @@ def resolve_precision(precision: str, device: str) -> str:
     """The precision to use: "auto" is the best that the device has in hardware.
 
     bfloat16 where it is native, on CUDA (emulation does not count: it is slower than float32) and
-    on CPUs with AVX512-BF16 or AMX; else float16 on CUDA; else float32.
+    on CPUs with AVX512-BF16 or AMX; else float16 on CUDA; else float32. CPUs train in no float16:
+    bfloat16 stands in for it (as in Lightning), and is what gets recorded.
     """
+    if precision == "16-mixed" and device == "cpu":
+        return "bf16-mixed"
     if precision != "auto":
         return precision
     if device == "cuda":

@@ -288,6 +288,8 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # A few dozen patches in memory: val needs no workers, and an epoch may be a few steps.
         warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
+        # A frozen encoder is in eval mode.
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         # Lightning 2.6.6 calls a torch function that torch 2.14 calls deprecated.
         warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")
         try:

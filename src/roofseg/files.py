@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,14 @@ def replaced(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield scratch / path.name
-        if path.is_dir() and not path.is_symlink():
-            # A folder cannot be renamed over a folder that is not empty: move the old one aside.
-            path.rename(scratch / "replaced")
-        (scratch / path.name).replace(path)
+        made = scratch / path.name
+        yield made
+        made.stat()  # a block that wrote nothing fails here, before anything is lost
+        if made.is_dir() or path.is_dir():
+            # Only a file can be renamed over a file: what is there moves aside first.
+            with suppress(FileNotFoundError):
+                path.rename(scratch / "replaced")
+        made.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

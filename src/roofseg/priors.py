@@ -1,8 +1,8 @@
 """Priors: where an encoder's pretrained weights come from, and how they get into a model.
 
 Each prior is made once, as one safetensors file whose names are those of the encoder that it fits;
-training then loads that file strictly and downloads nothing. The registry and ``check_prior``
-import without torch, since every stage checks its parameters first.
+training then loads that file strictly and downloads nothing. Which encoder each fits is said in
+`roofseg.encoders`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from roofseg.encoders import PRIOR_ENCODERS
 from roofseg.errors import UserError
 from roofseg.files import sha256_file
 from roofseg.weights import load_weights, read_weights, write_weights
@@ -55,12 +56,10 @@ class Prior:
     """Weights of an encoder.
 
     Attributes:
-        encoder: the one encoder that they fit; None where there is nothing to load
         tensors: how many tensors the finished file holds
         make: takes the folder of weights, returns the tensors under the encoder's own names
     """
 
-    encoder: str | None
     tensors: int
     make: Callable[[Path], Tensors]
 
@@ -83,19 +82,6 @@ SAM_SOURCE = Source(
     size=375_042_383,
     sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
 )
-
-
-def check_prior(prior: str, encoder: str) -> None:
-    """Raise UserError unless ``prior`` exists and fits ``encoder`` (``scratch`` fits all)."""
-    if prior not in PRIORS:
-        raise UserError(f"found {prior!r}; expected one of {', '.join(PRIORS)}")
-    fits = PRIORS[prior].encoder
-    if fits not in (None, encoder):
-        others = [name for name, known in PRIORS.items() if known.encoder in (None, encoder)]
-        raise UserError(
-            f"found {prior!r}, which holds weights of encoder {fits}, with encoder {encoder}; "
-            f"expected one of {', '.join(others)}"
-        )
 
 
 def make_prior(name: str, folder: Path) -> Path:
@@ -130,8 +116,8 @@ def load_prior(model: HasEncoder, path: Path) -> None:
     tensors = read_weights(path)
     if not tensors:
         return
-    known = PRIORS.get(path.stem)
-    fits = f"weights of encoder {known.encoder}" if known else "no prior that is known here"
+    known = PRIOR_ENCODERS.get(path.stem)
+    fits = f"weights of encoder {known}" if known else "no prior that is known here"
     load_weights(
         model.encoder,
         tensors,
@@ -345,8 +331,8 @@ def _read_pickle(path: Path) -> Tensors:
 
 
 PRIORS = {
-    "scratch": Prior(None, 0, _scratch),
-    "efficientnet_lite0_imagenet": Prior("tu-tf_efficientnet_lite0", 288, _efficientnet_lite0),
-    "resnet34_imagenet": Prior("resnet34", 216, _resnet34),
-    "sam_vit_b": Prior("sam_vit_b", 177, _sam_vit_b),
+    "scratch": Prior(0, _scratch),
+    "efficientnet_lite0_imagenet": Prior(288, _efficientnet_lite0),
+    "resnet34_imagenet": Prior(216, _resnet34),
+    "sam_vit_b": Prior(177, _sam_vit_b),
 }

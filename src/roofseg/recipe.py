@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML, YAMLError
 
+from roofseg.encoders import SAM_ENCODER, check_prior
 from roofseg.errors import UserError
 from roofseg.files import sha256_file
-from roofseg.priors import check_prior
 
 # DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
 ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -177,7 +177,7 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         check_prior(recipe.prior, recipe.encoder)
     except UserError as error:
         raise UserError(f"{source}: attempts.{name}.prior: {error}") from None
-    if (recipe.encoder == "sam_vit_b") != recipe.architecture.startswith("sam_"):
+    if (recipe.encoder == SAM_ENCODER) != recipe.architecture.startswith("sam_"):
         raise UserError(
             f"{source}: attempts.{name}.encoder: found {recipe.encoder!r} with architecture "
             f"{recipe.architecture!r}; sam_conv and sam_unet take sam_vit_b, and only they do"

@@ -33,13 +33,15 @@ def open_test(patches: Path, *, attempt: str, digest: str, final: str | None) ->
     ``final.<attempt>`` in the parameters in force. Raises UserError where that value is not the
     committed one: then it opens nothing, and says to commit.
     """
+    if final is None:
+        return None
     committed = committed_digest(attempt, Path.cwd())
-    if final is not None and final != committed:
+    if final != committed:
         raise UserError(
             f"params.yaml: final.{attempt} is {final!r} here, but {committed or 'null'!r} in the "
             "current git commit. The test split opens only for a digest that is committed: "
             "`git commit params.yaml`, then `dvc repro`; or set it back to null."
         )
-    if final is None or final != digest:
+    if final != digest:
         return None
     return read_patches(patches / "test")

@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from roofseg.encoders import SAM_ENCODER
 from roofseg.errors import UserError
 from roofseg.models import cnn, sam
 from roofseg.weights import load_weights, read_weights, write_weights
-
-SAM_ENCODER = "sam_vit_b"
 
 
 class RoofModel(nn.Module):

@@ -66,7 +66,7 @@ NEIGHBOURHOODS: tuple[Neighbourhood, ...] = (
     Neighbourhood(trees=3.4),  # a plain grid
     Neighbourhood(bend=46, lot=(66, 84), depth=(98, 122), trees=4.6, shops=0.02, tall=0.4),
     Neighbourhood(lot=(50, 62), depth=(80, 98), trees=2.6, sheds=0.6, flats=0.12),  # dense
-    Neighbourhood(bend=60, lot=(84, 116), depth=(120, 160), trees=10, shops=0, flats=0),  # woods
+    Neighbourhood(bend=60, lot=(84, 116), depth=(120, 160), trees=8, shops=0, flats=0),  # woods
     Neighbourhood(bend=10, shops=0.55, flats=0.14, trees=2.8, parks=0.07),
     Neighbourhood(bend=26, lot=(60, 92), trees=4.4, shops=0.18, flats=0.16, parks=0.09),
 )
