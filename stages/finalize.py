@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, ScalarNode
+from ruamel.yaml.representer import BaseRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from roofseg.errors import UserError
@@ -31,10 +32,14 @@ def main() -> None:
     names = list(params.attempts) if args.all else args.attempts
     if not names:
         raise UserError("name the attempts to finalize, or say --all")
+    for name in names:
+        params.recipe(name)  # raises for an unknown one
     values = {name: None if args.undo else _digest(params, name) for name in names}
 
-    yaml = YAML()  # round trip: comments, order and quotes stay
+    yaml = YAML()  # round trip: comments and order stay, and with these settings all else too
     yaml.width = 4096
+    yaml.preserve_quotes = True
+    yaml.representer.add_representer(type(None), _represent_null)
     document = yaml.load(PARAMS.read_text())
     for name, value in values.items():
         # Quoted, since digits alone, or digits around an "e", would be read as a number.
@@ -43,6 +48,11 @@ def main() -> None:
     with replaced(PARAMS) as path:
         yaml.dump(document, path)
     print("Commit params.yaml, then run `dvc repro`.")
+
+
+def _represent_null(representer: BaseRepresenter, _: None) -> ScalarNode:
+    """Null as ``null``; ruamel.yaml would leave it out."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def _digest(params: Params, attempt: str) -> str:

@@ -17,6 +17,8 @@ from roofseg import augment
 from roofseg.augment import PRESETS, Augmenter
 from roofseg.metrics import count, iou
 
+law = settings(max_examples=50, deadline=None, derandomize=True)
+
 SIDE = 32
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -82,7 +84,7 @@ def test_a_misspelt_argument_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
         Augmenter("light")
 
 
-@settings(max_examples=50)
+@law
 @given(seed=SEEDS)
 @pytest.mark.parametrize("preset", ["none", "light"])
 def test_image_and_mask_are_turned_alike(
@@ -108,7 +110,7 @@ def test_image_and_mask_are_warped_alike(augmenters: dict[str, Augmenter], prese
     assert np.mean(scores) > 0.95
 
 
-@settings(max_examples=25)
+@settings(law, max_examples=25)
 @given(seed=SEEDS, building=st.sampled_from([0.0, 0.3, 1.0]))
 @pytest.mark.parametrize("preset", PRESETS)
 def test_masks_stay_binary(
@@ -122,7 +124,7 @@ def test_masks_stay_binary(
     assert set(np.unique(truth)) <= set(np.unique(mask))
 
 
-@settings(max_examples=20)
+@settings(law, max_examples=20)
 @given(seed=SEEDS, before=st.lists(SEEDS, max_size=3))
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_view_depends_on_its_seed_alone(

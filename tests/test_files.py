@@ -27,6 +27,8 @@ from roofseg.files import (
     write_text,
 )
 
+law = settings(max_examples=50, deadline=None, derandomize=True)
+
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 GREY = SIZES.flatmap(lambda size: arrays(np.uint8, size))
 RGB = SIZES.flatmap(lambda size: arrays(np.uint8, (*size, 3)))
@@ -135,7 +137,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@law
 @given(VALUES)
 def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "value.json"
@@ -181,6 +183,7 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
 # Images
 
 
+@law
 @given(RGB)
 def test_png_of_an_image_comes_back(
     tmp_path_factory: pytest.TempPathFactory, image: np.ndarray
@@ -194,6 +197,7 @@ def test_png_of_an_image_comes_back(
     np.testing.assert_array_equal(Image.open(path), image)
 
 
+@law
 @given(GREY)
 def test_png_of_a_mask_comes_back_as_zero_and_one(
     tmp_path_factory: pytest.TempPathFactory, mask: np.ndarray
