@@ -25,6 +25,7 @@ from lightning.pytorch.callbacks import Callback
 from tiny_dataset import tile_pixels
 
 from roofseg.data import PatchBatches
+from roofseg.device import resolve_precision
 from roofseg.engine import (
     EarlyStoppingAfterThaw,
     NotFiniteError,
@@ -158,7 +159,7 @@ def plain(do_run: Runner) -> Run:
 @pytest.fixture(scope="module")
 def stopped(do_run: Runner) -> Run:
     """A run that early stopping ended: its best epoch is not its last."""
-    run = do_run(lr=0.1, epochs=40, early_stopping_patience=1, precision="bf16-mixed")
+    run = do_run(lr=0.005, epochs=40, early_stopping_patience=1)
     assert run.trained.epochs_run < 40
     return run
 
@@ -177,7 +178,7 @@ def test_training_finishes_and_learns(plain: Run) -> None:
     assert plain.trained.failure is None
     losses = plain.curve("train/loss")["loss"]
     assert losses.iloc[-1] < losses.iloc[0]
-    assert plain.trained.best_val_iou > 0.3  # a blind guess: the roof's share, 1/16
+    assert plain.trained.best_val_iou > 0.2  # a blind guess: the roof's share, 1/16
 
 
 @pytest.mark.parametrize("name", ["plain", "stopped"])
@@ -202,10 +203,9 @@ def test_the_weights_are_those_of_the_best_epoch(plain: Run) -> None:
 
 
 def test_the_best_weights_outlive_worse_epochs(stopped: Run) -> None:
-    # In bfloat16 a few pixels fall otherwise.
-    assert scores(stopped.trained.model)[0] == pytest.approx(stopped.trained.best_val_iou, abs=0.02)
-    last = stopped.curve("val/iou")["iou"].iloc[-1]
-    assert abs(last - stopped.trained.best_val_iou) > 0.04
+    best = stopped.trained.best_val_iou
+    assert stopped.curve("val/iou")["iou"].iloc[-1] < best
+    assert scores(stopped.trained.model)[0] == pytest.approx(best, abs=1e-6)
 
 
 def test_the_same_seed_gives_the_same_bytes(do_run: Runner, plain: Run) -> None:
@@ -223,6 +223,16 @@ def test_the_number_of_workers_changes_no_byte(do_run: Runner, plain: Run) -> No
 
 def test_another_seed_gives_other_weights(do_run: Runner, plain: Run) -> None:
     assert do_run(freeze_epochs=1, epochs=1, seed=8).weights() != plain.weights()
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16-mixed"])
+def test_mixed_precision_trains_and_is_recorded(do_run: Runner, precision: str) -> None:
+    run = do_run(precision=precision, epochs=1)
+    assert run.trained.record()["precision"] == resolve_precision(precision, "cpu")
+    assert math.isfinite(run.curve("train/loss")["loss"][0])
+    # Weights stay float32; and in the precision of training a few pixels fall otherwise.
+    assert {each.dtype for each in run.trained.model.parameters()} == {torch.float32}
+    assert scores(run.trained.model)[0] == pytest.approx(run.trained.best_val_iou, abs=0.05)
 
 
 def test_a_frozen_encoder_is_the_prior_to_the_byte(do_run: Runner, start: RoofModel) -> None:
