@@ -1,21 +1,21 @@
 # `make help` lists the targets. Everything runs in .venv, which is made from requirements.lock.
 
-SHELL := /bin/bash
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # The stages call `python`: whatever is run here finds the one of .venv first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export PYTHONDONTWRITEBYTECODE :=
 CODE := src stages tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow check format bench profile
+.PHONY: help repro test check format bench profile
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
 
 .venv/installed: requirements.lock
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there: install Python 3.11, or say make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	$(PYTHON) -m venv .venv
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+		echo "error: Python 3.11 is needed, found '$(PYTHON)'. Install it, or say" \
+			"make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	"$(PYTHON)" -m venv .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
 	touch .venv/installed
 
@@ -23,10 +23,7 @@ repro: .venv/installed  ## tiles to leaderboard: every stage that is not up to d
 	dvc repro
 
 test: .venv/installed  ## the tests (minutes)
-	python -m pytest -m "not slow"
-
-test-slow: .venv/installed  ## the tests that take longer
-	python -m pytest -m slow
+	python -m pytest
 
 check: .venv/installed  ## ruff, format and mypy
 	ruff check $(CODE)

@@ -9,15 +9,13 @@ import argparse
 from pathlib import Path
 
 from roofseg.device import resolve_device
-from roofseg.errors import UserError
 from roofseg.evaluate import evaluate
-from roofseg.files import read_json
 from roofseg.models import RoofModel, build_model, load_model
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe import Params
 from roofseg.sealed import open_test
 from stages import run
-from stages.parameters import read_params, recipe_digest
+from stages.parameters import read_params, trained_digest
 
 PATCHES = Path("patches")
 
@@ -48,16 +46,9 @@ def main() -> None:
 
 def open_splits(params: Params, attempt: str) -> dict[str, list[Patch]]:
     """The patches of val, and those of test if the trained recipe is final."""
-    wanted = recipe_digest(params, attempt)
-    record = Path("models") / attempt / "recipe.json"
-    trained = read_json(record).get("digest")
-    if trained != wanted:
-        raise UserError(
-            f"{record}: the model was trained with the recipe {trained}, but params.yaml, split "
-            f"and nudges now give {wanted}. Run `dvc repro train@{attempt}` first."
-        )
+    digest = trained_digest(params, attempt)
     splits = {"val": read_patches(PATCHES / "val")}
-    test = open_test(PATCHES, attempt=attempt, digest=wanted, final=params.final[attempt])
+    test = open_test(PATCHES, attempt=attempt, digest=digest, final=params.final[attempt])
     return splits if test is None else {**splits, "test": test}
 
 

@@ -14,10 +14,9 @@ from ruamel.yaml.representer import BaseRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from roofseg.errors import UserError
-from roofseg.files import read_json, replaced
-from roofseg.recipe import Params
+from roofseg.files import replaced
 from stages import run
-from stages.parameters import read_params, recipe_digest
+from stages.parameters import read_params, trained_digest
 
 PARAMS = Path("params.yaml")
 
@@ -34,13 +33,13 @@ def main() -> None:
         raise UserError("name the attempts to finalize, or say --all")
     for name in names:
         params.recipe(name)  # raises for an unknown one
-    values = {name: None if args.undo else _digest(params, name) for name in names}
+    values = {name: None if args.undo else trained_digest(params, name) for name in names}
 
     yaml = YAML()  # round trip: comments and order stay, and with these settings all else too
     yaml.width = 4096
     yaml.preserve_quotes = True
     yaml.representer.add_representer(type(None), _represent_null)
-    document = yaml.load(PARAMS.read_text())
+    document = yaml.load(PARAMS.read_text(encoding="utf-8"))
     for name, value in values.items():
         # Quoted, since digits alone, or digits around an "e", would be read as a number.
         document["final"][name] = value and DoubleQuotedScalarString(value)
@@ -53,18 +52,6 @@ def main() -> None:
 def _represent_null(representer: BaseRepresenter, _: None) -> ScalarNode:
     """Null as ``null``; ruamel.yaml would leave it out."""
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-def _digest(params: Params, attempt: str) -> str:
-    """The attempt's digest, if its trained model has that very recipe."""
-    wanted = recipe_digest(params, attempt)
-    trained = read_json(Path("models") / attempt / "recipe.json")["digest"]
-    if trained != wanted:
-        raise UserError(
-            f"models/{attempt}/recipe.json has the digest {trained}, params.yaml gives {wanted}: "
-            f"no model is trained for this recipe. Run `dvc repro train@{attempt}` first."
-        )
-    return wanted
 
 
 if __name__ == "__main__":

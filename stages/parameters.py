@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from roofseg.errors import UserError
+from roofseg.files import read_json
 from roofseg.recipe import Params, digest, parse_params
 from roofseg.tiles import read_nudges, read_split
 
@@ -12,7 +13,7 @@ from roofseg.tiles import read_nudges, read_split
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """Read and validate parameters."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}). Stages run from the folder that holds dvc.yaml; "
@@ -25,3 +26,20 @@ def recipe_digest(params: Params, attempt: str) -> str:
     """The digest of an attempt's recipe, with the split and nudges of the dataset in force."""
     dataset = Path("data") / params.dataset
     return digest(params.recipe(attempt), params, read_split(dataset), read_nudges(dataset))
+
+
+def trained_digest(params: Params, attempt: str) -> str:
+    """The digest of an attempt's recipe, if a model was trained with that very recipe."""
+    wanted = recipe_digest(params, attempt)
+    path = Path("models") / attempt / "recipe.json"
+    record = read_json(path)
+    if record["digest"] != wanted:
+        raise UserError(
+            f"{path}: the model was trained with the recipe {record['digest']}, but params.yaml, "
+            f"split and nudges now give {wanted}. Run `dvc repro train@{attempt}` first."
+        )
+    if record["result"]["failure"]:
+        raise UserError(
+            f"{path}: training broke off: {record['result']['failure']} Train it to its end first."
+        )
+    return wanted

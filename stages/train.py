@@ -34,13 +34,16 @@ def main() -> None:
             fit(params, args.attempt, recipe.shortened(), Path(folder))
         print("Smoke run finished: two epochs, nothing written.")
         return
+    # Before training, not after it: an edit meanwhile is no input of this run.
+    record = inputs(params, args.attempt, recipe)
     trained = fit(params, args.attempt, recipe, Path())
-    write(params, args.attempt, recipe, trained)
+    write(args.attempt, trained, {**record, "result": trained.record()})
     if trained.failure:
         raise trained.failure
 
 
 def fit(params: Params, attempt: str, recipe: Recipe, out: Path) -> Trained:
+    """Train on the patches; curves and overlays go below ``out``."""
     return train(
         recipe,
         attempt=attempt,
@@ -54,32 +57,35 @@ def fit(params: Params, attempt: str, recipe: Recipe, out: Path) -> Trained:
 
 
 def prior_file(recipe: Recipe) -> Path:
+    """The file that weights/dvc.yaml makes for the recipe's prior."""
     return Path("weights") / f"{recipe.prior}.safetensors"
 
 
-def write(params: Params, attempt: str, recipe: Recipe, trained: Trained) -> None:
+def inputs(params: Params, attempt: str, recipe: Recipe) -> dict[str, object]:
+    """What recipe.json says of a run's inputs."""
     name = recipe_digest(params, attempt)
-    code = [
-        Path(module.__file__)
-        for key, module in list(sys.modules.items())
-        if key.split(".")[0] in ("roofseg", "stages") and module.__file__
+    modules = [
+        module for key, module in sys.modules.items() if key.startswith(("roofseg", "stages"))
     ]
-    record = {
+    code = {Path(module.__file__).resolve() for module in modules if module.__file__}
+    files = [*code | {Path(__file__).resolve()}, prior_file(recipe)]
+    return {
         "attempt": attempt,
         "digest": name,
-        "training_inputs": inputs_hash(
-            name, [*code, Path(__file__), PATCHES / "train", PATCHES / "val", prior_file(recipe)]
-        ),
+        "training_inputs": inputs_hash(name, [*files, PATCHES / "train", PATCHES / "val"]),
         "dataset": params.dataset,
         "patch_size": params.patch_size,
         "gsd": sorted(read_crops(PATCHES / "train").gsd.dropna().unique().tolist()),
         "recipe": recipe.model_dump(mode="json"),
-        "result": trained.record(),
     }
-    metrics = Path("metrics") / "attempts" / attempt
+
+
+def write(attempt: str, trained: Trained, record: dict[str, object]) -> None:
+    """Write the model with its record, and the record and times where git keeps them."""
     with replaced(Path("models") / attempt) as folder:
         save_model(folder / "model.safetensors", trained.model)
         write_json(folder / "recipe.json", record)
+    metrics = Path("metrics") / "attempts" / attempt
     write_json(metrics / "training.json", record)
     write_json(metrics / "times.json", trained.times())
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 from pathlib import Path
 
 from roofseg.errors import UserError
-from roofseg.files import write_text
+from roofseg.files import replaced
 from stages import run
 from stages.parameters import read_params
 
@@ -23,20 +24,26 @@ def main() -> None:
         raise UserError(f"no profile {name!r}; say NAME=one of: {', '.join(known)}")
     source = PROFILES / f"{name}.yaml"
     read_params(source)
-    if PARAMS.exists() and PARAMS.read_bytes() != source.read_bytes() and _edited():
+    if PARAMS.exists() and not _kept_elsewhere():
         raise UserError(
             "params.yaml has edits that are not committed; a profile would overwrite them. "
             "Commit them, or `git checkout params.yaml`, and try again."
         )
-    write_text(PARAMS, source.read_text())
+    with replaced(PARAMS) as path:
+        shutil.copyfile(source, path)
     print(f"params.yaml is now {source}. Next: dvc repro")
 
 
-def _edited() -> bool:
-    """Whether params.yaml differs from the git commit (outside git, any file counts as edited)."""
-    command = ["git", "status", "--porcelain", "--", str(PARAMS)]
-    shown = subprocess.run(command, capture_output=True, text=True)
-    return shown.returncode != 0 or bool(shown.stdout.strip())
+def _kept_elsewhere() -> bool:
+    """Whether params.yaml is one of the profiles, or as in the git commit: nothing to lose."""
+    current = PARAMS.read_bytes()
+    if any(profile.read_bytes() == current for profile in PROFILES.glob("*.yaml")):
+        return True
+    try:
+        shown = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True)
+    except FileNotFoundError:  # no git here
+        return False
+    return shown.returncode == 0 and shown.stdout == current
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import albumentations as A  # noqa: N812
+import cv2
 import numpy as np
 import pytest
 from graph import ROOT
@@ -54,6 +55,7 @@ def test_medium_has_the_ranges_of_the_study() -> None:
     assert affine.translate_percent == {"x": (-0.2, 0.2), "y": (-0.2, 0.2)}
     assert affine.scale == {"x": (0.7, 1.3), "y": (0.7, 1.3)}
     assert affine.rotate == (-0.4, 0.4)  # degrees
+    assert affine.border_mode == cv2.BORDER_REFLECT_101
     assert (contrast.p, contrast.brightness_limit, contrast.contrast_limit) == (
         0.5,
         (-0.2, 0.2),
@@ -65,6 +67,12 @@ def test_medium_has_the_ranges_of_the_study() -> None:
         (-15, 15),
         (-15, 15),
     )
+
+
+def test_shadows_may_fall_anywhere() -> None:
+    # The default is the lower half, where a street scene has its ground.
+    shadow = next(each for each in transforms("heavy") if isinstance(each, A.RandomShadow))
+    assert shadow.shadow_roi == (0, 0, 1, 1)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -196,7 +196,9 @@ def project(
     model = build_model("unet", "resnet18", dropout=0.0, patch_size=SIDE)
     save_model(tmp_path / "models/tiny/model.safetensors", model)
     wanted = digest(params.recipe("tiny"), params, read_split(dataset), NUDGES)
-    write_json(tmp_path / "models/tiny/recipe.json", {"digest": wanted})
+    write_json(
+        tmp_path / "models/tiny/recipe.json", {"digest": wanted, "result": {"failure": None}}
+    )
     subprocess.run(["git", "init", "--quiet"], check=True)
     return tmp_path
 

@@ -79,8 +79,8 @@ def add_attempt(root: Path, name: str, wrong: int, tiles: dict[str, list[str]]) 
     live = folder / "live/plots/metrics/val/iou.tsv"
     live.parent.mkdir(parents=True)
     best = scores["val"]["iou"]
-    # The third epoch twice, as after a resumed run; the last as DVCLive writes what is not finite.
-    live.write_text(f"step\tiou\n1\t{best / 2}\n2\t{best}\n3\t0.5\n3\t{best - 0.01}\n4\tNaN\n")
+    # The last as DVCLive writes what is not finite.
+    live.write_text(f"step\tiou\n1\t{best / 2}\n2\t{best}\n3\t{best - 0.01}\n4\tNaN\n")
 
 
 def add_results(root: Path) -> Path:

@@ -10,8 +10,9 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
+from roofseg.encoders import ARCHITECTURES
 from roofseg.errors import UserError
-from roofseg.models import RoofModel, build_model, load_model, sam, save_model
+from roofseg.models import BUILDERS, RoofModel, build_model, load_model, sam, save_model
 
 LITE0 = "tu-tf_efficientnet_lite0"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -328,3 +329,38 @@ def test_sam_unet_does_not_mind_how_large_a_token_is() -> None:
     scaled = [tokens * torch.empty(1, 2, 2, 1).uniform_(0.5, 20) for tokens in features]
     with torch.no_grad():
         torch.testing.assert_close(net(features), net(scaled), rtol=1e-3, atol=1e-3)
+
+
+def test_every_architecture_that_parameters_may_name_has_a_builder() -> None:
+    assert BUILDERS.keys() == ARCHITECTURES.keys()
+
+
+def test_gradients_under_bfloat16_are_right_and_repeat() -> None:
+    """torch 2.14.1's bfloat16 weight gradient of dilated depthwise convolutions is neither."""
+    torch.manual_seed(0)
+    model = build_model("deeplabv3plus", LITE0, dropout=0.0, patch_size=256)
+    model = model.to(memory_format=torch.channels_last).train()
+    dilated = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and max(module.dilation) > 1
+    ]
+    assert len(dilated) == 7  # four in the encoder, three in the ASPP
+    convolution = dilated[0]
+    x = torch.rand(2, convolution.in_channels, 32, 32).contiguous(memory_format=torch.channels_last)
+
+    def gradient(dtype: torch.dtype | None) -> torch.Tensor:
+        model.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            y = convolution(x.to(dtype or torch.float32))
+        y.float().square().sum().backward()
+        assert convolution.weight.grad is not None
+        return convolution.weight.grad.clone()
+
+    exact = gradient(None)
+    for _ in range(3):
+        scratch = torch.full((1 << 22,), float("nan"))  # what the kernel would read
+        del scratch
+        found = gradient(torch.bfloat16)
+        # x is rounded to bfloat16's 8 bits on the way in.
+        assert (found - exact).abs().max() < 0.01 * exact.abs().max()

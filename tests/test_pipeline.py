@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from dvc.utils.hydra import apply_overrides
 from graph import ROOT
 from project import Project
+
+from roofseg.recipe import parse_params
 
 UP_TO_DATE = "Data and pipelines are up to date."
 
@@ -65,6 +71,71 @@ def test_the_committed_results_are_current(tmp_path: Path) -> None:
         pytest.skip("not a git checkout")
     clone = Project(ROOT).clone(tmp_path / "clone")
     assert UP_TO_DATE in clone.run("dvc repro --dry --allow-missing").stdout
+
+
+def test_every_attempt_of_the_committed_sample_run_beats_the_floor() -> None:
+    done = subprocess.run(
+        ["git", "show", "HEAD:metrics/leaderboard.json"], cwd=ROOT, capture_output=True, text=True
+    )
+    board = json.loads(done.stdout) if done.returncode == 0 else {"dataset": None}
+    if board["dataset"] != "sample":
+        pytest.skip("the last commit holds no results of the sample dataset")
+    floor = max(baseline["val"]["iou"] for baseline in board["floor"].values())
+    assert len(board["attempts"]) == 5
+    assert {row["attempt"] for row in board["attempts"] if row["val_iou"] <= floor} == set()
+
+
+def test_dvc_shows_plots_and_experiments(finished: Project) -> None:
+    finished.run("dvc plots show -q -o shown")
+    page = (finished.folder / "shown" / "index.html").read_text()
+    for text in ("Convergence, val IoU by epoch", "Precision and recall on val", "val.png"):
+        assert text in page
+    shown = finished.run("dvc exp show --csv").stdout
+    assert "metrics/attempts/small/scores.json:val.iou" in shown
+    finished.run("rm -r shown")
+
+
+def test_a_misspelt_key_is_found_though_no_stage_names_it(project: Project) -> None:
+    project.replace("params.yaml", "ema_decay: null", "ema_decay: null\nema_decy: 0.99")
+    done = project.run("dvc repro", check=False)
+    assert done.returncode != 0
+    assert "error: params.yaml: ema_decy: unknown key" in done.stderr
+    assert "Running stage 'train" not in done.stdout
+
+
+def test_an_unknown_encoder_is_found_before_any_attempt_trains(project: Project) -> None:
+    project.replace("params.yaml", "lr: 0.001", "lr: 0.002")
+    text = (project.folder / "params.yaml").read_text()
+    cut = text.rindex("tu-mobilenetv3_small_050")  # that of the last attempt
+    rest = text[cut:].replace("tu-mobilenetv3_small_050", "resnt34")
+    (project.folder / "params.yaml").write_text(text[:cut] + rest)
+    done = project.run("dvc repro", check=False)
+    assert "error: params.yaml: attempts.smaller.encoder: found 'resnt34'" in done.stderr
+    assert "Running stage 'train" not in done.stdout
+
+
+@pytest.mark.parametrize("setting", ["lr=3e-4", "attempts.sam_conv.lr=1e-5", "augmentation=heavy"])
+def test_settings_reach_the_committed_parameters(tmp_path: Path, setting: str) -> None:
+    """`dvc exp run -S` takes them, and what DVC writes is read as it was meant."""
+    shutil.copy(ROOT / "profiles" / "sample.yaml", tmp_path / "params.yaml")
+    apply_overrides(str(tmp_path / "params.yaml"), [setting])
+    params = parse_params((tmp_path / "params.yaml").read_text())
+    key, value = setting.split("=")
+    if key.startswith("attempts."):
+        assert params.recipe("sam_conv").lr == float(value)
+    else:
+        assert str(getattr(params, key)) in (value, str(float(value) if key == "lr" else value))
+
+
+def test_make_works_where_the_path_has_a_space(finished: Project) -> None:
+    """With this environment as its .venv; make itself would take minutes to install one."""
+    (finished.folder / ".venv").symlink_to(sys.prefix)
+    done = finished.run("make -o .venv/installed profile NAME=nosuch", check=False)
+    assert done.returncode == 2
+    assert "error: no profile 'nosuch'; say NAME=one of: austin512, inria, sample" in done.stderr
+    assert "make repro" in finished.run("make help").stdout
+    assert UP_TO_DATE in finished.run("make -o .venv/installed repro").stdout
+    (finished.folder / ".venv").unlink()
 
 
 def test_an_attempts_own_key_reruns_that_attempt_alone(project: Project) -> None:

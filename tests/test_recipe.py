@@ -110,7 +110,12 @@ def refused(text: str) -> str:
         (["final", "smal"], None, "final.smal", "small, smaller"),
         (["attempts", "small", "prior"], "imagenet", "attempts.small.prior", "'imagenet'"),
         (["attempts", "small", "prior"], "resnet34_imagenet", "attempts.small.prior", "resnet34"),
-        (["attempts", "small", "encoder"], "sam_vit_b", "attempts.small.encoder", "sam_conv"),
+        (
+            ["attempts", "small", "encoder"],
+            "sam_vit_b",
+            "attempts.small.encoder",
+            "any but sam_vit_b",
+        ),
         (["attempts", "small", "architecture"], "sam_unet", "attempts.small.encoder", "sam_vit_b"),
         (["attempts", "smaller", "batch_size"], 1, "batch_size of attempt smaller", "BatchNorm"),
         (["freeze_epochs"], 2, "freeze_epochs of attempt small", "freeze_epochs: all"),
@@ -498,7 +503,8 @@ def test_sample_is_inria_shrunk() -> None:
         parse_params((ROOT / "profiles" / f"{name}.yaml").read_text())
         for name in ("sample", "inria")
     )
-    shrunk = {"epochs", "draws_per_epoch", "early_stopping_patience", "freeze_epochs"}
+    patience = {"plateau_patience", "early_stopping_patience"}
+    shrunk = {"epochs", "draws_per_epoch", "freeze_epochs", *patience}
     for name, recipe in sample.recipes().items():
         study = inria.recipe(name)
         differing = {key for key, value in study if getattr(recipe, key) != value}

@@ -168,9 +168,9 @@ def test_edits_that_are_not_committed_are_not_overwritten(profiles: Path, say: o
     git("commit", "-q", "-m", "edited")
     say(use_profile, "tiny")
     assert params.read_text() == PARAMS
-    # What was put in force is an edit itself; git has the old one, and a profile is a file.
-    with pytest.raises(UserError, match=r"git checkout params.yaml"):
-        say(use_profile, "sample")
+    # What is in force now is kept in profiles/: nothing to lose.
+    say(use_profile, "sample")
+    assert params.read_text() == SAMPLE
 
 
 # finalize
@@ -184,7 +184,8 @@ def trained(here: Path) -> Path:
     (here / "data" / "sample" / "split.csv").write_text("tile,split\na,train\nb,val\nc,test\n")
     (here / "data" / "sample" / "nudges.csv").write_text("tile,row,col\na,1,2\n")
     for name in ("unet_scratch", "unet_imagenet"):
-        write_json(Path("models") / name / "recipe.json", {"digest": digest_of(name)})
+        record = {"digest": digest_of(name), "result": {"failure": None}}
+        write_json(Path("models") / name / "recipe.json", record)
     return here
 
 
@@ -218,7 +219,7 @@ def test_undo_gives_the_file_back(trained: Path, say: object) -> None:
 def test_a_digest_that_looks_like_a_number_stays_text(
     trained: Path, say: object, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(finalize, "_digest", lambda *_: name)
+    monkeypatch.setattr(finalize, "trained_digest", lambda *_: name)
     say(finalize, "unet_scratch")
     say(finalize, "unet_imagenet")
     assert final() == {"unet_scratch": name, "unet_imagenet": name}
@@ -247,10 +248,17 @@ def test_what_cannot_be_final_changes_nothing(
 def test_a_model_of_another_recipe_is_not_final(trained: Path, say: object) -> None:
     edited = SAMPLE.replace("lr: 0.001", "lr: 0.002")
     (trained / "params.yaml").write_text(edited)
-    name = digest_of("unet_scratch")
-    with pytest.raises(UserError, match=f"has the digest {name}, .*dvc repro train@unet_scratch"):
+    wanted = recipe_digest(parse_params(edited), "unet_scratch")
+    with pytest.raises(UserError, match=f"now give {wanted}. Run `dvc repro train@unet_scratch`"):
         say(finalize, "unet_scratch")
     assert (trained / "params.yaml").read_text() == edited
+
+
+def test_a_run_that_broke_off_is_not_final(trained: Path, say: object) -> None:
+    path = trained / "models" / "unet_scratch" / "recipe.json"
+    write_json(path, {**read_json(path), "result": {"failure": "the loss is nan at epoch 3."}})
+    with pytest.raises(UserError, match=r"training broke off: the loss is nan at epoch 3\."):
+        say(finalize, "unet_scratch")
 
 
 # train

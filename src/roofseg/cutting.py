@@ -29,8 +29,6 @@ from roofseg.tiles import (
     unlisted_tiles,
 )
 
-# The encoders halve a patch five times.
-PATCH_MULTIPLE = 32
 JPEG_QUALITY = 90
 
 
@@ -47,16 +45,9 @@ def make_patches(
     Writes ``out``/{train,val,test} and ``out``/overview.png, all of them or, on an error, none;
     `roofseg.crop.choose_window` says where a patch is cut. ``patch_size`` is in pixels,
     ``min_building_fraction`` in [0, 1]. ``warn`` is called with one line for the tiles that no
-    split lists and one for each tile without enough building. Raises UserError for a patch size
-    that is no positive multiple of 32, a nudge that fits no window, and all that is wrong with the
-    dataset (see `roofseg.tiles`).
+    split lists and one for each tile without enough building. Raises UserError
+    for a nudge that fits no window, and all that is wrong with the dataset (see `roofseg.tiles`).
     """
-    if patch_size <= 0 or patch_size % PATCH_MULTIPLE:
-        raise UserError(
-            f"patch_size: found {patch_size}; expected a positive multiple of {PATCH_MULTIPLE} "
-            f"pixels, such as {max(1, round(patch_size / PATCH_MULTIPLE)) * PATCH_MULTIPLE}, since "
-            "the encoders halve a patch five times."
-        )
     tiles = find_tiles(dataset)
     nudges = read_nudges(dataset)
     unlisted = unlisted_tiles(dataset)

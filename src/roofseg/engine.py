@@ -192,6 +192,7 @@ class Trained:
             "trainable_parameters": trained,
             "device": self.device,
             "precision": self.precision,
+            "failure": str(self.failure) if self.failure else None,
         }
 
     def times(self) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from roofseg.encoders import ARCHITECTURES
 from roofseg.errors import UserError
 from roofseg.figures import Column, Image, comparison_grid, convergence, thirds
 from roofseg.files import read_image, read_json, replaced, write_json, write_png, write_text
@@ -67,7 +68,7 @@ class Entry:
     @property
     def without_sam(self) -> bool:
         """A SAM architecture with random weights: a test of the plumbing, not of SAM."""
-        return self.recipe.architecture.startswith("sam_") and self.recipe.prior == "scratch"
+        return ARCHITECTURES[self.recipe.architecture] and self.recipe.prior == "scratch"
 
     @property
     def label(self) -> str:
@@ -91,8 +92,6 @@ def read_entry(attempt: str, recipe: Recipe, folder: Path) -> Entry:
     for name, stage in made_by.items():
         _expect(folder / name, f"{stage}@{attempt}")
     steps = pd.read_csv(folder / "live/plots/metrics/val/iou.tsv", sep="\t")
-    # A resumed run logs the epoch that it repeats once more.
-    steps = steps.drop_duplicates("step", keep="last")
     return Entry(
         attempt=attempt,
         recipe=recipe,

@@ -16,15 +16,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML, YAMLError
 
-from roofseg.encoders import SAM_ENCODER, check_prior
+from roofseg.encoders import check_architecture, check_prior
 from roofseg.errors import UserError
 from roofseg.files import sha256_file
 
 # DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
 ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 DIGEST_LENGTH = 12
+PATCH_MULTIPLE = 32
 
-Architecture = Literal["unet", "deeplabv3plus", "sam_conv", "sam_unet"]
 Augmentation = Literal["none", "light", "medium", "heavy", "extreme"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -47,8 +47,18 @@ class PatchSettings(_Checked):
     """How patches are cut: lengths in pixels, fractions of a patch's area."""
 
     dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    patch_size: int = Field(gt=0, multiple_of=32)
+    patch_size: int
     min_building_fraction: Fraction
+
+    @field_validator("patch_size")
+    @classmethod
+    def _halves(cls, value: int) -> int:
+        if value <= 0 or value % PATCH_MULTIPLE:
+            raise ValueError(
+                f"expected a positive multiple of {PATCH_MULTIPLE} pixels, since the encoders "
+                "halve a patch five times"
+            )
+        return value
 
 
 class SharedRecipe(_Checked):
@@ -77,7 +87,7 @@ class SharedRecipe(_Checked):
 class Recipe(SharedRecipe):
     """One attempt's recipe, resolved: its model and every shared key with its own overrides."""
 
-    architecture: Architecture
+    architecture: str
     encoder: str
     prior: str
 
@@ -174,14 +184,10 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
     except ValidationError as error:
         raise UserError(_explain(error, source, f"attempts.{name}.", Recipe)) from None
     try:
+        check_architecture(recipe.architecture, recipe.encoder)
         check_prior(recipe.prior, recipe.encoder)
     except UserError as error:
-        raise UserError(f"{source}: attempts.{name}.prior: {error}") from None
-    if (recipe.encoder == SAM_ENCODER) != recipe.architecture.startswith("sam_"):
-        raise UserError(
-            f"{source}: attempts.{name}.encoder: found {recipe.encoder!r} with architecture "
-            f"{recipe.architecture!r}; sam_conv and sam_unet take sam_vit_b, and only they do"
-        )
+        raise UserError(f"{source}: attempts.{name}.{error}") from None
     if recipe.architecture == "deeplabv3plus" and recipe.batch_size == 1:
         raise UserError(
             f"{source}: batch_size of attempt {name} is 1; deeplabv3plus needs at least 2 (the "

@@ -18,9 +18,11 @@ from roofseg.recipe import parse_params
 
 def committed_digest(attempt: str, folder: Path) -> str | None:
     """``final.<attempt>`` in the params.yaml of HEAD; None outside git, or where it is not set."""
-    shown = subprocess.run(
-        ["git", "show", "HEAD:./params.yaml"], cwd=folder, capture_output=True, text=True
-    )
+    command = ["git", "show", "HEAD:./params.yaml"]
+    try:
+        shown = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except FileNotFoundError:  # no git here
+        return None
     if shown.returncode != 0:
         return None
     return parse_params(shown.stdout, source="params.yaml of HEAD").final.get(attempt)

@@ -1,6 +1,7 @@
 """The models: an encoder, a decoder, and the normalisation that the encoder expects.
 
-``build_model`` makes any of them; a new architecture is one more line in ``ARCHITECTURES``.
+``build_model`` makes any of them; a new architecture is one more line in ``BUILDERS`` and one in
+`roofseg.encoders.ARCHITECTURES`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from roofseg.encoders import SAM_ENCODER
+from roofseg.encoders import check_architecture
 from roofseg.errors import UserError
 from roofseg.models import cnn, sam
 from roofseg.weights import load_weights, read_weights, write_weights
@@ -91,28 +92,25 @@ class RoofModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Builder:
     """How an architecture is built from an encoder's name and the decoder's dropout."""
 
     build: Callable[[str, float], tuple[nn.Module, nn.Module]]
     statistics: Callable[[str], cnn.Statistics]
-    takes_sam: bool
     multiple: int  # pixels: the deepest features' stride
 
 
-ARCHITECTURES = {
-    "unet": Architecture(cnn.unet, cnn.statistics, takes_sam=False, multiple=32),
-    "deeplabv3plus": Architecture(cnn.deeplabv3plus, cnn.statistics, takes_sam=False, multiple=32),
-    "sam_conv": Architecture(
+BUILDERS = {
+    "unet": Builder(cnn.unet, cnn.statistics, multiple=32),
+    "deeplabv3plus": Builder(cnn.deeplabv3plus, cnn.statistics, multiple=32),
+    "sam_conv": Builder(
         lambda _, dropout: (sam.SamEncoder(), sam.ConvDecoder(dropout)),
         lambda _: sam.STATISTICS,
-        takes_sam=True,
         multiple=sam.TOKEN,
     ),
-    "sam_unet": Architecture(
+    "sam_unet": Builder(
         lambda _, dropout: (sam.SamEncoder(), sam.UnetDecoder(dropout)),
         lambda _: sam.STATISTICS,
-        takes_sam=True,
         multiple=sam.TOKEN,
     ),
 }
@@ -122,7 +120,7 @@ def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: 
     """Build a model with random weights (from torch's global generator), thawed, in train mode.
 
     Args:
-        architecture: a key of ``ARCHITECTURES``
+        architecture: a key of ``BUILDERS``
         encoder: an smp encoder's name such as ``resnet34`` or ``tu-tf_efficientnet_lite0``;
             ``sam_vit_b`` for the SAM architectures
         dropout: probability, [0, 1), of every dropout layer in the decoder; an encoder has none
@@ -132,16 +130,8 @@ def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: 
     Raises:
         UserError: naming the key that cannot be served
     """
-    if architecture not in ARCHITECTURES:
-        raise UserError(
-            f"architecture: found {architecture!r}; expected one of {', '.join(ARCHITECTURES)}"
-        )
-    chosen = ARCHITECTURES[architecture]
-    if chosen.takes_sam != (encoder == SAM_ENCODER):
-        expected = SAM_ENCODER if chosen.takes_sam else f"any but {SAM_ENCODER}"
-        raise UserError(
-            f"encoder: found {encoder!r} with architecture {architecture!r}, which takes {expected}"
-        )
+    check_architecture(architecture, encoder)
+    chosen = BUILDERS[architecture]
     if patch_size <= 0 or patch_size % chosen.multiple:
         raise UserError(
             f"patch_size: found {patch_size}; expected a multiple of {chosen.multiple} pixels for "

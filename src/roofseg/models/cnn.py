@@ -76,7 +76,7 @@ def _split(
     dropout: float,
     options: dict[str, float],
 ) -> tuple[nn.Module, nn.Module]:
-    _check_encoder(encoder)
+    check_encoder(encoder)
     try:
         model = build(encoder, encoder_weights=None, classes=1, activation=None, **options)
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
@@ -90,8 +90,8 @@ def _split(
     return model.encoder, SmpDecoder(model.decoder, model.segmentation_head, dropout)
 
 
-def _check_encoder(encoder: str) -> None:
-    """Raise UserError unless smp can build ``encoder``."""
+def check_encoder(encoder: str) -> None:
+    """Raise UserError unless smp knows ``encoder``."""
     # smp warns that its "timm-" encoders go; each has a "tu-" equivalent.
     known = [name for name in smp.encoders.get_encoder_names() if not name.startswith("timm-")]
     known += [f"tu-{name}" for name in timm.list_models(pretrained=False)]
