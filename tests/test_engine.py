@@ -274,6 +274,7 @@ def test_record_and_times(plain: Run) -> None:
         "trainable_parameters": encoder + decoder,
         "device": "cpu",
         "precision": "32-true",
+        "failure": None,
     }
     times = trained.times()
     assert set(times) == {"minutes", "seconds_per_epoch"}

@@ -38,7 +38,7 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with Repo.init(str(root), no_scm=True) as repo:
         return [
             Stage(
-                name=stage.addressing,
+                name=stage.name,
                 module=str(stage.cmd).split()[2],
                 deps=paths(stage.deps, root),
                 outs=paths(stage.outs, root),
