@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CODE := src stages tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test check format bench profile
+.PHONY: help repro test check format bench profile finalize prove-sealed
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
@@ -23,7 +23,7 @@ repro: .venv/installed  ## tiles to leaderboard: every stage that is not up to d
 	dvc repro
 
 test: .venv/installed  ## the tests (minutes)
-	python -m pytest
+	python -m pytest -n auto --dist loadfile
 
 check: .venv/installed  ## ruff, format and mypy
 	ruff check $(CODE)
@@ -39,3 +39,9 @@ bench: .venv/installed  ## speed, as ratios to plain baselines
 
 profile: .venv/installed  ## put profiles/NAME.yaml in force: make profile NAME=inria
 	@python -m stages.use_profile $(NAME)
+
+finalize: .venv/installed  ## mark recipes as final: make finalize ATTEMPTS="unet_imagenet ..."
+	@python -m stages.finalize $(ATTEMPTS)
+
+prove-sealed: .venv/installed  ## proofs that training and tuning cannot reach test
+	@python -m pytest -n auto --dist loadfile -m seal --proofs

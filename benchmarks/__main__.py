@@ -94,8 +94,10 @@ def cutting(folder: Path) -> str:
 
     def plain() -> None:
         for name in "abc":
-            pixels = rasterio.open(folder / "imgs" / f"{name}.tif").read()
-            truth = rasterio.open(folder / "msks" / f"{name}.tif").read(1) > 0
+            with rasterio.open(folder / "imgs" / f"{name}.tif") as source:
+                pixels = source.read()
+            with rasterio.open(folder / "msks" / f"{name}.tif") as source:
+                truth = source.read(1) > 0
             table = cv2.integral(truth.astype(np.uint8))
             full = (
                 table[patch:, patch:] - table[:-patch, patch:]

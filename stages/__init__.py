@@ -15,12 +15,21 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run an entry point; a UserError becomes one message on stderr and exit status 2."""
+def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
+    """Run an entry point; a UserError becomes one message on stderr and exit status 2.
+
+    The dataset's tiles (test among them) and the test patches are sealed to all but make_patches:
+    opening one raises SealedTestError. evaluate gets at the patches through roofseg.sealed.
+    """
+    from roofseg import guard
     from roofseg.errors import UserError
 
+    if not reads_tiles:
+        tiles = [tiles for name in ("imgs", "msks") for tiles in Path().glob(f"data/*/{name}")]
+        guard.seal([Path("patches/test"), *tiles], stage=Path(sys.argv[0]).stem)
     try:
         main()
+        guard.check_unbroken()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from roofseg.device import resolve_device
@@ -48,7 +49,16 @@ def open_splits(params: Params, attempt: str) -> dict[str, list[Patch]]:
     """The patches of val, and those of test if the trained recipe is final."""
     digest = trained_digest(params, attempt)
     splits = {"val": read_patches(PATCHES / "val")}
-    test = open_test(PATCHES, attempt=attempt, digest=digest, final=params.final[attempt])
+    test = open_test(
+        PATCHES,
+        attempt=attempt,
+        digest=digest,
+        final=params.final[attempt],
+        model=Path("models") / attempt,
+        dataset=params.dataset,
+        ledger=Path("metrics") / "attempts" / attempt / "test_looks.csv",
+        experiment=os.environ.get("DVC_EXP_NAME", ""),
+    )
     return splits if test is None else {**splits, "test": test}
 
 

@@ -46,7 +46,8 @@ def main() -> None:
         print(f"final.{name}: {value or 'null'}")
     with replaced(PARAMS) as path:
         yaml.dump(document, path)
-    print("Commit params.yaml, then run `dvc repro`.")
+    then = "closes" if args.undo else "opens"
+    print(f"Commit params.yaml, then run `dvc repro`: test {then} for them.")
 
 
 def _represent_null(representer: BaseRepresenter, _: None) -> ScalarNode:

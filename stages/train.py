@@ -31,7 +31,9 @@ def main() -> None:
     recipe = params.recipe(args.attempt)
     if args.smoke:
         with tempfile.TemporaryDirectory() as folder:
-            fit(params, args.attempt, recipe.shortened(), Path(folder))
+            smoke = fit(params, args.attempt, recipe.shortened(), Path(folder))
+        if smoke.failure:
+            raise smoke.failure
         print("Smoke run finished: two epochs, nothing written.")
         return
     # Before training, not after it: an edit meanwhile is no input of this run.

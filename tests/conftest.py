@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# albumentations asks a server for its newest version, unless this is set when it is first imported;
+# some test modules import it before roofseg.augment sets it.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+# The same examples at every run; and no time limit, which a busy machine would break.
+settings.register_profile("roofseg", max_examples=50, derandomize=True, deadline=None)
+settings.load_profile("roofseg")
 
 
 @pytest.fixture(scope="module")
@@ -17,3 +27,28 @@ def one_thread() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--proofs", action="store_true", help="say what each test proves, a line each")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        lines = (getattr(getattr(item, "obj", None), "__doc__", None) or item.name).splitlines()
+        item.user_properties.append(("proves", lines[0]))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """With --proofs: one line for each test, or for all cases of one."""
+    if not config.getoption("--proofs"):
+        return
+    outcomes: dict[str, str] = {}
+    for outcome in ("passed", "failed", "error"):  # a test that failed in any case has failed
+        for report in terminalreporter.stats.get(outcome, []):
+            outcomes[dict(report.user_properties)["proves"]] = outcome
+    terminalreporter.section("proofs")
+    for proves, outcome in outcomes.items():
+        terminalreporter.line(f"{'proved' if outcome == 'passed' else 'FAILED'}  {proves}")

@@ -53,6 +53,19 @@ final:
 SPLIT = {"a": "train", "b": "train", "c": "val", "d": "test"}
 
 
+def git(folder: Path, *command: str) -> None:
+    """Run git in ``folder``, as somebody: a machine that runs tests may have no name set."""
+    who = [
+        "-c",
+        "user.email=test@example.org",
+        "-c",
+        "user.name=test",
+        "-c",
+        "commit.gpgsign=false",
+    ]
+    subprocess.run(["git", *who, *command], cwd=folder, check=True, capture_output=True)
+
+
 class Project:
     """A git and DVC repository in ``folder``; commands run with this Python's environment."""
 

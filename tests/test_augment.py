@@ -18,8 +18,6 @@ from roofseg import augment
 from roofseg.augment import PRESETS, Augmenter
 from roofseg.metrics import count, iou
 
-law = settings(max_examples=50, deadline=None, derandomize=True)
-
 SIDE = 32
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -43,7 +41,7 @@ def test_the_presets_hold_what_the_study_says() -> None:
     light = ["HorizontalFlip", "VerticalFlip", "RandomRotate90"]
     medium = [*light, "Affine", "RandomBrightnessContrast", "HueSaturationValue"]
     heavy = [*medium, "RandomShadow", "RandomGamma", "CLAHE", "ImageCompression"]
-    extreme = [*heavy, "ElasticTransform", "CoarseDropout", "RandomFog"]
+    extreme = [*heavy, "ElasticTransform", "CoarseDropout", "Fog"]
     expected = {"none": [], "light": light, "medium": medium, "heavy": heavy, "extreme": extreme}
     found = {preset: [type(each).__name__ for each in transforms(preset)] for preset in PRESETS}
     assert found == expected
@@ -76,10 +74,40 @@ def test_shadows_may_fall_anywhere() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_no_preset_blurs_or_adds_noise(preset: str) -> None:
+def test_no_preset_blurs_or_adds_noise(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen in the pixels of a step edge that what changes light and colour alone is applied to.
+
+    What moves pixels (affine, elastic, holes) interpolates, and moves the mask along with them.
+    """
+    side, edge = 128, 61  # no multiple of 8: JPEG keeps an edge between two of its blocks anyway
+    image = np.empty((side, side, 3), np.uint8)
+    image[:, :edge], image[:, edge:] = (70, 80, 90), (150, 160, 140)
     for each in transforms(preset):
-        kind = f"{type(each).__module__}.{type(each).__name__}".lower()
-        assert not [word for word in ("blur", "noise", "defocus", "downscale") if word in kind]
+        if not isinstance(each, A.ImageOnlyTransform):
+            continue
+        each.p = 1.0
+        monkeypatch.setitem(augment._BUILD, preset, lambda each=each: [each])
+        augmenter = Augmenter(preset)
+        for seed in range(20):
+            grey = augmenter(image, image[:, :, 0], seed)[0].mean(axis=2)
+            step = grey[:, edge] - grey[:, edge - 1]
+            contrast = grey[:, edge + 3] - grey[:, edge - 4]
+            # A blur spreads the step over more pixels; mild JPEG may ring by a seventh of it. A
+            # shadow's own outline may run along the edge and level it in some rows.
+            sharpness = step[contrast > 8] / contrast[contrast > 8]
+            assert 0.85 < np.median(sharpness) < 1.15, each
+            # Level ground stays smooth, but for the outlines of shadows.
+            rough = np.abs(np.diff(grey[:, : edge - 16], 2, axis=1)) > 1
+            assert rough.mean() < 0.15, each
+
+
+def test_fog_whitens_some_parts_more_than_others() -> None:
+    image = np.full((SIDE, 2 * SIDE, 3), 100, np.uint8)
+    augmenter = A.Compose([augment.Fog(density_range=(0.4, 0.4), p=1.0)], strict=True, seed=1)
+    seen = augmenter(image=image)["image"]
+    assert seen.dtype == np.uint8
+    assert 100 <= seen.min() < seen.max() <= 100 + 0.4 * 155
+    assert (augmenter(image=np.full_like(image, 255))["image"] == 255).all()
 
 
 def test_a_misspelt_argument_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +120,6 @@ def test_a_misspelt_argument_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
         Augmenter("light")
 
 
-@law
 @given(seed=SEEDS)
 @pytest.mark.parametrize("preset", ["none", "light"])
 def test_image_and_mask_are_turned_alike(
@@ -118,7 +145,7 @@ def test_image_and_mask_are_warped_alike(augmenters: dict[str, Augmenter], prese
     assert np.mean(scores) > 0.95
 
 
-@settings(law, max_examples=25)
+@settings(max_examples=25)
 @given(seed=SEEDS, building=st.sampled_from([0.0, 0.3, 1.0]))
 @pytest.mark.parametrize("preset", PRESETS)
 def test_masks_stay_binary(
@@ -132,7 +159,7 @@ def test_masks_stay_binary(
     assert set(np.unique(truth)) <= set(np.unique(mask))
 
 
-@settings(law, max_examples=20)
+@settings(max_examples=20)
 @given(seed=SEEDS, before=st.lists(SEEDS, max_size=3))
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_view_depends_on_its_seed_alone(
@@ -181,21 +208,32 @@ def test_all_symmetries_of_the_square_are_equally_likely(augmenters: dict[str, A
     assert min(seen.values()) > 60  # 100 expected
 
 
-def test_importing_makes_no_network_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import roofseg.augment",
+        # Modules that import albumentations before it; warnings are errors, so this would fail.
+        "import pytest; assert pytest.main(['--collect-only', '-p', 'no:cacheprovider']) == 0",
+    ],
+    ids=["augment", "tests"],
+)
+def test_importing_makes_no_network_call(tmp_path: Path, statement: str) -> None:
     script = (
         "import sys\n"
         "calls = []\n"
-        "def watch(event, args):\n"
+        "def refuse(event, args):\n"
         "    if event.startswith(('socket.getaddrinfo', 'socket.connect', 'urllib.')):\n"
         "        calls.append(event)\n"
-        "sys.addaudithook(watch)\n"
-        "import roofseg.augment\n"
+        "        raise OSError('no network')\n"
+        "sys.addaudithook(refuse)\n"
+        f"{statement}\n"
         "sys.exit(f'network calls: {calls}' if calls else 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={"PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)},
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr

@@ -67,7 +67,7 @@ def test_threshold_is_fitted_on_train_alone() -> None:
 pixels = st.integers(0, 255)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(
     hnp.arrays(np.uint8, (2, 3, 4, 3), elements=pixels),
     hnp.arrays(np.uint8, (2, 3, 4), elements=st.integers(0, 1)),

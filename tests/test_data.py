@@ -13,8 +13,6 @@ from roofseg.augment import Augmenter
 from roofseg.data import Draws, PatchBatches, PlainPatches, TrainPatches
 from roofseg.patches import Patch
 
-law = settings(max_examples=50, deadline=None, derandomize=True)
-
 P = 32
 
 
@@ -55,7 +53,6 @@ def epochs(data: PatchBatches, count: int) -> list[list[tuple[bytes, bytes, tupl
     return seen
 
 
-@law
 @given(
     size=st.integers(1, 40),
     count=st.integers(1, 60),
@@ -130,7 +127,7 @@ def test_batches_have_the_shapes_that_the_engine_takes() -> None:
     np.testing.assert_array_equal(val[0][0][1], patches(3)[1].image.transpose(2, 0, 1))
 
 
-@settings(law, max_examples=30)
+@settings(max_examples=30)
 @given(draws=st.integers(2, 20), batch_size=st.integers(1, 6))
 def test_a_last_batch_of_one_is_dropped_and_no_other(draws: int, batch_size: int) -> None:
     data = batches(draws=draws, batch_size=batch_size, preset="none")

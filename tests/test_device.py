@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from roofseg.device import peak_memory_gb, resolve_device, resolve_precision
+from roofseg.device import full_float32, peak_memory_gb, resolve_device, resolve_precision
 from roofseg.errors import UserError
 
 
@@ -86,8 +86,29 @@ def test_auto_is_float32_on_mps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "cpu"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_precision_that_is_asked_for_is_used(precision: str, device: str) -> None:
+def test_a_precision_that_is_asked_for_is_used(
+    monkeypatch: pytest.MonkeyPatch, precision: str, device: str
+) -> None:
+    pretend(monkeypatch, cuda=True, native=True)
     assert resolve_precision(precision, device) == precision
+
+
+def test_bfloat16_that_a_gpu_only_emulates_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, cuda=True, native=False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    with pytest.raises(UserError, match=r"precision: bf16-mixed, but Tesla T4 only emulates"):
+        resolve_precision("bf16-mixed", "cuda")
+    assert resolve_precision("bf16-mixed", "cpu") == "bf16-mixed"
+
+
+def test_full_float32_within_any_autocast() -> None:
+    one = torch.ones(2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (one @ one).dtype is torch.bfloat16
+        with full_float32("cpu"):
+            assert (one @ one).dtype is torch.float32
+            assert not torch.backends.cudnn.allow_tf32
+        assert (one @ one).dtype is torch.bfloat16
 
 
 def test_float16_is_recorded_as_what_runs_in_its_place_on_a_cpu() -> None:

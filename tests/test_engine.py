@@ -407,6 +407,13 @@ class RootHead(Head):
         return (super().forward(features) * 0).sqrt()
 
 
+class BlindHead(Head):
+    """Its loss is finite in training and not in validation."""
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        return super().forward(features) + (0 if self.training else math.nan)
+
+
 def pixelwise(head: type[Head] = Head) -> RoofModel:
     torch.manual_seed(0)
     encoder = Features(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
@@ -558,6 +565,12 @@ def test_gradients_are_clipped_by_their_norm() -> None:
 def test_a_gradient_that_is_not_finite_stops_the_run_too() -> None:
     with pytest.raises(NotFiniteError, match=r"gradient's norm is (nan|inf) at epoch 1, step 1"):
         watch(head=RootHead)
+
+
+def test_a_val_loss_that_is_not_finite_stops_the_run_too() -> None:
+    # All val tiles in one batch; NaN would be an empty mask, and an empty mask a score.
+    with pytest.raises(NotFiniteError, match=r"the val loss is nan at epoch 1, .* tiles val\d"):
+        watch(head=BlindHead)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from project import PARAMS, git
 
 from roofseg import figures, metrics
 from roofseg.errors import UserError
@@ -146,29 +144,8 @@ def test_results_are_the_same_bytes_again_and_leave_nothing_of_test_once_sealed(
     assert "test" not in (tmp_path / "results/tiles.csv").read_text()
 
 
-def test_only_the_stage_reaches_test() -> None:
-    root = Path(stage.__file__).parent.parent
-    sources = [*(root / "src").rglob("*.py"), *(root / "stages").rglob("*.py")]
-    opening = re.compile(
-        r"^\s*(from roofseg\.sealed|from roofseg import .*sealed|import .*sealed)", re.M
-    )
-    found = [path for path in sources if opening.search(path.read_text())]
-    assert found == [Path(stage.__file__)]
-
-
 # The stage, on a project in a temporary folder.
 
-PARAMS: dict[str, Any] = {
-    "dataset": "city", "patch_size": SIDE, "min_building_fraction": 0.05,
-    "seed": 42, "epochs": 1, "draws_per_epoch": 2, "batch_size": 2, "lr": 1e-3,
-    "weight_decay": 1e-4, "augmentation": "none", "dropout": 0.0, "bce_weight": 0.5,
-    "scheduler": "constant", "plateau_factor": 0.5, "plateau_patience": 3,
-    "early_stopping_patience": 4, "freeze_epochs": 0, "encoder_lr_factor": 1.0,
-    "gradient_clip": 1.0, "ema_decay": None, "precision": "32-true",
-    "device": "cpu", "workers": 0, "overlay_every": 0,
-    "attempts": {"tiny": {"architecture": "unet", "encoder": "resnet18", "prior": "scratch"}},
-    "final": {"tiny": None},
-}  # fmt: skip
 NUDGES: dict[str, tuple[int, int]] = {}
 
 
@@ -178,8 +155,8 @@ def project(
 ) -> Path:
     """A git repository with patches and a model that is trained by the recipe in force."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["evaluate", "--attempt", "tiny"])
-    dataset = tmp_path / "data/city"
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--attempt", "small"])
+    dataset = tmp_path / "data/tiny"
     dataset.mkdir(parents=True)
     lines = [f"{each.tile},{split}" for split, patches in splits.items() for each in patches]
     (dataset / "split.csv").write_text("\n".join(["tile,split", *lines, "x,train"]) + "\n")
@@ -193,18 +170,18 @@ def project(
         (folder / "crops.csv").write_text("\n".join([",".join(CROPS_COLUMNS), *rows]) + "\n")
 
     params = write_params(tmp_path)
-    model = build_model("unet", "resnet18", dropout=0.0, patch_size=SIDE)
-    save_model(tmp_path / "models/tiny/model.safetensors", model)
-    wanted = digest(params.recipe("tiny"), params, read_split(dataset), NUDGES)
-    write_json(
-        tmp_path / "models/tiny/recipe.json", {"digest": wanted, "result": {"failure": None}}
-    )
-    subprocess.run(["git", "init", "--quiet"], check=True)
+    recipe = params.recipe("small")
+    model = build_model(recipe.architecture, recipe.encoder, dropout=0.0, patch_size=SIDE)
+    save_model(tmp_path / "models/small/model.safetensors", model)
+    wanted = digest(recipe, params, read_split(dataset), NUDGES)
+    record = {"digest": wanted, "training_inputs": "0" * 64, "result": {"failure": None}}
+    write_json(tmp_path / "models/small/recipe.json", record)
+    git(tmp_path, "init", "-q")
     return tmp_path
 
 
-def write_params(root: Path, **changes: Any) -> Params:
-    text = json.dumps({**PARAMS, **changes})  # YAML reads JSON
+def write_params(root: Path, old: str = "", new: str = "") -> Params:
+    text = PARAMS.replace("patch_size: 64", f"patch_size: {SIDE}").replace(old, new, 1)
     (root / "params.yaml").write_text(text)
     return parse_params(text)
 
@@ -213,27 +190,26 @@ def test_the_stage_scores_val_alone_while_the_recipe_is_not_final(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage.main()
-    scores = json.loads((project / "metrics/attempts/tiny/scores.json").read_text())
+    scores = json.loads((project / "metrics/attempts/small/scores.json").read_text())
     assert list(scores) == ["val"]
-    assert [path.name for path in (project / "predictions/tiny").iterdir()] == ["val"]
+    assert [path.name for path in (project / "predictions/small").iterdir()] == ["val"]
     assert "test stays sealed" in capsys.readouterr().out
 
 
 def test_the_stage_scores_test_once_the_recipe_is_final_and_committed(project: Path) -> None:
-    trained = json.loads((project / "models/tiny/recipe.json").read_text())["digest"]
-    write_params(project, final={"tiny": trained})
+    trained = json.loads((project / "models/small/recipe.json").read_text())["digest"]
+    write_params(project, "\n  small: null", f'\n  small: "{trained}"')
     with pytest.raises(UserError, match="commit"):
         stage.main()
-    subprocess.run(["git", "add", "params.yaml"], check=True)
-    name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    subprocess.run(["git", *name, "commit", "--quiet", "-m", "final"], check=True)
+    git(project, "add", "params.yaml")
+    git(project, "commit", "-q", "-m", "final")
     stage.main()
-    scores = json.loads((project / "metrics/attempts/tiny/scores.json").read_text())
+    scores = json.loads((project / "metrics/attempts/small/scores.json").read_text())
     assert list(scores) == ["val", "test"]
 
 
 def test_the_stage_refuses_a_model_of_another_recipe(project: Path) -> None:
-    write_params(project, lr=3e-4)
-    with pytest.raises(UserError, match=r"recipe\.json.*dvc repro train@tiny"):
+    write_params(project, "lr: 0.001", "lr: 0.0003")
+    with pytest.raises(UserError, match=r"recipe\.json.*dvc repro train@small"):
         stage.main()
     assert not (project / "predictions").exists()

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -26,8 +26,6 @@ from roofseg.files import (
     write_png,
     write_text,
 )
-
-law = settings(max_examples=50, deadline=None, derandomize=True)
 
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 GREY = SIZES.flatmap(lambda size: arrays(np.uint8, size))
@@ -137,7 +135,6 @@ VALUES = st.recursive(
 )
 
 
-@law
 @given(VALUES)
 def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "value.json"
@@ -183,7 +180,6 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
 # Images
 
 
-@law
 @given(RGB)
 def test_png_of_an_image_comes_back(
     tmp_path_factory: pytest.TempPathFactory, image: np.ndarray
@@ -197,7 +193,6 @@ def test_png_of_an_image_comes_back(
     np.testing.assert_array_equal(Image.open(path), image)
 
 
-@law
 @given(GREY)
 def test_png_of_a_mask_comes_back_as_zero_and_one(
     tmp_path_factory: pytest.TempPathFactory, mask: np.ndarray

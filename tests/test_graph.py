@@ -10,6 +10,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 from dvc.repo import Repo
 from graph import ROOT, closure, imported
+from ruamel.yaml import YAML
+
+from roofseg.recipe import PatchSettings, SharedRecipe
 
 CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
 
@@ -103,6 +106,13 @@ def test_stages_list_every_file_that_they_import(stages: list[Stage]) -> None:
         assert not missing, f"{stage.name} imports {missing}, which its deps do not list"
         stale = sorted(dep for dep in stage.deps - needed if dep.endswith(".py"))
         assert not stale, f"{stage.name} lists {stale}, which it does not import"
+
+
+def test_train_names_every_key_of_a_recipe() -> None:
+    """A key that is missing there would not retrain; one too many would, for nothing."""
+    train = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["train"]["do"]
+    keys = [*PatchSettings.model_fields, *SharedRecipe.model_fields, "attempts.${key}"]
+    assert sorted(train["params"]) == sorted(keys)
 
 
 def test_stages_are_short() -> None:

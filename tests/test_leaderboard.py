@@ -14,6 +14,7 @@ from roofseg import figures, metrics
 from roofseg.errors import UserError
 from roofseg.files import read_image, write_json, write_png
 from roofseg.leaderboard import MAX_ROWS, leaderboard, rank, read_entry
+from roofseg.looks import Look, record_look
 from roofseg.recipe import Recipe
 
 SIDE = 32
@@ -51,6 +52,18 @@ RECIPES = {
 WRONG_ROWS = {"worse": 6, "better": 2, "sam": 12}
 
 
+# Worse: two recipes were scored on the city's test tiles, one of them trained twice; and once on
+# another dataset's.
+LOOKS = {"worse": [("city", "a"), ("city", "b"), ("city", "b"), ("town", "a")], "sam": []}
+
+
+def add_looks(path: Path, looks: list[tuple[str, str]]) -> None:
+    for number, (dataset, digest) in enumerate(looks):
+        look = Look(digest, "1", f"weights {number}", dataset, f"test of {dataset}", "", "", "")
+        record_look(path, look)
+    record_look(path, None)
+
+
 def add_attempt(root: Path, name: str, wrong: int, tiles: dict[str, list[str]]) -> None:
     """Write what train and evaluate leave of an attempt."""
     truth = np.zeros((SIDE, SIDE), np.uint8)
@@ -75,6 +88,7 @@ def add_attempt(root: Path, name: str, wrong: int, tiles: dict[str, list[str]]) 
         folder / "training.json",
         {"digest": "0" * 12, "result": {"best_epoch": 2, "trainable_parameters": 5_150_000}},
     )
+    add_looks(folder / "test_looks.csv", LOOKS.get(name, [("city", "a")]))
     write_json(folder / "times.json", {"minutes": 1.25, "seconds_per_epoch": 25.0})
     live = folder / "live/plots/metrics/val/iou.tsv"
     live.parent.mkdir(parents=True)
@@ -129,16 +143,17 @@ def rows(text: str) -> list[list[str]]:
 def test_csv_is_ordered_by_val_and_says_sealed(built: Path) -> None:
     text = (built / "metrics/leaderboard.csv").read_text()
     assert text.splitlines()[0] == (
-        "rank,attempt,architecture,encoder,prior,lr,augmentation,dropout,loss,best_epoch,"
-        "val_iou,val_f1,test_iou,test_f1,minutes,trainable_parameters"
+        "rank,attempt,label,architecture,encoder,prior,lr,augmentation,dropout,loss,best_epoch,"
+        "val_iou,val_f1,test_iou,test_f1,looks,minutes,trainable_parameters"
     )
     assert text.splitlines()[1:] == [
-        "1,better,unet,resnet34,resnet34_imagenet,0.001,medium,0.3,0.5 BCE + 0.5 Dice,2,"
-        "0.875,0.933333,0.875,0.933333,1.25,5150000",
-        "2,worse,unet,resnet34,resnet34_imagenet,1e-05,medium,0.3,BCE,2,"
-        "0.625,0.769231,0.625,0.769231,1.25,5150000",
-        "3,sam,sam_conv,sam_vit_b,scratch,0.001,medium,0.3,0.25 BCE + 0.75 Dice,2,"
-        "0.25,0.4,sealed,sealed,1.25,5150000",
+        "1,better,better,unet,resnet34,resnet34_imagenet,0.001,medium,0.3,0.5 BCE + 0.5 Dice,2,"
+        "0.875,0.933333,0.875,0.933333,1,1.25,5150000",
+        "2,worse,worse,unet,resnet34,resnet34_imagenet,1e-05,medium,0.3,BCE,2,"
+        "0.625,0.769231,0.625,0.769231,2,1.25,5150000",
+        "3,sam,sam (no SAM weights),sam_conv,sam_vit_b,scratch,0.001,medium,0.3,"
+        "0.25 BCE + 0.75 Dice,2,"
+        "0.25,0.4,sealed,sealed,0,1.25,5150000",
     ]
 
 
@@ -147,15 +162,18 @@ def test_markdown_has_every_column_and_labels_sam_without_its_weights(built: Pat
     header, _, *body = rows(text)
     assert header == [
         "#", "model", "encoder", "prior", "lr", "augmentation", "dropout", "loss", "best epoch",
-        "val IoU", "val F1", "test IoU", "test F1", "minutes", "trainable parameters",
+        "val IoU", "val F1", "test IoU", "test F1", "looks", "minutes", "trainable parameters",
     ]  # fmt: skip
     assert body[0] == [
         "1", "better", "resnet34", "resnet34_imagenet", "0.001", "medium", "0.3",
-        "0.5 BCE + 0.5 Dice", "2", "0.875", "0.933", "0.875", "0.933", "1.2", "5.15 M",
+        "0.5 BCE + 0.5 Dice", "2", "0.875", "0.933", "0.875", "0.933", "1", "1.2",
+        "5.15 M",
     ]  # fmt: skip
     assert "| --: |" in text, "a rule of Markdown needs a hyphen in every column"
     assert body[2][3] == "scratch (no SAM weights)"
-    assert body[2][11:13] == ["sealed", "sealed"]
+    assert body[2][11:14] == ["sealed", "sealed", "0"]
+    assert body[1][13] == "**2**"
+    assert "more than one recipe of worse was scored on these test tiles" in text
     assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
     assert "2 in val and 3 in test" in text
     assert "excess green < 120" in text
@@ -174,6 +192,7 @@ def test_nothing_is_called_sealed_or_without_weights_where_nothing_is(root: Path
     assert "sealed" not in text
     assert "SAM" not in text
     assert "Every attempt is above it." in text
+    assert "Looks" not in text
 
 
 def test_json_has_null_where_test_is_sealed_and_all_scores(built: Path) -> None:
@@ -192,7 +211,7 @@ def test_equal_attempts_stay_in_the_order_of_the_parameters(root: Path) -> None:
     names = [f"twin{index}" for index in range(40)]
     folders = [root / "metrics/attempts" / ("worse", "better")[index % 2] for index in range(40)]
     pairs = zip(names, folders, strict=True)
-    table = rank([read_entry(name, recipe(), folder) for name, folder in pairs])
+    table = rank([read_entry(name, recipe(), folder, "city") for name, folder in pairs])
     assert list(table.attempt) == names[1::2] + names[0::2]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -13,7 +13,6 @@ SHAPE = (3, 4, 5)  # tiles, rows, columns
 masks = hnp.arrays(np.uint8, SHAPE, elements=st.integers(0, 1))
 probabilities = hnp.arrays(np.float32, SHAPE, elements=st.floats(0, 1, width=32))
 pixels = st.integers(0, 10_000)
-law = settings(max_examples=50, deadline=None, derandomize=True)
 
 
 def test_counts_by_hand() -> None:
@@ -33,7 +32,6 @@ def test_shapes_that_differ_are_refused() -> None:
         metrics.count(np.zeros((1, 4, 4)), np.zeros((1, 1, 4, 4)))
 
 
-@law
 @given(probabilities, masks)
 def test_counts_equal_those_of_smp_on_arrays_and_tensors(
     chances: np.ndarray, truth: np.ndarray
@@ -52,7 +50,6 @@ def test_counts_equal_those_of_smp_on_arrays_and_tensors(
         assert torch.equal(tensor, expected[:, 0])
 
 
-@law
 @given(masks, masks)
 def test_counts_cover_each_pixel_once_and_swap_with_the_masks(
     predicted: np.ndarray, truth: np.ndarray
@@ -63,7 +60,6 @@ def test_counts_cover_each_pixel_once_and_swap_with_the_masks(
     np.testing.assert_array_equal(metrics.count(1 - predicted, 1 - truth), [tn, fn, fp, tp])
 
 
-@law
 @given(probabilities, masks, st.randoms(use_true_random=False))
 def test_counts_do_not_depend_on_where_pixels_lie(
     chances: np.ndarray, truth: np.ndarray, random: object
@@ -77,7 +73,6 @@ def test_counts_do_not_depend_on_where_pixels_lie(
     np.testing.assert_array_equal(shuffled, expected)
 
 
-@law
 @given(pixels, pixels, pixels)
 def test_scores_are_bounded_symmetric_and_tied_to_each_other(tp: int, fp: int, fn: int) -> None:
     overlap, dice = float(metrics.iou(tp, fp, fn)), float(metrics.f1(tp, fp, fn))
@@ -91,7 +86,6 @@ def test_scores_are_bounded_symmetric_and_tied_to_each_other(tp: int, fp: int, f
         assert dice == pytest.approx(2 * correct * found / (correct + found))
 
 
-@law
 @given(masks)
 def test_only_a_perfect_mask_scores_one(truth: np.ndarray) -> None:
     tiles = ["a", "b", "c"]
@@ -135,7 +129,6 @@ def test_table_keeps_counts_as_integers_beside_their_scores() -> None:
     assert all(scored[name].dtype == np.int64 for name in metrics.COUNTS)
 
 
-@law
 @given(probabilities, masks)
 def test_curve_is_exact_at_every_threshold(chances: np.ndarray, truth: np.ndarray) -> None:
     parts = [metrics.histogram(chances[k], truth[k]) for k in range(3)]

@@ -226,6 +226,7 @@ def test_save_and_load(tmp_path: Path) -> None:
             64,
             r"encoder: found 'densenet121', which DeepLabV3Plus cannot",
         ),
+        ("unet", "tu-nest_tiny", 64, r"encoder: found 'tu-nest_tiny', which Unet cannot"),
         ("unet", "sam_vit_b", 64, r"encoder: found 'sam_vit_b' with architecture 'unet'"),
         ("sam_conv", "resnet34", 64, r"encoder: found 'resnet34' .*which takes sam_vit_b"),
         ("unet", "resnet34", 80, r"patch_size: found 80; expected a multiple of 32"),

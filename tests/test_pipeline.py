@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +74,7 @@ def test_the_committed_results_are_current(tmp_path: Path) -> None:
     assert UP_TO_DATE in clone.run("dvc repro --dry --allow-missing").stdout
 
 
+@pytest.mark.release
 def test_every_attempt_of_the_committed_sample_run_beats_the_floor() -> None:
     done = subprocess.run(
         ["git", "show", "HEAD:metrics/leaderboard.json"], cwd=ROOT, capture_output=True, text=True
@@ -85,33 +87,57 @@ def test_every_attempt_of_the_committed_sample_run_beats_the_floor() -> None:
     assert {row["attempt"] for row in board["attempts"] if row["val_iou"] <= floor} == set()
 
 
-def test_dvc_shows_plots_and_experiments(finished: Project) -> None:
+def test_dvc_shows_plots(finished: Project) -> None:
     finished.run("dvc plots show -q -o shown")
     page = (finished.folder / "shown" / "index.html").read_text()
     for text in ("Convergence, val IoU by epoch", "Precision and recall on val", "val.png"):
         assert text in page
-    shown = finished.run("dvc exp show --csv").stdout
-    assert "metrics/attempts/small/scores.json:val.iou" in shown
     finished.run("rm -r shown")
 
 
-def test_a_misspelt_key_is_found_though_no_stage_names_it(project: Project) -> None:
-    project.replace("params.yaml", "ema_decay: null", "ema_decay: null\nema_decy: 0.99")
+def in_the_last_attempt(project: Project, encoder: str) -> None:
+    text = (project.folder / "params.yaml").read_text()
+    head, _, rest = text.rpartition("encoder: tu-mobilenetv3_small_050")
+    (project.folder / "params.yaml").write_text(head + f"encoder: {encoder}" + rest)
+
+
+def without_nudges(project: Project) -> None:
+    shutil.copytree(project.folder / "data" / "tiny", project.folder / "data" / "other")
+    (project.folder / "data" / "other" / "nudges.csv").unlink()
+    project.replace("params.yaml", "dataset: tiny", "dataset: other")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (
+            lambda project: project.replace("params.yaml", "device: cpu", "device: cpu\nlrr: 1"),
+            "params.yaml: lrr: unknown key",  # which no stage names
+        ),
+        (
+            lambda project: project.replace("params.yaml", "dataset: tiny", "dataset: tinny"),
+            "params.yaml: dataset: found 'tinny', but there is no folder data/tinny; data/ has: ",
+        ),
+        (without_nudges, "data/other/nudges.csv: no such file"),
+        (
+            lambda project: in_the_last_attempt(project, "resnt34"),
+            "params.yaml: attempts.smaller.encoder: found 'resnt34'",
+        ),
+        (
+            lambda project: in_the_last_attempt(project, "densenet121"),
+            "params.yaml: attempts.smaller.encoder: found 'densenet121', which DeepLabV3Plus",
+        ),
+    ],
+    ids=["key", "dataset", "nudges", "encoder", "architecture"],
+)
+def test_what_is_wrong_is_found_before_anything_runs(
+    project: Project, spoil: Callable[[Project], None], says: str
+) -> None:
+    spoil(project)
     done = project.run("dvc repro", check=False)
     assert done.returncode != 0
-    assert "error: params.yaml: ema_decy: unknown key" in done.stderr
-    assert "Running stage 'train" not in done.stdout
-
-
-def test_an_unknown_encoder_is_found_before_any_attempt_trains(project: Project) -> None:
-    project.replace("params.yaml", "lr: 0.001", "lr: 0.002")
-    text = (project.folder / "params.yaml").read_text()
-    cut = text.rindex("tu-mobilenetv3_small_050")  # that of the last attempt
-    rest = text[cut:].replace("tu-mobilenetv3_small_050", "resnt34")
-    (project.folder / "params.yaml").write_text(text[:cut] + rest)
-    done = project.run("dvc repro", check=False)
-    assert "error: params.yaml: attempts.smaller.encoder: found 'resnt34'" in done.stderr
-    assert "Running stage 'train" not in done.stdout
+    assert f"error: {says}" in done.stderr
+    assert set(re.findall("Running stage '(.*)'", done.stdout)) == {"check_params"}
 
 
 @pytest.mark.parametrize("setting", ["lr=3e-4", "attempts.sam_conv.lr=1e-5", "augmentation=heavy"])
@@ -204,6 +230,16 @@ def test_a_tuning_run_scores_val_and_never_test(project: Project) -> None:
     difference = shown["metrics/attempts/smaller/scores.json"]["test.iou"]
     assert difference["old"] is not None
     assert difference.get("new") is None
+
+    # The README's table of experiments has val IoU and what was changed, and no other column.
+    readme = (ROOT / "README.md").read_text()
+    command = re.search(r"^\$ (dvc exp show .*)$", readme, re.MULTILINE)[1]
+    columns = project.run(f"{command} --csv").stdout.splitlines()[0].split(",")
+    assert columns[columns.index("Created") + 1 :] == [
+        "metrics/attempts/small/scores.json:val.iou",
+        "metrics/attempts/smaller/scores.json:val.iou",
+        "attempts.smaller.lr",
+    ]
 
     done = project.run("dvc exp run -S final.small=0123456789ab evaluate@small", check=False)
     assert done.returncode != 0

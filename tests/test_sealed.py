@@ -2,29 +2,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from project import PARAMS
+from project import PARAMS, git
 from tiny_dataset import SPLIT, make, write_dataset
 
 from roofseg.errors import UserError
+from roofseg.files import sha256_file, sha256_files, write_json
+from roofseg.looks import read_looks
+from roofseg.patches import Patch
 from roofseg.sealed import committed_digest, open_test
 
 DIGEST, OTHER = "0123456789ab", "ba9876543210"
-
-
-def git(folder: Path, *command: str) -> None:
-    who = [
-        "-c",
-        "user.email=test@example.org",
-        "-c",
-        "user.name=test",
-        "-c",
-        "commit.gpgsign=false",
-    ]
-    subprocess.run(["git", *who, *command], cwd=folder, check=True, capture_output=True)
 
 
 def set_final(folder: Path, small: str | None) -> None:
@@ -52,14 +43,43 @@ def project(tmp_path: Path, patches: Path, monkeypatch: pytest.MonkeyPatch) -> P
         monkeypatch.delenv(name)  # a git hook that runs the tests sets GIT_DIR
     monkeypatch.chdir(tmp_path)
     shutil.copytree(patches, tmp_path / "patches")
+    write_json(tmp_path / "model" / "recipe.json", {"training_inputs": "1" * 64})
+    (tmp_path / "model" / "model.safetensors").write_text("weights")
     git(tmp_path, "init", "-q")
     return tmp_path
 
 
+LEDGER = Path("looks.csv")
+
+
+def opened(attempt: str, final: str | None, digest: str = DIGEST) -> list[Patch] | None:
+    return open_test(
+        Path("patches"),
+        attempt=attempt,
+        digest=digest,
+        final=final,
+        model=Path("model"),
+        dataset="tiny",
+        ledger=LEDGER,
+        experiment="bold-name",
+    )
+
+
 def names(final: str | None, digest: str = DIGEST) -> list[str] | None:
-    """The test tiles that ``open_test`` gives, or None where they stay sealed."""
-    opened = open_test(Path("patches"), attempt="small", digest=digest, final=final)
-    return opened and [patch.tile for patch in opened]
+    """The test tiles that ``open_test`` gives, or None where they stay sealed.
+
+    The ledger lists a look if, and only if, they open.
+    """
+    before = len(read_looks(LEDGER))
+    (Path("model") / "model.safetensors").write_text(f"weights {before}")
+    try:
+        patches = opened("small", final, digest)
+    except UserError:
+        assert len(read_looks(LEDGER)) == before
+        raise
+    assert len(read_looks(LEDGER)) == before + (patches is not None)
+    assert LEDGER.exists()
+    return patches and [patch.tile for patch in patches]
 
 
 def test_opens_where_commit_parameters_and_model_agree(project: Path) -> None:
@@ -69,9 +89,9 @@ def test_opens_where_commit_parameters_and_model_agree(project: Path) -> None:
 
 def test_opens_one_attempt_alone(project: Path) -> None:
     commit(project, DIGEST)
-    assert open_test(Path("patches"), attempt="smaller", digest=DIGEST, final=None) is None
+    assert opened("smaller", final=None) is None
     with pytest.raises(UserError, match=r"final\.smaller"):
-        open_test(Path("patches"), attempt="smaller", digest=DIGEST, final=DIGEST)
+        opened("smaller", final=DIGEST)
 
 
 def test_stays_sealed_without_a_final_digest(project: Path) -> None:
@@ -152,7 +172,22 @@ def test_a_project_below_the_root_of_its_repository(
 ) -> None:
     below = project / "roofs"
     shutil.copytree(patches, below / "patches")
+    shutil.copytree(project / "model", below / "model")
     commit(project, OTHER)
     commit(below, DIGEST)
     monkeypatch.chdir(below)
     assert names(final=DIGEST) == ["d"]
+
+
+def test_a_look_says_what_was_scored_from_which_commit(project: Path, patches: Path) -> None:
+    commit(project, DIGEST)
+    names(final=DIGEST)
+    ((kind, look),) = read_looks(LEDGER)
+    head = (project / ".git" / "refs" / "heads").rglob("*")
+    assert look.revision in {file.read_text().strip() for file in head if file.is_file()}
+    assert (kind, look.digest, look.dataset) == ("looked", DIGEST, "tiny")
+    assert look.training_inputs == "1" * 64
+    assert look.weights == sha256_file(project / "model" / "model.safetensors")
+    assert look.test_set == sha256_files([patches / "test"])
+    assert look.experiment == "bold-name"
+    assert datetime.fromisoformat(look.time).utcoffset() == timedelta(0)

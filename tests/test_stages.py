@@ -16,14 +16,15 @@ from pathlib import Path
 
 import pytest
 from graph import ROOT
-from project import PARAMS
+from project import PARAMS, git
+from ruamel.yaml import YAML
 from tiny_dataset import SPLIT, make, write_dataset
 
 from roofseg.errors import UserError
 from roofseg.files import read_json, sha256_file, write_json
 from roofseg.recipe import parse_params
 from roofseg.weights import write_weights
-from stages import finalize, run, train, use_profile
+from stages import check_params, finalize, run, train, use_profile
 from stages.parameters import read_params, recipe_digest
 
 SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
@@ -35,11 +36,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def git(*command: str) -> None:
-    who = ["-c", "user.email=test@example.org", "-c", "user.name=test"]
-    subprocess.run(["git", *who, *command], check=True, capture_output=True)
 
 
 def stage(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -109,6 +105,69 @@ def test_parameters_that_cannot_be_read(here: Path) -> None:
         read_params()
 
 
+# check_params
+
+
+@pytest.fixture
+def checked(here: Path) -> Path:
+    """A project with the tests' parameters and a dataset that passes."""
+    (here / "params.yaml").write_text(PARAMS)
+    write_dataset(here / "data" / "tiny", SPLIT)
+    return here
+
+
+@pytest.mark.parametrize("kind", ["folder", "dvc", "stage"])
+def test_tiles_may_lie_there_or_come_from_dvc(checked: Path, say: object, kind: str) -> None:
+    tiles = [Path("data/tiny/imgs"), Path("data/tiny/msks")]
+    if kind != "folder":
+        for folder in tiles:
+            shutil.rmtree(folder)
+    if kind == "dvc":
+        for folder in tiles:
+            Path(f"{folder}.dvc").touch()
+    if kind == "stage":
+        made = {"outs": [*map(str, tiles)], "cmd": "true", "wdir": ".."}
+        with Path("data/dvc.yaml").open("w") as file:
+            YAML().dump({"stages": {"tiny": made}}, file)
+    say(check_params)
+    assert Path("metrics/params_check.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (
+            lambda: Path("data/tiny").rename("data/tinny"),
+            r"dataset: found 'tiny', .* data/ has: tinny$",
+        ),
+        (lambda: shutil.rmtree("data"), r"dataset: found 'tiny', .* data/ has: none$"),
+        (lambda: Path("data/tiny/split.csv").write_text("tile\n"), r"split\.csv: .* lacks split"),
+        (lambda: Path("data/tiny/nudges.csv").unlink(), r"nudges\.csv: no such file"),
+        (lambda: shutil.rmtree("data/tiny/msks"), r"^data/tiny/msks: no such .*`dvc add data/tiny"),
+    ],
+)
+def test_a_dataset_that_is_not_there_is_named(
+    checked: Path, say: object, spoil: object, says: str
+) -> None:
+    spoil()
+    with pytest.raises(UserError, match=says):
+        say(check_params)
+    assert not Path("metrics").exists()
+
+
+@pytest.mark.parametrize("name", ["sample", "inria", "austin512"])
+def test_every_model_of_a_profile_can_be_built(name: str) -> None:
+    check_params.check_models(read_params(ROOT / "profiles" / f"{name}.yaml"))
+
+
+def test_a_model_that_cannot_be_built_is_named_with_its_attempt(checked: Path, say: object) -> None:
+    head, attempt, rest = PARAMS.partition("  smaller:\n")
+    rest = rest.replace("tu-mobilenetv3_small_050", "densenet121")
+    Path("params.yaml").write_text(head + attempt + rest)
+    with pytest.raises(UserError, match=r"attempts\.smaller\.encoder: .*'densenet121', which Deep"):
+        say(check_params)
+
+
 # use_profile
 
 
@@ -149,14 +208,14 @@ def test_edits_that_are_not_committed_are_not_overwritten(profiles: Path, say: o
     params.write_text(edited)
     with pytest.raises(UserError, match="not committed"):
         say(use_profile, "tiny")
-    git("init", "-q")
+    git(profiles, "init", "-q")
     with pytest.raises(UserError, match="not committed"):
         say(use_profile, "tiny")
-    git("add", "params.yaml")
+    git(profiles, "add", "params.yaml")
     with pytest.raises(UserError, match="not committed"):
         say(use_profile, "tiny")
     assert params.read_text() == edited
-    git("commit", "-q", "-m", "edited")
+    git(profiles, "commit", "-q", "-m", "edited")
     say(use_profile, "tiny")
     assert params.read_text() == PARAMS
     # What is in force now is kept in profiles/: nothing to lose.
@@ -333,6 +392,9 @@ def test_a_run_that_breaks_off_keeps_its_best_and_says_so(
     assert re.search(r"^error: the .* at epoch 2, step \d", capsys.readouterr().err, re.MULTILINE)
     assert read_json(Path("models/small/recipe.json"))["result"]["best_epoch"] == 1
     assert Path("models/small/model.safetensors").is_file()
+    # A smoke run says so too.
+    with pytest.raises(UserError, match=r"at epoch 2, step \d"):
+        say(train, "--attempt", "small", "--smoke")
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_every_split_has_every_tile_once_and_an_open_centre() -> None:
     assert all(set(tiles) & set(OPEN_CENTRES) for tiles in of.values())
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(azimuth=st.floats(0, 360), angle=st.floats(0, 3))
 def test_the_ground_is_dark_on_the_side_away_from_the_sun(azimuth: float, angle: float) -> None:
     sun = Sun(azimuth, 45.0)
@@ -147,7 +147,7 @@ def test_the_ground_is_dark_on_the_side_away_from_the_sun(azimuth: float, angle:
     assert dark < 0.7 * bright
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     azimuth=st.floats(0, 360),
     elevation=st.floats(30, 60),
@@ -165,8 +165,8 @@ def test_a_shadow_is_as_long_as_height_over_tangent(
     path = shadow[np.round(150 - steps * y).astype(int), np.round(150 - steps * x).astype(int)]
     edge = 10.5 / max(abs(x), abs(y))  # from the middle of the box to its side, along the ray
     expected = edge + height / math.tan(math.radians(elevation)) / GSD
-    # Each doubling interpolates, which wears a corner's tip off by a few pixels.
-    assert steps[path > 0.5].max() == pytest.approx(expected, abs=5.0)
+    # Each doubling interpolates, which wears a tip off: by 5.1 px at worst, along a diagonal.
+    assert -6 < steps[path > 0.5].max() - expected < 0
 
 
 def test_roof_faces_towards_the_sun_are_bright() -> None:

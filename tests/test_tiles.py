@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from affine import Affine
+from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_dataset, write_raster
 
 from roofseg.errors import UserError

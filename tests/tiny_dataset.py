@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import Affine
 
 from roofseg.cutting import make_patches
 
@@ -62,9 +62,13 @@ def write_dataset(
     suffix: str = ".tif",
     georeferenced: bool = True,
 ) -> Path:
-    """Write a whole dataset: a tile of ``size`` pixels square for each name in ``split``."""
-    profile = {"crs": CRS, "transform": TRANSFORM} if georeferenced else {}
+    """Write a whole dataset: a tile of ``size`` pixels square for each name in ``split``.
+
+    They lie side by side, in a row to the east.
+    """
     for seed, name in enumerate(split):
+        place = TRANSFORM @ Affine.translation(seed * size, 0)
+        profile = {"crs": CRS, "transform": place} if georeferenced else {}
         image, mask = tile_pixels(seed, size)
         write_raster(folder / "imgs" / f"{name}{suffix}", image, **profile)
         write_raster(folder / "msks" / f"{name}{suffix}", mask * np.uint8(255), **profile)

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from roofseg import metrics
+from roofseg.files import Image
 from roofseg.patches import Patch
-
-Image = npt.NDArray[np.uint8]
 
 LEVELS = 256
 

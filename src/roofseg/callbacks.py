@@ -20,8 +20,8 @@ METRICS = ("train/loss", "val/loss", "val/iou", "val/f1")
 class EpochReport(Callback):
     """Logs every epoch with DVCLive (steps count epochs from 1) and prints a block about it."""
 
-    def __init__(self, attempt: str, folder: Path) -> None:
-        self.attempt = attempt
+    def __init__(self, label: str, folder: Path) -> None:
+        self.label = label
         self.best_epoch, self.best_val_iou, self.epochs_run = 0, -1.0, 0
         # DVC tracks these files by the stages of dvc.yaml: DVCLive must not write its own, nor
         # save an experiment.
@@ -68,7 +68,7 @@ class EpochReport(Callback):
         step_ms = 1000 * sorted(self._step_seconds)[steps // 2]
         return "\n".join(
             [
-                f"{self.attempt}  epoch {self.epochs_run}/{recipe.epochs}  lr {self._lr:g}{frozen}",
+                f"{self.label}  epoch {self.epochs_run}/{recipe.epochs}  lr {self._lr:g}{frozen}",
                 f"  train  loss {values['train/loss']:.4f}  "
                 f"n {draws}, {steps} steps of {recipe.batch_size}{dropped}",
                 f"  val    loss {values['val/loss']:.4f}  IoU {values['val/iou']:.4f}  "
@@ -88,8 +88,8 @@ class PredictionVisualizer(Callback):
     Writes ``folder``/epoch_NNN.png; ``every`` 0 writes none. The folder is made in any case.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every = folder, every
+    def __init__(self, label: str, folder: Path, every: int) -> None:
+        self.label, self.folder, self.every = label, folder, every
         folder.mkdir(parents=True, exist_ok=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -100,5 +100,5 @@ class PredictionVisualizer(Callback):
         for patch in trainer.datamodule.val.patches:  # type: ignore[attr-defined]
             picture = overlay(patch.image, patch.mask, pl_module.val_masks[patch.tile])
             cells.append((picture, f"{patch.tile}  IoU {pl_module.val_tiles[patch.tile]:.3f}"))
-        title = f"epoch {epoch}: truth green, prediction red"
+        title = f"{self.label}, epoch {epoch}: truth green, prediction red"
         write_png(self.folder / f"epoch_{epoch:03d}.png", contact_sheet(cells, title))

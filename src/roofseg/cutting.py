@@ -11,12 +11,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from affine import Affine
+from rasterio.transform import Affine
 
 from roofseg.crop import Crop, choose_window
 from roofseg.errors import UserError
-from roofseg.files import replaced, write_jpeg, write_png
-from roofseg.patches import CROPS_COLUMNS, Pixels
+from roofseg.files import Image, replaced, write_jpeg, write_png
+from roofseg.leakage import Print, near_duplicates, overlaps
+from roofseg.patches import CROPS_COLUMNS
 from roofseg.tiles import (
     SPLITS,
     Grid,
@@ -45,8 +46,10 @@ def make_patches(
     Writes ``out``/{train,val,test} and ``out``/overview.png, all of them or, on an error, none;
     `roofseg.crop.choose_window` says where a patch is cut. ``patch_size`` is in pixels,
     ``min_building_fraction`` in [0, 1]. ``warn`` is called with one line for the tiles that no
-    split lists and one for each tile without enough building. Raises UserError
-    for a nudge that fits no window, and all that is wrong with the dataset (see `roofseg.tiles`).
+    split lists, one for each tile without enough building and one for each pair of patches in two
+    splits that look alike. Raises UserError for a nudge that fits no window, for patches of two
+    splits that overlap (see `roofseg.leakage`), and for all that is wrong with the dataset (see
+    `roofseg.tiles`).
     """
     tiles = find_tiles(dataset)
     nudges = read_nudges(dataset)
@@ -64,7 +67,7 @@ def make_patches(
         overview = stack.enter_context(replaced(out / "overview.png"))
         folders = {split: stack.enter_context(replaced(out / split)) for split in SPLITS}
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
-        cells = []
+        cells, prints = [], []
         for tile in tiles:
             grid = check_tile(tile, patch_size)
             nudge = nudges.get(tile.name)
@@ -84,8 +87,18 @@ def make_patches(
             folder = folders[tile.split]
             write_jpeg(folder / "images" / f"{tile.name}.jpg", image, JPEG_QUALITY)
             write_png(folder / "masks" / f"{tile.name}.png", mask * np.uint8(255))
-            rows[tile.split].append(_crop_row(tile.name, crop, grid))
+            corner = grid.transform and grid.transform @ Affine.translation(crop.col, crop.row)
+            rows[tile.split].append(_crop_row(tile.name, crop, grid, corner))
+            prints.append(Print.of(tile.name, tile.split, image, grid.crs, corner))
             cells.append(_cell(tile, crop, image, mask))
+        if shared := overlaps(prints):
+            raise UserError(
+                f"{dataset / 'split.csv'}: patches of two splits overlap, so scores would flatter: "
+                f"{'; '.join(shared)}. Put the tiles into one split, remove one, or move a crop "
+                "with nudges.csv."
+            )
+        for pair in near_duplicates(prints):
+            warn(f"{pair}: the same place in two splits? Look at patches/overview.png")
         for split in SPLITS:
             _write_crops(folders[split] / "crops.csv", rows[split])
         title = f"{dataset.name}: {len(cells)} patches of {patch_size} x {patch_size} px"
@@ -104,12 +117,8 @@ def _check_nudge(
         )
 
 
-def _crop_row(tile: str, crop: Crop, grid: Grid) -> tuple[object, ...]:
-    """The values of CROPS_COLUMNS."""
-    transform = ""
-    if grid.transform is not None:
-        corner = grid.transform @ Affine.translation(crop.col, crop.row)
-        transform = " ".join(repr(float(number)) for number in corner[:6])
+def _crop_row(tile: str, crop: Crop, grid: Grid, corner: Affine | None) -> tuple[object, ...]:
+    """The values of CROPS_COLUMNS; ``corner`` is the transform of the crop."""
     return (
         tile,
         crop.row,
@@ -118,7 +127,7 @@ def _crop_row(tile: str, crop: Crop, grid: Grid) -> tuple[object, ...]:
         round(crop.building_fraction, 6),
         "" if grid.gsd is None else grid.gsd,
         "" if grid.crs is None else grid.crs.to_string(),
-        transform,
+        "" if corner is None else " ".join(repr(float(number)) for number in corner[:6]),
     )
 
 
@@ -147,10 +156,10 @@ class _Cell:
     split: str
     name: str
     caption: str
-    thumbnail: Pixels
+    thumbnail: Image
 
 
-def _cell(tile: TilePair, crop: Crop, image: Pixels, mask: Pixels) -> _Cell:
+def _cell(tile: TilePair, crop: Crop, image: Image, mask: Image) -> _Cell:
     size = (THUMBNAIL, THUMBNAIL)
     thumbnail = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     covered = cv2.resize(mask * np.uint8(255), size, interpolation=cv2.INTER_AREA) >= 128
@@ -160,7 +169,7 @@ def _cell(tile: TilePair, crop: Crop, image: Pixels, mask: Pixels) -> _Cell:
     return _Cell(tile.split, tile.name, caption, thumbnail.astype(np.uint8, copy=False))
 
 
-def _overview(title: str, cells: list[_Cell]) -> Pixels:
+def _overview(title: str, cells: list[_Cell]) -> Image:
     """Draw the sheet: (H, W, 3) uint8 RGB."""
     columns = max(MIN_COLUMNS, math.ceil(math.sqrt(len(cells))))
     width = GAP + columns * (THUMBNAIL + GAP)
@@ -173,13 +182,13 @@ def _overview(title: str, cells: list[_Cell]) -> Pixels:
     return np.concatenate(bands)
 
 
-def _heading(text: str, colour: tuple[int, int, int], width: int) -> Pixels:
+def _heading(text: str, colour: tuple[int, int, int], width: int) -> Image:
     band = np.full((HEADING_HEIGHT, width, 3), PAPER, np.uint8)
     _write(band, text, GAP, HEADING_HEIGHT - 15, colour, size=28, weight=600)
     return band
 
 
-def _row_of_cells(cells: list[_Cell], width: int) -> Pixels:
+def _row_of_cells(cells: list[_Cell], width: int) -> Image:
     band = np.full((THUMBNAIL + CAPTION_HEIGHT + GAP, width, 3), PAPER, np.uint8)
     for index, cell in enumerate(cells):
         left = GAP + index * (THUMBNAIL + GAP)
@@ -192,7 +201,7 @@ def _row_of_cells(cells: list[_Cell], width: int) -> Pixels:
 
 
 def _write(
-    band: Pixels,
+    band: Image,
     text: str,
     left: int,
     baseline: int,

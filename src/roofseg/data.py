@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from roofseg.augment import Augmenter
+from roofseg.guard import worker_seal
 from roofseg.patches import Patch
 
 Draw = tuple[int, int]
@@ -107,6 +108,7 @@ class PatchBatches(L.LightningDataModule):
             drop_last=self.drops_last,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=worker_seal(),
             # The loader seeds its workers, once where they persist and every epoch where there are
             # none: from the global generator, dropout would see other numbers.
             generator=torch.Generator(),

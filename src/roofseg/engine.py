@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ReduceLROnPl
 
 from roofseg.callbacks import EpochReport, PredictionVisualizer
 from roofseg.data import PatchBatches
-from roofseg.device import resolve_device, resolve_precision
+from roofseg.device import full_float32, resolve_device, resolve_precision
 from roofseg.errors import UserError
 from roofseg.losses import BceDiceLoss
 from roofseg.metrics import THRESHOLD, count, f1, iou
@@ -95,7 +95,7 @@ class Segmenter(L.LightningModule):
         images, truth, self._tiles = batch
         loss = self.loss(self(images), truth)
         if not torch.isfinite(loss):
-            raise self._not_finite("the loss", loss)
+            raise self._not_finite("the loss", loss, self._tiles)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(self._tiles))
         return loss
 
@@ -109,13 +109,13 @@ class Segmenter(L.LightningModule):
         # Clipping multiplies by limit / norm: with an infinite norm that makes NaN of every weight.
         # (Under float16 it is expected now and then: the gradient scaler skips such a step.)
         if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
-            raise self._not_finite("the gradient's norm", norm)
+            raise self._not_finite("the gradient's norm", norm, self._tiles)
 
-    def _not_finite(self, what: str, value: torch.Tensor) -> NotFiniteError:
+    def _not_finite(self, what: str, value: torch.Tensor, tiles: Sequence[str]) -> NotFiniteError:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         return NotFiniteError(
             f"{what} is {value.item()} at epoch {self.current_epoch + 1}, step "
-            f"{self.global_step + 1}, learning rate {lr:g}, tiles {', '.join(self._tiles)}. "
+            f"{self.global_step + 1}, learning rate {lr:g}, tiles {', '.join(tiles)}. "
             "Lower lr or gradient_clip, or set precision: 32-true."
         )
 
@@ -124,14 +124,18 @@ class Segmenter(L.LightningModule):
 
     def validation_step(self, batch: Any, step: int) -> None:
         images, truth, tiles = batch
-        logits = self(images)
-        probabilities = logits.float().sigmoid()
+        with full_float32(self.device.type):
+            logits = self(images)
+            loss = self.loss(logits, truth)
+        if not torch.isfinite(loss):
+            raise self._not_finite("the val loss", loss, tiles)
+        probabilities = logits.sigmoid()
         tp, fp, fn, _ = (each.cpu().numpy() for each in count(probabilities, truth))
         self.val_tiles.update(zip(tiles, iou(tp, fp, fn).tolist(), strict=True))
         masks = (probabilities[:, 0] >= THRESHOLD).to(torch.uint8).cpu().numpy()
         self.val_masks.update(zip(tiles, masks, strict=True))
         size = len(tiles)
-        self.log("val/loss", self.loss(logits, truth), batch_size=size)
+        self.log("val/loss", loss, batch_size=size)
         self.log("val/iou", float(iou(tp, fp, fn).mean()), batch_size=size)
         self.log("val/f1", float(f1(tp, fp, fn).mean()), batch_size=size)
 
@@ -240,7 +244,8 @@ def train(
         seed=recipe.seed,
         workers=machine.workers,
     )
-    report = EpochReport(attempt, live)
+    report = EpochReport(recipe.label(attempt), live)
+    pictures = PredictionVisualizer(recipe.label(attempt), overlays, machine.overlay_every)
     failure = None
     with tempfile.TemporaryDirectory(prefix="roofseg-") as folder, _quiet():
         best = ModelCheckpoint(folder, monitor="val/iou", mode="max", enable_version_counter=False)
@@ -254,7 +259,7 @@ def train(
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=Console().is_terminal,
-            callbacks=_callbacks(recipe, machine, best, report, overlays),
+            callbacks=[best, report, pictures, *_callbacks(recipe)],
         )
         start = time.monotonic()
         try:
@@ -299,14 +304,9 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _callbacks(
-    recipe: Recipe, machine: Machine, best: ModelCheckpoint, report: EpochReport, overlays: Path
-) -> list[Callback]:
+def _callbacks(recipe: Recipe) -> list[Callback]:
     callbacks: list[Callback] = [
-        best,
-        report,
-        PredictionVisualizer(overlays, machine.overlay_every),
-        EarlyStoppingAfterThaw(recipe.thaw_epoch or 0, recipe.early_stopping_patience),
+        EarlyStoppingAfterThaw(recipe.thaw_epoch or 0, recipe.early_stopping_patience)
     ]
     if recipe.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema_decay))

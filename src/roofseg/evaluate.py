@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from roofseg import metrics
-from roofseg.figures import Image, overlay, panel
-from roofseg.files import replaced, write_json, write_png, write_text
+from roofseg.device import full_float32
+from roofseg.figures import overlay, panel
+from roofseg.files import Image, replaced, write_json, write_png, write_text
 from roofseg.patches import Patch
 
 # Digits in tables of text: far below what a single pixel of a tile changes.
@@ -25,8 +26,7 @@ def predict(
 ) -> npt.NDArray[np.float32]:
     """The probability of building at each pixel.
 
-    Runs in float32 whatever the model was trained in, so that a score does not depend on how a
-    machine rounds half precision.
+    Runs in float32 whatever the model was trained in (see `roofseg.device.full_float32`).
 
     Args:
         model: maps (B, 3, P, P) float RGB in [0, 1] to (B, 1, P, P) logits; it is put into eval
@@ -40,8 +40,7 @@ def predict(
     """
     model = model.to(device).to(memory_format=torch.channels_last).eval()
     batches = []
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), exact:
+    with torch.inference_mode(), full_float32(device):
         for start in range(0, len(images), batch_size):
             batch = np.stack(images[start : start + batch_size])  # B, P, P, 3
             rgb = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float().div(255.0)

@@ -20,14 +20,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch as Swatch
 from matplotlib.ticker import MaxNLocator
 
-Image = npt.NDArray[np.uint8]
+from roofseg.files import Image
 
 TRUTH = (0, 230, 60)
 PREDICTION = (255, 40, 40)
 BOTH = (255, 230, 0)
-FALSE_ALARM = (255, 40, 40)
+HIT = TRUTH
+FALSE_ALARM = PREDICTION
 MISSED = (40, 110, 255)
-HIT = (0, 230, 60)
 
 # Okabe and Ito's palette, "Color Universal Design" (2008), which readers with any colour vision
 # can tell apart; without its yellow, too pale on white, and with black last.

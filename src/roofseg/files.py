@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from roofseg.errors import UserError
 
-Image = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB, or (H, W) grey or mask
 
 
 @contextmanager
@@ -71,6 +71,21 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of the file's bytes, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_files(paths: Iterable[Path]) -> str:
+    """SHA-256 (64 hex digits) over the names and bytes of files, and of all files below folders.
+
+    The names of folders do not count, so the same files in another clone give the same hash.
+    """
+    files = [
+        file
+        for path in paths
+        for file in (path.rglob("*") if path.is_dir() else [path])
+        if file.is_file()
+    ]
+    contents = sorted(f"{file.name} {sha256_file(file)}" for file in files)
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()
 
 
 def _decode(path: Path, flags: int) -> Image:

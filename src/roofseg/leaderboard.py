@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from roofseg.encoders import ARCHITECTURES
 from roofseg.errors import UserError
-from roofseg.figures import Column, Image, comparison_grid, convergence, thirds
-from roofseg.files import read_image, read_json, replaced, write_json, write_png, write_text
+from roofseg.figures import Column, comparison_grid, convergence, thirds
+from roofseg.files import Image, read_image, read_json, replaced, write_json, write_png, write_text
+from roofseg.looks import count_looks
 from roofseg.recipe import Recipe
 
 SEALED = "sealed"
@@ -29,6 +29,7 @@ MAX_ROWS = 12
 COLUMNS = {
     "rank": "#",
     "attempt": "model",
+    "label": "",  # the name as plots show it; in the table, the prior says the rest
     "architecture": "",  # the name says it to a reader
     "encoder": "encoder",
     "prior": "prior",
@@ -41,6 +42,7 @@ COLUMNS = {
     "val_f1": "val F1",
     "test_iou": "test IoU",
     "test_f1": "test F1",
+    "looks": "looks",
     "minutes": "minutes",
     "trainable_parameters": "trainable parameters",
 }
@@ -53,7 +55,7 @@ class Entry:
 
     ``scores`` holds `metrics.summarise` by split, without ``test`` while that is sealed; ``tiles``
     and ``curve`` (precision and recall) have a column ``split``; ``epochs`` has columns epoch
-    (from 1) and val_iou.
+    (from 1) and val_iou. ``looks`` counts the recipes of this attempt that were scored on test.
     """
 
     attempt: str
@@ -64,19 +66,14 @@ class Entry:
     tiles: pd.DataFrame
     curve: pd.DataFrame
     epochs: pd.DataFrame
-
-    @property
-    def without_sam(self) -> bool:
-        """A SAM architecture with random weights: a test of the plumbing, not of SAM."""
-        return ARCHITECTURES[self.recipe.architecture] and self.recipe.prior == "scratch"
+    looks: int
 
     @property
     def label(self) -> str:
-        """The attempt's name as pictures and plots show it."""
-        return f"{self.attempt} (no SAM weights)" if self.without_sam else self.attempt
+        return self.recipe.label(self.attempt)
 
 
-def read_entry(attempt: str, recipe: Recipe, folder: Path) -> Entry:
+def read_entry(attempt: str, recipe: Recipe, folder: Path, dataset: str) -> Entry:
     """Read an attempt's results from ``folder`` (metrics/attempts/NAME).
 
     Raises UserError for a missing file, naming it and the command that makes it.
@@ -88,6 +85,7 @@ def read_entry(attempt: str, recipe: Recipe, folder: Path) -> Entry:
         "scores.json": "evaluate",
         "tiles.csv": "evaluate",
         "pr.csv": "evaluate",
+        "test_looks.csv": "evaluate",
     }
     for name, stage in made_by.items():
         _expect(folder / name, f"{stage}@{attempt}")
@@ -102,6 +100,7 @@ def read_entry(attempt: str, recipe: Recipe, folder: Path) -> Entry:
         tiles=pd.read_csv(folder / "tiles.csv", dtype={"tile": str}, keep_default_na=False),
         curve=pd.read_csv(folder / "pr.csv"),
         epochs=pd.DataFrame({"epoch": steps["step"], "val_iou": steps.iloc[:, -1].astype(float)}),
+        looks=count_looks(folder / "test_looks.csv", dataset),
     )
 
 
@@ -119,6 +118,7 @@ def rank(entries: Sequence[Entry]) -> pd.DataFrame:
     rows = [
         {
             "attempt": entry.attempt,
+            "label": entry.label,
             "architecture": entry.recipe.architecture,
             "encoder": entry.recipe.encoder,
             "prior": entry.recipe.prior,
@@ -131,6 +131,7 @@ def rank(entries: Sequence[Entry]) -> pd.DataFrame:
             "val_f1": entry.scores["val"]["f1"],
             "test_iou": entry.scores.get("test", {}).get("iou", float("nan")),
             "test_f1": entry.scores.get("test", {}).get("f1", float("nan")),
+            "looks": entry.looks,
             "minutes": entry.minutes,
             "trainable_parameters": entry.training["trainable_parameters"],
         }
@@ -176,7 +177,9 @@ def leaderboard(
     """
     _expect(baselines, "baselines")
     floor = read_json(baselines)
-    entries = [read_entry(name, recipe, results / name) for name, recipe in recipes.items()]
+    entries = [
+        read_entry(name, recipe, results / name, dataset) for name, recipe in recipes.items()
+    ]
     table = rank(entries)
 
     with replaced(plots / "comparisons") as folder:
@@ -285,13 +288,15 @@ def _markdown(
     dataset: str,
     patch_size: int,
 ) -> str:
-    shown = table.astype(object).where(table.notna(), SEALED).drop(columns="architecture")
+    hidden = [key for key, name in COLUMNS.items() if not name]
+    shown = table.astype(object).where(table.notna(), SEALED).drop(columns=hidden)
     for name in ("val_iou", "val_f1", "test_iou", "test_f1"):
         shown[name] = [cell if cell == SEALED else f"{cell:.3f}" for cell in shown[name]]
     shown["minutes"] = [f"{minutes:.1f}" for minutes in table.minutes]
+    shown["looks"] = [f"**{looks}**" if looks > 1 else str(looks) for looks in table.looks]
     shown["lr"] = [f"{lr:g}" for lr in table.lr]
     shown["trainable_parameters"] = [f"{count / 1e6:.2f} M" for count in table.trainable_parameters]
-    without_sam = [entry.attempt for entry in entries if entry.without_sam]
+    without_sam = [entry.attempt for entry in entries if entry.recipe.without_sam]
     shown.loc[shown.attempt.isin(without_sam), "prior"] = "scratch (no SAM weights)"
     shown = shown.rename(columns=COLUMNS)
 
@@ -310,6 +315,12 @@ def _markdown(
         notes.append(
             f"- **{SEALED}**: the recipe is not final, so its test split was not opened. "
             "`python -m stages.finalize NAME`, commit params.yaml, `dvc repro`."
+        )
+    if several := [entry.attempt for entry in entries if entry.looks > 1]:
+        notes.append(
+            f"- **Looks**: more than one recipe of {', '.join(several)} was scored on these test "
+            "tiles, so its test figures are no longer those of tiles that nobody had looked at. "
+            "metrics/attempts/NAME/test_looks.csv lists them."
         )
     if without_sam:
         notes.append(

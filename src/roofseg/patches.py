@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from roofseg.errors import UserError
-from roofseg.files import read_image, read_mask
+from roofseg.files import Image, read_image, read_mask
 
 if TYPE_CHECKING:  # half a second that make_patches can do without
     import pandas as pd
@@ -31,8 +28,6 @@ CROPS_COLUMNS = (
     "transform",
 )
 
-Pixels = npt.NDArray[np.uint8]
-
 
 @dataclass(frozen=True, eq=False)
 class Patch:
@@ -42,8 +37,8 @@ class Patch:
     """
 
     tile: str
-    image: Pixels
-    mask: Pixels
+    image: Image
+    mask: Image
 
 
 def read_patches(folder: Path) -> list[Patch]:

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML, YAMLError
 
-from roofseg.encoders import check_architecture, check_prior
+from roofseg.encoders import SAM_ENCODER, check_architecture, check_prior
 from roofseg.errors import UserError
-from roofseg.files import sha256_file
+from roofseg.files import sha256_files
 
 # DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
 ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -95,6 +95,15 @@ class Recipe(SharedRecipe):
     def thaw_epoch(self) -> int | None:
         """The first epoch (from 0) that trains the encoder; None where it stays frozen."""
         return None if self.freeze_epochs == "all" else self.freeze_epochs
+
+    @property
+    def without_sam(self) -> bool:
+        """A SAM architecture with random weights: a test of the plumbing, not of SAM."""
+        return self.encoder == SAM_ENCODER and self.prior == "scratch"
+
+    def label(self, attempt: str) -> str:
+        """The attempt's name as tables, plots and pictures show it."""
+        return f"{attempt} (no SAM weights)" if self.without_sam else attempt
 
     def shortened(self) -> Recipe:
         """The same recipe cut to two epochs of two batches, to see that everything runs."""
@@ -254,14 +263,6 @@ def digest(
 def inputs_hash(recipe_digest: str, paths: Iterable[Path]) -> str:
     """SHA-256 (64 hex digits) of all that a training run read: its recipe, and files by content.
 
-    ``paths`` are files (code, prior) and folders (patches), taken with all files below them. The
-    names of folders do not count, so the same inputs in another clone give the same hash.
+    ``paths`` are files (code, prior) and folders (patches), as for `roofseg.files.sha256_files`.
     """
-    files = [
-        file
-        for path in paths
-        for file in (path.rglob("*") if path.is_dir() else [path])
-        if file.is_file()
-    ]
-    contents = sorted(f"{file.name} {sha256_file(file)}" for file in files)
-    return hashlib.sha256("\n".join([recipe_digest, *contents]).encode()).hexdigest()
+    return hashlib.sha256(f"{recipe_digest} {sha256_files(paths)}".encode()).hexdigest()

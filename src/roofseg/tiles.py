@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
-from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
+from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from roofseg.errors import UserError
+from roofseg.files import Image
 
 SPLITS = ("train", "val", "test")
 
@@ -38,8 +38,6 @@ GDAL_CACHE_MB = 64
 MASK_STRIP_ROWS = 256
 # Formats round their georeferencing; a shift by a tenth of a pixel is no rounding.
 MAX_SHIFT_PX = 0.1
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -205,14 +203,14 @@ def check_tile(tile: TilePair, patch_size: int) -> Grid:
     return Grid(image.height, image.width, image.crs or mask.crs, image.transform or mask.transform)
 
 
-def read_tile_mask(path: Path) -> Pixels:
+def read_tile_mask(path: Path) -> Image:
     """Read a tile's mask in strips of rows, checking every value.
 
     Returns (H, W) uint8, 0 background and 1 building; the file may say either as 0/1 or as 0/255.
     Raises UserError for any other value and for a file that is broken anywhere.
     """
     with open_raster(path) as source:
-        mask: Pixels = np.empty(source.shape, np.uint8)
+        mask: Image = np.empty(source.shape, np.uint8)
         building = 0  # until the first strip that holds any
         for row in range(0, source.height, MASK_STRIP_ROWS):
             rows = min(MASK_STRIP_ROWS, source.height - row)
@@ -232,7 +230,7 @@ def read_tile_mask(path: Path) -> Pixels:
     return mask
 
 
-def read_tile_window(path: Path, row: int, col: int, size: int) -> Pixels:
+def read_tile_window(path: Path, row: int, col: int, size: int) -> Image:
     """Read a square window of a tile's image: (size, size, 3) uint8 RGB.
 
     ``row`` and ``col`` are the window's top-left pixel. Only the blocks under the window are read,
@@ -241,7 +239,7 @@ def read_tile_window(path: Path, row: int, col: int, size: int) -> Pixels:
     """
     with open_raster(path) as source:
         source.read(window=Window(source.width - 1, source.height - 1, 1, 1))
-        pixels: Pixels = source.read(window=Window(col, row, size, size))
+        pixels: Image = source.read(window=Window(col, row, size, size))
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 

@@ -79,7 +79,7 @@ def _split(
     check_encoder(encoder)
     try:
         model = build(encoder, encoder_weights=None, classes=1, activation=None, **options)
-    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+    except (ValueError, TypeError, LookupError, RuntimeError, AssertionError) as error:
         # Each encoder family refuses what it cannot do (dilation, depth) in its own way.
         raise UserError(
             f"encoder: found {encoder!r}, which {build.__name__} cannot use ({error}). "

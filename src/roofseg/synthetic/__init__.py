@@ -16,7 +16,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from roofseg.errors import UserError
-from roofseg.files import replaced
+from roofseg.files import Image, replaced
 from roofseg.synthetic.layout import lay_out
 from roofseg.synthetic.render import render
 from roofseg.synthetic.scene import GSD
@@ -43,8 +43,8 @@ class Tile:
         transform: from (column, row) to UTM metres, 0.3 m per pixel, north up.
     """
 
-    image: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.uint8]
+    image: Image
+    mask: Image
     transform: Affine
 
 

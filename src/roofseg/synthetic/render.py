@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from roofseg.files import Image
 from roofseg.synthetic.scene import (
     GSD,
     Box,
@@ -29,9 +30,10 @@ from roofseg.synthetic.scene import (
 )
 
 Field = npt.NDArray[np.float32]  # (H, W) unless said otherwise
-Bytes = npt.NDArray[np.uint8]
 
-MARGIN = 40  # pixels drawn around the tile and cut off, so that shadows and crowns reach in
+# Pixels drawn around the tile and cut off, so that shadows and crowns reach in: those of all but the
+# tallest trees under the lowest suns, which end a little short at the tile's edge.
+MARGIN = 40
 _SHIFT = 4  # cv2 draws polygons on a grid of 1/16 pixel
 _STAMP = 64  # side of a tree's stamp before it is scaled to the tree
 
@@ -362,7 +364,7 @@ def _draw_trees(canvas: _Canvas, trees: list[Tree], rng: np.random.Generator) ->
     np.maximum(canvas.height, height, out=canvas.height)
 
 
-def _expose(canvas: _Canvas, scene: Scene, size: int, rng: np.random.Generator) -> Bytes:
+def _expose(canvas: _Canvas, scene: Scene, size: int, rng: np.random.Generator) -> Image:
     """Light the scene and take its picture: haze, colour cast, blur, noise, JPEG."""
     look = scene.look
     shadow = np.maximum(cast_shadow(canvas.height, scene.sun), canvas.veil)
@@ -390,7 +392,7 @@ def _expose(canvas: _Canvas, scene: Scene, size: int, rng: np.random.Generator) 
     return np.ascontiguousarray(np.asarray(softened, np.uint8)[:, :, ::-1])
 
 
-def render(scene: Scene, size: int, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
+def render(scene: Scene, size: int, rng: np.random.Generator) -> tuple[Image, Image]:
     """Draw a scene.
 
     Args:

@@ -1,0 +1,119 @@
+"""Each test runs in a process of its own: an audit hook cannot be removed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from graph import ROOT
+
+SEALED = """
+import io, os, sys
+from pathlib import Path
+from roofseg import guard
+guard.seal([Path("patches/test"), Path("data/x/imgs")], "train")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("patches/test/a.csv", "patches/test2/a.csv", "data/x/imgs/a.png", "elsewhere/b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("sealed?")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "patches" / "test" / "a.csv")
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    (tmp_path / ".hidden").symlink_to(tmp_path / "patches" / "test" / "a.csv")
+    # As in a checkout that links into DVC's cache.
+    (tmp_path / "patches" / "test" / "cached").symlink_to(tmp_path / "elsewhere" / "b")
+    return tmp_path
+
+
+def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", SEALED + code]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        "open('patches/test/a.csv')",
+        "open('patches/test/a.csv', 'w')",
+        "Path('patches/test/a.csv').read_bytes()",
+        "io.FileIO(b'patches/test/a.csv')",
+        "os.open('patches/test/a.csv', os.O_RDONLY)",
+        "open(os.path.abspath('patches/train/../test/a.csv'))",
+        "open('patches/train/../test/a.csv')",
+        "os.chdir('patches'); open('test/a.csv')",
+        "open('link.csv')",
+        "open('linked/x/imgs/a.png')",
+        "open('.hidden')",
+        "open('patches/test/cached')",
+        "open('data/x/imgs/new.png', 'w')",
+        "import numpy; numpy.fromfile('patches/test/a.csv')",
+    ],
+)
+def test_opening_a_sealed_file_raises(folder: Path, opening: str) -> None:
+    done = run(folder, opening)
+    assert done.returncode == 1
+    assert "SealedTestError: stage train opened " in done.stderr
+    assert "which is sealed to it" in done.stderr
+    assert (folder / "patches" / "test" / "a.csv").read_text() == "sealed?"
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        "open('patches/test2/a.csv')",
+        "open('elsewhere/b')",
+        "open('patches/new', 'w')",
+        "open('data/x/imgs/.gitignore', 'w')",
+        "with guard.lifted(): open('patches/test/a.csv')",
+        "guard.check_unbroken()",
+    ],
+)
+def test_all_else_opens(folder: Path, opening: str) -> None:
+    done = run(folder, opening)
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_is_sealed_again_after_the_lift(folder: Path) -> None:
+    done = run(folder, "with guard.lifted(): pass\nopen('patches/test/a.csv')")
+    assert "SealedTestError" in done.stderr
+
+
+def test_an_error_that_was_swallowed_is_found_at_the_end(folder: Path) -> None:
+    swallowed = "try: open('patches/test/a.csv')\nexcept Exception: pass\n"
+    assert run(folder, swallowed).returncode == 0
+    assert "SealedTestError" in run(folder, swallowed + "guard.check_unbroken()").stderr
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+def test_workers_are_sealed_however_they_start(folder: Path, start: str) -> None:
+    (folder / "work.py").write_text(
+        SEALED.replace("guard.seal", "__name__ == '__main__' and guard.seal")
+        + f"""
+from torch.utils.data import DataLoader, Dataset
+class Peeking(Dataset):
+    def __len__(self): return 1
+    def __getitem__(self, index): return open("patches/test/a.csv").read()
+if __name__ == "__main__":
+    sealed = dict(worker_init_fn=guard.worker_seal()) if len(sys.argv) == 1 else {{}}
+    list(DataLoader(Peeking(), num_workers=1, multiprocessing_context="{start}", **sealed))
+"""
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+    def work(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "work.py", *arguments]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    done = work()
+    assert done.returncode == 1
+    assert "SealedTestError: " in done.stderr
+    assert "stage train" in done.stderr
+    # Only a fork has the hook without worker_init_fn.
+    assert (work("without").returncode == 0) == (start != "fork")
