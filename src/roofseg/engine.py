@@ -248,6 +248,7 @@ def train(
     pictures = PredictionVisualizer(recipe.label(attempt), overlays, machine.overlay_every)
     failure = None
     with tempfile.TemporaryDirectory(prefix="roofseg-") as folder, _quiet():
+        # The best epoch, early stopping and the plateau's learning rate all follow from val alone.
         best = ModelCheckpoint(folder, monitor="val/iou", mode="max", enable_version_counter=False)
         trainer = L.Trainer(
             accelerator={"cuda": "gpu"}.get(device, device),

@@ -31,8 +31,8 @@ from roofseg.synthetic.scene import (
 
 Field = npt.NDArray[np.float32]  # (H, W) unless said otherwise
 
-# Pixels drawn around the tile and cut off, so that shadows and crowns reach in: those of all but the
-# tallest trees under the lowest suns, which end a little short at the tile's edge.
+# Pixels drawn around the tile and cut off, so that shadows and crowns reach in (but for the ends of
+# the longest shadows, of the tallest trees under the lowest suns).
 MARGIN = 40
 _SHIFT = 4  # cv2 draws polygons on a grid of 1/16 pixel
 _STAMP = 64  # side of a tree's stamp before it is scaled to the tree
