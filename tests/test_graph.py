@@ -71,6 +71,7 @@ def descendants(stages: list[Stage], path: str) -> set[str]:
 
 
 def test_only_evaluate_depends_on_the_test_patches(stages: list[Stage]) -> None:
+    """Of all stages only evaluate@* depends on patches/test."""
     readers = {
         stage.name for stage in stages if any(overlap("patches/test", dep) for dep in stage.deps)
     }
@@ -79,18 +80,26 @@ def test_only_evaluate_depends_on_the_test_patches(stages: list[Stage]) -> None:
 
 
 def test_nothing_before_evaluate_descends_from_the_test_patches(stages: list[Stage]) -> None:
+    """No output of training, priors or patches descends from it; the leaderboard's do, by evaluate's."""
     reached = descendants(stages, "patches/test")
     assert {name.split("@")[0] for name in reached} == {"evaluate", "leaderboard"}
 
 
 def test_only_the_evaluate_stage_imports_the_seal() -> None:
+    """Only stages/evaluate.py imports the module that opens test."""
     seal = ROOT / "src" / "roofseg" / "sealed.py"
     importers = {file for file in CODE if seal in imported(file)}
     assert importers == {ROOT / "stages" / "evaluate.py"}
 
 
+def test_only_the_seal_lifts_the_guard() -> None:
+    """Only that module lifts the tripwire."""
+    lifters = {file.name for file in CODE if "lifted()" in file.read_text()}
+    assert lifters == {"guard.py", "sealed.py"}
+
+
 def test_imports_are_absolute_and_plain() -> None:
-    """What `graph.imported` reads; any other kind would slip past the two tests beside this one."""
+    """No import is hidden from these proofs (relative, or by a name made at run time)."""
     for file in CODE:
         for node in ast.walk(ast.parse(file.read_text())):
             assert not (isinstance(node, ast.ImportFrom) and node.level), file
@@ -99,6 +108,7 @@ def test_imports_are_absolute_and_plain() -> None:
 
 
 def test_stages_list_every_file_that_they_import(stages: list[Stage]) -> None:
+    """Each stage's deps in dvc.yaml are the files of the project that it imports: no more, no less."""
     for stage in stages:
         file = ROOT / Path(*stage.module.split(".")).with_suffix(".py")
         needed = {path.relative_to(ROOT).as_posix() for path in closure(file)}
@@ -116,6 +126,7 @@ def test_train_names_every_key_of_a_recipe() -> None:
 
 
 def test_stages_are_short() -> None:
+    """Stages are short."""
     long = {
         file.name
         for file in (ROOT / "stages").glob("*.py")

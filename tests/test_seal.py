@@ -1,7 +1,8 @@
 """The proofs that training and tuning cannot reach test, with real DVC on tiny tiles.
 
-`make prove-sealed` runs them, with those of the graph and the imports in test_graph, and prints the
-first line of each one's docstring.
+`make prove-sealed` runs them after those of the graph and the imports in test_graph, and prints the
+first line of each one's docstring. Beside them, test_guard, test_looks, test_leakage and test_sealed
+test the parts.
 """
 
 from __future__ import annotations
