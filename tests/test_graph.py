@@ -80,7 +80,7 @@ def test_only_evaluate_depends_on_the_test_patches(stages: list[Stage]) -> None:
 
 
 def test_nothing_before_evaluate_descends_from_the_test_patches(stages: list[Stage]) -> None:
-    """No output of training, priors or patches descends from it; the leaderboard's do, by evaluate's."""
+    """Nothing else descends from it but the leaderboard, by way of evaluate's outputs."""
     reached = descendants(stages, "patches/test")
     assert {name.split("@")[0] for name in reached} == {"evaluate", "leaderboard"}
 
@@ -108,7 +108,7 @@ def test_imports_are_absolute_and_plain() -> None:
 
 
 def test_stages_list_every_file_that_they_import(stages: list[Stage]) -> None:
-    """Each stage's deps in dvc.yaml are the files of the project that it imports: no more, no less."""
+    """The deps of each stage are the project's files that it imports, no more and no less."""
     for stage in stages:
         file = ROOT / Path(*stage.module.split(".")).with_suffix(".py")
         needed = {path.relative_to(ROOT).as_posix() for path in closure(file)}
@@ -119,7 +119,7 @@ def test_stages_list_every_file_that_they_import(stages: list[Stage]) -> None:
 
 
 def test_train_names_every_key_of_a_recipe() -> None:
-    """A key that is missing there would not retrain; one too many would, for nothing."""
+    """The parameters of train@* in dvc.yaml are the keys of a recipe, no more and no less."""
     train = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["train"]["do"]
     keys = [*PatchSettings.model_fields, *SharedRecipe.model_fields, "attempts.${key}"]
     assert sorted(train["params"]) == sorted(keys)

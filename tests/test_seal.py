@@ -1,8 +1,8 @@
 """The proofs that training and tuning cannot reach test, with real DVC on tiny tiles.
 
-`make prove-sealed` runs them after those of the graph and the imports in test_graph, and prints the
-first line of each one's docstring. Beside them, test_guard, test_looks, test_leakage and test_sealed
-test the parts.
+`make prove-sealed` runs them beside those of the graph and the imports in test_graph, and prints
+the first line of each one's docstring. The parts have tests of their own: test_guard, test_looks,
+test_leakage, test_sealed.
 """
 
 from __future__ import annotations
