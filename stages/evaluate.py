@@ -14,7 +14,7 @@ from roofseg.evaluate import evaluate
 from roofseg.models import RoofModel, build_model, load_model
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe import Params
-from roofseg.sealed import open_test
+from roofseg.sealed import StaysSealed, open_test
 from stages import run
 from stages.parameters import read_params, trained_digest
 
@@ -26,30 +26,31 @@ def main() -> None:
     parser.add_argument("--attempt", required=True, help="its name in params.yaml")
     attempt = parser.parse_args().attempt
     params = read_params()
-    splits = open_splits(params, attempt)
+    digest = trained_digest(params, attempt)
+    # Whatever can fail comes first: a look without a score would be a look all the same.
+    model, device = trained_model(params, attempt), resolve_device(params.device)
+    splits = {"val": read_patches(PATCHES / "val")}
+    try:
+        splits["test"] = test_patches(params, attempt, digest)
+    except StaysSealed as reason:
+        print(f"{attempt}: test stays sealed: {reason}")
     scores = evaluate(
-        trained_model(params, attempt),
+        model,
         splits,
         predictions=Path("predictions") / attempt,
         results=Path("metrics") / "attempts" / attempt,
-        device=resolve_device(params.device),
+        device=device,
         batch_size=params.recipe(attempt).batch_size,
     )
     for split, found in scores.items():
         tiles = len(splits[split])
         print(f"{attempt}: {split} IoU {found['iou']:.4f}, F1 {found['f1']:.4f} ({tiles} tiles)")
-    if "test" not in scores:
-        print(
-            f"{attempt}: test stays sealed: this recipe is not final. To open it, "
-            f"`python -m stages.finalize {attempt}`, commit params.yaml, `dvc repro`."
-        )
 
 
-def open_splits(params: Params, attempt: str) -> dict[str, list[Patch]]:
-    """The patches of val, and those of test if the trained recipe is final."""
-    digest = trained_digest(params, attempt)
-    splits = {"val": read_patches(PATCHES / "val")}
-    test = open_test(
+def test_patches(params: Params, attempt: str, digest: str) -> list[Patch]:
+    # In DVC's copies for --temp and --queue this names the checkout that they were made from.
+    root = os.environ.get("DVC_ROOT")
+    return open_test(
         PATCHES,
         attempt=attempt,
         digest=digest,
@@ -58,8 +59,8 @@ def open_splits(params: Params, attempt: str) -> dict[str, list[Patch]]:
         dataset=params.dataset,
         ledger=Path("metrics") / "attempts" / attempt / "test_looks.csv",
         experiment=os.environ.get("DVC_EXP_NAME", ""),
+        copied=root is not None and Path(root).resolve() != Path.cwd(),
     )
-    return splits if test is None else {**splits, "test": test}
 
 
 def trained_model(params: Params, attempt: str) -> RoofModel:

@@ -75,6 +75,24 @@ def test_other_coordinates_are_brought_together() -> None:
     assert overlaps([HERE, far]) == []
 
 
+def test_south_up_and_turned_patches_are_compared_by_their_outlines() -> None:
+    # As HERE, but stored from the south; and a kilometre further north.
+    south_up = CORNER @ Affine.translation(0, SIZE) @ Affine.scale(1, -1)
+    far = south_up @ Affine.translation(0, 3333)
+    for place, shared in ((south_up, 1), (far, 0)):
+        assert len(overlaps([HERE, Print.of("s", "test", picture(1), UTM14, place)])) == shared
+    # Turned by 45 degrees, the box around it reaches over HERE's corner before it does itself.
+    for (col, row), shared in (((95, 55), 0), ((80, 35), 1)):
+        turned = CORNER @ Affine.translation(col, row) @ Affine.rotation(45)
+        assert len(overlaps([HERE, Print.of("t", "test", picture(1), UTM14, turned)])) == shared
+
+
+def test_coordinates_of_ones_own_are_not_compared() -> None:
+    site = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+    assert overlaps([HERE, at(0, 0, crs=site)]) == []
+    assert overlaps([at(0, 0, split="train", seed=0, crs=site), at(1, 1, crs=site)])
+
+
 def test_places_without_a_common_reference_are_not_compared() -> None:
     assert overlaps([HERE, at(1, 1, crs=None)]) == []
     assert overlaps([HERE, unplaced(picture(1), "test")]) == []

@@ -68,6 +68,31 @@ def test_looks_are_counted_by_dataset(tmp_path: Path) -> None:
     assert (count_looks(path, "sample"), count_looks(path, "oslo")) == (1, 1)
 
 
+def test_a_merge_that_kept_both_sides_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "looks.csv"
+    record_look(path, LOOK)
+    other = tmp_path / "other.csv"
+    record_look(other, replace(LOOK, weights="6" * 64))
+    path.write_text(path.read_text() + other.read_text().splitlines()[1] + "\n")
+    assert kinds(path) == ["looked", "looked"]
+    assert count_looks(path, "sample") == 1
+
+
+def test_a_dataset_by_another_name_keeps_its_looks(tmp_path: Path) -> None:
+    path = tmp_path / "looks.csv"
+    record_look(path, LOOK)
+    record_look(path, replace(LOOK, digest="ba9876543210", weights="6" * 64, dataset="renamed"))
+    assert (count_looks(path, "sample"), count_looks(path, "renamed")) == (2, 2)
+
+
+def test_known_lines_that_are_missing_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "looks.csv"
+    later = replace(LOOK, digest="ba9876543210")
+    record_look(path, later)
+    record_look(path, None, known=[("looked", LOOK), ("looked", later)])
+    assert read_looks(path) == [("looked", LOOK), ("looked", later)]
+
+
 short = st.sampled_from("abc")
 
 

@@ -330,11 +330,52 @@ def test_a_model_of_another_recipe_is_an_error(project: Project) -> None:
 
 
 def test_outside_git_test_stays_sealed(project: Project) -> None:
-    """Outside git, nothing is committed, so nothing opens."""
+    """Outside git nothing is committed, so val alone is scored."""
     shutil.rmtree(project.folder / ".git")
-    done = project.run("python -m stages.evaluate --attempt small", check=False)
-    assert done.returncode == 2
-    assert "opens only for a digest that is committed" in done.stderr
+    done = project.run("python -m stages.evaluate --attempt small")
+    assert "small: test stays sealed: it opens for a recipe in a git commit" in done.stdout
+    assert set(scores(project, "small")) == {"val"}
+    assert ledgers(project) == ONE_LOOK
+
+
+def test_a_copy_for_an_experiment_leaves_test_sealed(project: Project) -> None:
+    """In a copy (`dvc exp run --temp`), where a look could get lost, test stays sealed for all."""
+    project.run("dvc exp run -q --temp --name aside -f evaluate@small")
+    ref = project.run("git for-each-ref --format='%(refname)' 'refs/exps/*/*/aside'").stdout.strip()
+    shown = json.loads(project.run(f"git show {ref}:metrics/attempts/small/scores.json").stdout)
+    assert set(shown) == {"val"}
+    assert ledgers(project) == ONE_LOOK
+
+
+def test_a_ledger_put_back_to_an_older_state_gets_its_looks_back(project: Project) -> None:
+    """A ledger put back to an older state (`dvc exp apply` does) regains its looks from git."""
+    ledger = project.folder / "metrics/attempts/small/test_looks.csv"
+    ledger.write_text(ledger.read_text().splitlines()[0] + "\n")
+    project.commit("a ledger without its look")
+    project.run("dvc repro evaluate@small")
+    assert ledgers(project) == ONE_LOOK
+
+
+def test_a_look_names_its_experiment(final: Project, tmp_path: Path) -> None:
+    """A look within `dvc exp run` is recorded with the experiment's name."""
+    project = copy(final, tmp_path / "project")
+    project.replace(
+        "src/roofseg/losses.py", "return self.bce_weight", "return 0.9 * self.bce_weight"
+    )
+    project.commit("another loss")
+    project.run("dvc exp run -q --name bold-name evaluate@small")
+    looks = read_looks(project.folder / "metrics/attempts/small/test_looks.csv")
+    assert [(kind, look.experiment) for kind, look in looks] == [
+        ("looked", ""),
+        ("reproduced", "bold-name"),
+    ]
+
+
+def test_code_that_is_not_committed_cannot_open_test(project: Project) -> None:
+    """Edited code of a final recipe is an error that says to commit, not a look."""
+    project.replace("src/roofseg/evaluate.py", "FLOAT_FORMAT = ", "# Edited.\nFLOAT_FORMAT = ")
+    done = project.run("dvc repro evaluate@small", check=False)
+    assert "src/roofseg/evaluate.py: not committed" in done.stderr
     assert ledgers(project) == ONE_LOOK
 
 

@@ -13,7 +13,7 @@ from roofseg.errors import UserError
 from roofseg.files import sha256_file, sha256_files, write_json
 from roofseg.looks import read_looks
 from roofseg.patches import Patch
-from roofseg.sealed import committed_digest, open_test
+from roofseg.sealed import StaysSealed, open_test
 
 DIGEST, OTHER = "0123456789ab", "ba9876543210"
 
@@ -52,7 +52,9 @@ def project(tmp_path: Path, patches: Path, monkeypatch: pytest.MonkeyPatch) -> P
 LEDGER = Path("looks.csv")
 
 
-def opened(attempt: str, final: str | None, digest: str = DIGEST) -> list[Patch] | None:
+def opened(
+    attempt: str, final: str | None, digest: str = DIGEST, *, copied: bool = False
+) -> list[Patch]:
     return open_test(
         Path("patches"),
         attempt=attempt,
@@ -62,6 +64,7 @@ def opened(attempt: str, final: str | None, digest: str = DIGEST) -> list[Patch]
         dataset="tiny",
         ledger=LEDGER,
         experiment="bold-name",
+        copied=copied,
     )
 
 
@@ -72,13 +75,14 @@ def names(final: str | None, digest: str = DIGEST) -> list[str] | None:
     """
     before = len(read_looks(LEDGER))
     (Path("model") / "model.safetensors").write_text(f"weights {before}")
+    patches = None
     try:
         patches = opened("small", final, digest)
-    except UserError:
-        assert len(read_looks(LEDGER)) == before
-        raise
-    assert len(read_looks(LEDGER)) == before + (patches is not None)
-    assert LEDGER.exists()
+    except StaysSealed:
+        pass
+    finally:
+        assert LEDGER.exists()
+        assert len(read_looks(LEDGER)) == before + (patches is not None)
     return patches and [patch.tile for patch in patches]
 
 
@@ -89,7 +93,8 @@ def test_opens_where_commit_parameters_and_model_agree(project: Path) -> None:
 
 def test_opens_one_attempt_alone(project: Path) -> None:
     commit(project, DIGEST)
-    assert opened("smaller", final=None) is None
+    with pytest.raises(StaysSealed, match=r"make finalize ATTEMPTS=smaller"):
+        opened("smaller", final=None)
     with pytest.raises(UserError, match=r"final\.smaller"):
         opened("smaller", final=DIGEST)
 
@@ -132,19 +137,67 @@ def test_only_the_newest_commit_counts(project: Path) -> None:
 
 
 def test_sealed_where_nothing_is_committed(project: Path) -> None:
-    assert committed_digest("small", project) is None
     assert names(final=None) is None
-    with pytest.raises(UserError, match=r"git commit params.yaml"):
-        names(final=DIGEST)
+    with pytest.raises(StaysSealed, match=r"in a git commit, and git says: fatal: .*HEAD"):
+        opened("small", final=DIGEST)
 
 
 def test_sealed_outside_git(project: Path) -> None:
     commit(project, DIGEST)
     shutil.rmtree(project / ".git")
-    assert committed_digest("small", project) is None
-    assert names(final=None) is None
-    with pytest.raises(UserError, match=r"git commit params.yaml"):
+    with pytest.raises(StaysSealed, match=r"git says: fatal: not a git repository"):
+        opened("small", final=DIGEST)
+    assert read_looks(LEDGER) == []
+
+
+def test_sealed_without_git_itself(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(project, DIGEST)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(StaysSealed, match=r"git says: git: command not found"):
+        opened("small", final=DIGEST)
+
+
+def test_sealed_in_a_copy_of_the_project(project: Path) -> None:
+    commit(project, DIGEST)
+    with pytest.raises(StaysSealed, match=r"`dvc repro` in the workspace"):
+        opened("small", final=DIGEST, copied=True)
+    assert names(final=DIGEST) == ["d"]
+
+
+@pytest.mark.parametrize("name", ["src/roofseg/losses.py", "stages/train.py", "dvc.yaml"])
+def test_code_that_is_not_committed_is_an_error(project: Path, name: str) -> None:
+    commit(project, DIGEST)
+    file = project / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("new")
+    with pytest.raises(UserError, match=r": not committed\. The test split opens only"):
         names(final=DIGEST)
+    git(project, "add", name)
+    commit(project, DIGEST)
+    assert names(final=DIGEST) == ["d"]
+    file.write_text("edited")
+    with pytest.raises(UserError, match=name):
+        names(final=DIGEST)
+    # What is not final needs no commit.
+    assert names(final=DIGEST, digest=OTHER) is None
+
+
+def test_a_ledger_gets_back_what_a_commit_had(project: Path) -> None:
+    """`dvc exp apply` puts the ledger of an older revision in its place."""
+    commit(project, DIGEST)
+    assert names(final=DIGEST) == ["d"]
+    full = LEDGER.read_text()
+    git(project, "add", str(LEDGER))
+    commit(project, DIGEST)
+    LEDGER.write_text(full.splitlines()[0] + "\n")
+    git(project, "add", str(LEDGER))
+    commit(project, DIGEST)
+    LEDGER.unlink()
+    with pytest.raises(StaysSealed):
+        opened("small", final=None)
+    assert LEDGER.read_text() == full
+    names(final=DIGEST)
+    assert [kind for kind, _ in read_looks(LEDGER)] == ["looked", "reproduced"]
 
 
 def test_sealed_patches_need_not_be_there(project: Path) -> None:

@@ -10,8 +10,8 @@ from itertools import combinations
 import cv2
 import numpy as np
 from rasterio.crs import CRS
-from rasterio.transform import Affine, array_bounds
-from rasterio.warp import transform_bounds
+from rasterio.transform import Affine
+from rasterio.warp import transform
 
 from roofseg.files import Image
 
@@ -48,7 +48,7 @@ class Print:
 def overlaps(prints: Sequence[Print]) -> list[str]:
     """What two splits share, as one line for each pair of patches.
 
-    Georeferenced patches overlap if their bounds do, by more than half a pixel both ways; any two
+    Georeferenced patches overlap if their outlines do, by more than half a pixel both ways; any two
     patches are the same if all of their pixels are.
     """
     found = []
@@ -100,14 +100,27 @@ def _names(one: Print, other: Print) -> str:
 def _shared_ground(one: Print, other: Print) -> tuple[float, float] | None:
     """Width and height of the ground that two patches share, in pixels of ``one``; None if none.
 
-    By their bounds: of a patch that is turned against its coordinates, the box around it.
+    None, too, where they have no coordinates in common: without georeferencing, or in a system of
+    coordinates of their own (an engineering CRS).
     """
-    if one.transform is None or other.transform is None or (one.crs is None) != (other.crs is None):
+    if one.transform is None or other.transform is None:
         return None
-    left, bottom, right, top = array_bounds(one.size, one.size, one.transform)
-    box = array_bounds(other.size, other.size, other.transform)
-    if other.crs != one.crs:
-        box = transform_bounds(other.crs, one.crs, *box)
-    width = (min(right, box[2]) - max(left, box[0])) / (right - left) * one.size
-    height = (min(top, box[3]) - max(bottom, box[1])) / (top - bottom) * one.size
+    corners = [other.transform @ corner for corner in _square(other.size)]
+    if one.crs != other.crs:
+        if not all(crs and (crs.is_projected or crs.is_geographic) for crs in (one.crs, other.crs)):
+            return None
+        corners = list(
+            zip(*transform(other.crs, one.crs, *zip(*corners, strict=True)), strict=True)
+        )
+    polygon = np.array([~one.transform @ corner for corner in corners], np.float32)
+    square = np.array(_square(one.size), np.float32)
+    area, shared = cv2.intersectConvexConvex(square, polygon)
+    if area <= 0:  # what it then gives for their outline is no outline
+        return None
+    width, height = np.ptp(shared.reshape(-1, 2), axis=0).tolist()
     return (width, height) if min(width, height) > 0.5 else None
+
+
+def _square(size: int) -> list[tuple[int, int]]:
+    """A patch's corners as (column, row) in pixels."""
+    return [(0, 0), (size, 0), (size, size), (0, size)]

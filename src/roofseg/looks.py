@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -45,28 +46,32 @@ def read_looks(path: Path) -> list[tuple[str, Look]]:
 
     Raises UserError for a file that is no ledger, such as one with the marks of a git merge.
     """
-    if not path.exists():
-        return []
-    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    return parse_looks(path.read_text(encoding="utf-8"), str(path)) if path.exists() else []
+
+
+def parse_looks(text: str, source: str) -> list[tuple[str, Look]]:
+    """As `read_looks`, from the ledger's text; ``source`` is the name in messages."""
+    rows = list(csv.reader(io.StringIO(text)))
     if (
         not rows
         or tuple(rows[0]) != COLUMNS
         or any(len(row) != len(COLUMNS) or row[0] not in (LOOKED, REPRODUCED) for row in rows[1:])
     ):
         raise UserError(
-            f"{path}: not a ledger of looks at test; expected the columns {','.join(COLUMNS)} and "
-            f"'{LOOKED}' or '{REPRODUCED}' first in each line. After a git merge keep the lines of "
-            "both sides; else `git checkout` brings it back."
+            f"{source}: not a ledger of looks at test; expected the columns {','.join(COLUMNS)} "
+            f"and '{LOOKED}' or '{REPRODUCED}' first in each line. After a merge keep the lines "
+            "of both sides; else `git checkout` brings it back."
         )
     return [(row[0], Look(*row[1:])) for row in rows[1:]]
 
 
-def record_look(path: Path, look: Look | None) -> None:
-    """Append a look to the ledger at ``path``; None only makes the file, should it be missing.
+def record_look(path: Path, look: Look | None, known: Sequence[tuple[str, Look]] = ()) -> None:
+    """Append a look to the ledger at ``path``, made if it is missing; None appends nothing.
 
-    Weights that the ledger has for this recipe and test set add nothing.
+    Weights that the ledger has for this recipe and test set add nothing. Lines of ``known`` that
+    the ledger lacks are put back first.
     """
-    lines = read_looks(path)
+    lines = list(dict.fromkeys([*known, *read_looks(path)]))
     if look is not None:
         same = [
             old for _, old in lines if (old.digest, old.test_set) == (look.digest, look.test_set)
@@ -82,5 +87,11 @@ def record_look(path: Path, look: Look | None) -> None:
 
 
 def count_looks(path: Path, dataset: str) -> int:
-    """How many recipes the ledger says were scored on the test tiles of ``dataset``."""
-    return sum(kind == LOOKED and look.dataset == dataset for kind, look in read_looks(path))
+    """How many recipes the ledger says were scored on the test tiles of ``dataset``.
+
+    Each counts once for each test set, also where a merge of two branches has both list it as
+    looked. A test set stays the same if the dataset is given another name.
+    """
+    looks = [look for _, look in read_looks(path)]
+    test_sets = {look.test_set for look in looks if look.dataset == dataset}
+    return len({(look.digest, look.test_set) for look in looks if look.test_set in test_sets})

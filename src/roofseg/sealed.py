@@ -1,9 +1,10 @@
 """The only way to the test patches: they open for an attempt whose recipe is final and committed.
 
 Only stages/evaluate.py imports this module. A recipe is final when ``final.<attempt>`` in the
-params.yaml of the current git commit holds the recipe digest of the model to score. Whatever is
-not committed (``dvc exp run -S ...``) cannot open them, so no tuning loop reads test, and every
-look at it has a commit before it and a line in the ledger (`roofseg.looks`).
+params.yaml of the current git commit holds the recipe digest of the model to score. Parameters and
+code that are not committed cannot open them, nor can a copy of the project that DVC makes for an
+experiment: so no tuning loop reads test, and every look at it has a commit before it and a line in
+the ledger (`roofseg.looks`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,16 @@ from pathlib import Path
 from roofseg.errors import UserError
 from roofseg.files import read_json, sha256_file, sha256_files
 from roofseg.guard import lifted
-from roofseg.looks import Look, record_look
+from roofseg.looks import Look, parse_looks, record_look
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe import parse_params
 
+# What the ledger's revision has to hold, beside the parameters.
+CODE = ("src", "stages", "dvc.yaml")
 
-def committed_digest(attempt: str, folder: Path) -> str | None:
-    """``final.<attempt>`` in the params.yaml of HEAD; None outside git, or where it is not set."""
-    shown = _git("show", "HEAD:./params.yaml", folder=folder)
-    if shown is None:
-        return None
-    return parse_params(shown, source="params.yaml of HEAD").final.get(attempt)
+
+class StaysSealed(Exception):  # noqa: N818 (it is no error)
+    """Test is not opened; the message says why."""
 
 
 def open_test(
@@ -38,8 +38,11 @@ def open_test(
     dataset: str,
     ledger: Path,
     experiment: str = "",
-) -> list[Patch] | None:
-    """The test patches, or None where they stay sealed. Opening them is a look, and is recorded.
+    copied: bool = False,
+) -> list[Patch]:
+    """The test patches. Opening them is a look, and is recorded.
+
+    The project is the current folder.
 
     Args:
         patches: the folder with test/ in it.
@@ -48,46 +51,87 @@ def open_test(
         final: ``final.<attempt>`` in the parameters in force.
         model: the folder with model.safetensors and recipe.json.
         dataset: its name, for the ledger.
-        ledger: the attempt's file of looks, made (without a line) if it is missing.
+        ledger: the attempt's file of looks. It is made if it is missing, and gets back the lines
+            that a commit before this one had (``dvc exp apply`` puts an older file in its place).
         experiment: DVC's name of the experiment that this is, for the ledger.
+        copied: this is a copy of the project, such as DVC makes for ``--temp`` and ``--queue``:
+            test stays sealed, since a line in its ledger can get lost with it.
 
     Raises:
-        UserError: ``final`` is not what is committed: then it opens nothing, and says to commit.
+        StaysSealed: the recipe is not final, there is no git commit, or this is a copy.
+        UserError: ``final`` is not what is committed, or there is code that is not committed: then
+            it opens nothing, and says to commit.
     """
-    record_look(ledger, None)
+    record_look(ledger, None, known=_committed_looks(ledger))
     if final is None:
-        return None
-    committed = committed_digest(attempt, Path.cwd())
-    if final != committed:
+        raise StaysSealed(
+            f"this recipe is not final. To open it, `make finalize ATTEMPTS={attempt}`, commit "
+            "params.yaml, `dvc repro`."
+        )
+    if copied:
+        raise StaysSealed("this is a copy of the project; `dvc repro` in the workspace opens it.")
+    try:
+        revision = _git("rev-parse", "HEAD").strip()
+    except _GitError as error:
+        raise StaysSealed(f"it opens for a recipe in a git commit, and git says: {error}") from None
+    committed = parse_params(_git("show", "HEAD:./params.yaml"), source="params.yaml of HEAD")
+    if final != committed.final.get(attempt):
         raise UserError(
-            f"params.yaml: final.{attempt} is {final!r} here, but {committed or 'null'!r} in the "
-            "current git commit. The test split opens only for a digest that is committed: "
-            "`git commit params.yaml`, then `dvc repro`; or set it back to null."
+            f"params.yaml: final.{attempt} is {final!r} here, but "
+            f"{committed.final.get(attempt) or 'null'!r} in the current git commit. The test split "
+            "opens only for a digest that is committed: `git commit params.yaml`, then "
+            "`dvc repro`; or set it back to null."
         )
     if final != digest:
-        return None
+        raise StaysSealed(f"this recipe ({digest}) is not the one that is final ({final}).")
+    if changed := _git("status", "--porcelain", "--", *CODE):
+        files = ", ".join(line[3:] for line in changed.splitlines())
+        raise UserError(
+            f"{files}: not committed. The test split opens only for code that is: `git commit`, "
+            f"then `dvc repro`; or set final.{attempt} back to null."
+        )
+    look = {
+        "digest": digest,
+        "training_inputs": read_json(model / "recipe.json")["training_inputs"],
+        "weights": sha256_file(model / "model.safetensors"),
+        "dataset": dataset,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "revision": revision,
+        "experiment": experiment,
+    }
     with lifted():
         opened = read_patches(patches / "test")
         test_set = sha256_files([patches / "test"])
-    look = Look(
-        digest=digest,
-        training_inputs=read_json(model / "recipe.json")["training_inputs"],
-        weights=sha256_file(model / "model.safetensors"),
-        dataset=dataset,
-        test_set=test_set,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        revision=(_git("rev-parse", "HEAD", folder=Path.cwd()) or "").strip(),
-        experiment=experiment,
-    )
     # Before anybody sees a figure: a run that is killed later has looked all the same.
-    record_look(ledger, look)
+    record_look(ledger, Look(**look, test_set=test_set))
     return opened
 
 
-def _git(*command: str, folder: Path) -> str | None:
-    """What git prints; None where it fails, or is not there."""
+class _GitError(Exception):
+    """What git said."""
+
+
+def _git(*command: str) -> str:
+    """What git prints in the current folder."""
     try:
-        done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(["git", *command], capture_output=True, text=True, encoding="utf-8")
     except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None
+        raise _GitError("git: command not found") from None
+    if done.returncode:
+        raise _GitError(done.stderr.strip())
+    return done.stdout
+
+
+def _committed_looks(ledger: Path) -> list[tuple[str, Look]]:
+    """All lines that the ledger had in any commit up to HEAD, the oldest first."""
+    try:
+        revisions = _git("rev-list", "--reverse", "HEAD", "--", str(ledger)).split()
+        texts = [
+            _git("show", f"{revision}:./{ledger}")
+            for revision in revisions
+            if _git("ls-tree", revision, "--", str(ledger))  # it may have been removed there
+        ]
+    except _GitError:
+        return []
+    lines = [line for text in texts for line in parse_looks(text, f"{ledger} in git")]
+    return list(dict.fromkeys(lines))
