@@ -95,7 +95,7 @@ def test_a_training_stage_that_opens_test_stops(cut: Project, tmp_path: Path, wh
 
 
 def test_a_worker_that_opens_test_stops(cut: Project, tmp_path: Path) -> None:
-    """The same in a process that loads data."""
+    """A loader's worker process changed to open test stops training with SealedTestError."""
     project = copy(cut, tmp_path / "project")
     drawing = "        index, seed = draw\n"
     opening = '        open("patches/test/crops.csv")\n'
@@ -141,7 +141,7 @@ def outputs_of_patches(project: Project) -> dict[str, bytes]:
 
 
 def test_patches_that_look_alike_are_named_in_a_warning(tmp_path: Path) -> None:
-    """... and warns where two look alike."""
+    """make_patches warns where patches of two splits look alike, naming both."""
     project = Project.create(tmp_path / "project")
     tiles = project.folder / "data" / "tiny"
     shutil.rmtree(tiles)
@@ -381,16 +381,31 @@ def test_code_that_is_not_committed_cannot_open_test(project: Project) -> None:
 
 # A remote of its own
 
+# What holds pictures of test, and where it is declared as an output.
+SEALED_OUTPUTS = {
+    "patches/test": ("dvc.yaml", "      - patches/test\n"),
+    "patches/overview.png": ("dvc.yaml", "      - patches/overview.png\n"),
+    "predictions/small": ("dvc.yaml", "        - predictions/${key}\n"),
+    "plots/comparisons": ("dvc.yaml", "      - plots/comparisons\n"),
+    "data/tiny/imgs": ("data/tiny/imgs.dvc", "  path: imgs\n"),
+    "data/tiny/msks": ("data/tiny/msks.dvc", "  path: msks\n"),
+}
+
 
 def test_a_machine_that_trains_need_not_be_able_to_fetch_test(
     final: Project, tmp_path: Path
 ) -> None:
-    """With `remote: sealed` on patches/test, a machine trains that cannot even fetch it."""
+    """With a remote of its own for all that shows test, a machine trains that cannot fetch it."""
     project = copy(final, tmp_path / "project")
-    project.replace("dvc.yaml", "      - patches/test\n      - patches/overview", SEALED_OUTPUT)
+    for file, line in SEALED_OUTPUTS.values():
+        indent = " " * (len(line) - len(line.lstrip()))
+        sealed = f"{line[:-1]}:\n{indent}    remote: sealed\n"
+        if file.endswith(".dvc"):
+            sealed = f"{line}  remote: sealed\n"
+        project.replace(file, line, sealed)
     for name, default in (("open", "-d "), ("sealed", "")):
         project.run(f"dvc remote add {default}{name} '{tmp_path / name}'")
-    project.run("dvc commit -f -q make_patches && dvc push -q")
+    project.run("dvc push -q")
     project.commit("remotes")
     # The training machine: nothing in its cache, and the sealed remote out of its reach.
     (tmp_path / "sealed").rename(tmp_path / "elsewhere")
@@ -400,17 +415,12 @@ def test_a_machine_that_trains_need_not_be_able_to_fetch_test(
     box.replace("params.yaml", "    lr: 0.0003", "    lr: 0.0004")
     box.run("dvc repro --allow-missing train@smaller")
     assert (box.folder / "models" / "smaller" / "model.safetensors").exists()
-    assert not (box.folder / "patches" / "test").exists()
-    assert box.run("dvc pull patches/test", check=False).returncode != 0
-    assert not (box.folder / "patches" / "test").exists()
+    for path in SEALED_OUTPUTS:
+        assert box.run(f"dvc pull {path}", check=False).returncode != 0
+        assert not (box.folder / path).exists()
     # Where it can be reached, it comes.
     (tmp_path / "sealed").unlink()
     (tmp_path / "elsewhere").rename(tmp_path / "sealed")
-    box.run("dvc pull -q patches/test")
-    assert (box.folder / "patches" / "test" / "crops.csv").exists()
-
-
-SEALED_OUTPUT = """\
-      - patches/test:
-          remote: sealed
-      - patches/overview"""
+    for path in SEALED_OUTPUTS:
+        box.run(f"dvc pull -q {path}")
+        assert (box.folder / path).exists()
