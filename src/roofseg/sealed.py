@@ -68,8 +68,6 @@ def open_test(
             f"this recipe is not final. To open it, `make finalize ATTEMPTS={attempt}`, commit "
             "params.yaml, `dvc repro`."
         )
-    if copied:
-        raise StaysSealed("this is a copy of the project; `dvc repro` in the workspace opens it.")
     try:
         revision = _git("rev-parse", "HEAD").strip()
     except _GitError as error:
@@ -90,6 +88,8 @@ def open_test(
             f"{files}: not committed. The test split opens only for code that is: `git commit`, "
             f"then `dvc repro`; or set final.{attempt} back to null."
         )
+    if copied:
+        raise StaysSealed("this is a copy of the project; `dvc repro` in the workspace opens it.")
     look = {
         "digest": digest,
         "training_inputs": read_json(model / "recipe.json")["training_inputs"],
@@ -118,7 +118,7 @@ def _git(*command: str) -> str:
     except FileNotFoundError:
         raise _GitError("git: command not found") from None
     if done.returncode:
-        raise _GitError(done.stderr.strip())
+        raise _GitError(done.stderr.partition("\n")[0])
     return done.stdout
 
 
