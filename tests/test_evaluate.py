@@ -198,8 +198,9 @@ def test_the_stage_scores_val_alone_while_the_recipe_is_not_final(
 
 def test_the_stage_scores_test_once_the_recipe_is_final_and_committed(project: Path) -> None:
     trained = json.loads((project / "models/small/recipe.json").read_text())["digest"]
+    git(project, "add", "params.yaml")
+    git(project, "commit", "-q", "-m", "not final yet")
     write_params(project, "\n  small: null", f'\n  small: "{trained}"')
-    git(project, "commit", "-q", "--allow-empty", "-m", "before")
     with pytest.raises(UserError, match="commit"):
         stage.main()
     git(project, "add", "params.yaml")

@@ -111,7 +111,7 @@ def test_a_worker_that_opens_test_stops(cut: Project, tmp_path: Path) -> None:
 def test_evaluate_opens_test_through_the_seal_alone(cut: Project, tmp_path: Path) -> None:
     """An evaluate stage changed to open test by itself stops too."""
     project = copy(cut, tmp_path / "project")
-    asking = '    splits = {"val"'
+    asking = "    digest = trained_digest("
     project.replace("stages/evaluate.py", asking, f'    read_patches(PATCHES / "test")\n{asking}')
     done = project.run("python -m stages.evaluate --attempt small", check=False)
     assert "SealedTestError: stage evaluate opened " in done.stderr

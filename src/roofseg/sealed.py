@@ -70,15 +70,15 @@ def open_test(
         )
     try:
         revision = _git("rev-parse", "HEAD").strip()
+        text = _git("show", "HEAD:./params.yaml")
     except _GitError as error:
         raise StaysSealed(f"it opens for a recipe in a git commit, and git says: {error}") from None
-    committed = parse_params(_git("show", "HEAD:./params.yaml"), source="params.yaml of HEAD")
-    if final != committed.final.get(attempt):
+    committed = parse_params(text, source="params.yaml of HEAD").final.get(attempt)
+    if final != committed:
         raise UserError(
-            f"params.yaml: final.{attempt} is {final!r} here, but "
-            f"{committed.final.get(attempt) or 'null'!r} in the current git commit. The test split "
-            "opens only for a digest that is committed: `git commit params.yaml`, then "
-            "`dvc repro`; or set it back to null."
+            f"params.yaml: final.{attempt} is {final!r} here, but {committed or 'null'!r} in the "
+            "current git commit. The test split opens only for a digest that is committed: "
+            "`git commit params.yaml`, then `dvc repro`; or set it back to null."
         )
     if final != digest:
         raise StaysSealed(f"this recipe ({digest}) is not the one that is final ({final}).")
