@@ -44,4 +44,4 @@ finalize: .venv/installed  ## mark recipes as final: make finalize ATTEMPTS="une
 	@python -m stages.finalize $(ATTEMPTS)
 
 prove-sealed: .venv/installed  ## proofs that training and tuning cannot reach test
-	@python -m pytest -n auto --dist loadfile -m '' --proofs tests/test_graph.py tests/test_seal.py
+	@python -m pytest -n auto --dist load -m '' --proofs tests/test_graph.py tests/test_seal.py
