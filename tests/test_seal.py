@@ -402,7 +402,7 @@ def test_a_machine_that_trains_need_not_be_able_to_fetch_test(
         sealed = f"{line[:-1]}:\n{indent}    remote: sealed\n"
         if file.endswith(".dvc"):
             sealed = f"{line}  remote: sealed\n"
-        project.replace(file, line, sealed)
+        project.replace(file, f"\n{line}", f"\n{sealed}")  # the whole line: deps are indented more
     for name, default in (("open", "-d "), ("sealed", "")):
         project.run(f"dvc remote add {default}{name} '{tmp_path / name}'")
     project.run("dvc push -q")
