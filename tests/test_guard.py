@@ -31,10 +31,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-c", SEALED + code]
+    command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    return python(folder, "-c", SEALED + code)
 
 
 @pytest.mark.parametrize(
@@ -105,15 +109,9 @@ if __name__ == "__main__":
     list(DataLoader(Peeking(), num_workers=1, multiprocessing_context="{start}", **sealed))
 """
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-
-    def work(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "work.py", *arguments]
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-    done = work()
+    done = python(folder, "work.py")
     assert done.returncode == 1
     assert "SealedTestError: " in done.stderr
     assert "stage train" in done.stderr
     # Only a fork has the hook without worker_init_fn.
-    assert (work("without").returncode == 0) == (start != "fork")
+    assert (python(folder, "work.py", "without").returncode == 0) == (start != "fork")
