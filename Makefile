@@ -6,7 +6,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CODE := src stages tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test check format bench profile finalize prove-sealed
+.PHONY: help repro train-all test check format bench profile finalize prove-repeatable prove-resumable \
+	prove-sealed
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
@@ -21,6 +22,9 @@ help:  ## this list
 
 repro: .venv/installed  ## tiles to leaderboard: every stage that is not up to date
 	dvc repro
+
+train-all: .venv/installed  ## train all attempts, JOBS at once: make train-all JOBS=2 (default: one per GPU)
+	@python -m stages.train_all $(if $(JOBS),--jobs $(JOBS))
 
 test: .venv/installed  ## the tests (minutes)
 	python -m pytest -n auto --dist loadfile
@@ -42,6 +46,12 @@ profile: .venv/installed  ## put profiles/NAME.yaml in force: make profile NAME=
 
 finalize: .venv/installed  ## mark recipes as final: make finalize ATTEMPTS="unet_imagenet ..."
 	@python -m stages.finalize $(ATTEMPTS)
+
+prove-repeatable: .venv/installed  ## proofs that `dvc repro --force` gives the same bytes
+	@python -m pytest -m '' --proofs -s tests/test_repeat.py
+
+prove-resumable: .venv/installed  ## proofs that killed runs go on to the same bytes (20 kills)
+	@python -m pytest -m '' --proofs -s tests/test_kill.py
 
 prove-sealed: .venv/installed  ## proofs that training and tuning cannot reach test
 	@python -m pytest -n auto --dist load -m '' --proofs tests/test_graph.py tests/test_seal.py

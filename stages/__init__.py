@@ -7,11 +7,13 @@ PYTHONPATH, names one folder for every clone and every queued experiment.)
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PARENT = os.getppid()  # now: importing torch takes seconds, and the parent may be gone by then
 sys.path.insert(0, str(ROOT / "src"))
 
 
@@ -32,4 +34,4 @@ def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
         guard.check_unbroken()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)

@@ -7,6 +7,7 @@ epochs on a handful of draws and writes nothing into the project.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -16,10 +17,12 @@ from roofseg.files import replaced, write_json
 from roofseg.models import save_model
 from roofseg.patches import read_crops, read_patches
 from roofseg.recipe import Params, Recipe, inputs_hash
-from stages import run
+from roofseg.resume import held, state_name
+from stages import PARENT, run
 from stages.parameters import read_params, recipe_digest
 
 PATCHES = Path("patches")
+Record = dict[str, object]
 
 
 def main() -> None:
@@ -31,20 +34,21 @@ def main() -> None:
     recipe = params.recipe(args.attempt)
     if args.smoke:
         with tempfile.TemporaryDirectory() as folder:
-            smoke = fit(params, args.attempt, recipe.shortened(), Path(folder))
-        if smoke.failure:
-            raise smoke.failure
-        print("Smoke run finished: two epochs, nothing written.")
-        return
-    # Before training, not after it: an edit meanwhile is no input of this run.
-    record = inputs(params, args.attempt, recipe)
-    trained = fit(params, args.attempt, recipe, Path())
-    write(args.attempt, trained, {**record, "result": trained.record()})
-    if trained.failure:
+            trained = fit(params, args.attempt, recipe.shortened(), Path(folder), Path(folder))
+    else:
+        # Before training, not after it: an edit meanwhile is no input of this run.
+        record = inputs(params, args.attempt, recipe)
+        with held(state_folder(params, args.attempt, recipe, record)) as state:
+            trained = fit(params, args.attempt, recipe, Path(), state)
+            if trained:
+                write(args.attempt, trained, {**record, "result": trained.record()})
+    if trained and trained.failure:
         raise trained.failure
+    if args.smoke:
+        print("Smoke run finished: two epochs, nothing written.")
 
 
-def fit(params: Params, attempt: str, recipe: Recipe, out: Path) -> Trained:
+def fit(params: Params, attempt: str, recipe: Recipe, out: Path, state: Path) -> Trained | None:
     """Train on the patches; curves and overlays go below ``out``."""
     return train(
         recipe,
@@ -55,6 +59,20 @@ def fit(params: Params, attempt: str, recipe: Recipe, out: Path) -> Trained:
         machine=params.machine(),
         live=out / "metrics" / "attempts" / attempt / "live",
         overlays=out / "plots" / "training" / attempt,
+        state=state,
+        parent=PARENT if "DVC_STAGE" in os.environ else None,
+    )
+
+
+def state_folder(params: Params, attempt: str, recipe: Recipe, record: Record) -> Path:
+    """Where the run is kept after every epoch: of this project, or ROOFSEG_STATE_DIR.
+
+    An experiment in a folder of its own (--temp, --queue) has DVC_ROOT, the project that it came
+    from, where it outlives that folder; the name makes sure that it is the same run.
+    """
+    root = os.environ.get("ROOFSEG_STATE_DIR") or Path(os.environ.get("DVC_ROOT", "."), ".state")
+    return Path(root) / state_name(
+        attempt, str(record["training_inputs"]), recipe, params.machine()
     )
 
 
@@ -63,7 +81,7 @@ def prior_file(recipe: Recipe) -> Path:
     return Path("weights") / f"{recipe.prior}.safetensors"
 
 
-def inputs(params: Params, attempt: str, recipe: Recipe) -> dict[str, object]:
+def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:
     """What recipe.json says of a run's inputs."""
     name = recipe_digest(params, attempt)
     modules = [
@@ -82,7 +100,7 @@ def inputs(params: Params, attempt: str, recipe: Recipe) -> dict[str, object]:
     }
 
 
-def write(attempt: str, trained: Trained, record: dict[str, object]) -> None:
+def write(attempt: str, trained: Trained, record: Record) -> None:
     """Write the model with its record, and the record and times where git keeps them."""
     with replaced(Path("models") / attempt) as folder:
         save_model(folder / "model.safetensors", trained.model)

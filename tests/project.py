@@ -33,9 +33,14 @@ encoder_lr_factor: 1.0
 gradient_clip: 1.0
 ema_decay: null
 precision: auto
+augmentation_pool: null
+algorithms: deterministic
 device: cpu
+devices: 1
+strategy: auto
 workers: 0
 overlay_every: 1
+feature_cache_gb: 1
 attempts:
   small:
     architecture: unet
@@ -118,6 +123,11 @@ class Project:
         if old not in text:
             raise AssertionError(f"{name} does not hold {old!r}")
         (self.folder / name).write_text(text.replace(old, new))
+
+    def copy(self, folder: Path) -> Project:
+        """All of it, with DVC's cache and what lies in the workspace."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
 
     def clone(self, folder: Path) -> Project:
         self.run(f"git clone -q . '{folder}'")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from roofseg.augment import Augmenter
-from roofseg.data import Draws, PatchBatches, PlainPatches, TrainPatches
+from roofseg.data import Draws, PatchBatches, PlainPatches, Shares, TrainPatches, view_seed
 from roofseg.patches import Patch
 
 P = 32
@@ -95,6 +95,48 @@ def test_draws_are_with_replacement_and_uniform() -> None:
     assert many.max() < 500  # 400 expected, standard deviation 20
 
 
+@given(
+    size=st.integers(1, 40),
+    count=st.integers(1, 60),
+    seed=st.integers(0, 2**32 - 1),
+    epoch=st.integers(0, 99),
+    pool=st.integers(1, 5),
+)
+def test_a_pool_draws_the_same_patches_and_few_views(
+    size: int, count: int, seed: int, epoch: int, pool: int
+) -> None:
+    fresh, pooled = Draws(size, count, seed), Draws(size, count, seed, pool)
+    for draws in (fresh, pooled):
+        draws.set_epoch(epoch)
+    assert [index for index, _ in pooled] == [index for index, _ in fresh]
+    assert list(pooled) == list(pooled)
+    for index, seed_of_view in pooled:
+        assert seed_of_view in [view_seed(seed, index, view) for view in range(pool)]
+
+
+def test_a_pool_draws_its_views_uniformly_at_every_epoch() -> None:
+    draws, seen = Draws(2, 400, seed=3, pool=4), []
+    for epoch in range(6):
+        draws.set_epoch(epoch)
+        seen += list(draws)
+    assert len(set(seen)) == 8
+    counts = np.unique([view for _, view in seen], return_counts=True)[1]
+    assert counts.min() > 225
+    assert counts.max() < 375  # 300 expected, standard deviation 16
+
+
+@given(
+    st.sets(
+        st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 99), st.integers(0, 99)), max_size=9
+    )
+)
+def test_views_have_seeds_of_their_own(views: set[tuple[int, int, int]]) -> None:
+    seeds = [view_seed(*view) for view in views]
+    assert len(set(seeds)) == len(views)
+    assert seeds == [view_seed(*view) for view in views]
+    assert all(0 <= seed < 2**64 for seed in seeds)
+
+
 def test_a_training_patch_is_the_view_of_its_seed() -> None:
     data = patches(2)
     image, mask, tile = TrainPatches(data, "medium")[1, 77]
@@ -137,6 +179,40 @@ def test_a_last_batch_of_one_is_dropped_and_no_other(draws: int, batch_size: int
     assert max(sizes) <= batch_size
     assert len(sizes) == len(data.train_dataloader())
     assert batch_size == 1 or 1 not in sizes
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_of_a_pool_are_its_draws(workers: int) -> None:
+    data = batches(pool=2, workers=workers)
+    loader = data.train_dataloader()
+    for epoch in range(2):
+        data.draws.set_epoch(epoch)
+        draws = list(data.draws)
+        assert list(loader) == [draws[:3], draws[3:6]]  # the last of seven is dropped
+    image, mask, tile = data.train[draws[0]]
+    assert image.shape == (3, P, P)
+    assert mask.shape == (1, P, P)
+    assert tile == f"t{draws[0][0]}"
+
+
+@given(
+    count=st.integers(2, 40),
+    processes=st.integers(1, 4),
+    share=st.integers(1, 4),
+)
+def test_shares_make_up_the_batches_of_one_process(count: int, processes: int, share: int) -> None:
+    draws, size = Draws(5, count, seed=1), processes * share
+    alone = list(Shares(draws, size))
+    shares = [list(Shares(draws, size, rank, processes)) for rank in range(processes)]
+    assert {len(Shares(draws, size, rank, processes)) for rank in range(processes)} == {
+        len(each) for each in shares
+    }
+    for batch, *parts in zip(alone, *shares, strict=False):
+        assert len({len(part) for part in parts}) == 1
+        assert sorted(draw for part in parts for draw in part) == sorted(batch)
+    # At most the last batch is dropped, and of a single draw each nothing is left over.
+    assert len(shares[0]) in (len(alone), len(alone) - 1, count // size)
+    assert share == 1 or min((len(batch) for batch in shares[0]), default=2) > 1
 
 
 def test_every_val_patch_counts_even_alone() -> None:

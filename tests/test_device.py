@@ -1,9 +1,25 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from roofseg.device import full_float32, peak_memory_gb, resolve_device, resolve_precision
+from roofseg.device import (
+    claim_gpus,
+    full_float32,
+    peak_memory_gb,
+    resolve_device,
+    resolve_precision,
+    visible_gpus,
+)
 from roofseg.errors import UserError
 
 
@@ -123,3 +139,143 @@ def test_peak_memory_is_that_of_this_process() -> None:
     assert len(held) == 300_000_000
     assert 0.05 < before <= after < 60
     assert after >= 0.3
+
+
+# Claims. The GPUs are names alone, and every job is a process of its own.
+
+PAIR = ["GPU-one", "GPU-two"]
+
+
+FORK = multiprocessing.get_context("fork")  # torch is imported: a fork has it at once
+
+
+class Job:
+    """A process that claims GPUs and holds them until it is let go, or killed."""
+
+    def __init__(self, gpus: list[str], wanted: int, folder: Path) -> None:
+        said, say = os.pipe()
+        self._done = FORK.Event()
+
+        def work() -> None:
+            sys.stdout = os.fdopen(say, "w")
+            with claim_gpus(gpus, wanted, folder) as claimed:
+                print(*claimed, flush=True)
+                self._done.wait()
+
+        self._process = FORK.Process(target=work)
+        self._process.start()
+        os.close(say)
+        self._said = os.fdopen(said)
+
+    def says(self) -> str:
+        """Its next line: that it waits, or the indices that it has claimed."""
+        ready, _, _ = select.select([self._said], [], [], 60)
+        assert ready, "it says nothing"
+        return self._said.readline().strip()
+
+    def let_go(self) -> None:
+        self._done.set()
+        self._process.join(60)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join(60)
+
+    def close(self) -> None:
+        self.kill()
+        self._said.close()
+
+
+@pytest.fixture
+def claiming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
+    monkeypatch.setattr("roofseg.device.POLL_S", 0.01)
+    jobs = []
+
+    def start(gpus: list[str] = PAIR, wanted: int = 1) -> Job:
+        jobs.append(Job(gpus, wanted, tmp_path))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        job.close()
+
+
+@pytest.mark.parametrize("end", [Job.let_go, Job.kill])
+@pytest.mark.parametrize("freed", [0, 1])
+def test_each_job_has_a_gpu_of_its_own(
+    claiming: Callable[..., Job], end: Callable[[Job], None], freed: int
+) -> None:
+    """Three jobs on two GPUs: the third waits until one has ended, by SIGKILL too."""
+    jobs = [claiming() for _ in PAIR]
+    # Either may be the first.
+    claimed = [int(job.says()) for job in jobs]
+    assert sorted(claimed) == [0, 1]
+    third = claiming()
+    assert third.says() == "waiting for 1 of 2 GPUs: others train there"
+    time.sleep(0.1)  # it says so once
+    end(jobs[claimed.index(freed)])
+    assert third.says() == str(freed)
+
+
+def test_a_job_that_waits_for_two_gpus_holds_none(claiming: Callable[..., Job]) -> None:
+    three = [*PAIR, "GPU-three"]
+    one = claiming(three)
+    assert one.says() == "0"
+    two = claiming(three, 2)
+    assert two.says() == "1 2"
+    waits = claiming(three, 2)
+    assert waits.says().startswith("waiting for 2 of 3 GPUs")
+    one.kill()
+    again = claiming(three)
+    says = again.says()
+    if says.startswith("waiting"):  # the other one tried just then
+        says = again.says()
+    assert says == "0"
+    two.let_go()
+    assert waits.says() == "1 2"
+
+
+def test_claims_are_of_gpus_and_not_of_indices(claiming: Callable[..., Job]) -> None:
+    """Where CUDA_VISIBLE_DEVICES hides or reorders GPUs, an index names another one."""
+    assert claiming(["GPU-two"]).says() == "0"
+    assert claiming().says() == "0"
+    assert claiming(["GPU-two", "GPU-one"]).says().startswith("waiting")
+
+
+def test_a_job_that_sees_no_other_gpu_shares_it(claiming: Callable[..., Job]) -> None:
+    assert claiming(["GPU-one"]).says() == "0"
+    assert claiming(["GPU-one"]).says() == "0"
+    # But it is claimed for those that have a choice.
+    assert claiming().says() == "1"
+    assert claiming(PAIR, 2).says() == "0 1"
+    assert claiming().says().startswith("waiting")
+
+
+def test_a_job_that_fails_lets_go(tmp_path: Path, claiming: Callable[..., Job]) -> None:
+    with pytest.raises(ZeroDivisionError), claim_gpus(PAIR, 2, tmp_path):
+        print(1 / 0)
+    assert claiming(PAIR).says() == "0"
+
+
+def test_claims_are_open_to_every_user_of_the_machine(tmp_path: Path) -> None:
+    with claim_gpus(PAIR, 1, tmp_path) as claimed:
+        assert claimed == [0]
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o666]
+
+
+def test_claims_that_cannot_be_kept_are_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"file/roofseg-gpu-GPU-one\.lock: .* TMPDIR"),
+        claim_gpus(PAIR, 1, tmp_path / "file"),
+    ):
+        pass
+
+
+def test_gpus_are_named_by_uuid_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(visible_gpus()) == torch.cuda.device_count()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=PAIR[index])
+    )
+    assert visible_gpus() == PAIR

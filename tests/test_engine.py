@@ -7,103 +7,36 @@ rates, gradients) is seen on a model of a few weights under the same Segmenter.
 from __future__ import annotations
 
 import copy
-import io
 import math
 import re
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from tiny_dataset import tile_pixels
+from small_run import RECIPE, TRAIN, VAL, P, Run, as_bytes, machine, recipe, train_small
 
 from roofseg.data import PatchBatches
 from roofseg.device import resolve_precision
-from roofseg.engine import (
-    EarlyStoppingAfterThaw,
-    NotFiniteError,
-    Segmenter,
-    Trained,
-    _quiet,
-    train,
-)
+from roofseg.engine import EarlyStoppingAfterThaw, _quiet
 from roofseg.errors import UserError
 from roofseg.files import read_image
 from roofseg.metrics import count, f1, iou
 from roofseg.models import RoofModel, build_model
-from roofseg.patches import Patch
-from roofseg.recipe import Machine, Recipe
+from roofseg.segmenter import NotFiniteError, Segmenter
 from roofseg.weights import write_weights
 
-P = 32
-RECIPE = Recipe(
-    architecture="unet",
-    encoder="tu-mobilenetv3_small_050",
-    prior="scratch",
-    seed=7,
-    epochs=3,
-    draws_per_epoch=7,
-    batch_size=2,
-    lr=0.003,
-    weight_decay=0.0001,
-    augmentation="light",
-    dropout=0.2,
-    bce_weight=0.5,
-    scheduler="constant",
-    plateau_factor=0.5,
-    plateau_patience=1,
-    early_stopping_patience=5,
-    freeze_epochs=0,
-    encoder_lr_factor=1.0,
-    gradient_clip=1.0,
-    ema_decay=None,
-    precision="32-true",
-)
 METRICS = ["lr", "train/loss", "val/loss", "val/iou", "val/f1"]
-
-
-def recipe(**changes: Any) -> Recipe:
-    return Recipe.model_validate({**RECIPE.model_dump(), **changes})
-
-
-def patches(prefix: str, count: int) -> list[Patch]:
-    return [Patch(f"{prefix}{seed}", *tile_pixels(seed, P)) for seed in range(count)]
-
-
-TRAIN, VAL = patches("train", 4), patches("val", 3)
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Whole runs
-
-
-@dataclass
-class Run:
-    """A whole training run, in a folder of its own that was the current one."""
-
-    folder: Path
-    trained: Trained
-    printed: str
-
-    def curve(self, metric: str) -> pd.DataFrame:
-        path = self.folder / "live" / "plots" / "metrics" / f"{metric}.tsv"
-        return pd.read_csv(path, sep="\t")
-
-    def weights(self) -> dict[str, bytes]:
-        return as_bytes(self.trained.model)
-
-
-def as_bytes(module: torch.nn.Module) -> dict[str, bytes]:
-    return {name: value.numpy().tobytes() for name, value in module.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -125,23 +58,12 @@ Runner = Callable[..., Run]
 
 @pytest.fixture(scope="module")
 def do_run(tmp_path_factory: pytest.TempPathFactory, prior: Path) -> Runner:
-    def run(prior: Path = prior, workers: int = 0, every: int = 2, **changes: Any) -> Run:
-        folder, printed = tmp_path_factory.mktemp("run"), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
-            patch.chdir(folder)
-            trained = train(
-                recipe(**changes),
-                attempt="small",
-                train_patches=TRAIN,
-                val_patches=VAL,
-                prior=prior,
-                machine=Machine(device="cpu", workers=workers, overlay_every=every),
-                live=Path("live"),
-                overlays=Path("overlays"),
-            )
-        return Run(folder, trained, printed.getvalue())
+    def do(prior: Path = prior, workers: int = 0, every: int = 2, **changes: Any) -> Run:
+        on = machine(workers=workers, overlay_every=every)
+        folder, state = (tmp_path_factory.mktemp(name) for name in ("run", "state"))
+        return train_small(folder, prior, state, on=on, **changes)
 
-    return run
+    return do
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +189,9 @@ def test_record_and_times(plain: Run) -> None:
         "trainable_parameters": encoder + decoder,
         "device": "cpu",
         "precision": "32-true",
+        "threads": 1,
+        "torch": torch.__version__,
+        "nondeterministic_operations": [],
         "failure": None,
     }
     times = trained.times()
@@ -322,7 +247,7 @@ def test_a_block_is_printed_per_epoch(plain: Run) -> None:
         assert lines[0] == f"{row + 1}/3  lr 0.003{frozen}"
         # 7 draws in twos.
         assert re.fullmatch(
-            rf"  train  loss {number}  n 6, 3 steps of 2, a last batch of one dropped", lines[1]
+            rf"  train  loss {number}  n 6, 3 steps of 2, a last batch of 1 dropped", lines[1]
         )
         found = re.fullmatch(
             rf"  val    loss ({number})  IoU ({number})  F1 ({number})( \(best\))?", lines[2]

@@ -25,6 +25,7 @@ SHARED = {
     "scheduler": "plateau", "plateau_factor": 0.5, "plateau_patience": 3,
     "early_stopping_patience": 4, "freeze_epochs": 0, "encoder_lr_factor": 1.0,
     "gradient_clip": 1.0, "ema_decay": None, "precision": "auto",
+    "augmentation_pool": None, "algorithms": "deterministic",
 }  # fmt: skip
 FLOOR = {
     "constant": {"mask": "all building", "val": {"iou": 0.2, "f1": 0.3}},

@@ -99,6 +99,30 @@ def test_normalises_inside_by_the_encoders_statistics(
     assert "mean" not in model.state_dict()
 
 
+def test_features_that_the_decoder_does_not_read_are_shapes_alone(
+    model: RoofModel, built: tuple[RoofModel, str, str]
+) -> None:
+    model.freeze_encoder(True)
+    x = images(2, 3, 64, 96)
+    with torch.no_grad():
+        everything, features = model.encoder((x - model.mean) / model.std), model.encode(x)
+        torch.manual_seed(0)
+        logits = model.decode(features)
+        assert [each.shape for each in features] == [each.shape for each in everything]
+        for place, (feature, full) in enumerate(zip(features, everything, strict=True)):
+            assert feature.is_meta or torch.equal(feature, full)  # and decoding wrote nothing there
+            if not feature.is_meta:
+                other = [*features[:place], feature.flip(0), *features[place + 1 :]]
+                torch.manual_seed(0)
+                assert not torch.equal(model.decode(other), logits), place
+    assert [place for place, each in enumerate(features) if each.is_meta] == {
+        "unet": [0],
+        "deeplabv3plus": [0, 1, 3, 4],
+        "sam_conv": [0, 1, 2, 3],
+        "sam_unet": [4],
+    }[built[1]]
+
+
 def test_parameter_counts(model: RoofModel, built: tuple[RoofModel, str, str]) -> None:
     total, decoder = MODELS[built[1], built[2]]
     count = sum(p.numel() for p in model.parameters())

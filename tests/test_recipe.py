@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from roofseg.errors import UserError
 from roofseg.recipe import (
+    NEUTRAL,
     Machine,
     Params,
     PatchSettings,
@@ -117,6 +118,23 @@ def refused(text: str) -> str:
         (["attempts", "small", "architecture"], "sam_unet", "attempts.small.encoder", "sam_vit_b"),
         (["attempts", "smaller", "batch_size"], 1, "batch_size of attempt smaller", "BatchNorm"),
         (["freeze_epochs"], 2, "freeze_epochs of attempt small", "freeze_epochs: all"),
+        (["augmentation_pool"], 0, "augmentation_pool", "greater than or equal to 1"),
+        (["augmentation_pool"], True, "augmentation_pool", "not true or false"),
+        (["augmentation_pool"], 4, "augmentation_pool of attempt small", "stays frozen"),
+        (
+            ["attempts", "smaller", "augmentation_pool"],
+            4,
+            "augmentation_pool of attempt smaller",
+            "freeze_epochs is 0",
+        ),
+        (["algorithms"], "quick", "algorithms", "'deterministic', 'strict' or 'fast'"),
+        (["feature_cache_gb"], 0, "feature_cache_gb", "greater than 0"),
+        (
+            ["attempts", "small", "feature_cache_gb"],
+            1,
+            "attempts.small.feature_cache_gb",
+            "unknown",
+        ),
         (["attempts", "small", "epochs"], 0, "attempts.small.epochs", "greater than 0"),
     ],
 )
@@ -209,7 +227,14 @@ def test_an_attempt_overrides_shared_keys_for_itself() -> None:
     assert params.recipe("smaller").lr == 0.0003
     assert list(params.recipes()) == ["small", "smaller"]
     assert params.recipe("smaller").architecture == "deeplabv3plus"
-    assert params.machine() == Machine(device="cpu", workers=0, overlay_every=1)
+    assert params.machine() == Machine(
+        device="cpu",
+        devices=1,
+        strategy="auto",
+        workers=0,
+        overlay_every=1,
+        feature_cache_gb=1,
+    )
 
 
 def test_an_unknown_attempt_is_named_with_the_known_ones() -> None:
@@ -261,6 +286,8 @@ OTHER = {
     "gradient_clip": 0.5,
     "ema_decay": 0.9,
     "precision": "32-true",
+    "augmentation_pool": 4,
+    "algorithms": "strict",
     "architecture": "deeplabv3plus",
     "encoder": "tu-tf_efficientnet_lite0",
     "prior": "sam_vit_b",
@@ -282,6 +309,35 @@ def test_every_key_of_recipe_and_patches_changes_the_digest(key: str) -> None:
             block[key] = OTHER[key]
     after = digest(Recipe.model_validate(recipe), Params.model_validate(patches), SPLIT, NUDGES)
     assert after != before
+
+
+def covered(recipe: Recipe) -> dict[str, Any]:
+    return recipe_of(recipe, parse_params(PARAMS), SPLIT, NUDGES)
+
+
+@given(st.sets(st.sampled_from(sorted(NEUTRAL))))
+def test_a_later_key_counts_only_where_it_changes_something(changed_keys: set[str]) -> None:
+    plain = parse_params(PARAMS).recipe("small").model_copy(update=NEUTRAL)
+    recipe = plain.model_copy(update={key: OTHER[key] for key in changed_keys})
+    assert covered(plain).keys().isdisjoint(NEUTRAL)
+    assert covered(recipe) == {**covered(plain), **{key: OTHER[key] for key in changed_keys}}
+
+
+def test_digests_from_before_the_later_keys_still_hold() -> None:
+    # As they were when a recipe had no other keys than today's without ``NEUTRAL``: digests of
+    # recipes that were final then are in git.
+    assert NEUTRAL == {"augmentation_pool": None, "algorithms": "deterministic"}
+    params = parse_params(PARAMS)
+    assert digest_of(params, "small") == "ff2ab98828ae"
+    assert digest_of(params, "smaller") == "9309acd9a084"
+
+
+def test_a_pool_is_for_an_encoder_that_stays_frozen() -> None:
+    pooled = {**values(), "augmentation_pool": 4, "freeze_epochs": "all"}
+    params = parse_params(json.dumps(pooled))
+    assert params.recipe("small").augmentation_pool == 4
+    pooled["attempts"]["small"] |= {"augmentation_pool": None, "freeze_epochs": 1}
+    assert parse_params(json.dumps(pooled)).recipe("small").augmentation_pool is None
 
 
 @pytest.mark.parametrize(
@@ -306,6 +362,7 @@ def test_split_and_nudges_change_the_digest(split: dict[str, str], nudges: dict[
         (["device"], "auto"),
         (["workers"], 3),
         (["overlay_every"], 0),
+        (["feature_cache_gb"], 0.5),
         (["final", "small"], "0123456789ab"),
         (["final", "smaller"], "0123456789ab"),
         (["attempts", "smaller", "lr"], 0.5),
@@ -385,9 +442,9 @@ def test_the_digest_is_the_same_in_every_process() -> None:
 
 def test_precision_stays_as_written() -> None:
     params = parse_params(PARAMS)
-    covered = recipe_of(params.recipe("small"), params, SPLIT, NUDGES)
-    assert covered["precision"] == "auto"
-    assert json.loads(json.dumps(covered)) == covered
+    found = recipe_of(params.recipe("small"), params, SPLIT, NUDGES)
+    assert found["precision"] == "auto"
+    assert json.loads(json.dumps(found)) == found
 
 
 # Training inputs
@@ -491,6 +548,8 @@ def test_inria_is_the_recipe_of_the_study() -> None:
             "gradient_clip": 1.0,
             "ema_decay": None,
             "precision": "auto",
+            "augmentation_pool": None,
+            "algorithms": "deterministic",
         }
 
 

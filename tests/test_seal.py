@@ -35,11 +35,6 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def copy(project: Project, folder: Path) -> Project:
-    shutil.copytree(project.folder, folder, symlinks=True)
-    return Project(folder)
-
-
 def outputs(folder: Path) -> dict[str, bytes]:
     """What training wrote, but for its times."""
     files = [
@@ -58,7 +53,7 @@ def test_training_is_blind_to_test(cut: Project, tmp_path: Path) -> None:
     """Training without patches/test, with it, and with noise in its place gives the same bytes."""
     trained = {}
     for case in ("absent", "present", "noise"):
-        project = copy(cut, tmp_path / case)
+        project = cut.copy(tmp_path / case)
         test = project.folder / "patches" / "test"
         if case == "absent":
             shutil.rmtree(test)
@@ -85,9 +80,9 @@ OPENINGS = {
 @pytest.mark.parametrize("what", OPENINGS)
 def test_a_training_stage_that_opens_test_stops(cut: Project, tmp_path: Path, what: str) -> None:
     """A training stage changed to open test stops with SealedTestError."""
-    project = copy(cut, tmp_path / "project")
-    fitting = "    trained = fit("
-    project.replace("stages/train.py", fitting, f"    {OPENINGS[what]}\n{fitting}")
+    project = cut.copy(tmp_path / "project")
+    reading = "    params = read_params()\n"
+    project.replace("stages/train.py", reading, f"{reading}    {OPENINGS[what]}\n")
     done = project.run("python -m stages.train --attempt small", check=False)
     assert done.returncode == 1
     assert "SealedTestError: stage train opened " in done.stderr
@@ -96,7 +91,7 @@ def test_a_training_stage_that_opens_test_stops(cut: Project, tmp_path: Path, wh
 
 def test_a_worker_that_opens_test_stops(cut: Project, tmp_path: Path) -> None:
     """A loader's worker process changed to open test stops training with SealedTestError."""
-    project = copy(cut, tmp_path / "project")
+    project = cut.copy(tmp_path / "project")
     drawing = "        index, seed = draw\n"
     opening = '        open("patches/test/crops.csv")\n'
     project.replace("src/roofseg/data.py", drawing, drawing + opening)
@@ -110,7 +105,7 @@ def test_a_worker_that_opens_test_stops(cut: Project, tmp_path: Path) -> None:
 
 def test_evaluate_opens_test_through_the_seal_alone(cut: Project, tmp_path: Path) -> None:
     """An evaluate stage changed to open test by itself stops too."""
-    project = copy(cut, tmp_path / "project")
+    project = cut.copy(tmp_path / "project")
     asking = "    digest = trained_digest("
     project.replace("stages/evaluate.py", asking, f'    read_patches(PATCHES / "test")\n{asking}')
     done = project.run("python -m stages.evaluate --attempt small", check=False)
@@ -122,7 +117,7 @@ def test_evaluate_opens_test_through_the_seal_alone(cut: Project, tmp_path: Path
 
 def test_patches_of_two_splits_that_overlap_are_refused(cut: Project, tmp_path: Path) -> None:
     """make_patches fails where a patch of one split lies on ground of another's, naming both."""
-    project = copy(cut, tmp_path / "project")
+    project = cut.copy(tmp_path / "project")
     tiles = project.folder / "data" / "tiny"
     before = outputs_of_patches(project)
     for kind in ("imgs", "msks"):
@@ -192,7 +187,7 @@ def test_shuffled_masks_teach_nothing(params: Params, tmp_path: Path) -> None:
     constant = best_constant(val)["val"]["iou"]
 
     def best(name: str, train_patches: list[Patch]) -> float:
-        return train(
+        trained = train(
             params.recipe("small"),
             attempt=name,
             train_patches=train_patches,
@@ -201,7 +196,10 @@ def test_shuffled_masks_teach_nothing(params: Params, tmp_path: Path) -> None:
             machine=params.machine(),
             live=tmp_path / name,
             overlays=tmp_path / f"{name}-pictures",
-        ).best_val_iou
+            state=tmp_path / f"{name}-state",
+        )
+        assert trained
+        return trained.best_val_iou
 
     assert best("shuffled", shuffled) <= constant + 0.05
     assert best("true", patches) > constant + 0.3
@@ -213,7 +211,7 @@ def test_shuffled_masks_teach_nothing(params: Params, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def final(cut: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose two attempts are trained, final, committed and scored on test once."""
-    project = copy(cut, tmp_path_factory.mktemp("final") / "project")
+    project = cut.copy(tmp_path_factory.mktemp("final") / "project")
     project.run("dvc repro")
     project.commit("trained")
     project.run("python -m stages.finalize --all")
@@ -225,7 +223,7 @@ def final(cut: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def project(final: Project, tmp_path: Path) -> Project:
-    return copy(final, tmp_path / "project")
+    return final.copy(tmp_path / "project")
 
 
 def scores(project: Project, attempt: str) -> dict[str, dict[str, float]]:
@@ -358,7 +356,7 @@ def test_a_ledger_put_back_to_an_older_state_gets_its_looks_back(project: Projec
 
 def test_a_look_names_its_experiment(final: Project, tmp_path: Path) -> None:
     """A look within `dvc exp run` is recorded with the experiment's name."""
-    project = copy(final, tmp_path / "project")
+    project = final.copy(tmp_path / "project")
     project.replace(
         "src/roofseg/losses.py", "return self.bce_weight", "return 0.9 * self.bce_weight"
     )
@@ -396,7 +394,7 @@ def test_a_machine_that_trains_need_not_be_able_to_fetch_test(
     final: Project, tmp_path: Path
 ) -> None:
     """With a remote of its own for all that shows test, a machine trains that cannot fetch it."""
-    project = copy(final, tmp_path / "project")
+    project = final.copy(tmp_path / "project")
     for file, line in SEALED_OUTPUTS.values():
         indent = " " * (len(line) - len(line.lstrip()))
         sealed = f"{line[:-1]}:\n{indent}    remote: sealed\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,51 @@ METRICS = ("train/loss", "val/loss", "val/iou", "val/f1")
 
 
 class EpochReport(Callback):
-    """Logs every epoch with DVCLive (steps count epochs from 1) and prints a block about it."""
+    """Logs every epoch with DVCLive (steps count epochs from 1) and prints a block about it.
 
-    def __init__(self, label: str, folder: Path) -> None:
+    A run that goes on logs its earlier epochs again, since DVC removed their files. Without a
+    ``folder`` (in all processes of a run but the first) it only keeps count.
+    """
+
+    def __init__(self, label: str, folder: Path | None) -> None:
         self.label = label
-        self.best_epoch, self.best_val_iou, self.epochs_run = 0, -1.0, 0
-        # DVC tracks these files by the stages of dvc.yaml: DVCLive must not write its own, nor
-        # save an experiment.
-        self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
-        self._live.step = 1
-        self._epoch_start = self._step_start = 0.0
+        self.rows: list[dict[str, float]] = []
+        self._live: Live | None = None
+        if folder:
+            # DVC tracks these files by the stages of dvc.yaml: DVCLive must not write its own, nor
+            # save an experiment.
+            self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
+            self._live.step = 1
+        self._earlier_seconds = 0.0
+        self._start = self._epoch_start = self._step_start = time.monotonic()
         self._step_seconds: list[float] = []
         self._lr = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, with those before it was interrupted."""
+        return self._earlier_seconds + time.monotonic() - self._start
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._earlier_seconds = state_dict["seconds"]
+        for row in state_dict["rows"]:
+            self._log(row)
+        print(f"{self.label}  goes on after epoch {len(self.rows)}", flush=True)
+
+    def _log(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+        if self._live:
+            for name, value in row.items():
+                self._live.log_metric(name, value)
+            self._live.next_step()
+
     def close(self) -> None:
         """Finish DVCLive's files (also after a run that broke off)."""
-        self._live.end()
+        if self._live:
+            self._live.end()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epoch_start = time.monotonic()
@@ -48,31 +78,27 @@ class EpochReport(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         values = {name: float(trainer.callback_metrics[name]) for name in METRICS}
-        self.epochs_run = trainer.current_epoch + 1
-        if values["val/iou"] > self.best_val_iou:
-            self.best_epoch, self.best_val_iou = self.epochs_run, values["val/iou"]
-        self._live.log_metric("lr", self._lr)
-        for name, value in values.items():
-            self._live.log_metric(name, value)
-        self._live.next_step()
-        print(self._block(trainer, pl_module, values), flush=True)
+        best = all(values["val/iou"] > row["val/iou"] for row in self.rows)
+        self._log({"lr": self._lr, **values})
+        if self._live:
+            print(self._block(trainer, pl_module, values, best), flush=True)
 
-    def _block(self, trainer: L.Trainer, module: Any, values: dict[str, float]) -> str:
+    def _block(self, trainer: L.Trainer, module: Any, values: dict[str, float], best: bool) -> str:
         recipe, tiles = module.recipe, module.val_tiles
         worst = min(tiles, key=lambda tile: tiles[tile])
         steps = len(self._step_seconds)
         draws = min(recipe.draws_per_epoch, steps * recipe.batch_size)
-        dropped = ", a last batch of one dropped" if draws < recipe.draws_per_epoch else ""
+        missing = recipe.draws_per_epoch - draws
+        dropped = f", a last batch of {missing} dropped" if missing else ""
         frozen = ", encoder frozen" if module.model.encoder_frozen else ""
-        best = " (best)" if self.best_epoch == self.epochs_run else ""
         step_ms = 1000 * sorted(self._step_seconds)[steps // 2]
         return "\n".join(
             [
-                f"{self.label}  epoch {self.epochs_run}/{recipe.epochs}  lr {self._lr:g}{frozen}",
+                f"{self.label}  epoch {len(self.rows)}/{recipe.epochs}  lr {self._lr:g}{frozen}",
                 f"  train  loss {values['train/loss']:.4f}  "
                 f"n {draws}, {steps} steps of {recipe.batch_size}{dropped}",
                 f"  val    loss {values['val/loss']:.4f}  IoU {values['val/iou']:.4f}  "
-                f"F1 {values['val/f1']:.4f}{best}",
+                f"F1 {values['val/f1']:.4f}{' (best)' if best else ''}",
                 "  tiles  " + "  ".join(f"{tile} {score:.3f}" for tile, score in tiles.items()),
                 f"  worst  {worst} {tiles[worst]:.3f}",
                 f"  memory {peak_memory_gb(trainer.strategy.root_device.type):.2f} GB  "
@@ -85,12 +111,15 @@ class EpochReport(Callback):
 class PredictionVisualizer(Callback):
     """Every ``every`` epochs, one picture of all val tiles: truth green, prediction red.
 
-    Writes ``folder``/epoch_NNN.png; ``every`` 0 writes none. The folder is made in any case.
+    Writes ``folder``/epoch_NNN.png; ``every`` 0 writes none. ``folder`` is made in any case. The
+    pictures are kept in ``state`` too, for a run that goes on.
     """
 
-    def __init__(self, label: str, folder: Path, every: int) -> None:
-        self.label, self.folder, self.every = label, folder, every
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, label: str, folder: Path, every: int, state: Path) -> None:
+        self.label, self.folder, self.every, self.state = label, folder, every, state
+        for place in (folder, state):
+            place.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(state, folder, dirs_exist_ok=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         epoch = trainer.current_epoch + 1
@@ -101,4 +130,6 @@ class PredictionVisualizer(Callback):
             picture = overlay(patch.image, patch.mask, pl_module.val_masks[patch.tile])
             cells.append((picture, f"{patch.tile}  IoU {pl_module.val_tiles[patch.tile]:.3f}"))
         title = f"{self.label}, epoch {epoch}: truth green, prediction red"
-        write_png(self.folder / f"epoch_{epoch:03d}.png", contact_sheet(cells, title))
+        name = f"epoch_{epoch:03d}.png"
+        write_png(self.state / name, contact_sheet(cells, title))
+        shutil.copyfile(self.state / name, self.folder / name)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from roofseg.errors import UserError
 
+POLL_S = 1.0
 
-def resolve_device(device: str) -> str:
+
+def resolve_device(device: str, devices: int = 1) -> str:
     """The device to use: "auto" is the best there is (cuda, then mps, then cpu).
 
-    Raises UserError for a device that is not there.
+    Raises UserError for a device that is not there, or not ``devices`` times.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -23,13 +28,73 @@ def resolve_device(device: str) -> str:
         "cpu": True,
     }
     if device == "auto":
-        return next(name for name, there in available.items() if there)
+        device = next(name for name, there in available.items() if there)
+    if device == "cuda" and devices > torch.cuda.device_count() > 0:
+        raise UserError(
+            f"params.yaml: devices: {devices}, but there are {torch.cuda.device_count()} GPUs here "
+            "(CUDA_VISIBLE_DEVICES can hide some); expected at most as many"
+        )
     if not available[device]:
         raise UserError(
             f"params.yaml: device: {device!r} is not available here; available: "
             f"{', '.join(name for name, there in available.items() if there)}, or auto"
         )
     return device
+
+
+def visible_gpus() -> list[str]:
+    """The UUIDs of the CUDA devices that this process sees, in the order of their indices.
+
+    CUDA_VISIBLE_DEVICES hides and reorders devices, but a UUID names one GPU in every process.
+    """
+    count = torch.cuda.device_count()
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
+
+
+@contextmanager
+def claim_gpus(gpus: Sequence[str], wanted: int, folder: Path) -> Iterator[list[int]]:
+    """Hold the first ``wanted`` of ``gpus`` that no other process claims; yields their indices.
+
+    ``gpus`` are names that hold for all processes of the machine (see `visible_gpus`), and
+    ``folder`` is one that they share. A claim is a file lock in it, and ends with the block or with
+    the process, however that dies. While too few are free it says so once and waits, holding none.
+    A process that sees no more GPUs than it wants has no choice: it takes them, claimed or not.
+
+    Raises UserError for a folder that no lock can be kept in.
+    """
+    locks = [FileLock(folder / f"roofseg-gpu-{gpu}.lock", mode=0o666) for gpu in gpus]
+    waits = False
+    try:
+        while len(claimed := _claim_free(locks, wanted)) < wanted < len(gpus):
+            for index in claimed:
+                locks[index].release()
+            if not waits:
+                print(f"waiting for {wanted} of {len(gpus)} GPUs: others train there", flush=True)
+            waits = True
+            time.sleep(POLL_S)
+        yield claimed if len(claimed) == wanted else list(range(wanted))
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def _claim_free(locks: Sequence[FileLock], wanted: int) -> list[int]:
+    """Acquire up to ``wanted`` of the locks, without waiting; gives their indices."""
+    claimed: list[int] = []
+    for index, lock in enumerate(locks):
+        if len(claimed) == wanted:
+            break
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"{lock.lock_file}: GPUs are claimed by a lock there, but it cannot be had "
+                f"({error}). Mend its permissions, or set TMPDIR to another folder."
+            ) from None
+        claimed.append(index)
+    return claimed
 
 
 def resolve_precision(precision: str, device: str) -> str:

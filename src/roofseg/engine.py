@@ -1,10 +1,9 @@
-"""Training one attempt: the shared recipe as a Lightning module, and the run around it."""
+"""Training one attempt: the run around `roofseg.segmenter`, from the prior to the best weights."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
-import time
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,135 +17,30 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
-    ModelCheckpoint,
     RichProgressBar,
+    WeightAveraging,
 )
 from rich.console import Console
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ReduceLROnPlateau
+from safetensors import SafetensorError
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from roofseg.callbacks import EpochReport, PredictionVisualizer
 from roofseg.data import PatchBatches
-from roofseg.device import full_float32, resolve_device, resolve_precision
-from roofseg.errors import UserError
-from roofseg.losses import BceDiceLoss
-from roofseg.metrics import THRESHOLD, count, f1, iou
+from roofseg.device import resolve_device, resolve_precision
+from roofseg.errors import StoppedError, UserError
 from roofseg.models import RoofModel, build_model
 from roofseg.patches import Patch
 from roofseg.priors import load_prior
 from roofseg.recipe import Machine, Recipe
+from roofseg.resume import DurableCheckpoints, KeepState, is_first_process
+from roofseg.segmenter import NotFiniteError, Segmenter
+from roofseg.stopping import StopBetweenSteps
+from roofseg.weights import load_weights
 
-
-class NotFiniteError(UserError):
-    """The loss or its gradient became NaN or infinite."""
-
-
-class Segmenter(L.LightningModule):
-    """A model under its recipe: loss, optimizer, schedule, and the thaw of its encoder.
-
-    After each validation pass ``val_tiles`` holds the IoU of every val tile and ``val_masks`` its
-    predicted mask, (P, P) uint8 {0, 1}.
-    """
-
-    def __init__(self, model: RoofModel, recipe: Recipe) -> None:
-        super().__init__()
-        self.model, self.recipe = model, recipe
-        self.loss = BceDiceLoss(recipe.bce_weight)
-        self.model.freeze_encoder(recipe.thaw_epoch != 0)
-        # A prior that is never thawed is left out of checkpoints: the run has it in memory.
-        self.strict_loading = recipe.thaw_epoch is not None
-        self.val_tiles: dict[str, float] = {}
-        self.val_masks: dict[str, Any] = {}
-        self._tiles: tuple[str, ...] = ()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) uint8 RGB to (B, 1, H, W) logits."""
-        rgb = images.float().div_(255.0).contiguous(memory_format=torch.channels_last)
-        return self.model(rgb)
-
-    def configure_optimizers(self) -> Any:
-        recipe = self.recipe
-        # Frozen parameters get no gradient, and AdamW passes over what has none (its weight decay
-        # too). So the encoder's group follows the schedule from the start, and at the thaw it has
-        # the current learning rate times its factor.
-        groups: list[dict[str, Any]] = [
-            {"params": list(self.model.decoder_parameters()), "lr": recipe.lr},
-            {
-                "params": list(self.model.encoder_parameters()),
-                "lr": recipe.lr * recipe.encoder_lr_factor,
-            },
-        ]
-        optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
-        schedulers: dict[str, Any] = {
-            "plateau": lambda: ReduceLROnPlateau(
-                optimizer, "max", factor=recipe.plateau_factor, patience=recipe.plateau_patience
-            ),
-            "cosine": lambda: CosineAnnealingLR(optimizer, recipe.epochs),
-            "constant": lambda: ConstantLR(optimizer, factor=1.0),
-        }
-        scheduler = {"scheduler": schedulers[recipe.scheduler](), "monitor": "val/iou"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
-
-    def on_train_epoch_start(self) -> None:
-        if self.current_epoch == self.recipe.thaw_epoch:
-            self.model.freeze_encoder(False)
-
-    def training_step(self, batch: Any, step: int) -> torch.Tensor:
-        images, truth, self._tiles = batch
-        loss = self.loss(self(images), truth)
-        if not torch.isfinite(loss):
-            raise self._not_finite("the loss", loss, self._tiles)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(self._tiles))
-        return loss
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.gradient_clip)
-        # Clipping multiplies by limit / norm: with an infinite norm that makes NaN of every weight.
-        # (Under float16 it is expected now and then: the gradient scaler skips such a step.)
-        if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
-            raise self._not_finite("the gradient's norm", norm, self._tiles)
-
-    def _not_finite(self, what: str, value: torch.Tensor, tiles: Sequence[str]) -> NotFiniteError:
-        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        return NotFiniteError(
-            f"{what} is {value.item()} at epoch {self.current_epoch + 1}, step "
-            f"{self.global_step + 1}, learning rate {lr:g}, tiles {', '.join(tiles)}. "
-            "Lower lr or gradient_clip, or set precision: 32-true."
-        )
-
-    def on_validation_epoch_start(self) -> None:
-        self.val_tiles, self.val_masks = {}, {}
-
-    def validation_step(self, batch: Any, step: int) -> None:
-        images, truth, tiles = batch
-        with full_float32(self.device.type):
-            logits = self(images)
-            loss = self.loss(logits, truth)
-        if not torch.isfinite(loss):
-            raise self._not_finite("the val loss", loss, tiles)
-        probabilities = logits.sigmoid()
-        tp, fp, fn, _ = (each.cpu().numpy() for each in count(probabilities, truth))
-        self.val_tiles.update(zip(tiles, iou(tp, fp, fn).tolist(), strict=True))
-        masks = (probabilities[:, 0] >= THRESHOLD).to(torch.uint8).cpu().numpy()
-        self.val_masks.update(zip(tiles, masks, strict=True))
-        size = len(tiles)
-        self.log("val/loss", loss, batch_size=size)
-        self.log("val/iou", float(iou(tp, fp, fn).mean()), batch_size=size)
-        self.log("val/f1", float(f1(tp, fp, fn).mean()), batch_size=size)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if not self.strict_loading:
-            for key in checkpoint.keys() & {"state_dict", "current_model_state"}:
-                checkpoint[key] = {
-                    name: value
-                    for name, value in checkpoint[key].items()
-                    if not name.startswith("model.encoder.")
-                }
+# How torch's warning names an operation that has no deterministic algorithm.
+NONDETERMINISTIC = re.compile(
+    r"(\w[\w:. ]*?) (?:does not have a deterministic impl|defaults to a non-deterministic algo)"
+)
 
 
 class EarlyStoppingAfterThaw(EarlyStopping):
@@ -166,7 +60,8 @@ class EarlyStoppingAfterThaw(EarlyStopping):
 class Trained:
     """A finished run: the model with its best weights (by val IoU, over the whole run).
 
-    ``best_epoch`` counts from 1. ``failure`` is set where the run broke off; the weights are then
+    ``best_epoch`` counts from 1. ``nondeterministic`` names the operations for which the device
+    has no deterministic algorithm. ``failure`` is set where the run broke off; the weights are then
     the best until there.
     """
 
@@ -176,6 +71,7 @@ class Trained:
     epochs_run: int
     device: str
     precision: str
+    nondeterministic: tuple[str, ...]
     seconds: float
     thaws: bool
     failure: NotFiniteError | None = None
@@ -196,6 +92,9 @@ class Trained:
             "trainable_parameters": trained,
             "device": self.device,
             "precision": self.precision,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "nondeterministic_operations": list(self.nondeterministic),
             "failure": str(self.failure) if self.failure else None,
         }
 
@@ -217,14 +116,24 @@ def train(
     machine: Machine,
     live: Path,
     overlays: Path,
-) -> Trained:
+    state: Path,
+    parent: int | None = None,
+) -> Trained | None:
     """Train a recipe from its prior and give back the best model.
 
-    ``live`` is the folder for DVCLive's curves, ``overlays`` the one for pictures of val. Raises
-    UserError for a prior that does not fit, a device that is not there, or a loss that stops being
-    finite before the first validation.
+    ``live`` is the folder for DVCLive's curves, ``overlays`` the one for pictures of val, and
+    ``state`` the one (see `roofseg.resume.held`) where the run is kept after every epoch: if it
+    holds a state, the run goes on from there, to the same result. ``parent`` is the process whose
+    end stops the run (see `roofseg.stopping`). With several devices there is a process for each,
+    and all but the first give back None.
+
+    Raises:
+        UserError: a prior that does not fit, a device that is not there or has too little memory,
+            a folder that cannot be written, a loss that stops being finite before the first
+            validation, an operation without a deterministic algorithm where the recipe is strict
+        StoppedError: a signal ended the run; its finished epochs are kept
     """
-    device = resolve_device(machine.device)
+    device = resolve_device(machine.device, machine.devices)
     precision = resolve_precision(recipe.precision, device)
     L.seed_everything(recipe.seed, workers=True, verbose=False)
     # Deterministic kernels would also fill every fresh tensor with NaN: for debugging, not for us.
@@ -234,7 +143,14 @@ def train(
         recipe.architecture, recipe.encoder, dropout=recipe.dropout, patch_size=patch_size
     )
     load_prior(model, prior)
-    module = Segmenter(model.to(memory_format=torch.channels_last), recipe)
+    start = model.encoder.state_dict(prefix="encoder.")
+    if (
+        recipe.thaw_epoch
+    ):  # it will be trained; else it stays as it is, or is among the best weights
+        start = {name: value.clone() for name, value in start.items()}
+    module = Segmenter(
+        model.to(memory_format=torch.channels_last), recipe, machine.feature_cache_gb
+    )
     batches = PatchBatches(
         train_patches,
         val_patches,
@@ -243,52 +159,125 @@ def train(
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         workers=machine.workers,
+        pool=recipe.augmentation_pool,
     )
-    report = EpochReport(recipe.label(attempt), live)
-    pictures = PredictionVisualizer(recipe.label(attempt), overlays, machine.overlay_every)
+    leads = is_first_process()
+    keep = KeepState(state)
+    report = EpochReport(recipe.label(attempt), live if leads else None)
+    pictures = PredictionVisualizer(
+        recipe.label(attempt),
+        overlays,
+        machine.overlay_every if leads else 0,
+        state / "overlays",
+    )
+    stop = StopBetweenSteps(parent)
     failure = None
-    with tempfile.TemporaryDirectory(prefix="roofseg-") as folder, _quiet():
+    with _quiet() as nondeterministic:
         # The best epoch, early stopping and the plateau's learning rate all follow from val alone.
-        best = ModelCheckpoint(folder, monitor="val/iou", mode="max", enable_version_counter=False)
         trainer = L.Trainer(
             accelerator={"cuda": "gpu"}.get(device, device),
-            devices=1,
+            devices=machine.devices,
+            strategy=_strategy(machine, recipe),
             precision=precision,  # type: ignore[arg-type]
             max_epochs=recipe.epochs,
-            deterministic="warn",
+            deterministic={"deterministic": "warn", "strict": True, "fast": False}[
+                recipe.algorithms
+            ],  # type: ignore[arg-type]
+            benchmark=recipe.algorithms == "fast",
+            use_distributed_sampler=False,
+            plugins=[DurableCheckpoints()],
             logger=False,
+            enable_checkpointing=False,
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=Console().is_terminal,
-            callbacks=[best, report, pictures, *_callbacks(recipe)],
+            callbacks=[stop, keep, report, pictures, *_callbacks(recipe)],
         )
-        start = time.monotonic()
         try:
-            trainer.fit(module, batches)
+            trainer.fit(module, batches, ckpt_path=keep.found(), weights_only=True)
         except NotFiniteError as error:
-            if not best.best_model_path:
+            if not keep.best_epoch:
                 raise
             failure = error
+        except Exception as error:
+            raise _explained(error, stop, keep, recipe, patch_size) from error
         finally:
             report.close()
-        weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-        module.load_state_dict(weights["state_dict"], strict=module.strict_loading)
+    if not leads:
+        return None
+    # What was frozen at the best epoch is as it was in the beginning.
+    load_weights(
+        model,
+        {**start, **keep.best_weights()},
+        f"{keep.folder}: not the weights of this run",
+    )
     return Trained(
         model=model.cpu().eval(),
-        best_epoch=report.best_epoch,
-        best_val_iou=report.best_val_iou,
-        epochs_run=report.epochs_run,
+        best_epoch=keep.best_epoch,
+        best_val_iou=keep.best_val_iou,
+        epochs_run=len(report.rows),
         device=device,
         precision=precision,
-        seconds=time.monotonic() - start,
+        nondeterministic=tuple(sorted(nondeterministic)),
+        seconds=report.seconds,
         thaws=recipe.thaw_epoch is not None,
         failure=failure,
     )
 
 
+def _strategy(machine: Machine, recipe: Recipe) -> str:
+    if machine.devices == 1 or machine.strategy != "auto":
+        return machine.strategy
+    # While the encoder is frozen its parameters get no gradient, and DDP would wait for one.
+    return "ddp" if recipe.thaw_epoch == 0 else "ddp_find_unused_parameters_true"
+
+
+def _explained(
+    error: Exception, stop: StopBetweenSteps, keep: KeepState, recipe: Recipe, patch_size: int
+) -> Exception:
+    """What ended the run, in words for who can mend it; the error itself where nobody can."""
+    kept = f"Kept: {keep.epochs} of {recipe.epochs} epochs, in {keep.folder}; the same command "
+    kept += f"goes on with epoch {keep.epochs + 1}."
+    if isinstance(error, StoppedError) or (isinstance(error, RuntimeError) and stop.requested):
+        # The loader's workers get a signal that is sent to a whole group, and die before the step.
+        return StoppedError(f"{stop.stopped()}. {kept}", stop.stopped().status)
+    if isinstance(error, UserError):
+        return error
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return UserError(
+            f"out of memory in epoch {keep.epochs + 1} with batch_size {recipe.batch_size}, "
+            f"patch_size {patch_size}, precision {recipe.precision} and a feature_cache_gb that "
+            f"holds a frozen encoder's features ({text.partition('. ')[0]}). Lower batch_size first, "
+            "then patch_size or feature_cache_gb."
+        )
+    if isinstance(error, OSError | SafetensorError):
+        return UserError(f"the run cannot be written: {error}. Make room, then: {kept}")
+    if "does not have a deterministic implementation" in text:
+        return UserError(
+            f"algorithms: strict, but {text.splitlines()[0]} Say algorithms: deterministic (which "
+            "warns of it) or fast."
+        )
+    return error
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what Lightning says of things that are meant as they are."""
+def _quiet() -> Iterator[set[str]]:
+    """Silence what Lightning says of things that are meant as they are.
+
+    Yields what torch says of operations that have no deterministic algorithm; each is printed once.
+    """
+    found: set[str] = set()
+    show = warnings.showwarning
+
+    def collect(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        operation = NONDETERMINISTIC.match(str(message))
+        if not operation:
+            show(message, *args, **kwargs)
+        elif operation[1] not in found:
+            found.add(operation[1])
+            print(f"note: {operation[1]} has no deterministic algorithm on this device", flush=True)
+
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -299,8 +288,10 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         # Lightning 2.6.6 calls a torch function that torch 2.14 calls deprecated.
         warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")
+        warnings.filterwarnings("always", NONDETERMINISTIC.pattern, UserWarning)
+        warnings.showwarning = collect
         try:
-            yield
+            yield found
         finally:
             logger.setLevel(level)
 
@@ -310,7 +301,10 @@ def _callbacks(recipe: Recipe) -> list[Callback]:
         EarlyStoppingAfterThaw(recipe.thaw_epoch or 0, recipe.early_stopping_patience)
     ]
     if recipe.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=recipe.ema_decay))
+        # By linear interpolation, which leaves what does not change (a frozen encoder) as it is;
+        # EMAWeightAveraging's weighted sum would round it anew at every step.
+        average = get_ema_multi_avg_fn(recipe.ema_decay)
+        callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
     if Console().is_terminal:
         callbacks.append(RichProgressBar(leave=False))
     return callbacks

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -25,11 +26,12 @@ Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB, or (H, W) grey or mask
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a path to write a file or a folder at, and rename it over ``path`` at the end.
 
     If the block raises, what it wrote is removed and ``path`` stays as it was. Missing parent
-    folders are made.
+    folders are made. A ``durable`` file survives a loss of power too: it reaches the disk before
+    its name does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -37,13 +39,26 @@ def replaced(path: Path) -> Iterator[Path]:
         made = scratch / path.name
         yield made
         made.stat()  # a block that wrote nothing fails here, before anything is lost
+        if durable:
+            _flush(made)
         if made.is_dir() or path.is_dir():
             # Only a file can be renamed over a file: what is there moves aside first.
             with suppress(FileNotFoundError):
                 path.rename(scratch / "replaced")
         made.replace(path)
+        if durable:
+            _flush(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

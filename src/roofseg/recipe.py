@@ -82,6 +82,13 @@ class SharedRecipe(_Checked):
     gradient_clip: Positive
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     precision: Precision
+    augmentation_pool: Annotated[int, Field(ge=1)] | None
+    algorithms: Literal["deterministic", "strict", "fast"]
+
+
+# Keys that came later, each with the value that says "as before". While a recipe holds it, its
+# digest does not cover the key: a recipe that trains as it did keeps its digest.
+NEUTRAL = {"augmentation_pool": None, "algorithms": "deterministic"}
 
 
 class Recipe(SharedRecipe):
@@ -118,8 +125,11 @@ class Machine(_Checked):
     """What the machine does; changes no result and is no part of a recipe."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
+    devices: int = Field(gt=0)
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
     workers: int = Field(ge=0)
     overlay_every: int = Field(ge=0)
+    feature_cache_gb: Positive
 
 
 class Params(PatchSettings, SharedRecipe, Machine):
@@ -197,16 +207,29 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         check_prior(recipe.prior, recipe.encoder)
     except UserError as error:
         raise UserError(f"{source}: attempts.{name}.{error}") from None
-    if recipe.architecture == "deeplabv3plus" and recipe.batch_size == 1:
+    if recipe.batch_size % params.devices:
         raise UserError(
-            f"{source}: batch_size of attempt {name} is 1; deeplabv3plus needs at least 2 (the "
-            "BatchNorm of its image pooling has one value per patch)"
+            f"{source}: devices is {params.devices}, which does not divide the batch_size of "
+            f"attempt {name} ({recipe.batch_size}): each device takes an equal share of a batch"
+        )
+    if recipe.architecture == "deeplabv3plus" and recipe.batch_size == params.devices:
+        raise UserError(
+            f"{source}: batch_size of attempt {name} is {recipe.batch_size}, one patch per device; "
+            "deeplabv3plus needs at least 2 (the BatchNorm of its image pooling has one value per "
+            "patch)"
         )
     if recipe.thaw_epoch is not None and recipe.thaw_epoch >= recipe.epochs:
         raise UserError(
             f"{source}: freeze_epochs of attempt {name} is {recipe.thaw_epoch}, not less than its "
             f"epochs ({recipe.epochs}): the encoder would never be thawed. Lower freeze_epochs, or "
             "say `freeze_epochs: all` if that is meant."
+        )
+    if recipe.augmentation_pool is not None and recipe.thaw_epoch is not None:
+        raise UserError(
+            f"{source}: augmentation_pool of attempt {name} is {recipe.augmentation_pool}, but its "
+            f"freeze_epochs is {recipe.thaw_epoch}: a pool is for an encoder that stays frozen, "
+            "whose features of a view never change. Say `freeze_epochs: all`, or "
+            "`augmentation_pool: null` for this attempt."
         )
 
 
@@ -235,9 +258,13 @@ def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseM
 def recipe_of(
     recipe: Recipe, patches: PatchSettings, split: Mapping[str, str], nudges: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the digest covers, as plain JSON values."""
+    """What the digest covers, as plain JSON values; see ``NEUTRAL`` for what it leaves out."""
     return {
-        **recipe.model_dump(mode="json"),
+        **{
+            key: value
+            for key, value in recipe.model_dump(mode="json").items()
+            if key not in NEUTRAL or value != NEUTRAL[key]
+        },
         **{key: getattr(patches, key) for key in PatchSettings.model_fields},
         "split": dict(sorted(split.items())),
         "nudges": {tile: list(place) for tile, place in sorted(nudges.items())},
@@ -251,7 +278,8 @@ def digest(
 
     It covers the resolved parameters as written (``precision: auto`` stays ``auto``), the patch
     settings, the prior's name, and the split and nudges by content (tile to split, tile to row and
-    column); not the machine, paths, workers or devices. Numbers are compared by value, so ``1e-3``
+    column); not the machine, paths, workers or devices. A key that came later counts only where it
+    changes something (``NEUTRAL``). Numbers are compared by value, so ``1e-3``
     and ``0.001`` are one recipe, and the order of keys does not matter.
     """
     canonical = json.dumps(

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ class RoofModel(nn.Module):
         decoder: maps that list to logits
         mean, std: per RGB channel on [0, 1], as the encoder was trained
         multiple: height and width must be multiples of this, in pixels
+        reads: the features that the decoder reads, by their place in the list (negative: from its
+            end); all of them unless told
 
     Shape:
         - input: (B, 3, H, W) float RGB in [0, 1]
@@ -41,11 +43,13 @@ class RoofModel(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         multiple: int,
+        reads: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.multiple = multiple
+        self.reads = reads
         self.encoder_frozen = False
         # Not in the state dict: they belong to the architecture, not to what was learnt.
         self.mean: torch.Tensor
@@ -54,6 +58,18 @@ class RoofModel(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decode(self.encode(x))
+
+    def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The encoder's features of ``x``, as ``decode`` takes them.
+
+        A feature that the decoder does not read keeps its shape alone (it is on the meta device):
+        SAM's four skips are twelve times as large as the neck's output, which is all that
+        `sam.ConvDecoder` reads.
+
+        Raises:
+            ValueError: height or width is not a multiple of ``multiple``
+        """
         height, width = x.shape[-2:]
         if height % self.multiple or width % self.multiple:
             raise ValueError(
@@ -62,7 +78,17 @@ class RoofModel(nn.Module):
         x = (x - self.mean) / self.std
         # A frozen encoder keeps no activations, which is most of the memory of a training step.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            features = self.encoder(x)
+            features: list[torch.Tensor] = self.encoder(x)
+        if self.reads is None:
+            return features
+        read = {range(len(features))[place] for place in self.reads}
+        return [
+            feature if place in read else torch.empty_like(feature, device="meta")
+            for place, feature in enumerate(features)
+        ]
+
+    def decode(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Logits (B, 1, H, W) from what ``encode`` gave; does not write into it."""
         logits: torch.Tensor = self.decoder(features)
         return logits
 
@@ -98,20 +124,24 @@ class Builder:
     build: Callable[[str, float], tuple[nn.Module, nn.Module]]
     statistics: Callable[[str], cnn.Statistics]
     multiple: int  # pixels: the deepest features' stride
+    reads: Sequence[int]  # places in the encoder's list of features
 
 
 BUILDERS = {
-    "unet": Builder(cnn.unet, cnn.statistics, multiple=32),
-    "deeplabv3plus": Builder(cnn.deeplabv3plus, cnn.statistics, multiple=32),
+    # smp's encoders give the image itself first, and then one feature for each halving.
+    "unet": Builder(cnn.unet, cnn.statistics, multiple=32, reads=(1, 2, 3, 4, 5)),
+    "deeplabv3plus": Builder(cnn.deeplabv3plus, cnn.statistics, multiple=32, reads=(2, 5)),
     "sam_conv": Builder(
         lambda _, dropout: (sam.SamEncoder(), sam.ConvDecoder(dropout)),
         lambda _: sam.STATISTICS,
         multiple=sam.TOKEN,
+        reads=(4,),
     ),
     "sam_unet": Builder(
         lambda _, dropout: (sam.SamEncoder(), sam.UnetDecoder(dropout)),
         lambda _: sam.STATISTICS,
         multiple=sam.TOKEN,
+        reads=(0, 1, 2, 3),
     ),
 }
 
@@ -139,7 +169,7 @@ def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: 
         )
     parts = chosen.build(encoder, dropout)
     mean, std = chosen.statistics(encoder)
-    return RoofModel(*parts, mean=mean, std=std, multiple=chosen.multiple)
+    return RoofModel(*parts, mean=mean, std=std, multiple=chosen.multiple, reads=chosen.reads)
 
 
 def save_model(path: Path, model: RoofModel) -> None:

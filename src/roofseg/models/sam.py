@@ -11,6 +11,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name that all PyTorch code uses)
 from segment_anything.modeling import ImageEncoderViT  # type: ignore[import-untyped]
+from segment_anything.modeling.image_encoder import (  # type: ignore[import-untyped]
+    Attention,
+    get_rel_pos,
+)
 from torch import nn
 
 TOKEN = 16  # pixels along the side of one token
@@ -18,6 +22,7 @@ WIDTH = 768  # channels of a token in ViT-B
 NECK = 256  # channels of the encoder's output
 SKIPS = (2, 5, 8, 11)  # blocks 3, 6, 9, 12 counted from 1; they are also the global-attention ones
 GROUPS = 8
+BIAS = 2**23  # elements
 # SAM's pixel_mean and pixel_std for RGB in 0..255 (segment_anything/build_sam.py), on [0, 1].
 STATISTICS = (
     tuple(value / 255 for value in (123.675, 116.28, 103.53)),
@@ -54,6 +59,9 @@ class SamEncoder(ImageEncoderViT):
         # (Dosovitskiy et al. 2021; timm). torch's own initialisation of the linear layers has
         # nearly that deviation at this width (1/sqrt(3*768) = 0.021) and is kept.
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for block in self.blocks:
+            # The same parameters, drawn once, under another forward.
+            block.attn.__class__ = FusedAttention
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Encode normalised images.
@@ -72,6 +80,50 @@ class SamEncoder(ImageEncoderViT):
                 features.append(tokens)
         features.append(self.neck(tokens.permute(0, 3, 1, 2)))
         return features
+
+
+class FusedAttention(Attention):  # type: ignore[misc]
+    """segment-anything's attention, by torch's fused kernel; its parameters and its result.
+
+    Published it forms softmax(q k^T / sqrt(C) + b) over all pairs of tokens in memory, several
+    times: at 1024 px 805 MB each in float32. The bias b of a query at row y and column x for a key
+    at row i and column j is decomposed, b = rel_h[y, i] + rel_w[x, j] (Li et al. 2022, "MViTv2",
+    equation 4), but the kernel takes it whole.
+
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, dim) to the same, attending over all H * W tokens."""
+        cpu = x.device.type == "cpu"
+        if cpu and torch.is_grad_enabled():
+            attended: torch.Tensor = super().forward(x)
+            return attended
+        batch, height, width, _ = x.shape
+        tokens = height * width
+        q, k, v = (
+            self.qkv(x)
+            .view(batch, tokens, 3, self.num_heads, -1)
+            .permute(2, 0, 3, 1, 4)
+            .reshape(3, batch * self.num_heads, tokens, -1)
+            .contiguous()
+        )
+        grid = q.view(-1, height, width, q.shape[-1])
+        rel_h = torch.einsum("nyxc,yic->nyxi", grid, get_rel_pos(height, height, self.rel_pos_h))
+        rel_w = torch.einsum("nyxc,xjc->nyxj", grid, get_rel_pos(width, width, self.rel_pos_w))
+        rel_h, rel_w = rel_h.flatten(1, 2), rel_w.flatten(1, 2)
+        out = torch.empty_like(q)
+        heads = max(1, BIAS // tokens**2) if cpu else len(q)
+        rows = min(tokens, max(1, BIAS // tokens)) if cpu else tokens
+        for n in range(0, len(q), heads):
+            for t in range(0, tokens, rows):
+                part = slice(n, n + heads), slice(t, t + rows)
+                bias = (rel_h[part][..., :, None] + rel_w[part][..., None, :]).flatten(-2)
+                out[part] = F.scaled_dot_product_attention(
+                    q[part][None], k[part[0]][None], v[part[0]][None], attn_mask=bias[None]
+                )[0]
+        out = out.view(batch, self.num_heads, tokens, -1).transpose(1, 2)
+        attended = self.proj(out.reshape(x.shape))
+        return attended
 
 
 class _TokenNorm(nn.LayerNorm):

@@ -1,0 +1,234 @@
+"""What a frozen encoder costs after the first time: ``python -m benchmarks.frozen``.
+
+One real training run per attempt with a pool, which is filled before. Between the steps of
+the later ones bare steps do the same on the same inputs: the decoder alone (what an epoch and a
+validation pass should cost), and with the encoder anew (what they cost without the cache). So all
+three alternate, and the medians over the epochs are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import lightning as L  # noqa: N812
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import default_collate
+
+from benchmarks.__main__ import machine
+from roofseg.data import Draw, PatchBatches, view_seed
+from roofseg.device import full_float32, resolve_device, resolve_precision
+from roofseg.engine import _quiet
+from roofseg.models import build_model
+from roofseg.patches import Patch
+from roofseg.recipe import Recipe
+from roofseg.segmenter import Segmenter
+
+ROUNDS = 7
+# Not the study's 1024 px: there one image takes SAM's encoder 10 to 25 s on two cores.
+SIZE = {"sam_vit_b": 224, "tu-tf_efficientnet_lite0": 512}
+ATTEMPTS = {
+    "sam_conv": ("sam_conv", "sam_vit_b", 2),
+    "sam_unet": ("sam_unet", "sam_vit_b", 2),
+    "unet, frozen": ("unet", "tu-tf_efficientnet_lite0", 4),
+    "deeplabv3plus, frozen": ("deeplabv3plus", "tu-tf_efficientnet_lite0", 4),
+}
+SEED = 0
+PATCHES, VIEWS, DRAWS, VAL = 4, 2, 24, 6
+ENCODER_ROUNDS = 3  # of the steps with the encoder, which take most of the time
+
+
+def recipe(architecture: str, encoder: str, batch_size: int, rounds: int) -> Recipe:
+    return Recipe(
+        architecture=architecture, encoder=encoder, prior="scratch", seed=SEED, epochs=rounds + 1,
+        draws_per_epoch=DRAWS, batch_size=batch_size, lr=1e-4, weight_decay=1e-4,
+        augmentation="medium", dropout=0.3, bce_weight=0.5, scheduler="constant",
+        plateau_factor=0.5, plateau_patience=3, early_stopping_patience=99, freeze_epochs="all",
+        encoder_lr_factor=1.0, gradient_clip=1.0, ema_decay=None, precision="auto",
+        augmentation_pool=VIEWS, algorithms="deterministic",
+    )  # fmt: skip
+
+
+def patches(count: int, size: int) -> list[Patch]:
+    rng = np.random.default_rng(count)
+    image = rng.integers(0, 255, (count, size, size, 3), dtype=np.uint8)
+    mask = np.zeros((count, size, size), np.uint8)
+    mask[:, size // 8 : size // 2, size // 4 : size // 2] = 1
+    return [Patch(f"{count}-{number}", image[number], mask[number]) for number in range(count)]
+
+
+class Alternate(Callback):
+    """Times epochs and validation passes, and between their steps those of the bare loops.
+
+    The clock of the run stands still meanwhile. A bare step comes before the run's own and after it
+    in turn, so that neither finds its inputs warm more often.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []  # seconds by what was done
+        self.began = 0.0
+
+    def count(self, what: str) -> None:
+        """Add the time since the last count to ``what``; start to count anew."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if what:
+            self.epochs[-1][what] = self.epochs[-1].get(what, 0.0) + now - self.began
+        self.began = now
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        self.decoder = copy.deepcopy(pl_module.model.decoder)
+        self.optimizer = torch.optim.AdamW(self.decoder.parameters(), lr=1e-4, weight_decay=1e-4)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.epochs.append({})
+        self.decoder.to(pl_module.device)
+        places = itertools.product(range(PATCHES), range(VIEWS))
+        self.views(pl_module, [(patch, view_seed(SEED, patch, view)) for patch, view in places])
+        self.count("")
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.count("epoch, ours")
+        if batch_idx % 2 == 0:
+            self.train_bare(trainer, pl_module, batch)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.count("epoch, ours")
+        if batch_idx % 2:
+            self.train_bare(trainer, pl_module, batch)
+
+    def train_bare(self, trainer: L.Trainer, module: Any, draws: list[Draw]) -> None:
+        def step(encode: Callable[[], list[torch.Tensor]], truth: torch.Tensor) -> None:
+            self.optimizer.zero_grad()
+            with trainer.precision_plugin.forward_context():
+                loss = module.loss(self.decoder(encode()), truth)
+            loss.backward()
+            self.optimizer.step()
+
+        images, truth, _ = default_collate([module._train[draw] for draw in draws])
+        images, truth = images.to(module.device), truth.to(module.device)
+        features = [torch.cat(each) for each in zip(*self.views(module, draws), strict=True)][:-1]
+        self.count("")
+        step(lambda: features, truth)
+        self.count("epoch, decoder alone")
+        if len(self.epochs) <= 1 + ENCODER_ROUNDS:
+            step(lambda: module.encode(images), truth)
+            self.count("epoch, encoder anew")
+        self.count("")
+
+    def views(self, module: Any, draws: Iterable[Draw]) -> list[list[torch.Tensor]]:
+        with module.trainer.precision_plugin.forward_context():
+            return [
+                module.features.get(("view", *draw), partial(module._view, draw)) for draw in draws
+            ]
+
+    def on_validation_start(self, *_: Any) -> None:
+        self.count("")
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        self.count("val, ours")
+        if batch_idx % 2 == 0:
+            self.validate_bare(pl_module, batch[0], batch_idx)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        self.count("val, ours")
+        if batch_idx % 2:
+            self.validate_bare(pl_module, batch[0], batch_idx)
+
+    def validate_bare(self, module: Any, images: torch.Tensor, number: int) -> None:
+        with full_float32(module.device.type):
+            features = module.features.get(("val", number), lambda: module.encode(images))
+            self.count("")
+            module.model.decode(features)
+            self.count("val, decoder alone")
+            if len(self.epochs) <= 1 + ENCODER_ROUNDS:
+                module.model.decode(module.encode(images))
+                self.count("val, encoder anew")
+        self.count("")
+
+    def on_validation_end(self, *_: Any) -> None:
+        self.count("val, ours")
+
+    def medians(self) -> dict[str, float]:
+        """Of all epochs but the first, which fills the cache."""
+        whats = self.epochs[1]
+        return {
+            what: statistics.median(epoch[what] for epoch in self.epochs[1:] if what in epoch)
+            for what in whats
+        }
+
+
+def measure(name: str, size: int | None, device: str, rounds: int) -> dict[str, float]:
+    """Median seconds of an epoch and of a validation pass: ours and the bare loops'."""
+    architecture, encoder, batch_size = ATTEMPTS[name]
+    size = size or SIZE[encoder]
+    chosen = recipe(architecture, encoder, batch_size, rounds)
+    torch.manual_seed(0)
+    model = build_model(architecture, encoder, dropout=chosen.dropout, patch_size=size)
+    module = Segmenter(model.to(memory_format=torch.channels_last), chosen, feature_cache_gb=16)
+    data = PatchBatches(
+        patches(PATCHES, size), patches(VAL, size), preset=chosen.augmentation, draws=DRAWS,
+        batch_size=batch_size, seed=chosen.seed, workers=0, pool=VIEWS,
+    )  # fmt: skip
+    alternate = Alternate()
+    with _quiet():
+        trainer = L.Trainer(
+            accelerator={"cuda": "gpu"}.get(device, device), devices=1,
+            precision=resolve_precision("auto", device),  # type: ignore[arg-type]
+            max_epochs=chosen.epochs, deterministic="warn", logger=False,
+            enable_checkpointing=False, num_sanity_val_steps=0, enable_model_summary=False,
+            enable_progress_bar=False, callbacks=[alternate],
+        )  # fmt: skip
+        torch.utils.deterministic.fill_uninitialized_memory = False  # as in roofseg.engine.train
+        trainer.fit(module, data)
+    assert not module.features.full
+    return alternate.medians()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("attempts", nargs="*", help=f"of {', '.join(ATTEMPTS)}; all unless told")
+    parser.add_argument("--size", type=int, help="of patches, in pixels")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    args = parser.parse_args()
+    print(f"Medians of {args.rounds} rounds on {machine()}; target: at most 5 % more.\n")
+    print("| what | ours, s | decoder alone, s | more | encoder anew, s | times faster |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for name in args.attempts or ATTEMPTS:
+        found = measure(name, args.size, resolve_device(args.device), args.rounds)
+        size = args.size or SIZE[ATTEMPTS[name][1]]
+        whats = {
+            "epoch": f"training epoch with a filled pool, {DRAWS} draws",
+            "val": f"validation pass after the first, {VAL} patches",
+        }
+        for key, what in whats.items():
+            ours, alone, anew = (
+                found[f"{key}, {how}"] for how in ("ours", "decoder alone", "encoder anew")
+            )
+            print(
+                f"| {name}, {size} px: {what} | {ours:.3f} | {alone:.3f} | "
+                f"{100 * (ours / alone - 1):+.1f} % | {anew:.2f} | {anew / ours:.1f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""`dvc repro --force` again, with real DVC: every output has the hash that it had.
+
+`make prove-repeatable` runs this, with the sample's tiles too, and prints the outputs compared.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from project import Project
+from ruamel.yaml import YAML
+
+# Seconds and minutes are of the run. The leaderboard shows minutes: it is compared without them.
+TIMES = "times.json"
+LEADERBOARD = ("metrics/leaderboard.csv", "metrics/leaderboard.md", "metrics/leaderboard.json")
+
+
+def hashes(*locks: Path) -> dict[str, str]:
+    """The hash of every output in these dvc.lock files."""
+    found = {}
+    for lock in locks:
+        stages = YAML(typ="safe").load(lock.read_text())["stages"]
+        for stage in stages.values():
+            found |= {f"{lock.parent.name}/{out['path']}": out["md5"] for out in stage["outs"]}
+    return found
+
+
+def without_minutes(project: Project) -> pd.DataFrame:
+    return pd.read_csv(project.folder / "metrics" / "leaderboard.csv").drop(columns="minutes")
+
+
+def compare(before: dict[str, str], after: dict[str, str]) -> int:
+    """Assert that outputs are what they were, print them, and give their number."""
+    assert before.keys() == after.keys()
+    compared = [name for name in before if not name.endswith((TIMES, *LEADERBOARD))]
+    for name in compared:
+        print(f"{'same ' if before[name] == after[name] else 'OTHER'}  {after[name]:36}  {name}")
+    assert {name: before[name] for name in compared} == {name: after[name] for name in compared}
+    return len(compared)
+
+
+def test_a_forced_repro_gives_the_same_bytes(tmp_path: Path) -> None:
+    """`dvc repro --force` gives every output again, to the byte (times aside)."""
+    project = Project.create(tmp_path / "project")
+    locks = [project.folder / name / "dvc.lock" for name in (".", "weights")]
+    project.run("dvc repro")
+    before, board = hashes(*locks), without_minutes(project)
+    project.run("dvc repro --force")
+    assert compare(before, hashes(*locks)) >= 20
+    pd.testing.assert_frame_equal(board, without_minutes(project))
+
+
+@pytest.mark.slow
+def test_the_generated_tiles_are_the_same_bytes(tmp_path: Path) -> None:
+    """The sample's tiles, generated twice, are the same to the byte."""
+    project = Project.create(tmp_path / "project")
+    lock = project.folder / "data" / "dvc.lock"
+    project.run("dvc repro data/dvc.yaml:sample")
+    before = hashes(lock)
+    project.run("dvc repro --force data/dvc.yaml:sample")
+    assert compare(before, hashes(lock)) >= 2
