@@ -1,9 +1,9 @@
 """What a frozen encoder costs after the first time: ``python -m benchmarks.frozen``.
 
-One real training run per attempt with a pool, which is filled before. Between the steps of
-the later ones bare steps do the same on the same inputs: the decoder alone (what an epoch and a
-validation pass should cost), and with the encoder anew (what they cost without the cache). So all
-three alternate, and the medians over the epochs are compared.
+One real training run per attempt with a pool, which is filled before. Between its steps bare steps
+do the same on the same inputs: the decoder alone (what an epoch and a validation pass should cost),
+and with the encoder anew (what they cost without the cache). So all three alternate; the medians of
+the epochs' times and ratios are shown.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -23,7 +25,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import default_collate
 
-from benchmarks.__main__ import machine
 from roofseg.data import Draw, PatchBatches, view_seed
 from roofseg.device import full_float32, resolve_device, resolve_precision
 from roofseg.engine import _quiet
@@ -32,9 +33,10 @@ from roofseg.patches import Patch
 from roofseg.recipe import Recipe
 from roofseg.segmenter import Segmenter
 
-ROUNDS = 7
-# Not the study's 1024 px: there one image takes SAM's encoder 10 to 25 s on two cores.
-SIZE = {"sam_vit_b": 224, "tu-tf_efficientnet_lite0": 512}
+ROUNDS = 5
+# Not the study's 1024 px (which `--size` takes): one such image takes SAM's encoder 10 to 25 s on
+# two cores. 448 px are four of its attention windows.
+SIZE = {"sam_vit_b": 448, "tu-tf_efficientnet_lite0": 512}
 ATTEMPTS = {
     "sam_conv": ("sam_conv", "sam_vit_b", 2),
     "sam_unet": ("sam_unet", "sam_vit_b", 2),
@@ -42,14 +44,15 @@ ATTEMPTS = {
     "deeplabv3plus, frozen": ("deeplabv3plus", "tu-tf_efficientnet_lite0", 4),
 }
 SEED = 0
-PATCHES, VIEWS, DRAWS, VAL = 4, 2, 24, 6
-ENCODER_ROUNDS = 3  # of the steps with the encoder, which take most of the time
+PATCHES, VIEWS = 4, 2
+STEPS, VAL_BATCHES = 6, 2
+ENCODER_ROUNDS = 2  # of the steps with the encoder, which take most of the time
 
 
 def recipe(architecture: str, encoder: str, batch_size: int, rounds: int) -> Recipe:
     return Recipe(
         architecture=architecture, encoder=encoder, prior="scratch", seed=SEED, epochs=rounds + 1,
-        draws_per_epoch=DRAWS, batch_size=batch_size, lr=1e-4, weight_decay=1e-4,
+        draws_per_epoch=STEPS * batch_size, batch_size=batch_size, lr=1e-4, weight_decay=1e-4,
         augmentation="medium", dropout=0.3, bce_weight=0.5, scheduler="constant",
         plateau_factor=0.5, plateau_patience=3, early_stopping_patience=99, freeze_epochs="all",
         encoder_lr_factor=1.0, gradient_clip=1.0, ema_decay=None, precision="auto",
@@ -166,17 +169,26 @@ class Alternate(Callback):
     def on_validation_end(self, *_: Any) -> None:
         self.count("val, ours")
 
-    def medians(self) -> dict[str, float]:
-        """Of all epochs but the first, which fills the cache."""
-        whats = self.epochs[1]
-        return {
-            what: statistics.median(epoch[what] for epoch in self.epochs[1:] if what in epoch)
-            for what in whats
-        }
+    def row(self, what: str) -> str:
+        """The end of a line of the table; the first epoch was a warm-up."""
+        ours, alone, anew = (f"{what}, {how}" for how in ("ours", "decoder alone", "encoder anew"))
+        epochs = self.epochs[1:]
+
+        def seconds(key: str) -> float:
+            return statistics.median(epoch[key] for epoch in epochs if key in epoch)
+
+        def ratio(key: str, to: str) -> float:
+            return statistics.median(epoch[key] / epoch[to] for epoch in epochs if key in epoch)
+
+        more = 100 * ratio(ours, alone) - 100
+        return (
+            f"{seconds(ours):.3f} | {seconds(alone):.3f} | {more:+.1f} % | "
+            f"{seconds(anew):.2f} | {ratio(anew, ours):.1f} |"
+        )
 
 
-def measure(name: str, size: int | None, device: str, rounds: int) -> dict[str, float]:
-    """Median seconds of an epoch and of a validation pass: ours and the bare loops'."""
+def measure(name: str, size: int | None, device: str, rounds: int) -> list[str]:
+    """Two lines of the table: a training epoch and a validation pass."""
     architecture, encoder, batch_size = ATTEMPTS[name]
     size = size or SIZE[encoder]
     chosen = recipe(architecture, encoder, batch_size, rounds)
@@ -184,8 +196,9 @@ def measure(name: str, size: int | None, device: str, rounds: int) -> dict[str, 
     model = build_model(architecture, encoder, dropout=chosen.dropout, patch_size=size)
     module = Segmenter(model.to(memory_format=torch.channels_last), chosen, feature_cache_gb=16)
     data = PatchBatches(
-        patches(PATCHES, size), patches(VAL, size), preset=chosen.augmentation, draws=DRAWS,
-        batch_size=batch_size, seed=chosen.seed, workers=0, pool=VIEWS,
+        patches(PATCHES, size), patches(VAL_BATCHES * batch_size, size),
+        preset=chosen.augmentation, draws=chosen.draws_per_epoch, batch_size=batch_size,
+        seed=chosen.seed, workers=0, pool=VIEWS,
     )  # fmt: skip
     alternate = Alternate()
     with _quiet():
@@ -199,7 +212,12 @@ def measure(name: str, size: int | None, device: str, rounds: int) -> dict[str, 
         torch.utils.deterministic.fill_uninitialized_memory = False  # as in roofseg.engine.train
         trainer.fit(module, data)
     assert not module.features.full
-    return alternate.medians()
+    whats = {
+        "epoch": f"training epoch with a filled pool, {STEPS} batches",
+        "val": f"validation pass after the first, {VAL_BATCHES} batches",
+    }
+    inputs = f"{name}, {batch_size} x {size} px"
+    return [f"| {inputs}: {text} | {alternate.row(what)}" for what, text in whats.items()]
 
 
 def main() -> None:
@@ -209,25 +227,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     args = parser.parse_args()
-    print(f"Medians of {args.rounds} rounds on {machine()}; target: at most 5 % more.\n")
+    device = resolve_device(args.device)
+    cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} x {cpu}"
+    print(f"Medians of {args.rounds} rounds on {where}; target: at most 5 % more.\n")
     print("| what | ours, s | decoder alone, s | more | encoder anew, s | times faster |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in args.attempts or ATTEMPTS:
-        found = measure(name, args.size, resolve_device(args.device), args.rounds)
-        size = args.size or SIZE[ATTEMPTS[name][1]]
-        whats = {
-            "epoch": f"training epoch with a filled pool, {DRAWS} draws",
-            "val": f"validation pass after the first, {VAL} patches",
-        }
-        for key, what in whats.items():
-            ours, alone, anew = (
-                found[f"{key}, {how}"] for how in ("ours", "decoder alone", "encoder anew")
-            )
-            print(
-                f"| {name}, {size} px: {what} | {ours:.3f} | {alone:.3f} | "
-                f"{100 * (ours / alone - 1):+.1f} % | {anew:.2f} | {anew / ours:.1f} |",
-                flush=True,
-            )
+        for line in measure(name, args.size, device, args.rounds):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

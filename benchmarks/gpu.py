@@ -45,7 +45,7 @@ def variants(batch: int) -> list[Variant]:
     plain = Variant(batch)
     fast = replace(plain, deterministic=False)
     return [
-        *(plain, fast, replace(fast, compiled=True), replace(plain, compiled=True)),
+        *(plain, fast, replace(fast, compiled=True)),
         *(replace(plain, precision=each) for each in (torch.float16, torch.float32)),
         replace(plain, batch=2 * batch),
     ]

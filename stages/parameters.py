@@ -6,7 +6,7 @@ from pathlib import Path
 
 from roofseg.errors import UserError
 from roofseg.files import read_json
-from roofseg.recipe import Params, digest, parse_params
+from roofseg.recipe import Params, Recipe, digest, parse_params
 from roofseg.tiles import read_nudges, read_split
 
 
@@ -20,6 +20,11 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
             "`make profile NAME=sample` makes a params.yaml there."
         ) from None
     return parse_params(text, source=str(path))
+
+
+def prior_file(recipe: Recipe) -> Path:
+    """The file that weights/dvc.yaml makes for the recipe's prior."""
+    return Path("weights") / f"{recipe.prior}.safetensors"
 
 
 def recipe_digest(params: Params, attempt: str) -> str:

@@ -7,7 +7,6 @@ epochs on a handful of draws and writes nothing into the project.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -18,8 +17,9 @@ from roofseg.models import save_model
 from roofseg.patches import read_crops, read_patches
 from roofseg.recipe import Params, Recipe, inputs_hash
 from roofseg.resume import held, state_name
-from stages import PARENT, run
-from stages.parameters import read_params, recipe_digest
+from stages import run
+from stages.machine import own_gpus, parent, state_root
+from stages.parameters import prior_file, read_params, recipe_digest
 
 PATCHES = Path("patches")
 Record = dict[str, object]
@@ -38,7 +38,8 @@ def main() -> None:
     else:
         # Before training, not after it: an edit meanwhile is no input of this run.
         record = inputs(params, args.attempt, recipe)
-        with held(state_folder(params, args.attempt, recipe, record)) as state:
+        name = state_name(args.attempt, str(record["training_inputs"]), recipe, params.machine())
+        with held(state_root() / name) as state:
             trained = fit(params, args.attempt, recipe, Path(), state)
             if trained:
                 write(args.attempt, trained, {**record, "result": trained.record()})
@@ -50,35 +51,20 @@ def main() -> None:
 
 def fit(params: Params, attempt: str, recipe: Recipe, out: Path, state: Path) -> Trained | None:
     """Train on the patches; curves and overlays go below ``out``."""
-    return train(
-        recipe,
-        attempt=attempt,
-        train_patches=read_patches(PATCHES / "train"),
-        val_patches=read_patches(PATCHES / "val"),
-        prior=prior_file(recipe),
-        machine=params.machine(),
-        live=out / "metrics" / "attempts" / attempt / "live",
-        overlays=out / "plots" / "training" / attempt,
-        state=state,
-        parent=PARENT if "DVC_STAGE" in os.environ else None,
-    )
-
-
-def state_folder(params: Params, attempt: str, recipe: Recipe, record: Record) -> Path:
-    """Where the run is kept after every epoch: of this project, or ROOFSEG_STATE_DIR.
-
-    An experiment in a folder of its own (--temp, --queue) has DVC_ROOT, the project that it came
-    from, where it outlives that folder; the name makes sure that it is the same run.
-    """
-    root = os.environ.get("ROOFSEG_STATE_DIR") or Path(os.environ.get("DVC_ROOT", "."), ".state")
-    return Path(root) / state_name(
-        attempt, str(record["training_inputs"]), recipe, params.machine()
-    )
-
-
-def prior_file(recipe: Recipe) -> Path:
-    """The file that weights/dvc.yaml makes for the recipe's prior."""
-    return Path("weights") / f"{recipe.prior}.safetensors"
+    with own_gpus(params.machine()) as gpus:
+        return train(
+            recipe,
+            attempt=attempt,
+            train_patches=read_patches(PATCHES / "train"),
+            val_patches=read_patches(PATCHES / "val"),
+            prior=prior_file(recipe),
+            machine=params.machine(),
+            live=out / "metrics" / "attempts" / attempt / "live",
+            overlays=out / "plots" / "training" / attempt,
+            state=state,
+            parent=parent(),
+            gpus=gpus,
+        )
 
 
 def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from small_run import RECIPE, TRAIN, VAL, P, Run, as_bytes, machine, recipe, tra
 
 from roofseg.data import PatchBatches
 from roofseg.device import resolve_precision
-from roofseg.engine import EarlyStoppingAfterThaw, _quiet
+from roofseg.engine import EarlyStoppingAfterThaw, _explained, _quiet
 from roofseg.errors import UserError
 from roofseg.files import read_image
 from roofseg.metrics import count, f1, iou
 from roofseg.models import RoofModel, build_model
+from roofseg.resume import KeepState
 from roofseg.segmenter import NotFiniteError, Segmenter
+from roofseg.stopping import StopBetweenSteps
 from roofseg.weights import write_weights
 
 METRICS = ["lr", "train/loss", "val/loss", "val/iou", "val/f1"]
@@ -274,6 +276,60 @@ def test_a_block_is_printed_per_epoch(plain: Run) -> None:
 def test_a_run_without_a_batch_of_one_drops_nothing(stopped: Run, do_run: Runner) -> None:
     whole = do_run(epochs=1, draws_per_epoch=3, batch_size=3)
     assert "n 3, 1 steps of 3\n" in whole.printed
+
+
+# Operations that have no deterministic algorithm
+
+
+@pytest.fixture
+def put(one_thread: None) -> Iterator[Callable[[bool], torch.Tensor]]:
+    """Does such an operation (there is one on CPUs too), as an error or a warning."""
+
+    def do(strict: bool) -> torch.Tensor:
+        torch.use_deterministic_algorithms(True, warn_only=not strict)
+        return torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+
+    yield do
+    torch.use_deterministic_algorithms(False)
+
+
+def test_an_operation_without_a_deterministic_algorithm_is_named_once(
+    put: Callable[[bool], torch.Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with _quiet() as found:
+        put(False)
+        put(False)
+    assert found == {"put_"}
+    assert capsys.readouterr().out == "note: put_ has no deterministic algorithm on this device\n"
+
+
+def test_a_strict_recipe_makes_it_an_error(
+    put: Callable[[bool], torch.Tensor], tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        put(True)
+    error = _explained(
+        caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(algorithms="strict"), P
+    )
+    assert isinstance(error, UserError)
+    assert re.match("algorithms: strict, but put_ does not have .* or fast", str(error))
+
+
+@pytest.mark.parametrize("algorithms", ["strict", "fast"])
+def test_the_recipe_chooses_the_algorithms(do_run: Runner, algorithms: str) -> None:
+    do_run(algorithms=algorithms, epochs=1)
+    assert torch.are_deterministic_algorithms_enabled() == (algorithms == "strict")
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def test_too_little_memory_names_the_settings(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    error = _explained(caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(), P)
+    assert isinstance(error, UserError)
+    assert re.match(
+        "out of memory in epoch 1 with batch_size 2, patch_size 32, .*Lower batch_size", str(error)
+    )
 
 
 # Losses that are not finite

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling.image_encoder import Attention
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from roofseg.encoders import ARCHITECTURES
 from roofseg.errors import UserError
@@ -287,19 +291,137 @@ def test_sam_position_embedding_resizes() -> None:
     torch.testing.assert_close(resized, resized[:, :, :1].expand_as(resized))
 
 
-def test_sam_encoder_is_metas_at_another_size(encoder: sam.SamEncoder) -> None:
-    """With the position embedding resized beforehand, Meta's own forward gives the same."""
-    x = images(2, 3, 64, 96)
-    native = encoder.pos_embed
+@pytest.fixture(scope="module")
+def published() -> tuple[sam.SamEncoder, ImageEncoderViT]:
+    """Ours and segment-anything's own encoder, with the same weights (one copy of them).
+
+    The first three blocks, for time: two with windows, one that attends globally.
+    """
+    torch.manual_seed(0)
+    ours = sam.SamEncoder().eval()
+    ours.blocks = ours.blocks[:3]
+    for block in ours.blocks:  # zeros until a checkpoint fills them
+        nn.init.normal_(block.attn.rel_pos_h, std=0.3)
+        nn.init.normal_(block.attn.rel_pos_w, std=0.3)
+    with torch.device("meta"):
+        theirs = ImageEncoderViT(
+            depth=3,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=14,
+            global_attn_indexes=(2, 5, 8, 11),
+        ).eval()
+    theirs.load_state_dict(ours.state_dict(), assign=True)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("size", [(64, 96), (240, 272)], ids=str)
+def test_sam_encoder_is_metas_at_another_size(
+    published: tuple[sam.SamEncoder, ImageEncoderViT], size: tuple[int, int]
+) -> None:
+    """With the position embedding resized beforehand: part of a window, and several."""
+    ours, theirs = published
+    tokens = size[0] // 16, size[1] // 16
+    theirs.pos_embed = nn.Parameter(sam.resize_position_embedding(ours.pos_embed, tokens).detach())
+    x = images(1, 3, *size)
+
+    def run(net: nn.Module, bfloat16: bool) -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            out = net(x)
+        return (out[-1] if net is ours else out).float()
+
+    exact = run(theirs, False)
+    assert exact.shape == (1, 256, *tokens)
+    torch.testing.assert_close(run(ours, False), exact, rtol=1e-5, atol=1e-5)
+    assert torch.equal(run(ours, True), run(ours, True))
+    assert {type(block.attn) for block in ours.blocks} == {sam.FusedAttention}
+    # bfloat16 has 8 bits; their own result in it is as far from the exact one.
+    error, their_error = ((run(net, True) - exact).std() for net in (ours, theirs))
+    assert error < 0.02 * exact.std()
+    assert error < 1.2 * their_error
+
+
+def attentions(height: int, width: int) -> tuple[sam.FusedAttention, Attention]:
+    """Ours and segment-anything's, in float64, with the same weights for ``height`` x ``width``."""
+    torch.manual_seed(0)
+    ours, theirs = (
+        kind(32, num_heads=2, use_rel_pos=True, input_size=(height, width)).double()
+        for kind in (sam.FusedAttention, Attention)
+    )
+    nn.init.normal_(theirs.rel_pos_h)
+    nn.init.normal_(theirs.rel_pos_w)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+# Batch, height and width: as many windows; relative positions resized; more than a slice.
+TOKENS = [(5, 14, 14), (2, 5, 9), (2, 40, 30)]
+
+
+@pytest.mark.parametrize("tokens", TOKENS, ids=str)
+def test_sam_attention_is_metas(
+    tokens: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = attentions(14, 14)
+    x = torch.randn(*tokens, 32, dtype=torch.float64)
     with torch.no_grad():
-        ours = encoder(x)[-1]
-        try:
-            encoder.pos_embed = nn.Parameter(sam.resize_position_embedding(native, (4, 6)))
-            metas = ImageEncoderViT.forward(encoder, x)
-        finally:
-            encoder.pos_embed = native
-    assert ours.shape == (2, 256, 4, 6)
-    torch.testing.assert_close(ours, metas)
+        expected = theirs(x)
+        with Operators() as used:
+            out = ours(x)
+        torch.testing.assert_close(out, expected)
+        assert out.shape == x.shape
+        monkeypatch.setattr(sam, "SLICE", 1)  # each head in a slice of its own
+        assert torch.equal(ours(x), out)
+    # Fused: the matrix of all pairs of tokens is not formed.
+    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in used.names
+    assert "aten::_softmax" not in used.names
+
+
+class Operators(TorchDispatchMode):
+    """Takes down which operators run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.name().split(".")[0])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("tokens", TOKENS[:2], ids=str)
+def test_sam_attention_learns_as_metas(tokens: tuple[int, int, int]) -> None:
+    x = torch.randn(*tokens, 32, dtype=torch.float64)
+    weights = torch.randn_like(x)
+    gradients = []
+    for net in attentions(14, 14):
+        inputs = x.clone().requires_grad_()
+        (net(inputs) * weights).sum().backward()
+        gradients.append({"x": inputs.grad} | {n: p.grad for n, p in net.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, expected in gradients[1].items():
+        assert expected.abs().max() > 0, name
+        torch.testing.assert_close(gradients[0][name], expected, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_sam_fused_attention_has_the_gradients_of_the_plain_formula() -> None:
+    """What runs with gradients on a GPU; on a CPU it runs without."""
+    heads, height, width, channels = 3, 4, 5, 6
+    shapes = [(heads, height * width, n) for n in (channels, channels, channels, height, width)]
+    torch.manual_seed(0)
+    parts = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    q, k, v, rel_h, rel_w = parts
+    bias = rel_h.repeat_interleave(width, dim=-1) + rel_w.tile(height)
+    plain = (q @ k.transpose(1, 2) / channels**0.5 + bias).softmax(-1) @ v
+    fused = sam._attend(*parts)
+    torch.testing.assert_close(fused, plain)
+    weights = torch.randn_like(plain)
+    for found, expected in zip(
+        torch.autograd.grad((fused * weights).sum(), parts),
+        torch.autograd.grad((plain * weights).sum(), parts),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 def test_sam_skips_are_blocks_3_6_9_12(encoder: sam.SamEncoder) -> None:

@@ -118,14 +118,16 @@ def train(
     overlays: Path,
     state: Path,
     parent: int | None = None,
+    gpus: list[int] | None = None,
 ) -> Trained | None:
     """Train a recipe from its prior and give back the best model.
 
     ``live`` is the folder for DVCLive's curves, ``overlays`` the one for pictures of val, and
     ``state`` the one (see `roofseg.resume.held`) where the run is kept after every epoch: if it
     holds a state, the run goes on from there, to the same result. ``parent`` is the process whose
-    end stops the run (see `roofseg.stopping`). With several devices there is a process for each,
-    and all but the first give back None.
+    end stops the run (see `roofseg.stopping`). ``gpus`` are the indices of the CUDA devices to use,
+    the first ones without it. With several devices there is a process for each, and all but the
+    first give back None.
 
     Raises:
         UserError: a prior that does not fit, a device that is not there or has too little memory,
@@ -144,9 +146,7 @@ def train(
     )
     load_prior(model, prior)
     start = model.encoder.state_dict(prefix="encoder.")
-    if (
-        recipe.thaw_epoch
-    ):  # it will be trained; else it stays as it is, or is among the best weights
+    if recipe.thaw_epoch:  # it will change, and the best epoch may be one before that
         start = {name: value.clone() for name, value in start.items()}
     module = Segmenter(
         model.to(memory_format=torch.channels_last), recipe, machine.feature_cache_gb
@@ -173,16 +173,15 @@ def train(
     stop = StopBetweenSteps(parent)
     failure = None
     with _quiet() as nondeterministic:
+        modes = {"deterministic": "warn", "strict": True, "fast": False}
         # The best epoch, early stopping and the plateau's learning rate all follow from val alone.
         trainer = L.Trainer(
             accelerator={"cuda": "gpu"}.get(device, device),
-            devices=machine.devices,
+            devices=gpus or machine.devices,
             strategy=_strategy(machine, recipe),
             precision=precision,  # type: ignore[arg-type]
             max_epochs=recipe.epochs,
-            deterministic={"deterministic": "warn", "strict": True, "fast": False}[
-                recipe.algorithms
-            ],  # type: ignore[arg-type]
+            deterministic=modes[recipe.algorithms],  # type: ignore[arg-type]
             benchmark=recipe.algorithms == "fast",
             use_distributed_sampler=False,
             plugins=[DurableCheckpoints()],
@@ -200,7 +199,10 @@ def train(
                 raise
             failure = error
         except Exception as error:
-            raise _explained(error, stop, keep, recipe, patch_size) from error
+            explained = _explained(error, stop, keep, recipe, patch_size)
+            if explained is error:
+                raise
+            raise explained from error
         finally:
             report.close()
     if not leads:
@@ -248,8 +250,8 @@ def _explained(
         return UserError(
             f"out of memory in epoch {keep.epochs + 1} with batch_size {recipe.batch_size}, "
             f"patch_size {patch_size}, precision {recipe.precision} and a feature_cache_gb that "
-            f"holds a frozen encoder's features ({text.partition('. ')[0]}). Lower batch_size first, "
-            "then patch_size or feature_cache_gb."
+            f"holds a frozen encoder's features ({text.partition('. ')[0]}). Lower batch_size, "
+            "patch_size or feature_cache_gb."
         )
     if isinstance(error, OSError | SafetensorError):
         return UserError(f"the run cannot be written: {error}. Make room, then: {kept}")

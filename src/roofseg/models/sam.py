@@ -8,6 +8,8 @@ ViT, too few for the statistics of BatchNorm.
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name that all PyTorch code uses)
 from segment_anything.modeling import ImageEncoderViT  # type: ignore[import-untyped]
@@ -22,7 +24,11 @@ WIDTH = 768  # channels of a token in ViT-B
 NECK = 256  # channels of the encoder's output
 SKIPS = (2, 5, 8, 11)  # blocks 3, 6, 9, 12 counted from 1; they are also the global-attention ones
 GROUPS = 8
-BIAS = 2**23  # elements
+# Slices of attention on a CPU (`_attend_in_slices`). At 1024 px and two threads one is 1024 queries
+# of a head, two of the kernel's blocks for each thread, and its bias 8 MB in bfloat16; half of that
+# and twice that were slower.
+QUERIES = 1024
+SLICE = 2**21  # elements of bias for each thread
 # SAM's pixel_mean and pixel_std for RGB in 0..255 (segment_anything/build_sam.py), on [0, 1].
 STATISTICS = (
     tuple(value / 255 for value in (123.675, 116.28, 103.53)),
@@ -82,48 +88,77 @@ class SamEncoder(ImageEncoderViT):
         return features
 
 
-class FusedAttention(Attention):  # type: ignore[misc]
-    """segment-anything's attention, by torch's fused kernel; its parameters and its result.
+class FusedAttention(Attention):
+    """segment-anything's attention by torch's fused kernels; its parameters and its result.
 
-    Published it forms softmax(q k^T / sqrt(C) + b) over all pairs of tokens in memory, several
-    times: at 1024 px 805 MB each in float32. The bias b of a query at row y and column x for a key
-    at row i and column j is decomposed, b = rel_h[y, i] + rel_w[x, j] (Li et al. 2022, "MViTv2",
-    equation 4), but the kernel takes it whole.
+    Each head gives softmax(q k^T / sqrt(C) + b) v, where b is decomposed: for a query at row y and
+    column x and a key at row i and column j it is rel_h[y, i] + rel_w[x, j] (Li et al. 2022,
+    "MViTv2", equation 4). As published this matrix, of 4096 x 4096 in a global block at 1024 px,
+    is written to memory several times for all heads at once. The fused kernels never write it, and
+    take b as a mask in the dtype of q.
 
+    b could go without a mask too: with rel_h and rel_w appended to q / sqrt(C), and to k which row
+    and column it is at (one-hot), the product is exact. But that triples its width, and took a CPU
+    twice as long in the global blocks; an H100 was up to a sixth faster in bfloat16 and a quarter
+    slower in float32.
+
+    On a CPU with gradients the published way is kept: no fused kernel there takes a mask that has
+    a gradient, and without a mask it took nearly twice as long in bfloat16.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, W, dim) to the same, attending over all H * W tokens."""
-        cpu = x.device.type == "cpu"
-        if cpu and torch.is_grad_enabled():
-            attended: torch.Tensor = super().forward(x)
+        on_cpu = x.device.type == "cpu"
+        attended: torch.Tensor
+        if on_cpu and torch.is_grad_enabled():
+            attended = super().forward(x)
             return attended
         batch, height, width, _ = x.shape
-        tokens = height * width
-        q, k, v = (
+        q, k, v = (  # (B * heads, H * W, C) each
             self.qkv(x)
-            .view(batch, tokens, 3, self.num_heads, -1)
+            .view(batch, height * width, 3, self.num_heads, -1)
             .permute(2, 0, 3, 1, 4)
-            .reshape(3, batch * self.num_heads, tokens, -1)
+            .reshape(3, batch * self.num_heads, height * width, -1)
             .contiguous()
         )
-        grid = q.view(-1, height, width, q.shape[-1])
+        grid = q.unflatten(1, (height, width))
         rel_h = torch.einsum("nyxc,yic->nyxi", grid, get_rel_pos(height, height, self.rel_pos_h))
         rel_w = torch.einsum("nyxc,xjc->nyxj", grid, get_rel_pos(width, width, self.rel_pos_w))
-        rel_h, rel_w = rel_h.flatten(1, 2), rel_w.flatten(1, 2)
-        out = torch.empty_like(q)
-        heads = max(1, BIAS // tokens**2) if cpu else len(q)
-        rows = min(tokens, max(1, BIAS // tokens)) if cpu else tokens
-        for n in range(0, len(q), heads):
-            for t in range(0, tokens, rows):
-                part = slice(n, n + heads), slice(t, t + rows)
-                bias = (rel_h[part][..., :, None] + rel_w[part][..., None, :]).flatten(-2)
-                out[part] = F.scaled_dot_product_attention(
-                    q[part][None], k[part[0]][None], v[part[0]][None], attn_mask=bias[None]
-                )[0]
-        out = out.view(batch, self.num_heads, tokens, -1).transpose(1, 2)
+        attend = _attend_in_slices if on_cpu else _attend
+        out = attend(q, k, v, rel_h.flatten(1, 2), rel_w.flatten(1, 2))
+        out = out.unflatten(0, (batch, self.num_heads)).transpose(1, 2)
         attended = self.proj(out.reshape(x.shape))
         return attended
+
+
+def _attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor
+) -> torch.Tensor:
+    """Attention with its bias: q (N, Q, C), k and v (N, H * W, C), rel_h (N, Q, H), rel_w (N, Q, W)
+    to (N, Q, C)."""
+    bias = (rel_h[..., :, None] + rel_w[..., None, :]).flatten(-2)
+    # The fused kernels want a batch before the heads.
+    return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None])[0]
+
+
+def _attend_in_slices(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor
+) -> torch.Tensor:
+    """`_attend` over some heads and at most ``QUERIES`` queries at a time.
+
+    A slice's bias is then in the cache when the kernel reads it, and takes the memory of the one
+    before. How many heads a slice has follows the threads that share it, and changes no bit: the
+    kernel keeps heads apart.
+    """
+    count, tokens, _ = q.shape
+    queries = min(tokens, QUERIES)
+    heads = max(1, SLICE * torch.get_num_threads() // (queries * tokens))
+    out = torch.empty_like(q)
+    for first, query in product(range(0, count, heads), range(0, tokens, queries)):
+        these = slice(first, first + heads)
+        part = these, slice(query, query + queries)
+        out[part] = _attend(q[part], k[these], v[these], rel_h[part], rel_w[part])
+    return out
 
 
 class _TokenNorm(nn.LayerNorm):

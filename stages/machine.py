@@ -1,0 +1,41 @@
+"""What a training takes of the machine that it runs on."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from roofseg.device import claim_gpus, resolve_device, visible_gpus
+from roofseg.recipe import Machine
+from stages import PARENT
+
+
+def parent() -> int | None:
+    """The process whose end is the training's too: that of DVC, where DVC started it."""
+    return PARENT if "DVC_STAGE" in os.environ else None
+
+
+def state_root() -> Path:
+    """Where runs are kept after every epoch: in this project, or in ROOFSEG_STATE_DIR.
+
+    An experiment in a folder of its own (--temp, --queue) has DVC_ROOT, the project that it came
+    from, where a run outlives that folder.
+    """
+    folder = os.environ.get("ROOFSEG_STATE_DIR")
+    return Path(folder) if folder else Path(os.environ.get("DVC_ROOT", "."), ".state")
+
+
+@contextmanager
+def own_gpus(machine: Machine) -> Iterator[list[int] | None]:
+    """The GPUs that this training takes, which no other training on this machine has."""
+    if resolve_device(machine.device) != "cuda":
+        yield None
+        return
+    visible = visible_gpus()
+    with claim_gpus(visible, machine.devices, Path(tempfile.gettempdir())) as gpus:
+        # For the further processes of this run, one per device, which look for themselves.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(f"GPU-{visible[index]}" for index in gpus)
+        yield gpus
