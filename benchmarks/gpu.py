@@ -111,8 +111,8 @@ def main() -> None:
         "",
         f"Training step at {SIZE} px on {name}, torch {torch.__version__}: median of {STEPS}, "
         "written by `python -m benchmarks.gpu`. Per cent of peak: the arithmetic of the step "
-        f"(torch's FlopCounterMode) over its time, of {peak} TFLOP/s (dense 16-bit). The first row of an "
-        "attempt is what its recipe does; ready is the time until the steps are fast.",
+        f"(torch's FlopCounterMode) over its time, of {peak} TFLOP/s (dense 16-bit). The first row "
+        "of an attempt is what its recipe does; ready is the time until the steps are fast.",
         "",
         "| attempt | step | ms | ms per image | % of peak | GB | ready, s |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
