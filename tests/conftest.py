@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +28,16 @@ def one_thread() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+
+
+def pytest_configure() -> None:
+    """`nohup`, and shells that start something in the background, have signals ignored.
+
+    What they start inherits that, down to the runs that tests interrupt.
+    """
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, None)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default or signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

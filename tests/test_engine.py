@@ -134,8 +134,11 @@ def test_the_same_seed_gives_the_same_bytes(do_run: Runner, plain: Run) -> None:
         assert again.curve(metric).equals(plain.curve(metric))
 
 
-def test_the_number_of_workers_changes_no_byte(do_run: Runner, plain: Run) -> None:
-    assert do_run(freeze_epochs=1, workers=2).weights() == plain.weights()
+def test_workers_and_pictures_change_no_byte(do_run: Runner, plain: Run) -> None:
+    again = do_run(freeze_epochs=1, workers=2, every=0)
+    assert again.weights() == plain.weights()
+    for metric in METRICS:
+        assert again.curve(metric).equals(plain.curve(metric))
 
 
 def test_another_seed_gives_other_weights(do_run: Runner, plain: Run) -> None:
