@@ -11,11 +11,8 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
-import os
-import platform
-import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -25,6 +22,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import default_collate
 
+from benchmarks.table import ROUNDS, Row, dearer, faster, heading, machine
 from roofseg.data import Draw, PatchBatches, view_seed
 from roofseg.device import full_float32, resolve_device, resolve_precision
 from roofseg.engine import _quiet
@@ -33,7 +31,6 @@ from roofseg.patches import Patch
 from roofseg.recipe import Recipe
 from roofseg.segmenter import Segmenter
 
-ROUNDS = 5
 # Not the study's 1024 px (which `--size` takes): one such image takes SAM's encoder 10 to 25 s on
 # two cores. 448 px are four of its attention windows.
 SIZE = {"sam_vit_b": 448, "tu-tf_efficientnet_lite0": 512}
@@ -88,15 +85,16 @@ class Alternate(Callback):
             self.epochs[-1][what] = self.epochs[-1].get(what, 0.0) + now - self.began
         self.began = now
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.decoder = copy.deepcopy(pl_module.model.decoder)
-        self.optimizer = torch.optim.AdamW(self.decoder.parameters(), lr=1e-4, weight_decay=1e-4)
+        used = trainer.optimizers[0].defaults
+        options = {key: used[key] for key in ("lr", "weight_decay", "foreach", "fused")}
+        self.optimizer = torch.optim.AdamW(self.decoder.parameters(), **options)
+        places = itertools.product(range(PATCHES), range(VIEWS))
+        self.views(pl_module, [(patch, view_seed(SEED, patch, view)) for patch, view in places])
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.epochs.append({})
-        self.decoder.to(pl_module.device)
-        places = itertools.product(range(PATCHES), range(VIEWS))
-        self.views(pl_module, [(patch, view_seed(SEED, patch, view)) for patch, view in places])
         self.count("")
 
     def on_train_batch_start(
@@ -169,26 +167,32 @@ class Alternate(Callback):
     def on_validation_end(self, *_: Any) -> None:
         self.count("val, ours")
 
-    def row(self, what: str) -> str:
-        """The end of a line of the table; the first epoch was a warm-up."""
-        ours, alone, anew = (f"{what}, {how}" for how in ("ours", "decoder alone", "encoder anew"))
-        epochs = self.epochs[1:]
+    def rows(self, inputs: str) -> list[Row]:
+        whats = {
+            "epoch": (
+                f"training epoch with a filled pool, {STEPS} steps of {inputs}",
+                "the decoder alone: forward, backward, step",
+            ),
+            "val": (
+                f"validation pass after the first, {VAL_BATCHES} batches of {inputs}",
+                "the decoder alone",
+            ),
+        }
+        rows = []
+        for key, (what, against) in whats.items():
+            ours, alone, anew = (
+                [epoch[f"{key}, {how}"] for epoch in self.epochs[1:] if f"{key}, {how}" in epoch]
+                for how in ("ours", "decoder alone", "encoder anew")
+            )
+            rows += [
+                dearer(what, against, ours, alone, percent=5),
+                faster("the same", "with the encoder anew", ours[: len(anew)], anew, reach=None),
+            ]
+        return rows
 
-        def seconds(key: str) -> float:
-            return statistics.median(epoch[key] for epoch in epochs if key in epoch)
 
-        def ratio(key: str, to: str) -> float:
-            return statistics.median(epoch[key] / epoch[to] for epoch in epochs if key in epoch)
-
-        more = 100 * ratio(ours, alone) - 100
-        return (
-            f"{seconds(ours):.3f} | {seconds(alone):.3f} | {more:+.1f} % | "
-            f"{seconds(anew):.2f} | {ratio(anew, ours):.1f} |"
-        )
-
-
-def measure(name: str, size: int | None, device: str, rounds: int) -> list[str]:
-    """Two lines of the table: a training epoch and a validation pass."""
+def measure(name: str, size: int | None, device: str, rounds: int) -> list[Row]:
+    """Lines of the table for one attempt: its training epochs and its validation passes."""
     architecture, encoder, batch_size = ATTEMPTS[name]
     size = size or SIZE[encoder]
     chosen = recipe(architecture, encoder, batch_size, rounds)
@@ -212,12 +216,18 @@ def measure(name: str, size: int | None, device: str, rounds: int) -> list[str]:
         torch.utils.deterministic.fill_uninitialized_memory = False  # as in roofseg.engine.train
         trainer.fit(module, data)
     assert not module.features.full
-    whats = {
-        "epoch": f"training epoch with a filled pool, {STEPS} batches",
-        "val": f"validation pass after the first, {VAL_BATCHES} batches",
-    }
-    inputs = f"{name}, {batch_size} x {size} px"
-    return [f"| {inputs}: {text} | {alternate.row(what)}" for what, text in whats.items()]
+    return alternate.rows(f"{batch_size} x {size} px, {name}")
+
+
+def rows(
+    attempts: Iterable[str] = ATTEMPTS,
+    size: int | None = None,
+    device: str = "cpu",
+    rounds: int = ROUNDS,
+) -> Iterator[Row]:
+    """The lines of the table; ``size`` in pixels replaces `SIZE`."""
+    for name in attempts:
+        yield from measure(name, size, resolve_device(device), rounds)
 
 
 def main() -> None:
@@ -227,15 +237,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     args = parser.parse_args()
-    device = resolve_device(args.device)
-    cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} x {cpu}"
-    print(f"Medians of {args.rounds} rounds on {where}; target: at most 5 % more.\n")
-    print("| what | ours, s | decoder alone, s | more | encoder anew, s | times faster |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for name in args.attempts or ATTEMPTS:
-        for line in measure(name, args.size, device, args.rounds):
-            print(line, flush=True)
+    print(f"Medians of {args.rounds} rounds on {machine()}.\n\n{heading()}")
+    for row in rows(args.attempts or ATTEMPTS, args.size, args.device, args.rounds):
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

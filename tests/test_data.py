@@ -127,7 +127,9 @@ def test_a_pool_draws_its_views_uniformly_at_every_epoch() -> None:
 
 @given(
     st.sets(
-        st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 99), st.integers(0, 99)), max_size=9
+        st.tuples(st.integers(0, 2) | st.just(2**32 - 1), st.integers(0, 3), st.integers(0, 3)),
+        min_size=2,
+        max_size=30,
     )
 )
 def test_views_have_seeds_of_their_own(views: set[tuple[int, int, int]]) -> None:

@@ -174,14 +174,16 @@ class Seen(Callback):
     scores: list[dict[str, bytes]] = field(default_factory=list)
     decoder: dict[str, bytes] = field(default_factory=dict)
     held: list[int] = field(default_factory=list)
+    dtypes: set[tuple[bool, torch.dtype]] = field(default_factory=set)
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        def asked(_: Any, args: tuple[torch.Tensor, ...]) -> None:
-            seen = self.validated_on if trainer.validating or self._val else self.trained_on
+        def asked(_: Any, args: tuple[torch.Tensor, ...], features: list[torch.Tensor]) -> None:
+            seen = self.validated_on if self._val else self.trained_on
             seen += [image.contiguous().numpy().tobytes() for image in args[0]]
+            self.dtypes.add((self._val, features[-1].dtype))
 
         self._val = False
-        pl_module.model.encoder.register_forward_pre_hook(asked)
+        pl_module.model.encoder.register_forward_hook(asked)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._val = True
@@ -219,6 +221,7 @@ def look(
     with _quiet():
         trainer = L.Trainer(
             accelerator="cpu",
+            precision=given.precision,  # type: ignore[arg-type]
             max_epochs=given.epochs,
             logger=False,
             enable_checkpointing=False,
@@ -270,6 +273,11 @@ def test_each_view_of_a_pool_is_encoded_once() -> None:
     assert set(kept.trained_on) == set(anew.trained_on)
     assert kept.decoder == anew.decoder
     assert kept.scores == anew.scores
+
+
+def test_val_is_encoded_in_float32_and_a_pool_as_training_is() -> None:
+    seen = look(pool=1, precision="bf16-mixed", epochs=1)
+    assert seen.dtypes == {(True, torch.float32), (False, torch.bfloat16)}
 
 
 class PooledDraws(Draws):

@@ -1,0 +1,93 @@
+"""Where the epochs of an attempt's training go: ``python -m benchmarks profile ATTEMPT ...``.
+
+Its recipe in params.yaml and its patches, through the real engine, with fewer draws and epochs, and
+with the encoder thawed at once where the recipe thaws it. Lightning's own profiler holds the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch.profilers import SimpleProfiler
+
+from benchmarks.training import watch
+from roofseg.patches import read_patches
+from roofseg.recipe import Recipe
+from stages.parameters import read_params
+
+EPOCHS, STEPS = 4, 8  # the first epoch is a warm-up, and fills what is kept of a frozen encoder
+PARTS = ("data", "forward", "backward", "optimizer", "validation", "callbacks", "the rest")
+EPOCH = "run_training_epoch"  # as Lightning's profiler names it; validation is a part of it
+PATCHES, WEIGHTS = Path("patches"), Path("weights")
+
+
+def main(arguments: Sequence[str]) -> None:
+    params = read_params()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description=__doc__)
+    parser.add_argument("attempts", nargs="*", help="of params.yaml; all unless told")
+    print(f"Seconds per epoch of {STEPS} training steps, and the share of each part.\n")
+    print(f"| attempt | epoch, s | {' | '.join(PARTS)} |")
+    print(f"| --- | ---: |{' ---: |' * len(PARTS)}")
+    patches = read_patches(PATCHES / "train"), read_patches(PATCHES / "val")
+    for attempt in parser.parse_args(arguments).attempts or params.attempts:
+        recipe = params.recipe(attempt)
+        profiler = SteadyEpochs()
+        with tempfile.TemporaryDirectory() as folder:
+            prior = WEIGHTS / f"{recipe.prior}.safetensors"
+            watch(shrunk(recipe), params.machine(), patches, prior, Path(folder), profiler=profiler)
+        seconds, spent = parts(profiler.recorded_durations)
+        shares = " | ".join(f"{100 * spent[part] / seconds:.1f} %" for part in PARTS)
+        print(f"| {attempt} | {seconds / (EPOCHS - 1):.2f} | {shares} |", flush=True)
+
+
+def shrunk(recipe: Recipe) -> Recipe:
+    freeze = recipe.freeze_epochs if recipe.freeze_epochs == "all" else 0
+    draws = STEPS * recipe.batch_size
+    return recipe.model_copy(
+        update={"epochs": EPOCHS, "draws_per_epoch": draws, "freeze_epochs": freeze}
+    )
+
+
+class SteadyEpochs(SimpleProfiler):
+    """Forgets the first epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs = 0
+
+    def start(self, action_name: str) -> None:
+        if action_name == EPOCH:
+            self.epochs += 1
+            if self.epochs == 2:
+                self.recorded_durations.clear()
+        super().start(action_name)
+
+
+def parts(durations: Mapping[str, Sequence[float]]) -> tuple[float, dict[str, float]]:
+    """Seconds of all epochs, and of each of ``PARTS``, from what Lightning's profiler recorded."""
+
+    def spent(*endings: str, by: str = "[") -> float:
+        return sum(
+            sum(seconds)
+            for action, seconds in durations.items()
+            if action.startswith(by) and action.endswith(endings)
+        )
+
+    around = ("on_train_epoch_start", "on_train_epoch_end", "on_train_end")
+    seconds = sum(durations[EPOCH]) + spent(*around)
+    found = {
+        "data": spent("train_dataloader_next", "batch_to_device"),
+        "forward": spent(".training_step"),
+        "backward": spent(".backward"),
+        "validation": spent(".validation_step", ".val_next")
+        + spent("on_validation_start", "on_validation_epoch_start", by="[LightningModule]"),
+        "callbacks": spent("", by="[Callback]"),
+    }
+    # Lightning's step of the optimizer runs forward and backward too.
+    found["optimizer"] = (
+        spent("optimizer_step", by="[LightningModule]") - found["forward"] - found["backward"]
+    )
+    return seconds, {**found, "the rest": seconds - sum(found.values())}

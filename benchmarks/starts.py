@@ -1,0 +1,96 @@
+"""What one waits for before anything is computed: imports of the stages, and `dvc repro` with
+nothing to do."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.table import Row, alternate, child
+from stages import ROOT
+
+ROUNDS = 3
+NEED_TORCH = {"check_params", "evaluate", "train"}  # they build models
+HELPERS = {"__init__", "machine", "parameters"}
+STACK = "torch, lightning, segmentation_models_pytorch"
+CODE = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+UP_TO_DATE = "Data and pipelines are up to date."
+
+
+def rows() -> list[Row]:
+    return [*imports(), repro()]
+
+
+def imports() -> list[Row]:
+    names = sorted({path.stem for path in (ROOT / "stages").glob("*.py")} - HELPERS)
+
+    def importing(modules: str) -> float:
+        return float(child("-c", CODE.format(modules)))
+
+    modules = [STACK, *(f"stages.{name}" for name in names)]
+    stack, *times = alternate(*(partial(importing, each) for each in modules), rounds=ROUNDS)
+    more = {
+        name: statistics.median(a - b for a, b in zip(each, stack, strict=True))
+        for name, each in zip(names, times, strict=True)
+        if name in NEED_TORCH
+    }
+    alone = {
+        name: statistics.median(each)
+        for name, each in zip(names, times, strict=True)
+        if name not in NEED_TORCH
+    }
+    slowest, longest = max(more, key=more.__getitem__), max(alone, key=alone.__getitem__)
+    base = statistics.median(stack)
+    return [
+        Row(
+            f"import of a stage that needs torch, the slowest of {len(more)}: {slowest}",
+            f"importing {STACK} alone",
+            "at most 1 s more",
+            f"{base + more[slowest]:.2f} s",
+            f"{base:.2f} s",
+            f"{more[slowest]:+.2f} s",
+            more[slowest] <= 1,
+        ),
+        Row(
+            f"import of a stage that needs no torch, the slowest of {len(alone)}: {longest}",
+            "",
+            "under 1 s",
+            f"{alone[longest]:.2f} s",
+            "",
+            "",
+            alone[longest] < 1,
+        ),
+    ]
+
+
+def repro() -> Row:
+    """In this checkout if all of it is up to date, else in a clone of HEAD, which has no data.
+
+    With --dry, which looks as hard, and would run nothing if there were anything to do.
+    """
+    what, reach = "`dvc repro` with nothing to do", "under 6 s"
+    with TemporaryDirectory() as folder:
+        subprocess.run(["git", "clone", "-q", ROOT, folder], check=True)
+        places = {"in this checkout": (ROOT, ()), "in a clone": (folder, ("--allow-missing",))}
+        for place, (where, options) in places.items():
+            try:
+                (times,) = alternate(partial(ask, Path(where), *options), rounds=ROUNDS)
+            except NotUpToDateError:
+                continue
+            seconds = statistics.median(times)
+            return Row(f"{what}, {place}", "", reach, f"{seconds:.2f} s", "", "", seconds < 6)
+    return Row(f"{what}: not measured, dvc.lock is not up to date", "", reach, "", "", "", None)
+
+
+def ask(where: Path, *options: str) -> None:
+    command = ["dvc", "repro", "--dry", *options]
+    done = subprocess.run(command, cwd=where, capture_output=True, text=True)
+    if done.returncode or UP_TO_DATE not in done.stdout:
+        raise NotUpToDateError(done.stdout + done.stderr)
+
+
+class NotUpToDateError(Exception):
+    """There is something to do."""

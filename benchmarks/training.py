@@ -1,0 +1,52 @@
+"""A real training run, watched from outside: the engine's own trainer and callbacks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import lightning as L  # noqa: N812
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.profilers import Profiler
+
+from roofseg.engine import train
+from roofseg.patches import Patch
+from roofseg.recipe import Machine, Recipe
+
+
+def watch(
+    recipe: Recipe,
+    machine: Machine,
+    patches: tuple[Sequence[Patch], Sequence[Patch]],
+    prior: Path,
+    folder: Path,
+    *,
+    profiler: Profiler | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train a recipe on train and val patches; what it writes goes below ``folder``.
+
+    ``profiler`` hears of all that Lightning does, and ``callbacks`` come after the run's own.
+    """
+    trainer = L.Trainer
+
+    def watched(**options: Any) -> L.Trainer:
+        own = options.pop("callbacks")
+        return trainer(**options, callbacks=[*own, *callbacks], profiler=profiler)
+
+    with mock.patch.object(L, "Trainer", watched), redirect_stdout(io.StringIO()):
+        train(
+            recipe,
+            attempt="benchmark",
+            train_patches=patches[0],
+            val_patches=patches[1],
+            prior=prior,
+            machine=machine,
+            live=folder / "live",
+            overlays=folder / "overlays",
+            state=folder / "state",
+        )
