@@ -19,7 +19,7 @@ from roofseg.recipe import Recipe
 from stages.parameters import read_params
 
 EPOCHS, STEPS = 4, 8  # the first epoch is a warm-up, and fills what is kept of a frozen encoder
-PARTS = ("data", "forward", "backward", "optimizer", "validation", "callbacks", "the rest")
+PARTS = ("data", "forward", "backward", "optimizer", "validation", "logging, state", "the rest")
 EPOCH = "run_training_epoch"  # as Lightning's profiler names it; validation is a part of it
 PATCHES, WEIGHTS = Path("patches"), Path("weights")
 
@@ -84,7 +84,7 @@ def parts(durations: Mapping[str, Sequence[float]]) -> tuple[float, dict[str, fl
         "backward": spent(".backward"),
         "validation": spent(".validation_step", ".val_next")
         + spent("on_validation_start", "on_validation_epoch_start", by="[LightningModule]"),
-        "callbacks": spent("", by="[Callback]"),
+        "logging, state": spent("", by="[Callback]"),
     }
     # Lightning's step of the optimizer runs forward and backward too.
     found["optimizer"] = (

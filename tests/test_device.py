@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import select
+import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -279,3 +282,23 @@ def test_gpus_are_named_by_uuid_in_their_order(monkeypatch: pytest.MonkeyPatch) 
         torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=PAIR[index])
     )
     assert visible_gpus() == PAIR
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told")
+def test_freed_memory_is_kept_for_what_is_allocated_next() -> None:
+    """The system maps no page anew for a tensor that takes the place of a freed one."""
+    code = """
+        import resource, torch
+        from roofseg.device import keep_freed_memory
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            torch.ones(10_000_000)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        mapped = [faults(), faults()]
+        keep_freed_memory()
+        kept = [faults(), faults()]
+        assert min(*mapped, kept[0]) > 10 * kept[1], (mapped, kept)
+    """
+    # The setting is the process's.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, check=True)

@@ -133,6 +133,9 @@ def test_what_is_kept_changes_no_byte(do_run: Runner, changes: dict[str, Any]) -
     everything, nothing = do_run(**changes), do_run(gb=NOTHING, **changes)
     assert everything.weights() == nothing.weights()
     assert everything.files() == nothing.files()
+    full = "(feature_cache_gb is full: "
+    assert full not in everything.printed
+    assert nothing.printed.count(full) == nothing.printed.count("encoder frozen")
 
 
 def test_the_number_of_workers_changes_no_byte_of_a_run_with_a_pool(do_run: Runner) -> None:

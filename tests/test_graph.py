@@ -42,7 +42,7 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return [
             Stage(
                 name=stage.name,
-                module=str(stage.cmd).split()[2],
+                module=str(stage.cmd).partition("python -m ")[2].split()[0],
                 deps=paths(stage.deps, root),
                 outs=paths(stage.outs, root),
             )

@@ -145,7 +145,10 @@ def test_a_signal_ends_a_stage_with_its_status_and_says_how_to_go_on(
 def test_a_run_that_nobody_started_does_not_go_on(cut: Project, tmp_path: Path) -> None:
     """Where dvc is killed alone, its trainer ends by itself after a step."""
     project = cut.copy(tmp_path / "project")
-    started = subprocess.Popen(TRAIN.split(), cwd=project.folder, env=environment())
+    # DVC's own default where there is no SHELL. Not every sh gives its place to its last command,
+    # and one that stays would be the trainer's parent.
+    plain = {**environment(), "SHELL": "/bin/sh"}
+    started = subprocess.Popen(TRAIN.split(), cwd=project.folder, env=plain)
     while epochs(project) < 2:
         time.sleep(0.02)
         assert started.poll() is None

@@ -91,6 +91,8 @@ class EpochReport(Callback):
         missing = recipe.draws_per_epoch - draws
         dropped = f", a last batch of {missing} dropped" if missing else ""
         frozen = ", encoder frozen" if module.model.encoder_frozen else ""
+        if module.features.full:
+            frozen += " (feature_cache_gb is full: some of its features are computed every time)"
         step_ms = 1000 * sorted(self._step_seconds)[steps // 2]
         return "\n".join(
             [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 import time
@@ -15,6 +16,7 @@ from filelock import FileLock, Timeout
 from roofseg.errors import UserError
 
 POLL_S = 1.0
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def resolve_device(device: str, devices: int = 1) -> str:
@@ -123,6 +125,19 @@ def resolve_precision(precision: str, device: str) -> str:
         if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
             return "bf16-mixed"
     return "32-true"
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep what it frees for what it allocates next (glibc; elsewhere nothing).
+
+    glibc maps large blocks anew each time and gives them back when they are freed, so in training
+    on a CPU the kernel clears the pages of every tensor of every step: a tenth of its time for
+    U-Net on ResNet34, 4 x 512 px. The process then keeps the memory of its largest step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 @contextmanager

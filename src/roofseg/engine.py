@@ -26,7 +26,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from roofseg.callbacks import EpochReport, PredictionVisualizer
 from roofseg.data import PatchBatches
-from roofseg.device import resolve_device, resolve_precision
+from roofseg.device import keep_freed_memory, resolve_device, resolve_precision
 from roofseg.errors import StoppedError, UserError
 from roofseg.models import RoofModel, build_model
 from roofseg.patches import Patch
@@ -137,6 +137,8 @@ def train(
     """
     device = resolve_device(machine.device, machine.devices)
     precision = resolve_precision(recipe.precision, device)
+    if device == "cpu":
+        keep_freed_memory()
     L.seed_everything(recipe.seed, workers=True, verbose=False)
     # Deterministic kernels would also fill every fresh tensor with NaN: for debugging, not for us.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ class BceDiceLoss(nn.Module):
         super().__init__()
         self.bce_weight = bce_weight
         self.bce = nn.BCEWithLogitsLoss()
-        self.dice = DiceLoss("binary")
+        self.dice = DiceLoss("binary", from_logits=False)
 
     def forward(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Logits and truth {0, 1} of shape (B, 1, H, W), float; gives a scalar.
@@ -29,5 +29,5 @@ class BceDiceLoss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             logits, truth = logits.float(), truth.float()
             bce = self.bce(logits, truth)
-            dice = self.dice(logits, truth)
+            dice = self.dice(logits.sigmoid(), truth)
         return self.bce_weight * bce + (1.0 - self.bce_weight) * dice

@@ -66,7 +66,10 @@ class Segmenter(L.LightningModule):
                 "lr": recipe.lr * recipe.encoder_lr_factor,
             },
         ]
-        optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+        # One pass over each weight instead of ten. Not on a GPU: there a fused step under float16
+        # unscales the gradients itself, after they were clipped.
+        fused = True if self.device.type == "cpu" else None
+        optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=fused)
         schedulers: dict[str, Any] = {
             "plateau": lambda: ReduceLROnPlateau(
                 optimizer, "max", factor=recipe.plateau_factor, patience=recipe.plateau_patience

@@ -37,9 +37,9 @@ class SamEncoder(ImageEncoderViT):
     """SAM's ViT-B image encoder for any input size that is a multiple of 16 pixels.
 
     The parameters keep the prior's native size (64x64 tokens, 1024 px), so one file of weights
-    fits every patch size: the position embedding is resized at each call, and the attention
-    resizes its relative positions itself (``get_rel_pos``). Parameter names are those of Meta's
-    checkpoint without the prefix ``image_encoder.``.
+    fits every patch size: the position embedding is resized at each call, and so are the relative
+    positions of the attention (`FusedAttention`). Parameter names are those of Meta's checkpoint
+    without the prefix ``image_encoder.``.
     """
 
     def __init__(self) -> None:
@@ -86,27 +86,27 @@ class SamEncoder(ImageEncoderViT):
 
 
 class FusedAttention(Attention):
-    """segment-anything's attention by torch's fused kernels; its parameters and its result.
+    """segment-anything's attention by torch's fused kernels: its parameters, and its result.
 
-    Each head gives softmax(q k^T / sqrt(C) + b) v, where b is decomposed: for a query at row y and
-    column x and a key at row i and column j it is rel_h[y, i] + rel_w[x, j] (Li et al. 2022,
-    "MViTv2", equation 4). As published this matrix, of 4096 x 4096 in a global block at 1024 px,
-    is written to memory several times for all heads at once. The fused kernels never write it, and
-    take b as a mask in the dtype of q.
+    A head gives softmax(q k^T / sqrt(C) + b) v. For a query at row y and column x and a key at row
+    i and column j the bias b is rel_h[y, i] + rel_w[x, j] (Li et al. 2022, "MViTv2", equation 4).
+    As published, the softmax is written out for all heads at once, and several times over: 805 MB
+    each in float32 in a global block at 1024 px. The fused kernels keep it in blocks, and take b as
+    a mask in the dtype of q.
 
-    b could go without a mask too: with rel_h and rel_w appended to q / sqrt(C), and to k which row
-    and column it is at (one-hot), the product is exact. But that triples its width, and took a CPU
-    twice as long in the global blocks; an H100 was up to a sixth faster in bfloat16 and a quarter
-    slower in float32.
+    They can do without the mask: with rel_h and rel_w appended to q / sqrt(C), and each key's row
+    and column (one-hot) to k, the product is the same. But it is three times as wide. In the global
+    blocks that took a CPU twice as long; the whole encoder took an H100 up to a sixth less time in
+    bfloat16 and a quarter more in float32. In windows of 14 x 14 tokens the two were equal.
 
-    On a CPU with gradients the published way is kept: no fused kernel there takes a mask that has
-    a gradient, and without a mask it took nearly twice as long in bfloat16.
+    On a CPU with gradients the published way is kept. No fused kernel there takes a mask that has a
+    gradient, and without a mask it took nearly twice as long in bfloat16.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, W, dim) to the same, attending over all H * W tokens."""
-        on_cpu = x.device.type == "cpu"
         attended: torch.Tensor
+        on_cpu = x.device.type == "cpu"
         if on_cpu and torch.is_grad_enabled():
             attended = super().forward(x)
             return attended
@@ -154,11 +154,10 @@ def _attend(
 def _attend_in_slices(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor
 ) -> torch.Tensor:
-    """`_attend` over some heads and at most ``QUERIES`` queries at a time.
+    """`_attend` for some heads and at most ``QUERIES`` queries at a time.
 
-    A slice's bias is then in the cache when the kernel reads it, and takes the memory of the one
-    before. How many heads a slice has follows the threads that share it, and changes no bit: the
-    kernel keeps heads apart.
+    So a slice's bias is still in the cache when the kernel reads it, and takes the memory of the
+    one before. The heads in a slice follow the number of threads and change no bit of the result.
     """
     count, tokens, _ = q.shape
     queries = min(tokens, QUERIES)
