@@ -205,7 +205,7 @@ def measure(name: str, size: int | None, device: str, rounds: int) -> list[Row]:
         seed=chosen.seed, workers=0, pool=VIEWS,
     )  # fmt: skip
     alternate = Alternate()
-    with _quiet():
+    with _quiet(set()):
         trainer = L.Trainer(
             accelerator={"cuda": "gpu"}.get(device, device), devices=1,
             precision=resolve_precision("auto", device),  # type: ignore[arg-type]

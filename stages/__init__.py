@@ -8,6 +8,7 @@ PYTHONPATH, names one folder for every clone and every queued experiment.)
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PARENT = os.getppid()  # now: importing torch takes seconds, and the parent may be gone by then
 sys.path.insert(0, str(ROOT / "src"))
+
+
+def stop(number: int, frame: object) -> None:
+    """End with a line and the status that a shell gives it; open blocks are left in order."""
+    print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr)
+    sys.exit(128 + number)
+
+
+# Where `python -m` runs one of them: from here on, since their imports take seconds.
+if sys.argv[0] == "-m":
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(each) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(each, stop)
 
 
 def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What a training takes of the machine that it runs on."""
+"""What a training takes of the machine that it runs on: process, disk and GPUs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from roofseg.device import claim_gpus, resolve_device, visible_gpus
+from roofseg.errors import StoppedError, UserError
 from roofseg.recipe import Machine
+from roofseg.stopping import is_orphan
 from stages import PARENT
 
 
 def parent() -> int | None:
     """The process whose end is the training's too: that of DVC, where DVC started it."""
     return PARENT if "DVC_STAGE" in os.environ else None
+
+
+def check_parent() -> None:
+    """Keep the state of a finished run whose outputs nobody waits for."""
+    if is_orphan(parent()):
+        raise StoppedError(
+            "stopped: dvc, which started it, is gone. The finished run is kept.", 143
+        )
+
+
+@contextmanager
+def written() -> Iterator[None]:
+    """Say what a file or folder that cannot be written means for the run."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"the run cannot be written: {error}. Make room or mend the permissions; the same "
+            "command goes on after the last epoch that is kept."
+        ) from error
 
 
 def state_root() -> Path:
@@ -25,7 +47,9 @@ def state_root() -> Path:
     from, where a run outlives that folder.
     """
     folder = os.environ.get("ROOFSEG_STATE_DIR")
-    return Path(folder) if folder else Path(os.environ.get("DVC_ROOT", "."), ".state")
+    if folder:
+        return Path(folder).expanduser().resolve()
+    return Path(os.environ.get("DVC_ROOT", "."), ".state")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from roofseg.errors import UserError
@@ -20,6 +21,14 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
             "`make profile NAME=sample` makes a params.yaml there."
         ) from None
     return parse_params(text, source=str(path))
+
+
+def code() -> set[Path]:
+    """The files of this project's packages that the process has imported."""
+    modules = [
+        module for key, module in sys.modules.items() if key.startswith(("roofseg", "stages"))
+    ]
+    return {Path(module.__file__).resolve() for module in modules if module.__file__}
 
 
 def prior_file(recipe: Recipe) -> Path:

@@ -7,19 +7,18 @@ epochs on a handful of draws and writes nothing into the project.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
 from roofseg.engine import Trained, train
-from roofseg.files import replaced, write_json
+from roofseg.files import remove_scratch, replaced, write_json
 from roofseg.models import save_model
 from roofseg.patches import read_crops, read_patches
 from roofseg.recipe import Params, Recipe, inputs_hash
 from roofseg.resume import held, state_name
 from stages import run
-from stages.machine import own_gpus, parent, state_root
-from stages.parameters import prior_file, read_params, recipe_digest
+from stages.machine import check_parent, own_gpus, parent, state_root, written
+from stages.parameters import code, prior_file, read_params, recipe_digest
 
 PATCHES = Path("patches")
 Record = dict[str, object]
@@ -39,10 +38,12 @@ def main() -> None:
         # Before training, not after it: an edit meanwhile is no input of this run.
         record = inputs(params, args.attempt, recipe)
         name = state_name(args.attempt, str(record["training_inputs"]), recipe, params.machine())
-        with held(state_root() / name) as state:
+        with held(state_root() / name) as state, written():
             trained = fit(params, args.attempt, recipe, Path(), state)
             if trained:
+                check_parent()
                 write(args.attempt, trained, {**record, "result": trained.record()})
+                check_parent()  # it would not note what was written
     if trained and trained.failure:
         raise trained.failure
     if args.smoke:
@@ -70,11 +71,7 @@ def fit(params: Params, attempt: str, recipe: Recipe, out: Path, state: Path) ->
 def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:
     """What recipe.json says of a run's inputs."""
     name = recipe_digest(params, attempt)
-    modules = [
-        module for key, module in sys.modules.items() if key.startswith(("roofseg", "stages"))
-    ]
-    code = {Path(module.__file__).resolve() for module in modules if module.__file__}
-    files = [*code | {Path(__file__).resolve()}, prior_file(recipe)]
+    files = [*code() | {Path(__file__).resolve()}, prior_file(recipe)]
     return {
         "attempt": attempt,
         "digest": name,
@@ -88,12 +85,15 @@ def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:
 
 def write(attempt: str, trained: Trained, record: Record) -> None:
     """Write the model with its record, and the record and times where git keeps them."""
-    with replaced(Path("models") / attempt) as folder:
+    model, metrics = Path("models") / attempt, Path("metrics") / "attempts" / attempt
+    files = {metrics / "training.json": record, metrics / "times.json": trained.times()}
+    for path in (model, *files):
+        remove_scratch(path)
+    with replaced(model) as folder:
         save_model(folder / "model.safetensors", trained.model)
         write_json(folder / "recipe.json", record)
-    metrics = Path("metrics") / "attempts" / attempt
-    write_json(metrics / "training.json", record)
-    write_json(metrics / "times.json", trained.times())
+    for path, value in files.items():
+        write_json(path, value)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main() -> None:
         seed=3,
         workers=0,
     )
-    with _quiet():
+    with _quiet(set()):
         trainer = L.Trainer(
             accelerator="cpu",
             devices=devices,

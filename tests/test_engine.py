@@ -23,7 +23,7 @@ from small_run import RECIPE, TRAIN, VAL, P, Run, as_bytes, machine, recipe, tra
 
 from roofseg.data import PatchBatches
 from roofseg.device import resolve_precision
-from roofseg.engine import EarlyStoppingAfterThaw, _explained, _quiet
+from roofseg.engine import EarlyStoppingAfterThaw, _explained, _quiet, _strategy
 from roofseg.errors import UserError
 from roofseg.files import read_image
 from roofseg.metrics import count, f1, iou
@@ -299,7 +299,8 @@ def put(one_thread: None) -> Iterator[Callable[[bool], torch.Tensor]]:
 def test_an_operation_without_a_deterministic_algorithm_is_named_once(
     put: Callable[[bool], torch.Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with _quiet() as found:
+    found: set[str] = set()
+    with _quiet(found):
         put(False)
         put(False)
     assert found == {"put_"}
@@ -316,6 +317,24 @@ def test_a_strict_recipe_makes_it_an_error(
     )
     assert isinstance(error, UserError)
     assert re.match("algorithms: strict, but put_ does not have .* or fast", str(error))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices", "freeze", "lightnings"),
+    [
+        ("auto", 1, 2, "auto"),
+        ("auto", 2, 0, "ddp"),
+        ("auto", 2, 2, "ddp_find_unused_parameters_true"),
+        # A frozen parameter gets no gradient, which plain DDP does not bear.
+        ("ddp", 2, "all", "ddp_find_unused_parameters_true"),
+        ("ddp", 2, 0, "ddp"),
+    ],
+)
+def test_processes_work_together_as_the_recipe_needs(
+    strategy: str, devices: int, freeze: Any, lightnings: str
+) -> None:
+    on = machine(strategy=strategy, devices=devices)
+    assert _strategy(on, recipe(freeze_epochs=freeze)) == lightnings
 
 
 @pytest.mark.parametrize("algorithms", ["strict", "fast"])
@@ -463,7 +482,7 @@ def watch(
         TRAIN, VAL, preset="none", draws=small.draws_per_epoch, batch_size=2, seed=0, workers=0
     )
     seen = Watch()
-    with _quiet():
+    with _quiet(set()):
         trainer = L.Trainer(
             accelerator="cpu",
             max_epochs=small.epochs,

@@ -221,7 +221,7 @@ def look(
     )
     data.draws = draws or data.draws
     seen = Seen()
-    with _quiet():
+    with _quiet(set()):
         trainer = L.Trainer(
             accelerator="cpu",
             precision=given.precision,  # type: ignore[arg-type]

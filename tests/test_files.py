@@ -19,6 +19,7 @@ from roofseg.files import (
     read_image,
     read_json,
     read_mask,
+    remove_scratch,
     replaced,
     sha256_file,
     write_jpeg,
@@ -262,3 +263,14 @@ def test_an_audit_hook_sees_every_read(tmp_path: Path, opened: list[str]) -> Non
     read_image(path)
     read_mask(path)
     assert opened.count(str(path)) == 2
+
+
+def test_what_a_killed_process_left_beside_a_path_is_removed(tmp_path: Path) -> None:
+    with replaced(tmp_path / "model") as scratch:
+        scratch.mkdir()
+        (scratch.parent / "half").write_text("written")
+        scratch.parent.rename(tmp_path / ".model.kept")  # as if the block had never ended
+        scratch.mkdir(parents=True)
+    (tmp_path / ".models.other").mkdir()
+    remove_scratch(tmp_path / "model")
+    assert inside(tmp_path) == [".models.other", "model"]

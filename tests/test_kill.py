@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,6 +20,14 @@ from project import Project, environment
 
 TRAIN = "dvc repro --quiet train@small"
 EPOCHS = 8
+LIVE = "metrics/attempts/small/live"
+# DVC lets a Ctrl-C that reaches it alone pass: a terminal sends it to its stage too.
+WAYS = [
+    (who, number)
+    for who in ("dvc", "trainer", "group")
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+    if (who, number) != ("dvc", signal.SIGINT)
+]
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +74,19 @@ def trainers(project: Project) -> list[psutil.Process]:
 
 def epochs(project: Project) -> int:
     """How many epochs the curves have."""
-    curve = project.folder / "metrics/attempts/small/live/plots/metrics/val/iou.tsv"
+    curve = project.folder / LIVE / "plots/metrics/val/iou.tsv"
     return curve.read_text().count("\n") - 1 if curve.exists() else 0
 
 
-def kill(project: Project, who: str, number: int, epoch: int, after_s: float) -> None:
+def kill(project: Project, who: str, number: int, epoch: int, after_s: float) -> bool:
     """Start training; some seconds after an epoch kill dvc, the trainer, or all that was started.
 
-    After epoch 0 is at the start: before there is a trainer, or while it imports its libraries.
+    After epoch 0 is at the start, while the trainer imports its libraries; after the last it writes
+    its outputs. Says whether a trainer was at work: it may have ended before.
     """
+    shutil.rmtree(
+        project.folder / LIVE, ignore_errors=True
+    )  # it shows the epochs of the run before
     started = subprocess.Popen(
         TRAIN.split(),
         cwd=project.folder,
@@ -81,42 +95,53 @@ def kill(project: Project, who: str, number: int, epoch: int, after_s: float) ->
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while epoch and epochs(project) < epoch and started.poll() is None:
+    while started.poll() is None and (epochs(project) < epoch if epoch else not trainers(project)):
         time.sleep(0.02)
     time.sleep(after_s)
+    at_work = trainers(project)
     if who == "group":
-        os.killpg(started.pid, number)
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, number)
     elif who == "trainer":
-        for process in trainers(project):
+        for process in at_work:
             process.send_signal(number)
     else:
         started.send_signal(number)
     started.wait()
+    return bool(at_work)
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_ends_with_the_same_bytes(
     kills: int, cut: Project, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Killed at random (dvc, the trainer, or both) and run again: the same weights and curves."""
+    """Up to three times, by every way and in every phase, and run again: the same bytes."""
     choose = random.Random(kills)
-    project, finished = cut.copy(tmp_path / "0"), 0
-    for killed in range(1, kills + 1):
-        who = choose.choice(["dvc", "trainer", "group"])
-        number = choose.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-        epoch = choose.randint(0, EPOCHS)
-        kill(project, who, number, epoch, choose.uniform(0, 4 if epoch == 0 else 0.4))
-        print(f"kill {killed}: {who} by {number.name} after epoch {epoch}")
-        if killed % 4 and killed < kills:
+    ways = choose.sample(WAYS, len(WAYS))
+    phases = [range(1, EPOCHS), [EPOCHS], [0]]
+    project, killed, went_on = cut.copy(tmp_path / "0"), 0, 0
+    for attempt in range(1, 2 * kills):
+        who, number = ways[killed % len(ways)]
+        epoch = choose.choice(phases[killed % len(phases)])
+        after_s = choose.uniform(0, 4 if epoch == 0 else 0.4)
+        at_work = kill(project, who, number, epoch, after_s)
+        print(f"{who} by {number.name} after epoch {epoch}{'' if at_work else ': too late'}")
+        killed += at_work
+        if at_work and killed % len(phases) and killed < kills:
             continue
         # An orphan may be left: the next run waits for it and goes on.
-        project.run(TRAIN)
+        kept = any((project.folder / ".state").glob("*/last.ckpt"))
+        done = project.run(TRAIN)
+        assert not kept or "small  goes on after epoch" in done.stdout
         assert outputs(project) == whole
         assert list((project.folder / ".state").iterdir()) == []
         assert trainers(project) == []
-        finished += 1
-        project = cut.copy(tmp_path / str(killed))
-    assert finished == -(-kills // 4)
+        went_on += kept
+        if killed == kills:
+            break
+        project = cut.copy(tmp_path / str(attempt))
+    assert killed == kills
+    assert went_on
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -155,5 +180,58 @@ def test_a_run_that_nobody_started_does_not_go_on(cut: Project, tmp_path: Path) 
     [trainer] = trainers(project)
     started.kill()
     started.wait()
-    assert trainer.wait(timeout=60) is not None or not trainer.is_running()
+    trainer.wait(timeout=60)
     assert not (project.folder / "models" / "small").exists()
+
+
+def test_a_finished_run_waits_for_the_dvc_that_notes_it(cut: Project, tmp_path: Path) -> None:
+    """Where dvc dies before the outputs are written, nobody would note them: the state is kept."""
+    project = cut.copy(tmp_path / "project")
+    project.replace("stages/train.py", "            if trained:\n", WAIT)
+    started = subprocess.Popen(TRAIN.split(), cwd=project.folder, env=environment())
+    while not (project.folder / "finished").exists():
+        time.sleep(0.02)
+        assert started.poll() is None
+    [trainer] = trainers(project)
+    started.kill()
+    started.wait()
+    (project.folder / "finished").unlink()
+    trainer.wait(timeout=60)
+    assert not (project.folder / "models" / "small").exists()
+    assert list((project.folder / ".state").glob("small@*/last.ckpt"))
+
+
+WAIT = """            Path("finished").touch()
+            while Path("finished").exists():
+                pass
+            if trained:
+"""
+
+
+def test_outputs_that_cannot_be_written_are_a_clear_error(cut: Project, tmp_path: Path) -> None:
+    project = cut.copy(tmp_path / "project")
+    (project.folder / "models").write_text("in the way")
+    done = project.run("python -m stages.train --attempt small", check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the run cannot be written: ")
+    assert "goes on after the last epoch that is kept" in done.stderr
+    assert list((project.folder / ".state").glob("small@*/last.ckpt"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_before_training_is_a_line_too(cut: Project, number: int, status: int) -> None:
+    stage = subprocess.Popen(
+        ["python", "-m", "stages.train", "--attempt", "small"],
+        cwd=cut.folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while psutil.Process(stage.pid).memory_info().rss < 60e6:  # libraries are being imported
+        time.sleep(0.01)
+    stage.send_signal(number)
+    _, error = stage.communicate()
+    assert (stage.returncode, error) == (
+        status,
+        f"error: stopped by {signal.Signals(number).name}\n",
+    )

@@ -19,7 +19,7 @@ from small_run import RECIPE, TRAIN, P, Run, machine, recipe, train_small
 from roofseg.errors import StoppedError, UserError
 from roofseg.models import build_model
 from roofseg.patches import Patch
-from roofseg.resume import held, state_name
+from roofseg.resume import KeepState, held, state_name
 from roofseg.weights import write_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -164,6 +164,61 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, prior: Path) -> None:
     same(train_small(tmp_path / "run", prior, state), whole)
 
 
+class Filling(Signalling):
+    """Train patches at one of whose draws the disk is full: no file takes another byte."""
+
+    def __getitem__(self, index: Any) -> Any:
+        self.drawn += 1
+        if self.drawn == self.draw:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return list.__getitem__(self, index)
+
+
+def test_a_disk_without_any_room_is_one_clear_error(tmp_path: Path, prior: Path) -> None:
+    """What follows the first failure (DVCLive's end writes too) does not hide it."""
+    full = Filling(3)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(UserError, match=r"cannot be written: .*Kept: 0 of 3 epochs"):
+            train_small(tmp_path / "run", prior, tmp_path / "state", train_patches=full)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_state_that_lacks_its_best_weights_is_named(tmp_path: Path, prior: Path) -> None:
+    state = tmp_path / "state"
+    train_small(tmp_path / "run", prior, state)
+    [best] = state.glob("best-*")
+    best.unlink()
+    with pytest.raises(UserError, match=rf"not a whole state .*{best.name}.* Remove "):
+        train_small(tmp_path / "run", prior, state)
+
+
+def test_pictures_follow_the_setting_of_the_run_that_ends(tmp_path: Path, prior: Path) -> None:
+    state = tmp_path / "state"
+    with pytest.raises(StoppedError):
+        train_small(
+            tmp_path / "often",
+            prior,
+            state,
+            on=machine(overlay_every=1),
+            train_patches=Signalling(2 * DRAWS + 3),
+        )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "overlays").mkdir()
+    train_small(tmp_path / "run", prior, state, on=machine(overlay_every=2))
+    shown = [path.name for path in (tmp_path / "run" / "overlays").iterdir()]
+    assert shown == ["epoch_002.png"]
+
+
+def test_operations_without_a_deterministic_algorithm_are_remembered(tmp_path: Path) -> None:
+    keep, again = KeepState(tmp_path), KeepState(tmp_path)
+    keep.nondeterministic.add("put_")
+    again.nondeterministic.add("bincount")
+    again.load_state_dict(keep.state_dict())
+    assert again.nondeterministic == {"bincount", "put_"}
+
+
 def test_a_broken_state_is_named(tmp_path: Path, prior: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
@@ -257,6 +312,22 @@ def test_unfinished_runs_with_other_inputs_are_noted(
     with held(tmp_path / "small@2"):
         pass
     assert "1 unfinished runs of small with other inputs (3 MB)" in capsys.readouterr().out
+
+
+def test_runs_that_others_train_now_are_not_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with held(tmp_path / "small@1"), held(tmp_path / "small@2"):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "small@1"
+    (folder / ".last.ckpt.x").mkdir(parents=True)
+    (folder / ".last.ckpt.x" / "last.ckpt").write_bytes(b"half")
+    with held(folder):
+        assert [path.name for path in folder.iterdir()] == ["holder.json"]
 
 
 def test_the_name_of_a_state_follows_from_all_that_decides_the_result() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from roofseg.device import peak_memory_gb
 from roofseg.figures import contact_sheet, overlay
-from roofseg.files import write_png
+from roofseg.files import replaced, write_png
 
 METRICS = ("train/loss", "val/loss", "val/iou", "val/f1")
 
@@ -51,7 +52,8 @@ class EpochReport(Callback):
         self._earlier_seconds = state_dict["seconds"]
         for row in state_dict["rows"]:
             self._log(row)
-        print(f"{self.label}  goes on after epoch {len(self.rows)}", flush=True)
+        if self._live:
+            print(f"{self.label}  goes on after epoch {len(self.rows)}", flush=True)
 
     def _log(self, row: dict[str, float]) -> None:
         self.rows.append(row)
@@ -60,10 +62,14 @@ class EpochReport(Callback):
                 self._live.log_metric(name, value)
             self._live.next_step()
 
-    def close(self) -> None:
-        """Finish DVCLive's files (also after a run that broke off)."""
-        if self._live:
-            self._live.end()
+    def __enter__(self) -> EpochReport:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Finish DVCLive's files, also after a run that broke off; what broke it goes first."""
+        with suppress(*([OSError] if error else [])):
+            if self._live:
+                self._live.end()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epoch_start = time.monotonic()
@@ -114,14 +120,16 @@ class PredictionVisualizer(Callback):
     """Every ``every`` epochs, one picture of all val tiles: truth green, prediction red.
 
     Writes ``folder``/epoch_NNN.png; ``every`` 0 writes none. ``folder`` is made in any case. The
-    pictures are kept in ``state`` too, for a run that goes on.
+    pictures are kept in ``state`` too, for a run that goes on (at another ``every``, maybe).
     """
 
     def __init__(self, label: str, folder: Path, every: int, state: Path) -> None:
         self.label, self.folder, self.every, self.state = label, folder, every, state
         for place in (folder, state):
             place.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(state, folder, dirs_exist_ok=True)
+        for picture in state.glob("epoch_*.png"):
+            if every and int(picture.stem.partition("_")[2]) % every == 0:
+                shutil.copyfile(picture, folder / picture.name)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         epoch = trainer.current_epoch + 1
@@ -133,5 +141,6 @@ class PredictionVisualizer(Callback):
             cells.append((picture, f"{patch.tile}  IoU {pl_module.val_tiles[patch.tile]:.3f}"))
         title = f"{self.label}, epoch {epoch}: truth green, prediction red"
         name = f"epoch_{epoch:03d}.png"
-        write_png(self.state / name, contact_sheet(cells, title))
+        with replaced(self.state / name, durable=True) as scratch:
+            write_png(scratch, contact_sheet(cells, title))
         shutil.copyfile(self.state / name, self.folder / name)

@@ -42,6 +42,9 @@ NONDETERMINISTIC = re.compile(
     r"(\w[\w:. ]*?) (?:does not have a deterministic impl|defaults to a non-deterministic algo)"
 )
 
+# As the allocator of the CPU, cuBLAS and cuDNN have it.
+OUT_OF_MEMORY = re.compile("can't allocate memory|_STATUS_ALLOC_FAILED")
+
 
 class EarlyStoppingAfterThaw(EarlyStopping):
     """Early stopping that does not look before the thaw, and so never ends a run before the thaw
@@ -174,7 +177,7 @@ def train(
     )
     stop = StopBetweenSteps(parent)
     failure = None
-    with _quiet() as nondeterministic:
+    with _quiet(keep.nondeterministic):
         modes = {"deterministic": "warn", "strict": True, "fast": False}
         # The best epoch, early stopping and the plateau's learning rate all follow from val alone.
         trainer = L.Trainer(
@@ -195,7 +198,8 @@ def train(
             callbacks=[stop, keep, report, pictures, *_callbacks(recipe)],
         )
         try:
-            trainer.fit(module, batches, ckpt_path=keep.found(), weights_only=True)
+            with report:
+                trainer.fit(module, batches, ckpt_path=keep.found(), weights_only=True)
         except NotFiniteError as error:
             if not keep.best_epoch:
                 raise
@@ -205,8 +209,6 @@ def train(
             if explained is error:
                 raise
             raise explained from error
-        finally:
-            report.close()
     if not leads:
         return None
     # What was frozen at the best epoch is as it was in the beginning.
@@ -222,7 +224,7 @@ def train(
         epochs_run=len(report.rows),
         device=device,
         precision=precision,
-        nondeterministic=tuple(sorted(nondeterministic)),
+        nondeterministic=tuple(sorted(keep.nondeterministic)),
         seconds=report.seconds,
         thaws=recipe.thaw_epoch is not None,
         failure=failure,
@@ -230,7 +232,7 @@ def train(
 
 
 def _strategy(machine: Machine, recipe: Recipe) -> str:
-    if machine.devices == 1 or machine.strategy != "auto":
+    if machine.devices == 1 or machine.strategy not in ("auto", "ddp"):
         return machine.strategy
     # While the encoder is frozen its parameters get no gradient, and DDP would wait for one.
     return "ddp" if recipe.thaw_epoch == 0 else "ddp_find_unused_parameters_true"
@@ -248,7 +250,7 @@ def _explained(
     if isinstance(error, UserError):
         return error
     text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+    if isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(text):
         return UserError(
             f"out of memory in epoch {keep.epochs + 1} with batch_size {recipe.batch_size}, "
             f"patch_size {patch_size}, precision {recipe.precision} and a feature_cache_gb that "
@@ -266,20 +268,20 @@ def _explained(
 
 
 @contextmanager
-def _quiet() -> Iterator[set[str]]:
+def _quiet(nondeterministic: set[str]) -> Iterator[None]:
     """Silence what Lightning says of things that are meant as they are.
 
-    Yields what torch says of operations that have no deterministic algorithm; each is printed once.
+    Operations that torch says have no deterministic algorithm are added to the set; each is printed
+    once.
     """
-    found: set[str] = set()
     show = warnings.showwarning
 
     def collect(message: Warning | str, *args: Any, **kwargs: Any) -> None:
         operation = NONDETERMINISTIC.match(str(message))
         if not operation:
             show(message, *args, **kwargs)
-        elif operation[1] not in found:
-            found.add(operation[1])
+        elif operation[1] not in nondeterministic:
+            nondeterministic.add(operation[1])
             print(f"note: {operation[1]} has no deterministic algorithm on this device", flush=True)
 
     logger = logging.getLogger("lightning.pytorch")
@@ -295,7 +297,7 @@ def _quiet() -> Iterator[set[str]]:
         warnings.filterwarnings("always", NONDETERMINISTIC.pattern, UserWarning)
         warnings.showwarning = collect
         try:
-            yield found
+            yield
         finally:
             logger.setLevel(level)
 

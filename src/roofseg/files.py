@@ -6,6 +6,8 @@ path), so that an audit hook on "open" sees every read.
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
@@ -57,8 +59,18 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # A network's file system may know no such thing for a folder.
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
     finally:
         os.close(descriptor)
+
+
+def remove_scratch(path: Path) -> None:
+    """Remove what `replaced` left beside ``path`` in a process that was killed inside it."""
+    for scratch in path.parent.glob(f".{glob.escape(path.name)}.*/"):
+        shutil.rmtree(scratch)
 
 
 def write_text(path: Path, text: str) -> None:

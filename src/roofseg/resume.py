@@ -68,7 +68,7 @@ def held(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
     """Hold the state of a run, alone; at the end of the block, unless it raised, it is removed.
 
     A process that finds it held waits ``patience_s`` seconds. Of the processes of one run (one per
-    device) the first holds it.
+    device) the first holds it. What the block wrote is on the disk before the state goes.
 
     Raises:
         UserError: another process holds it for longer, or the folder cannot be written
@@ -76,7 +76,7 @@ def held(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
     if not is_first_process():
         yield folder
         return
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    lock = FileLock(_lock_file(folder))
     holder = folder / "holder.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,8 +86,9 @@ def held(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
             print(f"waiting for {_describe(holder)}, which trains the same run", flush=True)
             lock.acquire(timeout=patience_s)
             folder.mkdir(exist_ok=True)  # the other may have ended, and removed it
+        for scratch in folder.glob(".*/"):  # of a process that was killed while it wrote
+            shutil.rmtree(scratch)
         write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
-        _note_others(folder)
     except Timeout:
         raise UserError(
             f"{folder}: held by {_describe(holder)}, which trains the same run. Wait for its end "
@@ -99,9 +100,16 @@ def held(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
             "permissions, or set ROOFSEG_STATE_DIR to another folder."
         ) from None
     try:
+        with suppress(OSError):  # others come and go meanwhile
+            _note_others(folder)
         yield folder
-        # Before the lock goes: who waits for it must not find the state of a run that is over.
-        shutil.rmtree(folder)
+        os.sync()
+        # Before the lock goes: who waits for it must not find the state of a run that is over. And
+        # at once: one that lacks some files would be no state to go on from.
+        gone = folder.with_name(f".{folder.name}")
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+        shutil.rmtree(gone)
         Path(lock.lock_file).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -109,7 +117,7 @@ def held(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
 
 def _note_others(folder: Path) -> None:
     attempt = folder.name.partition("@")[0]
-    others = [each for each in folder.parent.glob(f"{attempt}@*/") if each != folder]
+    others = [each for each in folder.parent.glob(f"{attempt}@*/") if _is_nobodys(each)]
     if others:
         size = sum(file.stat().st_size for each in others for file in each.rglob("*"))
         print(
@@ -117,6 +125,18 @@ def _note_others(folder: Path) -> None:
             f"inputs ({size / 1e6:.0f} MB). Remove those that nobody will go on with.",
             flush=True,
         )
+
+
+def _is_nobodys(folder: Path) -> bool:
+    try:
+        with FileLock(_lock_file(folder), timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _describe(holder: Path) -> str:
@@ -154,6 +174,7 @@ class KeepState(Callback):
         self.folder = folder
         self.epochs = 0  # finished and kept
         self.best_epoch, self.best_val_iou = 0, -1.0
+        self.nondeterministic: set[str] = set()  # operations, as the run meets them
         self._over = False
 
     @property
@@ -166,8 +187,10 @@ class KeepState(Callback):
         if not self.last.exists():
             return None
         try:
-            torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
+            state = torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
+            self.load_state_dict(state["callbacks"][self.state_key])
+            self.best_weights()
+        except (RuntimeError, OSError, EOFError, KeyError, UnpicklingError, UserError) as error:
             raise UserError(
                 f"{self.last}: not a whole state of a run ({error}). Remove {self.folder} to begin "
                 "the run anew."
@@ -187,7 +210,8 @@ class KeepState(Callback):
         if val_iou > self.best_val_iou:
             self.best_epoch, self.best_val_iou = trainer.current_epoch + 1, val_iou
             if trainer.is_global_zero:
-                write_weights(self._best_file(), pl_module.learnt())
+                with replaced(self._best_file(), durable=True) as scratch:
+                    write_weights(scratch, pl_module.learnt())
 
     # An epoch is over, with the scheduler's step, only when the next begins or the run ends.
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -222,6 +246,7 @@ class KeepState(Callback):
             "epochs": self.epochs,
             "best_epoch": self.best_epoch,
             "best_val_iou": self.best_val_iou,
+            "nondeterministic": sorted(self.nondeterministic),
             "over": self._over,
         }
 
@@ -229,6 +254,7 @@ class KeepState(Callback):
         self.epochs = state_dict["epochs"]
         self.best_epoch = state_dict["best_epoch"]
         self.best_val_iou = state_dict["best_val_iou"]
+        self.nondeterministic.update(state_dict["nondeterministic"])
         self._over = state_dict["over"]
 
     def on_load_checkpoint(

@@ -15,6 +15,11 @@ from roofseg.errors import StoppedError
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def is_orphan(parent: int | None) -> bool:
+    """Whether ``parent``, which started this process, is gone; False where it is None."""
+    return parent is not None and os.getppid() != parent
+
+
 class StopBetweenSteps(Callback):
     """On SIGTERM, SIGHUP or Ctrl-C finishes the step and raises StoppedError; a second one kills.
 
@@ -44,7 +49,7 @@ class StopBetweenSteps(Callback):
         signal.signal(number, signal.SIG_DFL)
 
     def _stop_if_requested(self, trainer: L.Trainer) -> None:
-        if self.parent is not None and os.getppid() != self.parent:
+        if is_orphan(self.parent):
             self.requested = self.requested or signal.SIGTERM
         # The processes of one run stop at the same step, or some would wait for the others.
         if trainer.strategy.reduce_boolean_decision(self.requested is not None, all=False):
