@@ -9,36 +9,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
-import tempfile
-from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
-from benchmarks import cutting, frozen, profile, sam_encoder, starts, step, tripwire
-from benchmarks.table import Row, Run, alternate, faster, heading, machine
+from benchmarks import profile
+from benchmarks.subjects import SUBJECTS, measure
+from benchmarks.table import heading, machine
 from roofseg.files import write_text
 from stages import ROOT, run
-
-
-def sam(what: str, against: str, ours: Run, published: Run) -> Row:
-    """The target is for the precision that training takes; scores are computed in float32."""
-    reach = None if "float32, CPU" in what else 2
-    return faster(what, against, *alternate(ours, published, rounds=3), reach=reach)
-
-
-SUBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
-    "step": step.rows,
-    "frozen": lambda _: frozen.rows(),
-    "sam": lambda _: sam_encoder.rows(sam),
-    "cutting": cutting.rows,
-    "starts": lambda _: starts.rows(),
-    "tripwire": lambda _: tripwire.rows(),
-}
-
-
-def measure(subject: str) -> list[Row]:
-    with tempfile.TemporaryDirectory() as folder:
-        return list(SUBJECTS[subject](Path(folder)))
 
 
 def main() -> None:
