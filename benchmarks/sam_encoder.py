@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
+from benchmarks.table import Row, alternate, faster
 from roofseg.device import resolve_precision
 from roofseg.models.sam import SKIPS, SamEncoder
 
 SIZE = 1024  # pixels, SAM's own
+ROUNDS = 3
 
 
-def rows(row: Callable[..., str]) -> list[str]:
-    """Lines of the table, each made by ``row`` (what, baseline, ours, plain): in the precision that
-    training takes here, and in float32, in which scores are computed."""
+def rows() -> list[Row]:
+    """In the precision that training takes here, which the target is for, and in float32, in which
+    scores are computed."""
     torch.manual_seed(0)
     ours = SamEncoder().eval()
     for block in ours.blocks:  # zeros until a checkpoint fills them
@@ -39,7 +40,7 @@ def rows(row: Callable[..., str]) -> list[str]:
 
     exact = encode(published)
 
-    def line(bfloat16: bool) -> str:
+    def line(bfloat16: bool) -> Row:
         def fast() -> None:
             encode(ours, bfloat16)
 
@@ -51,7 +52,9 @@ def rows(row: Callable[..., str]) -> list[str]:
             f"SAM encoder forward, one {SIZE} px image, {'bfloat16' if bfloat16 else 'float32'}, "
             f"CPU (output off by {error:.0e} of its deviation)"
         )
-        return row(what, "segment-anything as published, float32", fast, plain)
+        times = alternate(fast, plain, rounds=ROUNDS)
+        reach = 2 if bfloat16 else None
+        return faster(what, "segment-anything as published, float32", *times, reach=reach)
 
     has_bfloat16 = resolve_precision("auto", "cpu") == "bf16-mixed"
     return [line(bfloat16) for bfloat16 in ((True, False) if has_bfloat16 else (False,))]

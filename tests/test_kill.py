@@ -84,9 +84,8 @@ def kill(project: Project, who: str, number: int, epoch: int, after_s: float) ->
     After epoch 0 is at the start, while the trainer imports its libraries; after the last it writes
     its outputs. Says whether a trainer was at work: it may have ended before.
     """
-    shutil.rmtree(
-        project.folder / LIVE, ignore_errors=True
-    )  # it shows the epochs of the run before
+    # It shows the epochs of the run before.
+    shutil.rmtree(project.folder / LIVE, ignore_errors=True)
     started = subprocess.Popen(
         TRAIN.split(),
         cwd=project.folder,
