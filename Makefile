@@ -6,8 +6,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CODE := src stages tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help repro train-all test check format bench profile finalize prove-repeatable prove-resumable \
-	prove-sealed
+.PHONY: help repro train-all test check format bench profile finalize new-dataset check-data \
+	prove-repeatable prove-resumable prove-sealed
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,16 @@ check: .venv/installed  ## ruff, format and mypy
 format: .venv/installed  ## mend what ruff can mend
 	ruff check --fix $(CODE)
 	ruff format $(CODE)
+
+new-dataset: .venv/installed  ## bring tiles of your own: make new-dataset NAME=oslo IMGS=... MSKS=... (README)
+	@python -m stages.new_dataset '$(NAME)' \
+		$(if $(IMGS),--imgs '$(IMGS)') $(if $(MSKS),--msks '$(MSKS)') $(if $(LAYER),--layer '$(LAYER)') \
+		$(if $(GSD),--gsd '$(GSD)') $(if $(BASE),--base '$(BASE)') $(if $(SPLIT),--split '$(SPLIT)') \
+		$(if $(SEED),--seed '$(SEED)') $(if $(VAL),--val '$(VAL)') \
+		$(if $(TEST),--test '$(TEST)') $(if $(BLOCK),--block '$(BLOCK)')
+
+check-data: .venv/installed  ## read all tiles of a dataset, name what is wrong: make check-data NAME=oslo
+	@python -m stages.check_data '$(NAME)'
 
 bench: .venv/installed  ## speed, as ratios to plain baselines
 	python -m benchmarks

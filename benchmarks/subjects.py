@@ -6,14 +6,16 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import cutting, frozen, sam_encoder, starts, step, tripwire
+from benchmarks import cutting, frozen, predicting, sam_encoder, starts, step, tripwire
 from benchmarks.table import Row
+
 
 SUBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "step": step.rows,
     "frozen": lambda _: frozen.rows(),
     "sam": lambda _: sam_encoder.rows(),
     "cutting": cutting.rows,
+    "predicting": predicting.rows,
     "starts": lambda _: starts.rows(),
     "tripwire": lambda _: tripwire.rows(),
 }

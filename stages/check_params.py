@@ -10,6 +10,7 @@ from pathlib import Path
 
 from roofseg.errors import UserError
 from roofseg.files import write_json
+from roofseg.licences import read_licence
 from roofseg.models import build_model
 from roofseg.recipe import Params
 from roofseg.tiles import read_nudges, read_split
@@ -27,7 +28,7 @@ def main() -> None:
 
 
 def check_dataset(name: str) -> None:
-    """Raise UserError unless data/NAME holds its tables, and tiles or where DVC has them from."""
+    """Raise UserError unless data/NAME holds tables, terms, and tiles or where DVC gets them."""
     folder = Path("data") / name
     if not folder.is_dir():
         found = sorted(path.name for path in Path("data").glob("*/"))
@@ -37,6 +38,7 @@ def check_dataset(name: str) -> None:
         )
     read_split(folder)
     read_nudges(folder)
+    read_licence(folder)
     lines = TILE_STAGES.read_text().splitlines() if TILE_STAGES.is_file() else []
     made = {line.strip(" -:") for line in lines}  # among them the outputs, from the project's root
     for tiles in (folder / "imgs", folder / "msks"):

@@ -9,12 +9,16 @@ import argparse
 import os
 from pathlib import Path
 
+from roofseg.cards import card
 from roofseg.device import resolve_device
 from roofseg.evaluate import evaluate
+from roofseg.files import write_text
+from roofseg.licences import read_licence
 from roofseg.models import RoofModel, build_model, load_model
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe import Params
 from roofseg.sealed import StaysSealed, open_test
+from roofseg.tiles import read_split
 from stages import run
 from stages.parameters import read_params, trained_digest
 
@@ -29,6 +33,8 @@ def main() -> None:
     digest = trained_digest(params, attempt)
     # Whatever can fail comes first: a look without a score would be a look all the same.
     model, device = trained_model(params, attempt), resolve_device(params.device)
+    dataset, results = Path("data") / params.dataset, Path("metrics") / "attempts" / attempt
+    split, licence = read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
     try:
         splits["test"] = test_patches(params, attempt, digest)
@@ -38,13 +44,17 @@ def main() -> None:
         model,
         splits,
         predictions=Path("predictions") / attempt,
-        results=Path("metrics") / "attempts" / attempt,
+        results=results,
         device=device,
         batch_size=params.recipe(attempt).batch_size,
     )
-    for split, found in scores.items():
-        tiles = len(splits[split])
-        print(f"{attempt}: {split} IoU {found['iou']:.4f}, F1 {found['f1']:.4f} ({tiles} tiles)")
+    write_text(
+        results / "card.md",
+        card(Path("models") / attempt, results, split=split, licence=licence),
+    )
+    for name, found in scores.items():
+        tiles = len(splits[name])
+        print(f"{attempt}: {name} IoU {found['iou']:.4f}, F1 {found['f1']:.4f} ({tiles} tiles)")
 
 
 def test_patches(params: Params, attempt: str, digest: str) -> list[Patch]:

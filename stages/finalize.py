@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ruamel.yaml import YAML, ScalarNode
-from ruamel.yaml.representer import BaseRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from roofseg.errors import UserError
 from roofseg.files import replaced
 from stages import run
 from stages.parameters import read_params, trained_digest
+from stages.round_trip import round_trip
 
 PARAMS = Path("params.yaml")
 
@@ -35,10 +34,7 @@ def main() -> None:
         params.recipe(name)  # raises for an unknown one
     values = {name: None if args.undo else trained_digest(params, name) for name in names}
 
-    yaml = YAML()  # round trip: comments and order stay, and with these settings all else too
-    yaml.width = 4096
-    yaml.preserve_quotes = True
-    yaml.representer.add_representer(type(None), _represent_null)
+    yaml = round_trip()
     document = yaml.load(PARAMS.read_text(encoding="utf-8"))
     for name, value in values.items():
         # Quoted, since digits alone, or digits around an "e", would be read as a number.
@@ -48,11 +44,6 @@ def main() -> None:
         yaml.dump(document, path)
     then = "closes" if args.undo else "opens"
     print(f"Commit params.yaml, then run `dvc repro`: test {then} for them.")
-
-
-def _represent_null(representer: BaseRepresenter, _: None) -> ScalarNode:
-    """Null as ``null``; ruamel.yaml would leave it out."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 if __name__ == "__main__":

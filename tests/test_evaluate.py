@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from project import PARAMS, git
+from records import trained_record
 
 from roofseg import figures, metrics
 from roofseg.errors import UserError
@@ -161,6 +162,7 @@ def project(
     lines = [f"{each.tile},{split}" for split, patches in splits.items() for each in patches]
     (dataset / "split.csv").write_text("\n".join(["tile,split", *lines, "x,train"]) + "\n")
     (dataset / "nudges.csv").write_text("tile,row,col\n")
+    (dataset / "LICENSE.md").write_text("Ask the city.\n")
     for split, patches in splits.items():
         folder = tmp_path / "patches" / split
         for each in patches:
@@ -174,7 +176,7 @@ def project(
     model = build_model(recipe.architecture, recipe.encoder, dropout=0.0, patch_size=SIDE)
     save_model(tmp_path / "models/small/model.safetensors", model)
     wanted = digest(recipe, params, read_split(dataset), NUDGES)
-    record = {"digest": wanted, "training_inputs": "0" * 64, "result": {"failure": None}}
+    record = trained_record("small", recipe, digest=wanted, dataset="tiny", patch_size=SIDE)
     write_json(tmp_path / "models/small/recipe.json", record)
     git(tmp_path, "init", "-q")
     return tmp_path
@@ -193,6 +195,9 @@ def test_the_stage_scores_val_alone_while_the_recipe_is_not_final(
     scores = json.loads((project / "metrics/attempts/small/scores.json").read_text())
     assert list(scores) == ["val"]
     assert [path.name for path in (project / "predictions/small").iterdir()] == ["val"]
+    card = (project / "metrics/attempts/small/card.md").read_text()
+    assert f"{scores['val']['iou']:.3f} [" in card
+    assert "Ask the city." in card
     assert "test stays sealed" in capsys.readouterr().out
 
 

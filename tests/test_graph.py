@@ -131,6 +131,15 @@ def test_stages_list_every_file_that_they_import(stages: list[Stage]) -> None:
         assert not stale, f"{stage.name} lists {stale}, which it does not import"
 
 
+def test_no_stage_reads_another_datasets_tiles(stages: list[Stage]) -> None:
+    """A plain `dvc repro` makes no tiles but those of its dataset: it downloads nothing unasked."""
+    patches = next(stage for stage in stages if stage.name == "make_patches")
+    (dataset,) = {dep.split("/")[1] for dep in patches.deps if dep.endswith("/imgs")}
+    for stage in stages:
+        read = {dep.split("/")[1] for dep in stage.deps if dep.startswith("data/")}
+        assert read <= {dataset}, stage.name
+
+
 def test_train_names_every_key_of_a_recipe() -> None:
     """The parameters of train@* in dvc.yaml are the keys of a recipe, no more and no less."""
     train = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["train"]["do"]

@@ -56,6 +56,18 @@ def test_tiles_become_a_leaderboard(finished: Project) -> None:
     assert not (finished.folder / "plots" / "comparisons" / "test.png").exists()
 
 
+def test_every_attempt_has_a_model_card_in_git(finished: Project) -> None:
+    scores = "metrics/attempts/small/scores.json"
+    iou = json.loads((finished.folder / scores).read_text())["val"]["iou"]
+    card = finished.run("git show HEAD:metrics/attempts/small/card.md").stdout
+    assert f"| IoU, mean over tiles | {iou:.3f} | sealed |" in card
+    record = json.loads((finished.folder / "models" / "small" / "recipe.json").read_text())
+    assert record["digest"] in card
+    # Its terms are those in the dataset's LICENSE.md, which is a dependency.
+    assert "**Data** `tiny` (CC0-1.0): Random pixels." in card
+    assert "data/tiny/LICENSE.md" in (finished.folder / "dvc.lock").read_text()
+
+
 def test_a_second_repro_has_nothing_to_do(finished: Project) -> None:
     assert UP_TO_DATE in finished.run("dvc repro").stdout
     assert finished.run("git status --porcelain").stdout == ""

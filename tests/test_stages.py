@@ -143,6 +143,7 @@ def test_tiles_may_lie_there_or_come_from_dvc(checked: Path, say: object, kind: 
         (lambda: shutil.rmtree("data"), r"dataset: found 'tiny', .* data/ has: none$"),
         (lambda: Path("data/tiny/split.csv").write_text("tile\n"), r"split\.csv: .* lacks split"),
         (lambda: Path("data/tiny/nudges.csv").unlink(), r"nudges\.csv: no such file"),
+        (lambda: Path("data/tiny/LICENSE.md").unlink(), r"LICENSE\.md: no such file; .*who made"),
         (lambda: shutil.rmtree("data/tiny/msks"), r"^data/tiny/msks: no such .*`dvc add data/tiny"),
     ],
 )

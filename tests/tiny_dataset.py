@@ -75,6 +75,7 @@ def write_dataset(
     lines = "".join(f"{name},{place}\n" for name, place in split.items())
     (folder / "split.csv").write_text(f"tile,split\n{lines}")
     (folder / "nudges.csv").write_text("tile,row,col\n")
+    (folder / "LICENSE.md").write_text("SPDX-License-Identifier: CC0-1.0\n\nRandom pixels.\n")
     return folder
 
 

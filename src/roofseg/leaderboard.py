@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS
 from roofseg.errors import UserError
 from roofseg.figures import Column, comparison_grid, convergence, thirds
 from roofseg.files import Image, read_image, read_json, replaced, write_json, write_png, write_text
@@ -327,12 +328,8 @@ def _markdown(
             f"- **No SAM weights**: the encoder of {', '.join(without_sam)} started from random "
             "weights, not from SAM's. The row shows that the pipeline works, and nothing of SAM."
         )
-    if dataset == "sample":
-        notes.append(
-            "- **Synthetic**: the `sample` tiles are generated, and the recipe is shrunken to run "
-            "on two CPU cores. These numbers show that the pipeline works; they say nothing about "
-            "real roofs, nor about which model is better on them."
-        )
+    if dataset in SYNTHETIC_DATASETS:
+        notes.append(f"- **Synthetic**: {SYNTHETIC}")
     return "\n".join(["# Leaderboard", "", *notes]) + "\n"
 
 

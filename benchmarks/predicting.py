@@ -1,0 +1,166 @@
+"""`roofseg predict` with U-Net on ResNet34: against the bare model on the same batches, and against
+a plain loop over a whole tile in memory.
+
+``python -m benchmarks.predicting ours|plain TILE.tif`` does one tile and prints its seconds and the
+peak of its memory: in a process of its own, or the peak would be that of others too.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+
+from benchmarks.cutting import peak_mb
+from benchmarks.table import Row, alternate, child, median_ratio
+from roofseg.imagery import open_imagery
+from roofseg.predict import Options, predict_blocks, predict_raster
+from roofseg.predictors import Images, Predictor, Probabilities
+
+ENCODER, WINDOW, BATCH = "resnet34", 512, 4
+SIZE, TILE = 2500, 5000  # for the bare model; for the plain loop
+LEAST = 0.85
+OPTIONS = Options(batch_size=BATCH)
+PLAIN = "plain loop: tile and result whole in memory, windows side by side, float32, NCHW"
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    yield against_bare(write_tile(folder / "bare.tif", SIZE), folder / "out.tif")
+    yield against_plain(write_tile(folder / "plain.tif", TILE))
+
+
+def against_bare(tile: Path, out: Path) -> Row:
+    predictor = make_predictor("auto")
+    batches: list[Images] = []
+
+    def noted(images: Iterator[Images]) -> Iterator[Probabilities]:
+        for batch in images:
+            batches.append(batch)
+            yield np.zeros(batch.shape[:3], np.float32)
+
+    with open_imagery(str(tile)) as imagery:
+        for _ in predict_blocks(imagery, WINDOW, noted, batch_size=BATCH):
+            pass
+
+    def bare() -> None:
+        for batch in batches:
+            predictor(batch)
+
+    ours, least = alternate(partial(predict_raster, predictor, str(tile), out, OPTIONS), bare)
+    share = median_ratio(least, ours)
+    return Row(
+        f"predict: {SIZE} x {SIZE} px to a mask, U-Net ResNet34, windows of {WINDOW} px",
+        "bare model on the same batches in memory",
+        f"at least {LEAST} of its speed",
+        *(f"{SIZE**2 / 1e6 / statistics.median(each):.3g} MP/s" for each in (ours, least)),
+        f"{share:.2f}x",
+        share >= LEAST,
+    )
+
+
+def against_plain(tile: Path) -> Row:
+    peaks: dict[str, list[float]] = {"ours": [], "plain": []}
+
+    def run(how: str) -> float:
+        printed = child("-m", "benchmarks.predicting", how, str(tile))
+        seconds, peak = map(float, printed.split()[-2:])
+        peaks[how].append(peak)
+        return seconds
+
+    ours, plain_ = alternate(partial(run, "ours"), partial(run, "plain"), rounds=1, warm_up=0)
+    return Row(
+        f"predict: {TILE} x {TILE} px to a mask, {OPTIONS.overlap:.0%} overlap",
+        PLAIN,
+        "",
+        *(
+            f"{TILE**2 / 1e6 / statistics.median(times):.3g} MP/s, {max(peaks[how]):.0f} MB"
+            for how, times in (("ours", ours), ("plain", plain_))
+        ),
+        f"{median_ratio(plain_, ours):.2f}x",
+        None,
+    )
+
+
+def write_tile(path: Path, size: int) -> Path:
+    """Smooth colours, which compress as aerial images do; in tiles."""
+    coarse = np.random.default_rng(0).integers(0, 255, (size // 8, size // 8, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=size,
+        height=size,
+        count=3,
+        dtype="uint8",
+        tiled=True,
+        compress="deflate",
+        crs="EPSG:32614",
+        transform=from_origin(621_000, 3_350_000, 0.3, 0.3),
+    ) as target:
+        target.write(image.transpose(2, 0, 1))
+    return path
+
+
+def make_predictor(precision: str) -> Predictor:
+    import torch
+
+    from roofseg.device import keep_freed_memory, resolve_precision
+    from roofseg.models import build_model
+    from roofseg.torch_predictor import TorchPredictor
+
+    torch.manual_seed(0)
+    model = build_model("unet", ENCODER, dropout=0.3, patch_size=WINDOW)
+    keep_freed_memory()
+    return TorchPredictor(model, window=WINDOW, precision=resolve_precision(precision, "cpu"))
+
+
+def ours(tile: Path) -> float:
+    predictor = make_predictor("auto")
+    start = time.perf_counter()
+    predict_raster(predictor, str(tile), tile.with_name("out.tif"), OPTIONS)
+    return time.perf_counter() - start
+
+
+def plain(tile: Path) -> float:
+    """What one writes first."""
+    import torch
+
+    from roofseg.models import build_model
+
+    model = build_model("unet", ENCODER, dropout=0.3, patch_size=WINDOW).eval()
+    start = time.perf_counter()
+    with rasterio.open(tile) as source:
+        image, profile = source.read(), source.profile
+    height, width = image.shape[1:]
+    padding = ((0, 0), (0, -height % WINDOW), (0, -width % WINDOW))
+    image = np.pad(image, padding, mode="reflect")
+    mask = np.zeros(image.shape[1:], np.uint8)
+    places = [
+        np.s_[row : row + WINDOW, col : col + WINDOW]
+        for row in range(0, height, WINDOW)
+        for col in range(0, width, WINDOW)
+    ]
+    with torch.no_grad():
+        for first in range(0, len(places), BATCH):
+            some = places[first : first + BATCH]
+            batch = np.stack([image[:, *place] for place in some])
+            found = model(torch.from_numpy(batch).float() / 255)[:, 0].sigmoid() >= 0.5
+            for place, each in zip(some, found.numpy(), strict=True):
+                mask[place] = each
+    with rasterio.open(tile.with_name("plain.out.tif"), "w", **{**profile, "count": 1}) as target:
+        target.write(mask[:height, :width], 1)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    seconds = {"ours": ours, "plain": plain}[sys.argv[1]](Path(sys.argv[2]))
+    print(seconds, peak_mb())

@@ -1,0 +1,29 @@
+"""Work that overlaps: an iterator that runs in a thread of its own, ahead of its reader."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+_END = object()
+
+
+def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
+    """Iterate over ``items`` in another thread, which is up to ``depth`` items ahead.
+
+    What ``items`` raises is raised here, in its place. Closed early (or left by an exception), it
+    closes ``items`` too, in that thread, and waits for it.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, items, _END) for _ in range(depth))
+        try:
+            while (item := waiting.popleft().result()) is not _END:
+                waiting.append(thread.submit(next, items, _END))
+                yield item  # type: ignore[misc]  # not _END
+        finally:
+            for future in waiting:
+                future.cancel()
+            thread.submit(getattr(items, "close", lambda: None))

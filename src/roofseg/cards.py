@@ -1,0 +1,287 @@
+"""A model card per attempt: what the model is, what it learned from, how good it is, its limits.
+
+Markdown with a header of metadata as the Hugging Face Hub reads it, after M. Mitchell et al., Model
+Cards for Model Reporting, FAT* 2019. A card says the same at every writing: it holds no times.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from roofseg import licences
+from roofseg.caveats import caveats
+from roofseg.encoders import SAM_ENCODER
+from roofseg.files import read_json, sha256_file
+from roofseg.intervals import STATISTICS, Interval, interval
+from roofseg.licences import Licence
+from roofseg.looks import count_looks
+from roofseg.metrics import THRESHOLD
+from roofseg.recipe import Recipe
+
+SEALED = "sealed"
+
+SCORES = {
+    "iou": "IoU, mean over tiles",
+    "f1": "F1, mean over tiles",
+    "iou_pooled": "IoU, pooled over pixels",
+    "f1_pooled": "F1, pooled over pixels",
+    "precision": "precision, pooled",
+    "recall": "recall, pooled",
+}
+HUB_SCORES = {"iou": "mean_iou", "f1": "f1"}  # the headline, and the Hub's names of it
+SPLITS = {"val": "validation", "test": "test"}  # those that are scored, and the Hub's names of them
+
+
+def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licence) -> str:
+    """The text of an attempt's model card.
+
+    Args:
+        model: the folder with model.safetensors and recipe.json.
+        results: the folder with the attempt's tiles.csv and test_looks.csv (`roofseg.evaluate`).
+        split: the split of each tile of the dataset.
+        licence: that of the dataset.
+    """
+    record = read_json(model / "recipe.json")
+    recipe = Recipe.model_validate(record["recipe"])
+    # Tiles may be called 007 or NA.
+    rows = pd.read_csv(results / "tiles.csv", dtype={"tile": str}, keep_default_na=False)
+    tables = {name: rows[rows.split == name] for name in SPLITS if (rows.split == name).any()}
+    scores = {name: _intervals(table) for name, table in tables.items()}
+    tiles = {name: list(split.values()).count(name) for name in ("train", *SPLITS)}
+    looks = count_looks(results / "test_looks.csv", record["dataset"])
+    parts = [
+        _header(
+            record, scores, licences.licence_of_weights(licences.PRIORS[recipe.prior], licence)
+        ),
+        [f"# {recipe.label(record['attempt'])}", ""],
+        [
+            "A probability of building for each pixel of aerial RGB imagery. One attempt of a "
+            "study that asks which architecture learns that best from a few dozen labelled tiles.",
+            "",
+        ],
+        [f"> **{name}**: {text}\n" for name, text in caveats(record["dataset"], recipe).items()],
+        _model(record, recipe, sha256_file(model / "model.safetensors")),
+        _data(record, tiles),
+        _scores(scores, tiles, looks),
+        _by_tile(tables),
+        _limits(record, tiles),
+        _licences(recipe, record["dataset"], licence),
+        _use(model),
+        _recipe(record),
+    ]
+    return "\n".join(line for part in parts for line in part)
+
+
+def _intervals(table: pd.DataFrame) -> dict[str, Interval]:
+    counts = table[["tp", "fp", "fn"]].to_numpy()
+    return {name: interval(counts, STATISTICS[name]) for name in SCORES}
+
+
+def _header(
+    record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Interval]], licence: str
+) -> list[str]:
+    """The metadata, between two lines of hyphens."""
+    terms = {"license": licence.lower()}
+    if licence == licences.OTHER:
+        terms["license_name"] = "terms-of-its-data-and-prior"
+    results = [
+        {
+            "task": {"type": "image-segmentation", "name": "Building segmentation"},
+            "dataset": {"type": record["dataset"], "name": record["dataset"], "split": hub_name},
+            "metrics": [
+                {"type": kind, "name": SCORES[key], "value": round(scores[split][key].value, 4)}
+                for key, kind in HUB_SCORES.items()
+            ],
+        }
+        for split, hub_name in SPLITS.items()
+        if split in scores
+    ]
+    metadata = {
+        **terms,
+        "library_name": "roofseg",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["building-footprints", "remote-sensing", record["recipe"]["architecture"]],
+        "model-index": [{"name": record["attempt"], "results": results}],
+    }
+    text = io.StringIO()
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.dump(metadata, text)
+    return ["---", text.getvalue().rstrip(), "---", ""]
+
+
+def _model(record: Mapping[str, Any], recipe: Recipe, sha256: str) -> list[str]:
+    result = record["result"]
+    counts = {
+        part: f"{result[f'{part}_parameters'] / 1e6:.2f} M"
+        for part in ("encoder", "decoder", "trainable")
+    }
+    encoder = f"`{recipe.encoder}`"
+    if recipe.encoder == SAM_ENCODER:
+        encoder += ", the image encoder of Segment Anything"
+    frozen = ", frozen" if recipe.thaw_epoch is None else ""
+    size = record["patch_size"]
+    return [
+        "## Model",
+        "",
+        *_table(
+            ["", ""],
+            [
+                ["architecture", f"`{recipe.architecture}`"],
+                ["encoder", f"{encoder}{frozen}"],
+                ["prior", f"`{recipe.prior}`"],
+                [
+                    "parameters",
+                    f"{counts['encoder']} in the encoder, {counts['decoder']} in the decoder; "
+                    f"{counts['trainable']} trained",
+                ],
+                ["input", f"8-bit RGB in windows of {size} x {size} px, {_gsd(record)}"],
+                ["output", f"probability in [0, 1]; building from {THRESHOLD}"],
+                ["best epoch", f"{result['best_epoch']} of {result['epochs_run']}, by val IoU"],
+                ["SHA-256 of the weights", f"`{sha256}`"],
+                ["recipe digest", f"`{record['digest']}`"],
+            ],
+        ),
+    ]
+
+
+def _gsd(record: Mapping[str, Any]) -> str:
+    found = " or ".join(f"{gsd:g}" for gsd in record["gsd"])
+    return f"{found} m per pixel" if found else "of unknown ground sampling distance"
+
+
+def _data(record: Mapping[str, Any], tiles: Mapping[str, int]) -> list[str]:
+    size = record["patch_size"]
+    return [
+        "## Data",
+        "",
+        f"Dataset `{record['dataset']}`: {tiles['train']} tiles to train on, {tiles['val']} to "
+        f"choose epoch and recipe by (val), {tiles['test']} for the end (test). Of each tile one "
+        f"patch of {size} x {size} px, {_gsd(record)}: its centre, unless that holds too little "
+        "building.",
+        "",
+    ]
+
+
+def _scores(
+    scores: Mapping[str, Mapping[str, Interval]], tiles: Mapping[str, int], looks: int
+) -> list[str]:
+    rows = [
+        [name, *(_cell(scores[split][key]) if split in scores else SEALED for split in SPLITS)]
+        for key, name in SCORES.items()
+    ]
+    lines = [
+        "## Scores",
+        "",
+        *_table(["", *(f"{split} ({tiles[split]} tiles)" for split in SPLITS)], rows),
+        f"At threshold {THRESHOLD}. In brackets: 95 % bootstrap interval over the tiles. It says "
+        "how far a score would go with other tiles of this kind, not with another seed; and for "
+        "few tiles it is too narrow. The recipe and the best epoch were chosen by val, which "
+        "flatters it.",
+        "",
+    ]
+    if "test" not in scores:
+        lines += ["Test is sealed: the recipe is not final, so nothing was scored on it.", ""]
+    elif looks > 1:
+        lines += [
+            f"{looks} recipes of this attempt were scored on these test tiles, so its test scores "
+            "are no longer those of tiles that nobody had looked at.",
+            "",
+        ]
+    return lines
+
+
+def _cell(found: Interval) -> str:
+    bounds = "" if math.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
+    return f"{found.value:.3f}{bounds}"
+
+
+def _by_tile(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    rows = [
+        [
+            split,
+            str(row.tile),
+            f"{(row.tp + row.fn) / (row.tp + row.fp + row.fn + row.tn):.1%}",
+            f"{row.iou:.3f}",
+            f"{row.f1:.3f}",
+        ]
+        for split, table in tables.items()
+        for row in table.itertuples()
+    ]
+    return ["### By tile", "", *_table(["split", "tile", "building", "IoU", "F1"], rows)]
+
+
+def _limits(record: Mapping[str, Any], tiles: Mapping[str, int]) -> list[str]:
+    return [
+        "## Limits",
+        "",
+        f"- It has seen {tiles['train']} patches of one dataset. Other roofs, regions, seasons and "
+        "sensors may score far lower; measure on some tiles of your own.",
+        f"- It knows one scale: {_gsd(record)}. Resample what differs.",
+        "- The scores are of patches that were chosen to hold buildings. They say little of how "
+        "often it finds one where there is none.",
+        "- It tells building from background, pixel by pixel: walls that touch become one "
+        "footprint, and what trees hide is lost.",
+        "- One training with one seed.",
+        "",
+    ]
+
+
+def _licences(recipe: Recipe, dataset: str, licence: Licence) -> list[str]:
+    spdx = "" if licence.spdx == licences.OTHER else f" ({licence.spdx})"
+    return [
+        "## Licences",
+        "",
+        f"- **Code**: {licences.CODE}.",
+        f"- **Prior** `{recipe.prior}`: {licences.PRIORS[recipe.prior].terms}",
+        f"- **Data** `{dataset}`{spdx}: {' '.join(licence.terms.split())}",
+        "",
+    ]
+
+
+def _use(model: Path) -> list[str]:
+    return [
+        "## Use",
+        "",
+        "In the project that this card belongs to:",
+        "",
+        "```console",
+        f"$ dvc pull {model.as_posix()}",
+        f"$ roofseg predict --model {model.as_posix()} tile.tif --out roofs",
+        "```",
+        "",
+    ]
+
+
+def _recipe(record: Mapping[str, Any]) -> list[str]:
+    """The recipe as YAML, and what it was trained on."""
+    result = record["result"]
+    return [
+        "## Recipe",
+        "",
+        "```yaml",
+        *(f"{key}: {json.dumps(value)}" for key, value in record["recipe"].items()),
+        "```",
+        "",
+        f"Trained on {result['device']} ({result['precision']}) with torch {result['torch']}. "
+        f"SHA-256 of all that training read: `{record['training_inputs']}`.",
+        "",
+    ]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [list(header), ["---"] * len(header), *map(list, rows)]
+    return [*(f"| {' | '.join(_escaped(cells))} |" for cells in lines), ""]
+
+
+def _escaped(cells: Sequence[str]) -> list[str]:
+    """A tile may have a bar in its name."""
+    return [cell.replace("|", "\\|") for cell in cells]

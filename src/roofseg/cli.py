@@ -1,0 +1,52 @@
+"""The command `roofseg`: its subcommands, and what becomes of their mistakes.
+
+Exit status 0: done; 2: a mistake that the user can mend, told in one message on stderr; 130 and
+143: stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from roofseg.commands import export, predict
+from roofseg.errors import UserError
+from roofseg.version import VERSION
+
+COMMANDS = {"predict": predict, "export": export}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that ``arguments`` say (those of the process unless told)."""
+    parser = argparse.ArgumentParser(prog="roofseg", description="Maps of roofs from imagery.")
+    parser.add_argument("--version", action="version", version=f"roofseg {VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        summary, _, more = (command.__doc__ or "").partition("\n")
+        own = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=more.strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(own)
+        own.set_defaults(main=command.main)
+    args = parser.parse_args(arguments)
+    # What is half-written is removed on the way out, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, _stopped)
+    try:
+        args.main(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        _stopped(signal.SIGINT, None)
+
+
+def _stopped(number: int, frame: object) -> NoReturn:
+    print("stopped: the same command goes on with what is not finished", file=sys.stderr)
+    sys.exit(128 + number)

@@ -1,0 +1,44 @@
+"""Write a model as one ONNX file, from 8-bit RGB to probabilities, and check it against torch.
+
+`roofseg predict --model FILE.onnx` runs it, and so does any program that runs ONNX: its input is
+`images` (B, P, P, 3) uint8, its output `probability` (B, P, P) float32, with P the size of the
+patches that the model was trained on. The normalisation is inside.
+
+Exit status: 0 it is there; 2 something is wrong, and told.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from roofseg.onnx_predictor import TOLERANCE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=Path,
+        help="a model's folder, such as models/unet_imagenet",
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE.onnx", help="what to write"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        help=f"how far a probability may be from torch's (default {TOLERANCE:g})",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.onnx if it is there")
+
+
+def main(args: argparse.Namespace) -> None:
+    from roofseg.onnx_export import export  # seconds, for torch: `--help` must not wait for it
+
+    done = export(args.model, args.out, tolerance=args.tolerance, overwrite=args.overwrite)
+    print(
+        f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, windows of {done.window} px; "
+        f"probabilities differ from torch's by at most {done.difference:.1g}"
+    )

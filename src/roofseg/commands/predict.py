@@ -1,0 +1,273 @@
+"""Map the roofs in rasters of any size: a mask or probabilities for each, and footprints.
+
+Writes DIR/NAME.tif for each input NAME.*: a cloud-optimised GeoTIFF on the input's grid, 1 for a
+building, 0 for none, 255 for no data; with --probability float32 in [0, 1], NaN for no data. With
+--vector, the footprints lie beside it. Outputs that the same model and options have finished are
+skipped, so the same command goes on where another was stopped.
+
+Exit status: 0 all is there; 2 something is wrong, and told; 130, 143 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from roofseg.cogs import NotWrittenError
+from roofseg.errors import UserError
+from roofseg.imagery import file_name, find_rasters
+from roofseg.predict import (
+    VECTORS,
+    Options,
+    Vector,
+    count_windows,
+    is_finished,
+    open_input,
+    predict_raster,
+)
+from roofseg.predictors import Device, Precision, Predictor, load_predictor
+from roofseg.windows import OVERLAP
+
+SHOWN = 10  # mistakes told at once
+
+
+@dataclass(frozen=True)
+class Job:
+    """An input, its output, and its windows (0: the output is finished)."""
+
+    source: str
+    out: Path
+    windows: int
+    megapixels: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="a raster, a folder of them, a VRT, or an s3:// or https:// address",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=Path,
+        help="a model's folder, such as models/unet_imagenet, or a .onnx file",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where results go")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="make outputs anew that are there, whoever made them",
+    )
+    result = parser.add_argument_group("the result")
+    result.add_argument(
+        "--probability", action="store_true", help="write probabilities in place of masks"
+    )
+    result.add_argument(
+        "--threshold",
+        type=number(1e-6, 1),
+        default=0.5,
+        help="the least probability of a building (default 0.5, as the leaderboard scores)",
+    )
+    result.add_argument("--vector", choices=VECTORS, help="write footprints too, as polygons")
+    result.add_argument(
+        "--min-area",
+        type=number(0),
+        default=0.0,
+        metavar="M2",
+        help="leave out footprints that are smaller, in square metres (default 0)",
+    )
+    result.add_argument(
+        "--simplify",
+        type=number(0),
+        default=0.0,
+        metavar="M",
+        help="tolerance of simplified outlines, in metres (default 0: those of the pixels)",
+    )
+    result.add_argument(
+        "--regularise", action="store_true", help="straight walls, square corners (needs an extra)"
+    )
+    grid = parser.add_argument_group("the input")
+    grid.add_argument(
+        "--gsd",
+        type=number(1e-6),
+        metavar="M",
+        help="metres per pixel, where an input does not know or is wrong about itself",
+    )
+    grid.add_argument(
+        "--resample",
+        action="store_true",
+        help="bring inputs to the GSD trained on; the result is on that grid",
+    )
+    grid.add_argument(
+        "--scale",
+        nargs=2,
+        type=number(-math.inf),
+        metavar=("LOW", "HIGH"),
+        help="values that become 0 and 255, for inputs that are not 8-bit",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--overlap",
+        type=number(0, 0.5),
+        default=OVERLAP,
+        help=f"of neighbouring windows, a share of their side (default {OVERLAP})",
+    )
+    how.add_argument(
+        "--tta", action="store_true", help="mean over the 8 symmetries of a square: 8 times as long"
+    )
+    how.add_argument(
+        "--batch-size", type=count, help="windows at a time (default: as many as make a megapixel)"
+    )
+    how.add_argument("--device", choices=get_args(Device), default="auto")
+    how.add_argument("--precision", choices=get_args(Precision), default="auto")
+
+
+def main(args: argparse.Namespace) -> None:
+    options = read_options(args)
+    outputs = name_outputs(find_rasters(args.inputs), args.out)
+    predictor = load_predictor(args.model, device=args.device, precision=args.precision)
+    jobs = check(predictor, outputs, options, overwrite=args.overwrite)
+    failed = run(predictor, jobs, options)
+    if failed:
+        raise UserError("\n".join(failed))
+
+
+def read_options(args: argparse.Namespace) -> Options:
+    """The options as the arguments say them; UserError where two do not fit."""
+    if args.scale and not args.scale[0] < args.scale[1]:
+        low, high = args.scale
+        raise UserError(f"--scale {low:g} {high:g}: expected LOW < HIGH")
+    changes = {"--min-area": args.min_area, "--simplify": args.simplify}
+    idle = [key for key, value in {**changes, "--regularise": args.regularise}.items() if value]
+    if idle and not args.vector:
+        raise UserError(f"{idle[0]} is for footprints; say --vector {'|'.join(VECTORS)}")
+    vector = Vector(args.vector, args.min_area, args.simplify, args.regularise)
+    return Options(
+        output="probability" if args.probability else "mask",
+        threshold=args.threshold,
+        overlap=args.overlap,
+        tta=args.tta,
+        batch_size=args.batch_size,
+        gsd=args.gsd,
+        resample=args.resample,
+        scale=tuple(args.scale) if args.scale else None,
+        vector=vector if args.vector else None,
+    )
+
+
+def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
+    """The input of each output; UserError where two share one, or one would lose its input."""
+    outputs: dict[Path, str] = {}
+    for source in sources:
+        out = folder / f"{Path(file_name(source)).stem}.tif"
+        if out in outputs:
+            raise UserError(
+                f"{source}: its output {out} is that of {outputs[out]} too. Rename one, or predict "
+                "them into two folders."
+            )
+        if out.exists() and Path(source).exists() and out.samefile(source):
+            raise UserError(f"{source}: its output would replace it. Choose another --out.")
+        outputs[out] = source
+    return outputs
+
+
+def check(
+    predictor: Predictor, outputs: dict[Path, str], options: Options, *, overwrite: bool
+) -> list[Job]:
+    """Look at all inputs and outputs before anything is predicted; UserError if any will not do."""
+    jobs, problems = [], []
+    for out, source in outputs.items():
+        try:
+            if not overwrite and is_finished(predictor, source, out, options):
+                print(f"{out}: finished before, skipped")
+                continue
+            with open_input(predictor, source, options) as imagery:
+                for note in imagery.notes:
+                    print(f"{source}: {note}", file=sys.stderr)
+                windows = count_windows(imagery, predictor.window, options.overlap)
+                megapixels = imagery.height * imagery.width / 1e6
+            jobs.append(Job(source, out, windows, megapixels))
+        except UserError as error:
+            problems.append(str(error))
+    if len(problems) > SHOWN:
+        problems[SHOWN:] = [f"and {len(problems) - SHOWN} more"]
+    if problems:
+        raise UserError("\n".join(problems))
+    return jobs
+
+
+def run(predictor: Predictor, jobs: Sequence[Job], options: Options) -> list[str]:
+    """Predict; what is wrong with an input does not keep the others. Gives the mistakes."""
+    failed = []
+    with bar() as progress:
+        task = progress.add_task("", total=sum(job.windows for job in jobs))
+        done = 0
+        for job in jobs:
+            progress.update(task, description=job.out.name)
+            start = time.perf_counter()
+            try:
+                predict_raster(
+                    predictor,
+                    job.source,
+                    job.out,
+                    options,
+                    progress=lambda windows: progress.advance(task, windows),
+                )
+                seconds = time.perf_counter() - start
+                print(f"{job.out}: {job.megapixels:.1f} MP in {seconds:.1f} s", flush=True)
+            except NotWrittenError:
+                raise
+            except UserError as error:
+                failed.append(str(error))
+            done += job.windows
+            progress.update(task, completed=done)
+    return failed
+
+
+def bar() -> Progress:
+    """Of windows, over all inputs; on a terminal alone."""
+    console = Console(stderr=True, highlight=False)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def number(low: float, high: float = math.inf) -> Callable[[str], float]:
+    """What reads an argument that is a number from ``low`` to ``high``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and low <= value <= high):
+            ends = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+            expected = f"a number {ends}" if math.isfinite(low) else "a number"
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+        return value
+
+    return parse
+
+
+def count(text: str) -> int:
+    """Read an argument that is a positive whole number."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive whole number")
+    return int(text)

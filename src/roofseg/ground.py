@@ -1,0 +1,102 @@
+"""Lengths and areas on the ground, of polygons in a raster's coordinates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import shapely
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+
+# UTM and national grids distort areas by less; Web Mercator makes Berlin 2.7 times its size.
+MAX_DISTORTION = 0.01
+
+Polygons = npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Coordinates that are lengths: ``unit`` metres each."""
+
+    unit: float
+
+    def areas(self, polygons: Polygons) -> npt.NDArray[np.float64]:
+        """Areas of (N,) polygons in m²."""
+        areas: npt.NDArray[np.float64] = shapely.area(polygons) * self.unit**2
+        return areas
+
+    def scales(self, polygons: Polygons) -> npt.NDArray[np.float64]:
+        """Metres for each unit of x and of y, where each of (N,) polygons lies: (N, 2)."""
+        return np.full((len(polygons), 2), self.unit)
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """Coordinates that are degrees, or lengths in a projection that distorts them.
+
+    ``step`` is a small length in the coordinates, such as a pixel's side.
+    """
+
+    crs: pyproj.CRS
+    step: float
+
+    def areas(self, polygons: Polygons) -> npt.NDArray[np.float64]:
+        """Areas of (N,) polygons on the WGS 84 ellipsoid in m² (Karney 2013, through PROJ)."""
+        to_degrees = self._to_degrees()
+        around = shapely.orient_polygons(
+            shapely.transform(polygons, lambda x, y: to_degrees.transform(x, y), interleaved=False)
+        )
+        geod = pyproj.Geod(ellps="WGS84")
+        return np.array([abs(geod.geometry_area_perimeter(polygon)[0]) for polygon in around])
+
+    def scales(self, polygons: Polygons) -> npt.NDArray[np.float64]:
+        """Metres for each unit of x and of y, where each of (N,) polygons lies: (N, 2)."""
+        bounds = shapely.bounds(polygons)
+        return self.scales_at((bounds[:, :2] + bounds[:, 2:]) / 2)
+
+    def scales_at(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Metres for each unit of x and of y at (N, 2) points x, y: (N, 2).
+
+        Raises ValueError where a point lies outside what the CRS can map.
+        """
+        to_degrees, geod = self._to_degrees(), pyproj.Geod(ellps="WGS84")
+        x, y = points.T
+        here = to_degrees.transform(x, y)
+        lengths = [
+            geod.inv(*here, *to_degrees.transform(x + dx, y + dy))[2]
+            for dx, dy in ((self.step, 0), (0, self.step))
+        ]
+        if not np.isfinite(lengths).all():
+            raise ValueError(f"{points[~np.isfinite(lengths).all(axis=0)][0]} is no place in it")
+        return np.stack(lengths, axis=1) / self.step
+
+    def _to_degrees(self) -> pyproj.Transformer:
+        return pyproj.Transformer.from_crs(self.crs, "OGC:CRS84", always_xy=True)
+
+
+def ground(
+    crs: CRS | None, transform: Affine, width: int, height: int, gsd: float | None
+) -> Plane | Ellipsoid | None:
+    """How the coordinates of a raster of ``width`` x ``height`` px measure the ground.
+
+    Plane where the CRS is projected and distorts areas by at most MAX_DISTORTION (in the raster's
+    corners and centre); Ellipsoid in any other projection and for degrees. Without a CRS, or with a
+    local one, ``gsd`` metres per pixel tell; None if that is not known either.
+
+    Raises ValueError where the raster lies outside what its CRS can map.
+    """
+    pixel = math.sqrt(abs(transform.determinant))
+    if crs is None or not (crs.is_projected or crs.is_geographic):
+        return None if gsd is None else Plane(gsd / pixel)
+    ellipsoid = Ellipsoid(pyproj.CRS.from_user_input(crs.to_string()), pixel)
+    places = [(0, 0), (0, height), (width, 0), (width, height), (width / 2, height / 2)]
+    true = ellipsoid.scales_at(np.array([transform @ place for place in places])).prod(axis=1)
+    if crs.is_projected:
+        unit = crs.linear_units_factor[1]
+        if (abs(true / unit**2 - 1) <= MAX_DISTORTION).all():
+            return Plane(unit)
+    return ellipsoid

@@ -1,0 +1,42 @@
+"""What training leaves of an attempt, for tests that do not train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roofseg.recipe import Recipe
+
+
+def trained_record(
+    attempt: str,
+    recipe: Recipe,
+    *,
+    digest: str = "0123456789ab",
+    dataset: str = "city",
+    patch_size: int = 64,
+    gsd: tuple[float, ...] = (0.3,),
+) -> dict[str, Any]:
+    """The content of recipe.json."""
+    return {
+        "attempt": attempt,
+        "digest": digest,
+        "training_inputs": "1" * 64,
+        "dataset": dataset,
+        "patch_size": patch_size,
+        "gsd": list(gsd),
+        "recipe": recipe.model_dump(mode="json"),
+        "result": {
+            "best_epoch": 2,
+            "best_val_iou": 0.5,
+            "epochs_run": 3,
+            "encoder_parameters": 4_000_000,
+            "decoder_parameters": 1_150_000,
+            "trainable_parameters": 5_150_000,
+            "device": "cpu",
+            "precision": "bf16-mixed",
+            "threads": 2,
+            "torch": "2.14.1",
+            "nondeterministic_operations": [],
+            "failure": None,
+        },
+    }

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from huggingface_hub import ModelCard
+from records import trained_record
+
+from roofseg import metrics
+from roofseg.cards import card
+from roofseg.caveats import SYNTHETIC
+from roofseg.commands import predict
+from roofseg.files import sha256_file, write_json
+from roofseg.intervals import STATISTICS, interval
+from roofseg.licences import Licence
+from roofseg.looks import Look, record_look
+from roofseg.recipe import Recipe
+
+FREE = Licence("Apache-2.0", "Made\nhere.")
+OPEN = {"val": ["v1", "007", "NA"], "test": ["t1", "a|b"]}
+SEALED = {"val": OPEN["val"]}
+SPLIT = {"x": "train", "y": "train"} | {
+    tile: split for split, names in OPEN.items() for tile in names
+}
+TIME = "2024-05-06T07:08:09+00:00"
+
+
+def recipe(**own: Any) -> Recipe:
+    values = {
+        "architecture": "unet", "encoder": "resnet34", "prior": "scratch",
+        "seed": 42, "epochs": 3, "draws_per_epoch": 8, "batch_size": 2, "lr": 1e-5,
+        "weight_decay": 1e-4, "augmentation": "medium", "dropout": 0.3, "bce_weight": 0.5,
+        "scheduler": "plateau", "plateau_factor": 0.5, "plateau_patience": 3,
+        "early_stopping_patience": 4, "freeze_epochs": 0, "encoder_lr_factor": 1.0,
+        "gradient_clip": 1.0, "ema_decay": None, "precision": "auto",
+        "augmentation_pool": None, "algorithms": "deterministic",
+    }  # fmt: skip
+    return Recipe.model_validate({**values, **own})
+
+
+def counts(split: str, tiles: list[str]) -> pd.DataFrame:
+    """A split's table: of 100 x 100 px each tile, another number of building pixels right."""
+    rng = np.random.default_rng(len(split))
+    table = pd.DataFrame({"split": split, "tile": tiles})
+    table["tp"] = rng.integers(1000, 2000, len(tiles))
+    table[["fp", "fn"]] = rng.integers(100, 900, (len(tiles), 2))
+    table["tn"] = 10_000 - table.tp - table.fp - table.fn
+    return table.assign(
+        iou=metrics.iou(table.tp, table.fp, table.fn), f1=metrics.f1(table.tp, table.fp, table.fn)
+    )
+
+
+def written(
+    root: Path,
+    tiles: dict[str, list[str]] = OPEN,
+    *,
+    licence: Licence = FREE,
+    digests: tuple[str, ...] = ("a",),
+    trained: Recipe | None = None,
+    **record: Any,
+) -> str:
+    """The card of an attempt that was scored on these tiles."""
+    model, results = root / "models" / "mine", root / "results"
+    write_json(model / "recipe.json", trained_record("mine", trained or recipe(), **record))
+    (model / "model.safetensors").write_text("weights")
+    results.mkdir(exist_ok=True)
+    table = pd.concat([counts(split, names) for split, names in tiles.items()])
+    table.to_csv(results / "tiles.csv", index=False)
+    for digest in digests if "test" in tiles else ():
+        look = Look(digest, "1", f"weights {digest}", "city", "tiles", TIME, "", "")
+        record_look(results / "test_looks.csv", look)
+    return card(model, results, split=SPLIT, licence=licence)
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """The cells of the table below a heading, its header first."""
+    part = text.partition(f"## {heading}\n")[2].partition("\n#")[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [re.split(r" (?<!\\)\| ", line[2:-2]) for line in lines if "---" not in line]
+
+
+def test_scores_have_their_intervals(tmp_path: Path) -> None:
+    table = rows(written(tmp_path), "Scores")
+    assert table[0] == ["", "val (3 tiles)", "test (2 tiles)"]
+    assert [row[0].split(",")[0] for row in table[1:]] == [
+        "IoU", "F1", "IoU", "F1", "precision", "recall",
+    ]  # fmt: skip
+    for column, (split, tiles) in enumerate(OPEN.items(), start=1):
+        found = counts(split, tiles)
+        scores = metrics.summarise(found)
+        for row, (name, score) in zip(table[1:], scores.items(), strict=True):
+            bounds = interval(found[["tp", "fp", "fn"]], STATISTICS[name])
+            assert row[column] == f"{score:.3f} [{bounds.low:.3f}, {bounds.high:.3f}]"
+
+
+def test_every_tile_is_listed(tmp_path: Path) -> None:
+    header, *table = rows(written(tmp_path), "By tile")
+    assert header == ["split", "tile", "building", "IoU", "F1"]
+    assert [row[:2] for row in table] == [
+        ["val", "v1"], ["val", "007"], ["val", "NA"], ["test", "t1"], ["test", r"a\|b"],
+    ]  # fmt: skip
+    first = counts("val", OPEN["val"]).iloc[0]
+    assert table[0][2:] == [
+        f"{(first.tp + first.fn) / 10_000:.1%}", f"{first.iou:.3f}", f"{first.f1:.3f}"
+    ]  # fmt: skip
+
+
+def test_a_sealed_test_split_shows_nothing(tmp_path: Path) -> None:
+    text = written(tmp_path, SEALED)
+    table = rows(text, "Scores")
+    assert table[0][2] == "test (2 tiles)"
+    assert {row[2] for row in table[1:]} == {"sealed"}
+    assert "Test is sealed" in text
+    assert not {"t1", r"a\|b"} & {row[1] for row in rows(text, "By tile")}
+    assert [result.dataset_split for result in ModelCard(text).data.eval_results] == [
+        "validation"
+    ] * 2
+    assert "sealed" not in written(tmp_path).partition("## Use")[0]
+
+
+def test_more_looks_than_one_are_confessed(tmp_path: Path) -> None:
+    assert "recipes of this attempt were scored" not in written(tmp_path)
+    text = written(tmp_path, digests=("a", "b"))
+    assert "2 recipes of this attempt were scored on these test tiles" in text
+
+
+def test_the_header_is_one_that_the_hub_reads(tmp_path: Path) -> None:
+    data = ModelCard(written(tmp_path)).data
+    assert (data.license, data.library_name) == ("apache-2.0", "roofseg")
+    assert "unet" in data.tags
+    expected = [
+        (name, dataset, split, round(metrics.summarise(counts(ours, OPEN[ours]))[key], 4))
+        for ours, split in {"val": "validation", "test": "test"}.items()
+        for key, name, dataset in (("iou", "mean_iou", "city"), ("f1", "f1", "city"))
+    ]
+    assert expected == [
+        (each.metric_type, each.dataset_type, each.dataset_split, each.metric_value)
+        for each in data.eval_results
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prior", "data", "expected"),
+    [
+        ("scratch", FREE, "apache-2.0"),
+        ("resnet34_imagenet", FREE, "other"),
+        ("scratch", Licence("other", "Ask first."), "other"),
+    ],
+)
+def test_the_licence_of_the_weights_heeds_prior_and_data(
+    tmp_path: Path, prior: str, data: Licence, expected: str
+) -> None:
+    text = written(tmp_path, licence=data, trained=recipe(prior=prior))
+    header = ModelCard(text).data
+    assert header.license == expected
+    assert (header.license_name is None) == (expected != "other")
+    assert f"**Prior** `{prior}`: " in text
+    assert (
+        f"**Data** `city`{' (Apache-2.0): Made here.' if data == FREE else ': Ask first.'}" in text
+    )
+
+
+def test_model_data_and_recipe_are_told(tmp_path: Path) -> None:
+    text = written(tmp_path, gsd=(0.3, 0.5))
+    weights = sha256_file(tmp_path / "models" / "mine" / "model.safetensors")
+    for told in (
+        "4.00 M in the encoder, 1.15 M in the decoder; 5.15 M trained",
+        "64 x 64 px, 0.3 or 0.5 m per pixel",
+        "2 tiles to train on, 3 to",
+        f"`{weights}`",
+        "`0123456789ab`",
+        "best epoch | 2 of 3",
+        "\nlr: 1e-05\n",
+        "\nema_decay: null\n",
+        "Trained on cpu (bf16-mixed) with torch 2.14.1",
+    ):
+        assert told in text
+    assert "unknown ground sampling distance" in written(tmp_path, gsd=())
+    assert ", frozen" not in text
+    assert "`resnet34`, frozen" in written(tmp_path, trained=recipe(freeze_epochs="all"))
+
+
+def test_what_says_nothing_about_real_roofs_is_labelled_on_top(tmp_path: Path) -> None:
+    sam = recipe(architecture="sam_conv", encoder="sam_vit_b", freeze_epochs="all")
+    assert "> **" not in written(tmp_path)
+    text = written(tmp_path, trained=sam, dataset="sample")
+    top = text.partition("## Model")[0]
+    assert "# mine (no SAM weights)\n" in top
+    assert f"> **Synthetic**: {SYNTHETIC}" in top
+    assert "> **No SAM weights**: the encoder started from random weights" in top
+
+
+def test_one_tile_has_no_interval(tmp_path: Path) -> None:
+    score = metrics.summarise(counts("val", ["007"]))["iou"]
+    text = written(tmp_path, {"val": ["007"]})
+    assert rows(text, "Scores")[1][1] == f"{score:.3f}"
+    assert rows(text, "By tile")[1][1] == "007"
+
+
+def test_the_command_that_a_card_tells_is_one(tmp_path: Path) -> None:
+    (told,) = re.findall(r"^\$ roofseg predict (.*)$", written(tmp_path), re.MULTILINE)
+    parser = argparse.ArgumentParser()
+    predict.add_arguments(parser)
+    args = parser.parse_args(told.split())
+    assert args.model == tmp_path / "models" / "mine"
+    assert (args.inputs, args.out) == (["tile.tif"], Path("roofs"))
+
+
+def test_a_card_is_the_same_again_and_holds_no_time(tmp_path: Path) -> None:
+    text = written(tmp_path)
+    assert TIME in (tmp_path / "results" / "test_looks.csv").read_text()
+    assert TIME[:4] not in text
+    assert written(tmp_path) == text
+
+
+def test_cards_do_not_wait_for_torch() -> None:
+    code = "import sys, stages, roofseg.cards; print({'torch', 'scipy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

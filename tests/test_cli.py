@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+from graph import ROOT
+from ranges import served
+from small_model import write_model
+from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
+
+from roofseg import cli
+from roofseg.version import VERSION
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+GEO = {"crs": CRS, "transform": TRANSFORM}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("a", "b")):
+        write_raster(tmp_path / "tiles" / f"{name}.tif", tile_pixels(seed, 90)[0], **GEO)
+    return tmp_path / "tiles"
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Any:
+    """What `cli.main` sets for its process must not outlast a test."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def roofseg(*arguments: object) -> int:
+    """The exit status of `roofseg predict` with these arguments, on the CPU."""
+    try:
+        cli.main(["predict", *map(str, arguments), "--device", "cpu", "--precision", "32-true"])
+    except SystemExit as stop:
+        return int(str(stop.code))
+    return 0
+
+
+def read(path: Path) -> npt.NDArray[Any]:
+    with rasterio.open(path) as source:
+        return source.read(1)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+class TestPredict:
+    def test_a_folder_becomes_masks(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "new" / "maps"
+        assert roofseg("--model", model, tiles, "--out", out) == 0
+        assert names(out) == ["a.tif", "b.tif"]
+        assert set(np.unique(read(out / "a.tif"))) <= {0, 1}
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        assert [line.split(" MP in ")[0] for line in printed.out.splitlines()] == [
+            f"{out / 'a.tif'}: 0.0",
+            f"{out / 'b.tif'}: 0.0",
+        ]
+
+    def test_probabilities_and_masks_agree(self, model: Path, tiles: Path, tmp_path: Path) -> None:
+        common = ("--model", model, tiles / "a.tif", "--threshold", 0.45)
+        assert roofseg(*common, "--out", tmp_path / "p", "--probability") == 0
+        assert roofseg(*common, "--out", tmp_path / "m") == 0
+        probability = read(tmp_path / "p" / "a.tif")
+        np.testing.assert_array_equal(read(tmp_path / "m" / "a.tif"), probability >= 0.45)
+
+    def test_every_option_reaches_the_result(
+        self, model: Path, tiles: Path, tmp_path: Path
+    ) -> None:
+        common = ("--model", model, tiles / "a.tif", "--probability")
+        results = {}
+        for option in ((), ("--overlap", 0.5), ("--tta",), ("--batch-size", 1)):
+            out = tmp_path / f"maps{len(results)}"
+            assert roofseg(*common, *option, "--out", out) == 0
+            results[option[0] if option else ""] = read(out / "a.tif")
+        plain = results.pop("")
+        np.testing.assert_allclose(results.pop("--batch-size"), plain, atol=1e-5)
+        for found in results.values():
+            assert np.abs(found - plain).max() > 1e-4
+
+    def test_names_with_spaces_and_other_letters(self, model: Path, tmp_path: Path) -> None:
+        source = tmp_path / "in put" / "Ærø 屋根.v2.tif"
+        write_raster(source, tile_pixels(0, 40)[0], **GEO)
+        assert roofseg("--model", model, source, "--out", tmp_path / "maps å") == 0
+        assert names(tmp_path / "maps å") == ["Ærø 屋根.v2.tif"]
+
+    def test_an_address(self, model: Path, tiles: Path, tmp_path: Path) -> None:
+        with served(tiles) as (address, _):
+            assert roofseg("--model", model, f"{address}/a.tif", "--out", tmp_path / "far") == 0
+        assert roofseg("--model", model, tiles / "a.tif", "--out", tmp_path / "near") == 0
+        far, near = ((tmp_path / name / "a.tif").read_bytes() for name in ("far", "near"))
+        assert far == near
+
+    def test_notes_go_to_stderr(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        image = tile_pixels(0, 40)[0]
+        write_raster(tmp_path / "t.tif", np.dstack([image, image[:, :, :2]]))
+        assert roofseg("--model", model, tmp_path / "t.tif", "--out", tmp_path / "maps") == 0
+        printed = capsys.readouterr().err
+        assert f"{tmp_path / 't.tif'}: 5 bands of uint8: the first three" in printed
+        assert "its GSD is unknown; taken as the 0.3 m per pixel trained on" in printed
+
+    def test_footprints(self, model: Path, tiles: Path, tmp_path: Path) -> None:
+        out = tmp_path / "maps"
+        options = ("--vector", "geojson", "--min-area", 1, "--simplify", 0.5)
+        assert roofseg("--model", model, tiles / "a.tif", "--out", out, *options) == 0
+        assert names(out) == ["a.geojson", "a.tif"]
+
+
+class TestResume:
+    def test_finished_outputs_are_skipped(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "maps"
+        assert roofseg("--model", model, tiles / "a.tif", "--out", out) == 0
+        made = (out / "a.tif").stat().st_mtime_ns
+        capsys.readouterr()
+        assert roofseg("--model", model, tiles, "--out", out) == 0
+        assert f"{out / 'a.tif'}: finished before, skipped\n" in capsys.readouterr().out
+        assert (out / "a.tif").stat().st_mtime_ns == made
+        assert names(out) == ["a.tif", "b.tif"]
+
+    def test_another_models_are_kept_unless_told(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out, other = tmp_path / "maps", write_model(tmp_path / "other", seed=1)
+        assert roofseg("--model", model, tiles / "a.tif", "--out", out) == 0
+        before = (out / "a.tif").read_bytes()
+        assert roofseg("--model", other, tiles, "--out", out) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: {out / 'a.tif'}: there is one already, with ROOFSEG_ATT")
+        assert names(out) == ["a.tif"]
+        assert (out / "a.tif").read_bytes() == before
+        assert roofseg("--model", other, tiles, "--out", out, "--overwrite") == 0
+        assert (out / "a.tif").read_bytes() != before
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_stopped_it_leaves_nothing_half_and_goes_on(
+        self, model: Path, tmp_path: Path, number: int, status: int
+    ) -> None:
+        write_raster(tmp_path / "in" / "a.tif", tile_pixels(0, 40)[0], **GEO)
+        write_raster(tmp_path / "in" / "b.tif", tile_pixels(1, 3000)[0], **GEO)
+        out = tmp_path / "maps"
+        command = [sys.executable, "-m", "roofseg", "predict", "--model", model, tmp_path / "in"]
+        command += ["--out", out, "--device", "cpu"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as running:
+            deadline = time.monotonic() + 120
+            while not any(name.startswith(".b.tif") for name in names(out)):  # it is being made
+                assert running.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            running.send_signal(number)
+            printed, said = running.communicate(timeout=60)
+        assert running.returncode == status
+        assert "stopped" in said
+        assert "Traceback" not in said
+        assert names(out) == ["a.tif"]
+        assert printed.startswith(f"{out / 'a.tif'}: ")
+
+
+class TestMistakes:
+    """Exit status 2, a message that names what is wrong, and nothing left behind."""
+
+    def refused(
+        self, capsys: pytest.CaptureFixture[str], out: Path, message: str, *arguments: object
+    ) -> None:
+        capsys.readouterr()
+        before = names(out)
+        assert roofseg(*arguments, "--out", out) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+        assert names(out) == before
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--threshold", "1.5"), "--threshold: found '1.5', expected a number from 1e-06 to 1"),
+            (("--threshold", "half"), "--threshold: found 'half'"),
+            (("--overlap", "0.6"), "--overlap: found '0.6', expected a number from 0 to 0.5"),
+            (("--overlap", "nan"), "--overlap: found 'nan'"),
+            (("--gsd", "0"), "--gsd: found '0', expected a number of at least"),
+            (("--gsd", "-0.3"), "--gsd: "),
+            (("--batch-size", "0"), "--batch-size: found '0', expected a positive whole number"),
+            (("--batch-size", "2.5"), "--batch-size: found '2.5'"),
+            (("--min-area", "-1", "--vector", "gpkg"), "--min-area: "),
+            (("--min-area", "5"), "--min-area is for footprints; say --vector gpkg|geojson|parq"),
+            (("--simplify", "5"), "--simplify is for footprints"),
+            (("--regularise",), "--regularise is for footprints"),
+            (("--scale", "255", "0"), "--scale 255 0: expected LOW < HIGH"),
+            (("--vector", "shp"), "--vector: invalid choice: 'shp'"),
+            (("--precision", "8"), "--precision: invalid choice"),
+            (("--tresh", "0.5"), "unrecognized arguments: --tresh"),
+        ],
+    )
+    def test_of_arguments(
+        self,
+        model: Path,
+        tiles: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        arguments: tuple[str, ...],
+        message: str,
+    ) -> None:
+        self.refused(capsys, tmp_path / "maps", message, "--model", model, tiles, *arguments)
+
+    def test_of_names(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        common = ("--model", model)
+        maps = tmp_path / "maps"
+        other = tmp_path / "other" / "a.png"
+        write_raster(other, tile_pixels(0, 40)[0])
+        message = f"error: {other}: its output {maps / 'a.tif'} is that of {tiles / 'a.tif'} too"
+        self.refused(capsys, maps, message, *common, tiles, other)
+        self.refused(capsys, maps, f"is that of {tiles / 'a.tif'} too", *common, tiles, tiles)
+        message = f"error: {tiles / 'a.tif'}: its output would replace it. Choose another --out"
+        self.refused(capsys, tiles, message, *common, tiles)
+        self.refused(capsys, tiles, message, *common, tiles, "--overwrite")
+        (tmp_path / "empty").mkdir()
+        message = f"error: {tmp_path / 'empty'}: no raster in this folder"
+        self.refused(capsys, maps, message, *common, tmp_path / "empty")
+        message = f"error: {tmp_path / 'none.tif'}: cannot be read; it is missing"
+        self.refused(capsys, maps, message, *common, tmp_path / "none.tif")
+
+    def test_of_a_model(
+        self, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        message = f"error: {tmp_path / 'none'}: expected a model, found nothing"
+        self.refused(capsys, tmp_path / "maps", message, "--model", tmp_path / "none", tiles)
+
+    def test_every_input_that_will_not_do_is_told_before_any_is_predicted(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        image = tile_pixels(0, 40)[0]
+        write_raster(tiles / "grey.tif", image[:, :, 0], **GEO)
+        write_raster(tiles / "deep.tif", image.astype(np.uint16), **GEO)
+        (tiles / "text.tif").write_text("no raster")
+        out = tmp_path / "maps"
+        for name in ("grey", "deep", "text"):
+            message = f"{tiles / name}.tif: "
+            self.refused(capsys, out, message, "--model", model, tiles)
+        assert not out.exists()
+        for number in range(12):
+            (tiles / f"text{number}.tif").write_text("no raster")
+        self.refused(capsys, out, "and 5 more", "--model", model, tiles)
+
+    def test_pixels_that_are_damaged_do_not_keep_the_other_inputs(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_raster(tiles / "a.tif", tile_pixels(0, 90)[0], compress="deflate", **GEO)
+        whole = (tiles / "a.tif").read_bytes()
+        (tiles / "a.tif").write_bytes(whole[: len(whole) // 2])
+        out = tmp_path / "maps"
+        assert roofseg("--model", model, tiles, "--out", out) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: {tiles / 'a.tif'}: cannot be read")
+        assert names(out) == ["b.tif"]
+
+    def test_a_folder_that_cannot_be_written_to(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "maps").write_text("a file")
+        assert roofseg("--model", model, tiles, "--out", tmp_path / "maps") == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: {tmp_path / 'maps' / 'a.tif'}: cannot be written (")
+        assert (tmp_path / "maps").read_text() == "a file"
+
+
+class TestCommand:
+    def test_without_a_subcommand_it_says_what_there_is(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([])
+        assert "COMMAND" in capsys.readouterr().err
+
+    def test_its_version_is_that_of_the_project(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="0"):
+            cli.main(["--version"])
+        assert capsys.readouterr().out == f"roofseg {VERSION}\n"
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert project["version"] == VERSION
+        assert project["scripts"] == {"roofseg": "roofseg.cli:main"}
+
+    @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+    def test_help_tells_of_exit_statuses(
+        self, command: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([command, "--help"])
+        assert "Exit status" in capsys.readouterr().out

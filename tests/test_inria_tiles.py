@@ -1,0 +1,47 @@
+"""The stage of the Inria tiles: what it asks of the environment, and what it says first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from graph import ROOT
+from project import environment
+
+
+def run(folder: Path, *options: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """The stage as DVC runs it, in ``folder``, with this checkout's code."""
+    return subprocess.run(
+        [sys.executable, "-m", "stages.inria_tiles", *options],
+        cwd=folder,
+        env={**environment(), "PYTHONPATH": str(ROOT), **extra},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_terms_come_first_and_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = run(tmp_path, INRIA_SOURCE="~/nosuch", HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stdout.startswith("The Inria Aerial Image Labeling Dataset")
+    assert "Going on is accepting them" in done.stdout
+    assert done.stderr.startswith(f"error: {tmp_path / 'nosuch'}: no such file or folder")
+    assert not list((tmp_path / "data" / "inria").rglob("*.tif"))
+
+
+def test_without_a_source_the_hub_is_asked(tmp_path: Path) -> None:
+    nobody = "http://127.0.0.1:1"  # a port that only root could serve on
+    done = run(tmp_path, INRIA_SOURCE="", HF_ENDPOINT=nobody, HF_HOME=str(tmp_path / "hub"))
+    assert done.returncode == 2
+    assert "images/austin1.tif of blanchon/INRIA-Aerial-Image-Labeling" in done.stderr
+    assert "INRIA_SOURCE" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "data" / "inria").iterdir()) == []
+
+
+def test_limits_are_options(tmp_path: Path) -> None:
+    (tmp_path / "tiles.zip").write_bytes(b"")
+    done = run(tmp_path, "--max-tile-mb", "big", INRIA_SOURCE="tiles.zip")
+    assert done.returncode == 2
+    assert "--max-tile-mb" in done.stderr
