@@ -17,8 +17,8 @@ from roofseg.licences import read_licence
 from roofseg.models import RoofModel, build_model, load_model
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe import Params
-from roofseg.sealed import StaysSealed, open_test
-from roofseg.tiles import read_split
+from roofseg.sealed import StaysSealed, full_tiles, open_test
+from roofseg.tiles import TilePair, read_split
 from stages import run
 from stages.parameters import read_params, trained_digest
 
@@ -36,13 +36,16 @@ def main() -> None:
     dataset, results = Path("data") / params.dataset, Path("metrics") / "attempts" / attempt
     split, licence = read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
+    tiles = {"val": tiles_of(splits["val"], params)}
     try:
         splits["test"] = test_patches(params, attempt, digest)
+        tiles["test"] = tiles_of(splits["test"], params)
     except StaysSealed as reason:
         print(f"{attempt}: test stays sealed: {reason}")
     scores = evaluate(
         model,
         splits,
+        tiles=tiles,
         predictions=Path("predictions") / attempt,
         results=results,
         device=device,
@@ -53,8 +56,15 @@ def main() -> None:
         card(Path("models") / attempt, results, split=split, licence=licence),
     )
     for name, found in scores.items():
-        tiles = len(splits[name])
-        print(f"{attempt}: {name} IoU {found['iou']:.4f}, F1 {found['f1']:.4f} ({tiles} tiles)")
+        print(f"{attempt}: {name} IoU {found['iou']:.4f}, F1 {found['f1']:.4f}")
+
+
+def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
+    """The whole tiles to score; none unless the parameters ask for them."""
+    if not params.evaluate_full_tiles:
+        return []
+    dataset = Path("data") / params.dataset
+    return full_tiles(patches, dataset=dataset, listing=PATCHES / "tiles.csv")
 
 
 def test_patches(params: Params, attempt: str, digest: str) -> list[Patch]:

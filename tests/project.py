@@ -35,6 +35,7 @@ ema_decay: null
 precision: auto
 augmentation_pool: null
 algorithms: deterministic
+evaluate_full_tiles: false
 device: cpu
 devices: 1
 strategy: auto

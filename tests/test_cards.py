@@ -125,6 +125,18 @@ def test_a_sealed_test_split_shows_nothing(tmp_path: Path) -> None:
     assert "sealed" not in written(tmp_path).partition("## Use")[0]
 
 
+def test_whole_tiles_have_columns_of_their_own(tmp_path: Path) -> None:
+    assert "whole tiles" not in written(tmp_path)
+    text = written(tmp_path, {**SEALED, "val_full_tiles": OPEN["val"]})
+    header, first, *_ = rows(text, "Scores")
+    assert header[3:] == ["val, whole tiles (3 tiles)", "test, whole tiles (2 tiles)"]
+    iou = metrics.summarise(counts("val_full_tiles", OPEN["val"]))["iou"]
+    assert first[3].startswith(f"{iou:.3f} [")
+    assert first[4] == "sealed"
+    assert ["val, whole tiles", "NA"] in [row[:2] for row in rows(text, "By tile")]
+    assert "The scores that are not of whole tiles are of patches" in text
+
+
 def test_more_looks_than_one_are_confessed(tmp_path: Path) -> None:
     assert "recipes of this attempt were scored" not in written(tmp_path)
     text = written(tmp_path, digests=("a", "b"))

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import pytest
 from rasterio.transform import Affine
-from tiny_dataset import CRS, SPLIT, P, make, write_dataset, write_raster
+from tiny_dataset import CRS, SPLIT, TRANSFORM, P, make, tile_pixels, write_dataset, write_raster
 
 from roofseg.cutting import OUTLINE
 from roofseg.errors import UserError
 from roofseg.files import read_mask, sha256_file
+from roofseg.listing import read_listing
 from roofseg.patches import CROPS_COLUMNS, read_crops, read_patches
 
 
@@ -39,6 +40,7 @@ class TestMakePatches:
             "test/crops.csv",
             "test/images/d.jpg",
             "test/masks/d.png",
+            "tiles.csv",
             "train/crops.csv",
             "train/images/a.jpg",
             "train/images/b.jpg",
@@ -138,6 +140,30 @@ class TestMakePatches:
         make(dataset, tmp_path / "again")
         assert digests(out) == digests(tmp_path / "again")
 
+    def test_lists_the_tiles_by_their_bytes(self, dataset: Path, out: Path) -> None:
+        make(dataset, out)
+        listed = read_listing(out / "tiles.csv")
+        assert {name: tile.split for name, tile in listed.items()} == SPLIT
+        for name, tile in listed.items():
+            assert (tile.image, tile.mask) == (f"{name}.tif", f"{name}.tif")
+            assert tile.image_sha256 == sha256_file(dataset / "imgs" / tile.image)
+            assert tile.mask_sha256 == sha256_file(dataset / "msks" / tile.mask)
+            assert tile.shared == ""  # they lie side by side
+
+    def test_lists_tiles_of_two_splits_that_overlap_where_their_patches_do_not(
+        self, tmp_path: Path, out: Path
+    ) -> None:
+        dataset = write_dataset(tmp_path / "data", SPLIT)
+        for column, name in enumerate(["b", "a", "c", "d"]):
+            image, mask = tile_pixels(column, 96)
+            place = TRANSFORM @ Affine.translation(column * 86, 0)  # 10 px shared; patches keep 16
+            write_raster(dataset / "imgs" / f"{name}.tif", image, crs=CRS, transform=place)
+            write_raster(dataset / "msks" / f"{name}.tif", mask, crs=CRS, transform=place)
+        (dataset / "nudges.csv").write_text("tile,row,col\na,16,16\nb,16,16\nc,16,16\nd,16,16\n")
+        make(dataset, out)
+        shared = {name: tile.shared for name, tile in read_listing(out / "tiles.csv").items()}
+        assert shared == {"b": "", "a": "c", "c": "a d", "d": "c"}  # a and b are both in train
+
     def test_replaces_what_an_earlier_run_left(self, dataset: Path, out: Path) -> None:
         make(dataset, out)
         fresh = digests(out)
@@ -156,6 +182,7 @@ class TestMakePatches:
         assert sorted(path.name for path in out.iterdir()) == [
             "overview.png",
             "test",
+            "tiles.csv",
             "train",
             "val",
         ]

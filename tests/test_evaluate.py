@@ -52,6 +52,7 @@ def scored(tmp_path: Path, splits: dict[str, list[Patch]]) -> dict[str, dict[str
     return evaluate(
         redness(),
         splits,
+        tiles={},
         predictions=tmp_path / "predictions",
         results=tmp_path / "results",
         device="cpu",

@@ -208,6 +208,27 @@ def test_json_has_null_where_test_is_sealed_and_all_scores(built: Path) -> None:
     assert last["trainable_parameters"] == 5_150_000
 
 
+def test_whole_tiles_have_columns_where_all_attempts_were_scored_on_them(root: Path) -> None:
+    for name, iou in {"worse": 0.61234, "better": 0.7}.items():
+        path = root / "metrics/attempts" / name / "scores.json"
+        scores = json.loads(path.read_text())
+        scores["val_full_tiles"] = {**scores["val"], "iou": iou}
+        if name == "better":
+            scores["test_full_tiles"] = {**scores["test"], "iou": 0.75}
+        write_json(path, scores)
+    two = {name: RECIPES[name] for name in ("worse", "better")}
+    text = build(root, two)
+    header, _, better, worse = rows(text)
+    assert header[12:15] == ["test F1", "val IoU, whole tiles", "test IoU, whole tiles"]
+    assert better[13:15] == ["0.700", "0.750"]
+    assert worse[13:15] == ["0.612", "sealed"]
+    assert "- **Whole tiles**: " in text
+    first = (root / "metrics/leaderboard.csv").read_text().splitlines()[0]
+    assert "test_f1,val_full_tiles_iou,test_full_tiles_iou,looks" in first
+    # Of three attempts, one was not.
+    assert "hole tiles" not in build(root)
+
+
 def test_equal_attempts_stay_in_the_order_of_the_parameters(root: Path) -> None:
     names = [f"twin{index}" for index in range(40)]
     folders = [root / "metrics/attempts" / ("worse", "better")[index % 2] for index in range(40)]

@@ -181,6 +181,25 @@ def test_an_attempts_own_key_reruns_that_attempt_alone(project: Project) -> None
     assert would_train(project) == {"smaller"}
 
 
+def test_whole_tiles_are_scored_without_training_anew(project: Project) -> None:
+    project.replace("params.yaml", "evaluate_full_tiles: false", "evaluate_full_tiles: true")
+    assert would_train(project) == set()
+    project.run("dvc repro")
+    folder = project.folder / "metrics"
+    scores = json.loads((folder / "attempts" / "small" / "scores.json").read_text())
+    assert list(scores) == ["val", "val_full_tiles"]
+    tiles = pd.read_csv(folder / "attempts" / "small" / "tiles.csv").set_index("split")
+    assert tiles.loc["val_full_tiles", ["tp", "fp", "fn", "tn"]].sum() == 96 * 96
+    assert "| val IoU, whole tiles |" in (folder / "leaderboard.md").read_text()
+    # Where nobody asks for them, tiles may be gone.
+    project.run("git checkout -q . && dvc checkout -q --allow-missing && rm -r data/tiny/imgs")
+    assert UP_TO_DATE in project.run("dvc repro --dry --allow-missing").stdout
+    project.replace("params.yaml", "evaluate_full_tiles: false", "evaluate_full_tiles: true")
+    done = project.run("python -m stages.evaluate --attempt small", check=False)
+    assert done.returncode == 2
+    assert "data/tiny/imgs/c.tif: no such file, but `evaluate_full_tiles`" in done.stderr
+
+
 def test_a_shared_key_reruns_every_attempt(project: Project) -> None:
     project.replace("params.yaml", "augmentation: light", "augmentation: heavy")
     assert would_train(project) == {"small", "smaller"}

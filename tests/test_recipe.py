@@ -127,6 +127,14 @@ def refused(text: str) -> str:
             "augmentation_pool of attempt smaller",
             "freeze_epochs is 0",
         ),
+        (["evaluate_full_tiles"], "yes", "evaluate_full_tiles", "valid boolean"),
+        (["evaluate_full_tiles"], 1, "evaluate_full_tiles", "valid boolean"),
+        (
+            ["attempts", "small", "evaluate_full_tiles"],
+            True,
+            "attempts.small.evaluate_full_tiles",
+            "unknown",
+        ),
         (["algorithms"], "quick", "algorithms", "'deterministic', 'strict' or 'fast'"),
         (["feature_cache_gb"], 0, "feature_cache_gb", "greater than 0"),
         (
@@ -330,6 +338,12 @@ def test_digests_from_before_the_later_keys_still_hold() -> None:
     params = parse_params(PARAMS)
     assert digest_of(params, "small") == "ff2ab98828ae"
     assert digest_of(params, "smaller") == "9309acd9a084"
+
+
+def test_what_is_scored_is_no_part_of_the_recipe() -> None:
+    params = [parse_params(changed("evaluate_full_tiles", to=value)) for value in (False, True)]
+    assert [each.evaluate_full_tiles for each in params] == [False, True]
+    assert len({digest_of(each) for each in params}) == 1
 
 
 def test_a_pool_is_for_an_encoder_that_stays_frozen() -> None:

@@ -270,6 +270,19 @@ def test_tuning_never_opens_test(project: Project) -> None:
     assert "sealed" in (project.folder / "metrics" / "leaderboard.md").read_text()
 
 
+def test_whole_tiles_of_test_open_for_a_final_recipe_alone(project: Project) -> None:
+    """Whole tiles of test are scored where its patches are, without another look, else never."""
+    project.replace("params.yaml", "evaluate_full_tiles: false", "evaluate_full_tiles: true")
+    project.run("dvc repro evaluate@small")
+    both = {"val", "test", "val_full_tiles", "test_full_tiles"}
+    assert set(scores(project, "small")) == both
+    assert ledgers(project) == ONE_LOOK
+    project.commit("whole tiles")
+    project.run("dvc exp run -q -S lr=1e-05 evaluate@small")
+    assert set(scores(project, "small")) == {"val", "val_full_tiles"}
+    assert ledgers(project) == ONE_LOOK
+
+
 @pytest.mark.parametrize("where", ["", "--temp", "--queue"])
 def test_a_setting_cannot_make_a_recipe_final(project: Project, where: str) -> None:
     """`dvc exp run -S final.x=...` is an error that says to commit: here, with --temp, queued."""

@@ -11,9 +11,10 @@ from tiny_dataset import SPLIT, make, write_dataset
 
 from roofseg.errors import UserError
 from roofseg.files import sha256_file, sha256_files, write_json
+from roofseg.guard import SealedTestError
 from roofseg.looks import read_looks
-from roofseg.patches import Patch
-from roofseg.sealed import StaysSealed, open_test
+from roofseg.patches import Patch, read_patches
+from roofseg.sealed import StaysSealed, full_tiles, open_test
 
 DIGEST, OTHER = "0123456789ab", "ba9876543210"
 
@@ -244,3 +245,58 @@ def test_a_look_says_what_was_scored_from_which_commit(project: Path, patches: P
     assert look.test_set == sha256_files([patches / "test"])
     assert look.experiment == "bold-name"
     assert datetime.fromisoformat(look.time).utcoffset() == timedelta(0)
+
+
+# Whole tiles
+
+
+@pytest.fixture
+def tiles(project: Path, patches: Path) -> Path:
+    shutil.copytree(patches.parent / "data", project / "tiles")
+    return Path("tiles")
+
+
+def whole(patches: list[Patch], tiles: Path) -> list[str]:
+    listing = Path("patches") / "tiles.csv"
+    return [tile.name for tile in full_tiles(patches, dataset=tiles, listing=listing)]
+
+
+def test_whole_tiles_of_val_open_and_those_of_train_and_test_do_not(tiles: Path) -> None:
+    assert whole(read_patches(Path("patches") / "val"), tiles) == ["c"]
+    for split in ("test", "train"):
+        with pytest.raises(SealedTestError, match=f"is in {split}: it is not to be scored"):
+            whole(read_patches(Path("patches") / split), tiles)
+
+
+def test_whole_tiles_of_test_open_with_the_patches_that_were_opened(
+    project: Path, tiles: Path
+) -> None:
+    commit(project, DIGEST)
+    patches = opened("small", DIGEST)
+    assert whole(patches, tiles) == ["d"]
+    # The same patches, read past the seal, are no key.
+    with pytest.raises(SealedTestError):
+        whole(read_patches(Path("patches") / "test"), tiles)
+
+
+def test_whole_tiles_are_those_that_the_patches_were_cut_from(tiles: Path) -> None:
+    val = read_patches(Path("patches") / "val")
+    mask = tiles / "msks" / "c.tif"
+    mask.write_bytes(mask.read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"c\.tif: not the file that its patch was cut from.*dvc"):
+        whole(val, tiles)
+    mask.unlink()
+    with pytest.raises(UserError, match=r"c\.tif: no such file, .*`dvc pull tiles/msks/c\.tif`"):
+        whole(val, tiles)
+    Path("patches", "tiles.csv").unlink()
+    with pytest.raises(UserError, match=r"tiles\.csv: no such file\. .*dvc repro make_patches"):
+        whole(val, tiles)
+
+
+def test_a_tile_that_shows_ground_of_another_split_is_not_scored_whole(tiles: Path) -> None:
+    listing = Path("patches", "tiles.csv")
+    lines = listing.read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("c,val,")]
+    listing.write_text("\n".join([*lines[:1], line + "d", ""]))
+    with pytest.raises(UserError, match=r"tile c \(val\) shows ground of d, in another split"):
+        whole(read_patches(Path("patches") / "val"), tiles)

@@ -38,6 +38,13 @@ SCORES = {
 }
 HUB_SCORES = {"iou": "mean_iou", "f1": "f1"}  # the headline, and the Hub's names of it
 SPLITS = {"val": "validation", "test": "test"}  # those that are scored, and the Hub's names of them
+# What scores.json holds, and what a card calls it.
+SCORED = {
+    "val": "val",
+    "test": "test",
+    "val_full_tiles": "val, whole tiles",
+    "test_full_tiles": "test, whole tiles",
+}
 
 
 def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licence) -> str:
@@ -53,7 +60,7 @@ def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licen
     recipe = Recipe.model_validate(record["recipe"])
     # Tiles may be called 007 or NA.
     rows = pd.read_csv(results / "tiles.csv", dtype={"tile": str}, keep_default_na=False)
-    tables = {name: rows[rows.split == name] for name in SPLITS if (rows.split == name).any()}
+    tables = {name: rows[rows.split == name] for name in SCORED if (rows.split == name).any()}
     scores = {name: _intervals(table) for name, table in tables.items()}
     tiles = {name: list(split.values()).count(name) for name in ("train", *SPLITS)}
     looks = count_looks(results / "test_looks.csv", record["dataset"])
@@ -72,7 +79,7 @@ def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licen
         _data(record, tiles),
         _scores(scores, tiles, looks),
         _by_tile(tables),
-        _limits(record, tiles),
+        _limits(record, tiles, whole="val_full_tiles" in tables),
         _licences(recipe, record["dataset"], licence),
         _use(model),
         _recipe(record),
@@ -174,14 +181,16 @@ def _data(record: Mapping[str, Any], tiles: Mapping[str, int]) -> list[str]:
 def _scores(
     scores: Mapping[str, Mapping[str, Interval]], tiles: Mapping[str, int], looks: int
 ) -> list[str]:
+    shown = SCORED if "val_full_tiles" in scores else SPLITS
+    header = [f"{SCORED[each]} ({tiles[each.partition('_')[0]]} tiles)" for each in shown]
     rows = [
-        [name, *(_cell(scores[split][key]) if split in scores else SEALED for split in SPLITS)]
+        [name, *(_cell(scores[each][key]) if each in scores else SEALED for each in shown)]
         for key, name in SCORES.items()
     ]
     lines = [
         "## Scores",
         "",
-        *_table(["", *(f"{split} ({tiles[split]} tiles)" for split in SPLITS)], rows),
+        *_table(["", *header], rows),
         f"At threshold {THRESHOLD}. In brackets: 95 % bootstrap interval over the tiles. It says "
         "how far a score would go with other tiles of this kind, not with another seed; and for "
         "few tiles it is too narrow. The recipe and the best epoch were chosen by val, which "
@@ -207,7 +216,7 @@ def _cell(found: Interval) -> str:
 def _by_tile(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     rows = [
         [
-            split,
+            SCORED[split],
             str(row.tile),
             f"{(row.tp + row.fn) / (row.tp + row.fp + row.fn + row.tn):.1%}",
             f"{row.iou:.3f}",
@@ -219,15 +228,16 @@ def _by_tile(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     return ["### By tile", "", *_table(["split", "tile", "building", "IoU", "F1"], rows)]
 
 
-def _limits(record: Mapping[str, Any], tiles: Mapping[str, int]) -> list[str]:
+def _limits(record: Mapping[str, Any], tiles: Mapping[str, int], *, whole: bool) -> list[str]:
+    which = "The scores that are not of whole tiles are" if whole else "The scores are"
     return [
         "## Limits",
         "",
         f"- It has seen {tiles['train']} patches of one dataset. Other roofs, regions, seasons and "
         "sensors may score far lower; measure on some tiles of your own.",
         f"- It knows one scale: {_gsd(record)}. Resample what differs.",
-        "- The scores are of patches that were chosen to hold buildings. They say little of how "
-        "often it finds one where there is none.",
+        f"- {which} of patches that were chosen to hold buildings. They say little of how often it "
+        "finds one where there is none.",
         "- It tells building from background, pixel by pixel: walls that touch become one "
         "footprint, and what trees hide is lost.",
         "- One training with one seed.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from rasterio.transform import Affine
 
 from roofseg.crop import Crop, choose_window
 from roofseg.errors import UserError
-from roofseg.files import Image, replaced, write_jpeg, write_png
-from roofseg.leakage import Print, near_duplicates, overlaps
+from roofseg.files import Image, replaced, sha256_file, write_jpeg, write_png
+from roofseg.leakage import Print, near_duplicates, overlaps, shared_ground
+from roofseg.listing import Listed, write_listing
 from roofseg.patches import CROPS_COLUMNS
 from roofseg.tiles import (
     SPLITS,
@@ -43,8 +44,9 @@ def make_patches(
 ) -> None:
     """Cut one patch from every tile in the split of ``dataset`` into ``out``.
 
-    Writes ``out``/{train,val,test} and ``out``/overview.png, all of them or, on an error, none;
-    `roofseg.crop.choose_window` says where a patch is cut. ``patch_size`` is in pixels,
+    Writes ``out``/{train,val,test}, ``out``/tiles.csv (see `roofseg.listing`) and
+    ``out``/overview.png, all of them or, on an error, none; `roofseg.crop.choose_window` says where
+    a patch is cut. ``patch_size`` is in pixels,
     ``min_building_fraction`` in [0, 1]. ``warn`` is called with one line for the tiles that no
     split lists, one for each tile without enough building and one for each pair of patches in two
     splits that look alike. Raises UserError for a nudge that fits no window, for patches of two
@@ -65,9 +67,10 @@ def make_patches(
 
     with ExitStack() as stack:
         overview = stack.enter_context(replaced(out / "overview.png"))
+        listing = stack.enter_context(replaced(out / "tiles.csv"))
         folders = {split: stack.enter_context(replaced(out / split)) for split in SPLITS}
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
-        cells, prints = [], []
+        cells, prints, grids = [], [], []
         for tile in tiles:
             grid = check_tile(tile, patch_size)
             nudge = nudges.get(tile.name)
@@ -91,6 +94,7 @@ def make_patches(
             rows[tile.split].append(_crop_row(tile.name, crop, grid, corner))
             prints.append(Print.of(tile.name, tile.split, image, grid.crs, corner))
             cells.append(_cell(tile, crop, image, mask))
+            grids.append(grid)
         if shared := overlaps(prints):
             raise UserError(
                 f"{dataset / 'split.csv'}: patches of two splits overlap, so scores would flatter: "
@@ -101,8 +105,28 @@ def make_patches(
             warn(f"{pair}: the same place in two splits? Look at patches/overview.png")
         for split in SPLITS:
             _write_crops(folders[split] / "crops.csv", rows[split])
+        write_listing(listing, _listed(tiles, grids))
         title = f"{dataset.name}: {len(cells)} patches of {patch_size} x {patch_size} px"
         write_png(overview, _overview(title, cells))
+
+
+def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[Listed]:
+    placed = list(zip(tiles, grids, strict=True))
+    for tile, grid in placed:
+        shared = [
+            other.name
+            for other, others_grid in placed
+            if other.split != tile.split and shared_ground(grid, others_grid)
+        ]
+        yield Listed(
+            tile.name,
+            tile.split,
+            tile.image.name,
+            sha256_file(tile.image),
+            tile.mask.name,
+            sha256_file(tile.mask),
+            " ".join(shared),
+        )
 
 
 def _check_nudge(

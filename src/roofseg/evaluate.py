@@ -15,10 +15,14 @@ from roofseg import metrics
 from roofseg.device import full_float32
 from roofseg.figures import overlay, panel
 from roofseg.files import Image, replaced, write_json, write_png, write_text
+from roofseg.full_tiles import full_tile_table
 from roofseg.patches import Patch
+from roofseg.tiles import TilePair
+from roofseg.torch_predictor import TorchPredictor
 
 # Digits in tables of text: far below what a single pixel of a tile changes.
 FLOAT_FORMAT = "%.6f"
+FULL_TILES = "_full_tiles"
 
 
 def predict(
@@ -53,6 +57,7 @@ def evaluate(
     model: nn.Module,
     splits: Mapping[str, Sequence[Patch]],
     *,
+    tiles: Mapping[str, Sequence[TilePair]],
     predictions: Path,
     results: Path,
     device: str,
@@ -63,10 +68,12 @@ def evaluate(
     Args:
         model: as for `predict`.
         splits: the patches of each split to score, under its name.
+        tiles: whole tiles of splits to score too, or none. Their tables and scores are called
+            SPLIT_full_tiles.
         predictions: folder for SPLIT/masks/TILE.png (0/255), SPLIT/overlays/TILE.png and
             SPLIT/panels/TILE.png (see `roofseg.figures`); what it held before is replaced.
         results: folder for scores.json (scores by split), tiles.csv (split, tile, tp, fp, fn, tn,
-            iou, f1) and pr.csv (split, threshold, precision, recall).
+            iou, f1) and pr.csv (split, threshold, precision, recall; of patches).
         device, batch_size: as for `predict`.
 
     Returns:
@@ -82,6 +89,12 @@ def evaluate(
             pixels = [metrics.histogram(*pair) for pair in zip(probabilities, truth, strict=True)]
             curves[split] = metrics.precision_recall(np.sum(pixels, axis=0))
             _draw(folder / split, patches, probabilities >= metrics.THRESHOLD)
+    for split, whole in tiles.items():
+        if whole:
+            window = splits[split][0].mask.shape[0]
+            predictor = TorchPredictor(model, window=window, device=device)
+            table = full_tile_table(predictor, whole, batch_size=batch_size)
+            tables[f"{split}{FULL_TILES}"] = table
     scores = {split: metrics.summarise(table) for split, table in tables.items()}
     write_json(results / "scores.json", scores)
     _write_csv(results / "tiles.csv", tables)

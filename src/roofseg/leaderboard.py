@@ -43,6 +43,8 @@ COLUMNS = {
     "val_f1": "val F1",
     "test_iou": "test IoU",
     "test_f1": "test F1",
+    "val_full_tiles_iou": "val IoU, whole tiles",  # these two only where all attempts have them
+    "test_full_tiles_iou": "test IoU, whole tiles",
     "looks": "looks",
     "minutes": "minutes",
     "trainable_parameters": "trainable parameters",
@@ -113,8 +115,8 @@ def _expect(path: Path, stage: str) -> None:
 def rank(entries: Sequence[Entry]) -> pd.DataFrame:
     """The table: one row per attempt, the best val IoU (mean over tiles) first.
 
-    Columns are the keys of `COLUMNS`; test_iou and test_f1 are NaN where test is sealed. Equals
-    stay in the given order.
+    Columns are the keys of `COLUMNS`; those of test are NaN where test is sealed, those of whole
+    tiles are missing unless all attempts were scored on them. Equals stay in the given order.
     """
     rows = [
         {
@@ -132,6 +134,13 @@ def rank(entries: Sequence[Entry]) -> pd.DataFrame:
             "val_f1": entry.scores["val"]["f1"],
             "test_iou": entry.scores.get("test", {}).get("iou", float("nan")),
             "test_f1": entry.scores.get("test", {}).get("f1", float("nan")),
+            **{
+                f"{split}_full_tiles_iou": entry.scores.get(f"{split}_full_tiles", {}).get(
+                    "iou", float("nan")
+                )
+                for split in ("val", "test")
+                if _whole(entries)
+            },
             "looks": entry.looks,
             "minutes": entry.minutes,
             "trainable_parameters": entry.training["trainable_parameters"],
@@ -140,7 +149,12 @@ def rank(entries: Sequence[Entry]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows).sort_values("val_iou", ascending=False, kind="stable")
     table.insert(0, "rank", range(1, len(table) + 1))
-    return table[list(COLUMNS)]
+    return table[[name for name in COLUMNS if name in table]]
+
+
+def _whole(entries: Sequence[Entry]) -> bool:
+    """Whether all attempts were scored on whole tiles of val."""
+    return all("val_full_tiles" in entry.scores for entry in entries)
 
 
 def _loss(bce_weight: float) -> str:
@@ -291,7 +305,7 @@ def _markdown(
 ) -> str:
     hidden = [key for key, name in COLUMNS.items() if not name]
     shown = table.astype(object).where(table.notna(), SEALED).drop(columns=hidden)
-    for name in ("val_iou", "val_f1", "test_iou", "test_f1"):
+    for name in [name for name in shown if name.endswith(("_iou", "_f1"))]:
         shown[name] = [cell if cell == SEALED else f"{cell:.3f}" for cell in shown[name]]
     shown["minutes"] = [f"{minutes:.1f}" for minutes in table.minutes]
     shown["looks"] = [f"**{looks}**" if looks > 1 else str(looks) for looks in table.looks]
@@ -312,6 +326,11 @@ def _markdown(
         f"{_tiles(entries, 'test') or 'none opened'} in test, one patch of {patch_size} x "
         f"{patch_size} px each.",
     ]
+    if _whole(entries):
+        notes.append(
+            "- **Whole tiles**: columns that say so score every pixel of the tiles, by blended "
+            "windows as `roofseg predict` does; all others, and the order, are of the patches."
+        )
     if any("test" not in entry.scores for entry in entries):
         notes.append(
             f"- **{SEALED}**: the recipe is not final, so its test split was not opened. "

@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from roofseg.files import Image
+from roofseg.tiles import Grid
 
 # Perceptual hashes have 64 bits. Those of unrelated pictures differ in about 32 of them, with a
 # standard deviation of 4; those of a picture and its recompressed or brightened copy in a few.
@@ -44,6 +45,10 @@ class Print:
         exact = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
         return cls(tile, split, len(image), exact, perceptual_hash(image), crs, transform)
 
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.size, self.size, self.crs, self.transform)
+
 
 def overlaps(prints: Sequence[Print]) -> list[str]:
     """What two splits share, as one line for each pair of patches.
@@ -55,7 +60,7 @@ def overlaps(prints: Sequence[Print]) -> list[str]:
     for one, other in _pairs(prints):
         if one.exact == other.exact:
             found.append(f"{_names(one, other)} are the same, pixel by pixel")
-        elif shared := _shared_ground(one, other):
+        elif shared := shared_ground(one.grid, other.grid):
             width, height = shared
             found.append(f"{_names(one, other)} share {width:.0f} x {height:.0f} px of ground")
     return found
@@ -97,15 +102,15 @@ def _names(one: Print, other: Print) -> str:
     return f"{one.tile} ({one.split}) and {other.tile} ({other.split})"
 
 
-def _shared_ground(one: Print, other: Print) -> tuple[float, float] | None:
-    """Width and height of the ground that two patches share, in pixels of ``one``; None if none.
+def shared_ground(one: Grid, other: Grid) -> tuple[float, float] | None:
+    """Width and height of the ground that two grids share, in pixels of ``one``; None if none.
 
     None, too, where they have no coordinates in common: without georeferencing, or in a system of
     coordinates of their own (an engineering CRS).
     """
     if one.transform is None or other.transform is None:
         return None
-    corners = [other.transform @ corner for corner in _square(other.size)]
+    corners = [other.transform @ corner for corner in _outline(other)]
     if one.crs != other.crs:
         if not all(crs and (crs.is_projected or crs.is_geographic) for crs in (one.crs, other.crs)):
             return None
@@ -113,14 +118,13 @@ def _shared_ground(one: Print, other: Print) -> tuple[float, float] | None:
             zip(*transform(other.crs, one.crs, *zip(*corners, strict=True)), strict=True)
         )
     polygon = np.array([~one.transform @ corner for corner in corners], np.float32)
-    square = np.array(_square(one.size), np.float32)
-    area, shared = cv2.intersectConvexConvex(square, polygon)
+    area, shared = cv2.intersectConvexConvex(np.array(_outline(one), np.float32), polygon)
     if area <= 0:  # what it then gives for their outline is no outline
         return None
     width, height = np.ptp(shared.reshape(-1, 2), axis=0).tolist()
     return (width, height) if min(width, height) > 0.5 else None
 
 
-def _square(size: int) -> list[tuple[int, int]]:
-    """A patch's corners as (column, row) in pixels."""
-    return [(0, 0), (size, 0), (size, size), (0, size)]
+def _outline(grid: Grid) -> list[tuple[int, int]]:
+    """A grid's corners as (column, row) in pixels."""
+    return [(0, 0), (grid.width, 0), (grid.width, grid.height), (0, grid.height)]

@@ -13,7 +13,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from ruamel.yaml import YAML, YAMLError
 
 from roofseg.encoders import SAM_ENCODER, check_architecture, check_prior
@@ -36,9 +44,9 @@ class _Checked(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_switches(cls, value: Any) -> Any:
-        """``lr: true`` is a slip, not 1.0: no knob here is a switch."""
-        if isinstance(value, bool):
+    def _no_switches(cls, value: Any, info: ValidationInfo) -> Any:
+        """``lr: true`` is a slip, not 1.0: hardly a knob here is a switch."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("expected a number or a word, not true or false")
         return value
 
@@ -132,7 +140,13 @@ class Machine(_Checked):
     feature_cache_gb: Positive
 
 
-class Params(PatchSettings, SharedRecipe, Machine):
+class Evaluation(_Checked):
+    """What is scored of a trained model; no part of its recipe."""
+
+    evaluate_full_tiles: StrictBool
+
+
+class Params(PatchSettings, SharedRecipe, Machine, Evaluation):
     """All of params.yaml, validated. ``recipe(name)`` resolves an attempt."""
 
     attempts: dict[str, dict[str, Any]]

@@ -1,5 +1,8 @@
 """The only way to the test patches: they open for an attempt whose recipe is final and committed.
 
+And the only way for evaluation to whole tiles: to those of val, and to those of test once their
+patches are open.
+
 Only stages/evaluate.py imports this module. A recipe is final when ``final.<attempt>`` in the
 params.yaml of the current git commit holds the recipe digest of the model to score. Parameters and
 code that are not committed cannot open them, nor can a copy of the project that DVC makes for an
@@ -10,18 +13,25 @@ the ledger (`roofseg.looks`).
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from weakref import WeakSet
 
 from roofseg.errors import UserError
 from roofseg.files import read_json, sha256_file, sha256_files
-from roofseg.guard import lifted
+from roofseg.guard import SealedTestError, lifted
+from roofseg.listing import read_listing
 from roofseg.looks import Look, parse_looks, record_look
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe import parse_params
+from roofseg.tiles import TilePair
 
 # What the ledger's revision has to hold, beside the parameters.
 CODE = ("src", "stages", "dvc.yaml")
+
+# The test patches that were opened in this process.
+_opened: WeakSet[Patch] = WeakSet()
 
 
 class StaysSealed(Exception):  # noqa: N818 (it is no error)
@@ -104,7 +114,57 @@ def open_test(
         test_set = sha256_files([patches / "test"])
     # Before anybody sees a figure: a run that is killed later has looked all the same.
     record_look(ledger, Look(**look, test_set=test_set))
+    _opened.update(opened)
     return opened
+
+
+def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> list[TilePair]:
+    """The whole tiles that patches of val or test were cut from, once they prove to be the same.
+
+    Args:
+        patches: of test, those that `open_test` gave: they are the key to their tiles.
+        dataset: the folder with imgs/ and msks/.
+        listing: patches/tiles.csv (`roofseg.listing`).
+
+    Raises:
+        SealedTestError: a tile is in test, and its patch was not opened.
+        UserError: a tile is not there, is no longer what its patch was cut from, or shows ground
+            of another split's tile: whole, it would give away what is sealed.
+    """
+    listed = read_listing(listing)
+    pairs = []
+    for patch in patches:
+        tile = listed[patch.tile]
+        if tile.split != "val" and patch not in _opened:
+            raise SealedTestError(f"tile {tile.tile} is in {tile.split}: it is not to be scored")
+        if tile.shared:
+            raise UserError(
+                f"{dataset}: tile {tile.tile} ({tile.split}) shows ground of {tile.shared}, in "
+                "another split, so it cannot be scored whole. Set `evaluate_full_tiles: false`; "
+                "the patches do not overlap."
+            )
+        pair = TilePair(
+            tile.tile, tile.split, dataset / "imgs" / tile.image, dataset / "msks" / tile.mask
+        )
+        _check_same(pair.image, tile.image_sha256)
+        _check_same(pair.mask, tile.mask_sha256)
+        pairs.append(pair)
+    return pairs
+
+
+def _check_same(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file, but `evaluate_full_tiles` in params.yaml has whole tiles "
+            f"scored. Get it with `dvc pull {path}`, or set that to false: patches are enough."
+        )
+    with lifted():
+        found = sha256_file(path)
+    if found != sha256:
+        raise UserError(
+            f"{path}: not the file that its patch was cut from (SHA-256 {found}, expected "
+            f"{sha256}). Get that one with `dvc checkout {path}`, or run `dvc repro make_patches`."
+        )
 
 
 class _GitError(Exception):

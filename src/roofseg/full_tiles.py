@@ -1,0 +1,57 @@
+"""Scoring whole tiles, not just the patch that was cut from each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from rasterio.windows import Window
+
+from roofseg.imagery import open_imagery
+from roofseg.metrics import COUNTS, Integers, count, f1, iou
+from roofseg.predict import predict_blocks
+from roofseg.predictors import Predictor
+from roofseg.tiles import TilePair, open_raster
+
+
+def full_tile_table(
+    predictor: Predictor, tiles: Sequence[TilePair], *, batch_size: int
+) -> pd.DataFrame:
+    """Count and score all pixels of each tile that hold data.
+
+    Windows, overlap and blending are those of `roofseg.predict.predict_blocks`, so the scores are
+    those of the masks that ``roofseg predict`` writes. Memory does not grow with a tile's height.
+
+    Args:
+        predictor: the model; tiles are taken to have the GSD that it was trained on.
+        tiles: image and mask of each, on one grid.
+        batch_size: windows at a time.
+
+    Returns:
+        As `roofseg.metrics.table`: one row per tile with columns tile, tp, fp, fn, tn (pixels),
+        iou, f1.
+    """
+    rows = pd.DataFrame({"tile": [tile.name for tile in tiles]})
+    rows[COUNTS] = np.stack([_counts(predictor, tile, batch_size) for tile in tiles])
+    return rows.assign(
+        iou=iou(rows.tp, rows.fp, rows.fn),
+        f1=f1(rows.tp, rows.fp, rows.fn),
+    )
+
+
+def _counts(predictor: Predictor, tile: TilePair, batch_size: int) -> Integers:
+    """tp, fp, fn, tn of a tile."""
+    total = np.zeros(len(COUNTS), np.int64)
+    with ExitStack() as stack:
+        imagery = stack.enter_context(open_imagery(str(tile.image)))
+        mask = stack.enter_context(open_raster(tile.mask))
+        infer = partial(map, predictor)
+        for block in predict_blocks(imagery, predictor.window, infer, batch_size=batch_size):
+            height, width = block.probability.shape
+            truth = mask.read(1, window=Window(block.col, block.row, width, height))
+            inside = block.valid
+            total += np.concatenate(count(block.probability[inside][None], truth[inside][None]))
+    return total
