@@ -18,6 +18,12 @@ help:  ## this list
 			"make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	"$(PYTHON)" -m venv .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+# The command `roofseg`: called anywhere, it runs the src beside this .venv.
+	@printf '%s\n' '#!/bin/sh' \
+		'bin=$$(dirname -- "$$(readlink -f -- "$$0")")' \
+		'PYTHONPATH="$$bin/../../src$${PYTHONPATH:+:$$PYTHONPATH}" exec "$$bin/python" -P -m roofseg "$$@"' \
+		> .venv/bin/roofseg
+	@chmod +x .venv/bin/roofseg
 	touch .venv/installed
 
 repro: .venv/installed  ## tiles to leaderboard: every stage that is not up to date

@@ -21,8 +21,9 @@ from rasterio.transform import from_origin
 
 from benchmarks.cutting import peak_mb
 from benchmarks.table import Row, alternate, child, median_ratio
+from roofseg.blocks import predict_blocks
 from roofseg.imagery import open_imagery
-from roofseg.predict import Options, predict_blocks, predict_raster
+from roofseg.predict import Options, predict_raster
 from roofseg.predictors import Images, Predictor, Probabilities
 
 ENCODER, WINDOW, BATCH = "resnet34", 512, 4

@@ -34,8 +34,9 @@ if sys.argv[0] == "-m":
 def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
     """Run an entry point; a UserError becomes one message on stderr and exit status 2.
 
-    The dataset's tiles (test among them) and the test patches are sealed to all but make_patches:
-    opening one raises SealedTestError. evaluate gets at the patches through roofseg.sealed.
+    Datasets' tiles (test among them) and the test patches are sealed to all that does not say
+    ``reads_tiles``, as what brings, checks or cuts tiles does: opening one raises SealedTestError.
+    evaluate gets at the patches, and at whole tiles, through roofseg.sealed.
     """
     from roofseg import guard
     from roofseg.errors import UserError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -28,6 +29,17 @@ def one_thread() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Call a stage's main, in this process, with these arguments."""
+
+    def call(module: object, *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["stage", *map(str, arguments)])
+        module.main()  # type: ignore[attr-defined]
+
+    return call
 
 
 def pytest_configure() -> None:

@@ -6,6 +6,16 @@ from typing import Any
 
 from roofseg.recipe import Recipe
 
+# Of a recipe, all but the attempt's own.
+SHARED = {
+    "seed": 42, "epochs": 3, "draws_per_epoch": 8, "batch_size": 2, "lr": 1e-3,
+    "weight_decay": 1e-4, "augmentation": "medium", "dropout": 0.3, "bce_weight": 0.5,
+    "scheduler": "plateau", "plateau_factor": 0.5, "plateau_patience": 3,
+    "early_stopping_patience": 4, "freeze_epochs": 0, "encoder_lr_factor": 1.0,
+    "gradient_clip": 1.0, "ema_decay": None, "precision": "auto",
+    "augmentation_pool": None, "algorithms": "deterministic",
+}  # fmt: skip
+
 
 def trained_record(
     attempt: str,

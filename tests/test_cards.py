@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
-from records import trained_record
+from records import SHARED, trained_record
 
 from roofseg import metrics
 from roofseg.cards import card
@@ -33,16 +33,8 @@ TIME = "2024-05-06T07:08:09+00:00"
 
 
 def recipe(**own: Any) -> Recipe:
-    values = {
-        "architecture": "unet", "encoder": "resnet34", "prior": "scratch",
-        "seed": 42, "epochs": 3, "draws_per_epoch": 8, "batch_size": 2, "lr": 1e-5,
-        "weight_decay": 1e-4, "augmentation": "medium", "dropout": 0.3, "bce_weight": 0.5,
-        "scheduler": "plateau", "plateau_factor": 0.5, "plateau_patience": 3,
-        "early_stopping_patience": 4, "freeze_epochs": 0, "encoder_lr_factor": 1.0,
-        "gradient_clip": 1.0, "ema_decay": None, "precision": "auto",
-        "augmentation_pool": None, "algorithms": "deterministic",
-    }  # fmt: skip
-    return Recipe.model_validate({**values, **own})
+    values = {"architecture": "unet", "encoder": "resnet34", "prior": "scratch", **SHARED}
+    return Recipe.model_validate({**values, "lr": 1e-5, **own})
 
 
 def counts(split: str, tiles: list[str]) -> pd.DataFrame:

@@ -41,9 +41,10 @@ def tiles(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def signals() -> Any:
     """What `cli.main` sets for its process must not outlast a test."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in cli.STOPS}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 def roofseg(*arguments: object) -> int:
@@ -157,7 +158,9 @@ class TestResume:
         assert roofseg("--model", other, tiles, "--out", out, "--overwrite") == 0
         assert (out / "a.tif").read_bytes() != before
 
-    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(
+        ("number", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    )
     def test_stopped_it_leaves_nothing_half_and_goes_on(
         self, model: Path, tmp_path: Path, number: int, status: int
     ) -> None:

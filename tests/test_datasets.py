@@ -12,9 +12,9 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
-from privileges import nobody, public_folder
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_dataset, write_raster
+from unwritable import nobody, public_folder
 
 from roofseg import datasets
 from roofseg.conversion import find_scale, look_at, write_rgb
@@ -349,7 +349,6 @@ class TestFindRasters:
         write_raster(tmp_path / "m.tif", MASK)
         says = r"m\.tif: cannot be read.*Permission denied"
         with public_folder() as public:
-            public.chmod(0o755)
             shutil.copy(tmp_path / "m.tif", public)
             (public / "m.tif").chmod(0)
             with nobody(), pytest.raises(UserError, match=says):

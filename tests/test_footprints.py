@@ -20,7 +20,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_raster
-from unwritable import full_disk, read_only_folder
+from unwritable import full_disk, public_folder, read_only_folder
 
 from roofseg import footprints
 from roofseg.errors import UserError
@@ -438,9 +438,8 @@ class TestErrors:
         self.refused(mask, f"{key}: {re.escape(str(value))}; expected", **{key: value})
 
     def test_a_read_only_folder(self) -> None:
-        with tempfile.TemporaryDirectory() as readable:
-            Path(readable).chmod(0o755)
-            raster = written(Path(readable) / "m.tif", MASK)
+        with public_folder() as readable:
+            raster = written(readable / "m.tif", MASK)
             with read_only_folder() as folder, pytest.raises(UserError, match="cannot be written"):
                 write_footprints(raster, folder / "out.gpkg", driver="gpkg")
 

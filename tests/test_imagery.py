@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ranges import served
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_raster
+from unwritable import nobody, public_folder
 
 from roofseg.errors import UserError
 from roofseg.imagery import Imagery, file_name, find_rasters, open_imagery
@@ -251,6 +251,18 @@ class TestBroken:
         )
         refused(tmp_path / "t.vrt", r"t\.vrt: cannot be read")
 
+    def test_a_crs_whose_name_is_in_no_encoding_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.tif"
+        write_raster(path, RGB, crs="+proj=tmerc +lon_0=2 +datum=WGS84", transform=TRANSFORM)
+        path.write_bytes(path.read_bytes().replace(b"unknown", b"\xffnknown"))
+        refused(path, r"t\.tif: cannot be read; .*damaged.* codec can't decode")
+
+    def test_a_transform_to_a_point_states_no_gsd(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=Affine(0, 0, 6e5, 0, 0, 3e6))
+        with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
+            assert imagery.gsd is None
+        refused(tmp_path / "t.tif", "its GSD is unknown.*--gsd METRES", 0.3, resample=True)
+
     def test_a_file_that_is_cut_off_is_named_where_it_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "t.tif"
         write_raster(path, RGB, compress="deflate", tiled=True, blockxsize=16, blockysize=16)
@@ -298,11 +310,11 @@ class TestNames:
         with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no raster in this folder")):
             find_rasters([str(tmp_path)])
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-    def test_an_unreadable_folder_is_an_error(self, tmp_path: Path) -> None:
-        (tmp_path / "a").mkdir(mode=0)
-        with pytest.raises(UserError, match="Permission denied"):
-            find_rasters([str(tmp_path / "a")])
+    def test_an_unreadable_folder_is_an_error(self) -> None:
+        with public_folder() as public:
+            public.chmod(0)
+            with nobody(), pytest.raises(UserError, match="Permission denied"):
+                find_rasters([str(public)])
 
     @pytest.mark.parametrize(
         ("name", "expected"),

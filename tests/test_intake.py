@@ -214,6 +214,11 @@ class TestTaken:
         _, said = taken(images, tmp_path / "two.gpkg", out, layer="roofs")
         assert said == ["footprints that were invalid and made valid: 1"]
 
+    def test_tiles_that_no_footprint_touches_are_named(self, tmp_path: Path, out: Path) -> None:
+        images, _ = write_pairs(tmp_path)
+        _, said = taken(images, write_footprints(tmp_path / "roofs.gpkg", NAMES[:-2]), out)
+        assert said == ["no footprint on e, f: leave out what nobody has mapped"]
+
     def test_names_of_files_become_names_of_tiles(self, tmp_path: Path, out: Path) -> None:
         names = ("north 1", "Ålesund (øst)", "c;d", "x.v2", "-e", "g")
         images, masks = write_pairs(tmp_path, names)

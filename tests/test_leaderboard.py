@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from records import SHARED
 
 from roofseg import figures, metrics
 from roofseg.errors import UserError
@@ -19,14 +20,6 @@ from roofseg.recipe import Recipe
 
 SIDE = 32
 CELL = figures.CELL + figures.GAP
-SHARED = {
-    "seed": 42, "epochs": 3, "draws_per_epoch": 8, "batch_size": 2, "lr": 1e-3,
-    "weight_decay": 1e-4, "augmentation": "medium", "dropout": 0.3, "bce_weight": 0.5,
-    "scheduler": "plateau", "plateau_factor": 0.5, "plateau_patience": 3,
-    "early_stopping_patience": 4, "freeze_epochs": 0, "encoder_lr_factor": 1.0,
-    "gradient_clip": 1.0, "ema_decay": None, "precision": "auto",
-    "augmentation_pool": None, "algorithms": "deterministic",
-}  # fmt: skip
 FLOOR = {
     "constant": {"mask": "all building", "val": {"iou": 0.2, "f1": 0.3}},
     "colour_threshold": {

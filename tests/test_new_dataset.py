@@ -6,17 +6,17 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from graph import ROOT
-from privileges import nobody, public_folder
 from project import Project, environment
 from test_intake import NAMES, write_footprints, write_pairs
 from tiny_dataset import make, tile_pixels, write_raster
-from unwritable import full_disk
+from unwritable import full_disk, nobody, public_folder
 
 from roofseg.datasets import Report, TileReport
 from roofseg.errors import UserError
@@ -43,17 +43,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
     monkeypatch.chdir(folder)
     return folder
-
-
-@pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch) -> Say:
-    """Call a stage's main with these arguments."""
-
-    def call(module: object, *arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["stage", *map(str, arguments)])
-        module.main()  # type: ignore[attr-defined]
-
-    return call
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -231,11 +220,31 @@ class TestNewDataset:
             bring(say, images, masks)
         assert contents(project) == before
 
+    def test_stopped_it_leaves_nothing(self, project: Path, tmp_path: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        before = contents(project)
+        command = [sys.executable, "-m", "stages.new_dataset", "oslo", "--base", "sample"]
+        with subprocess.Popen(
+            [*command, "--imgs", images, "--msks", masks],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            deadline = time.monotonic() + 120
+            while not list(project.glob("data/.oslo.*")):  # it is being made
+                assert running.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            running.terminate()
+            _, said = running.communicate(timeout=60)
+        assert (running.returncode, said) == (143, "error: stopped by SIGTERM\n")
+        assert contents(project) == before
+
     def test_a_project_that_may_not_be_written(
         self, say: Say, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with public_folder() as public:
-            public.chmod(0o755)
             images, masks = write_pairs(public)
             (public / "profiles").mkdir()
             (public / "profiles" / "sample.yaml").write_text(SAMPLE)

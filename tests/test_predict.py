@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,50 +15,28 @@ import numpy.typing as npt
 import pytest
 import rasterio
 from graph import ROOT
-from hypothesis import given
-from hypothesis import strategies as st
+from identity import Identity, P, picture, rate
 from tiny_dataset import CRS, TRANSFORM, write_raster
+from unwritable import full_disk
 
-from roofseg import predict
 from roofseg.cogs import NotWrittenError
 from roofseg.errors import UserError
 from roofseg.footprints import SUFFIXES
-from roofseg.imagery import open_imagery, opened
+from roofseg.imagery import opened
 from roofseg.metrics import THRESHOLD
 from roofseg.predict import (
     VECTORS,
     Options,
     Vector,
-    count_windows,
     footprints_path,
     is_finished,
     open_input,
-    predict_blocks,
     predict_raster,
 )
 from roofseg.predictors import Images, Probabilities
 
-P = 32
 GEO = {"crs": CRS, "transform": TRANSFORM}
 RATES = Options(output="probability")
-
-
-class Identity:
-    """Gives of each pixel a number that only its own three values make."""
-
-    window, gsd = P, (0.3,)
-
-    def __init__(self, weights: str = "1" * 64) -> None:
-        self.provenance = {"ROOFSEG_ATTEMPT": "identity", "ROOFSEG_WEIGHTS_SHA256": weights}
-        self.seen: list[Images] = []
-
-    def __call__(self, images: Images) -> Probabilities:
-        self.seen.append(images)
-        return rate(images)
-
-
-def rate(images: Images) -> Probabilities:
-    return (images @ np.array([65536, 256, 1]) / 2**24).astype(np.float32)
 
 
 class Broken(Identity):
@@ -71,10 +46,6 @@ class Broken(Identity):
         if len(self.seen) == 2:
             raise RuntimeError("out of memory")
         return super().__call__(images)
-
-
-def picture(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
 @pytest.fixture
@@ -87,98 +58,6 @@ def tile(tmp_path: Path) -> Path:
 def read(path: Path) -> npt.NDArray[Any]:
     with rasterio.open(path) as source:
         return source.read(1)
-
-
-class TestBlocks:
-    @given(st.integers(1, 80), st.integers(1, 80), st.integers(1, 5), st.floats(0, 0.5))
-    def test_an_identity_comes_back_to_the_bit(
-        self, height: int, width: int, batch_size: int, overlap: float
-    ) -> None:
-        pixels = picture(height, width)
-        with rasterio.MemoryFile() as memory:
-            with memory.open(
-                driver="GTiff", height=height, width=width, count=3, dtype="uint8", **GEO
-            ) as target:
-                target.write(pixels.transpose(2, 0, 1))
-            found = np.full((height, width), -1, np.float32)
-            told: list[int] = []
-            with open_imagery(memory.name) as imagery:
-                with closing(
-                    predict_blocks(
-                        imagery,
-                        P,
-                        partial(map, rate),
-                        overlap=overlap,
-                        batch_size=batch_size,
-                        progress=told.append,
-                    )
-                ) as blocks:
-                    for block in blocks:
-                        assert block.valid.shape == block.probability.shape
-                        assert block.valid.all()
-                        rows, cols = block.probability.shape
-                        part = found[block.row : block.row + rows, block.col : block.col + cols]
-                        assert (part == -1).all()
-                        part[:] = block.probability
-                assert sum(told) == count_windows(imagery, P, overlap)
-        np.testing.assert_array_equal(found, rate(pixels))
-
-    def test_strips_give_what_the_whole_gives(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """With a predictor whose result depends on where a pixel lies in its window."""
-        write_raster(tmp_path / "t.tif", picture(70, 1400), **GEO)
-        rng = np.random.default_rng(1)
-        rim = rng.random((P, P), np.float32)
-        results = []
-        for columns in (predict.STRIP_COLUMNS, 512):
-            monkeypatch.setattr(predict, "STRIP_COLUMNS", columns)
-            found = np.empty((70, 1400), np.float32)
-            lefts = set()
-            with open_imagery(str(tmp_path / "t.tif")) as imagery:
-                for block in predict_blocks(
-                    imagery, P, lambda batches: (rate(batch) * rim for batch in batches)
-                ):
-                    rows, cols = block.probability.shape
-                    found[block.row : block.row + rows, block.col : block.col + cols] = (
-                        block.probability
-                    )
-                    lefts.add(block.col)
-            assert len(lefts) == (1 if columns > 512 else 3)
-            results.append(found)
-        np.testing.assert_array_equal(*results)
-
-    def test_windows_without_data_are_not_predicted(self, tmp_path: Path) -> None:
-        pixels = picture(200, 200) | 1
-        pixels[:150, 60:] = 0
-        write_raster(tmp_path / "t.tif", pixels, nodata=0, **GEO)
-        predictor = Identity()
-        found, told = np.empty((200, 200), np.float32), []
-        with open_imagery(str(tmp_path / "t.tif")) as imagery:
-            windows = count_windows(imagery, P)
-            for block in predict_blocks(imagery, P, partial(map, predictor), progress=told.append):
-                rows = slice(block.row, block.row + len(block.valid))
-                found[rows] = np.where(block.valid, block.probability, -1)
-        valid = (pixels > 0).any(2)
-        np.testing.assert_array_equal(found, np.where(valid, rate(pixels), -1))
-        assert sum(told) == windows
-        assert sum(map(len, predictor.seen)) < 0.6 * windows
-
-    def test_batches_are_the_same_whatever_runs_them(self, tile: Path) -> None:
-        seen: list[list[bytes]] = []
-        for _ in range(2):
-            with open_imagery(str(tile)) as imagery:
-                batches: list[bytes] = []
-
-                def run(images: Iterator[Images], into: list[bytes] = batches) -> Any:
-                    for batch in list(images):  # all of them before the first result
-                        into.append(batch.tobytes())
-                        yield rate(batch)
-
-                list(predict_blocks(imagery, P, run, batch_size=3))
-            seen.append(batches)
-        assert seen[0] == seen[1]
-        assert len(seen[0]) > 3
 
 
 class TestRaster:
@@ -310,14 +189,10 @@ class TestNothingHalfWritten:
         predict_raster(Identity(), str(tmp_path / "t.tif"), out, options)
         whole, size = out.read_bytes(), out.stat().st_size
         out.unlink()
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         for limit in np.linspace(100, size - 1, 12).astype(int).tolist():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-            try:
-                with pytest.raises(NotWrittenError, match=r"t\.tif: cannot be written \(.*Free s"):
-                    predict_raster(Identity(), str(tmp_path / "t.tif"), out, options)
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            says = r"t\.tif: cannot be written \(.*Free s"
+            with full_disk(limit), pytest.raises(NotWrittenError, match=says):
+                predict_raster(Identity(), str(tmp_path / "t.tif"), out, options)
             assert list(out.parent.iterdir()) == []
         predict_raster(Identity(), str(tmp_path / "t.tif"), out, options)
         assert out.read_bytes() == whole
@@ -414,6 +289,14 @@ class TestVector:
         ):
             pass
 
+    def test_a_place_outside_of_its_crs_is_told_of_the_input(self, tmp_path: Path) -> None:
+        far = rasterio.Affine(0.3, 0, 1e12, 0, -0.3, 1e12)
+        write_raster(tmp_path / "t.tif", picture(40, 40), crs=CRS, transform=far)
+        source, out = str(tmp_path / "t.tif"), tmp_path / "maps" / "t.tif"
+        with pytest.raises(UserError, match=rf"^{re.escape(source)}: its CRS is EPSG:32614, but"):
+            predict_raster(Identity(), source, out, Options(vector=Vector("gpkg")))
+        assert list(out.parent.iterdir()) == []
+
     def test_footprints_of_somebody_else_are_not_touched(self, tile: Path, tmp_path: Path) -> None:
         (tmp_path / "o.gpkg").write_text("mine")
         with pytest.raises(UserError, match=r"o\.gpkg: there is one already.*--overwrite"):
@@ -449,15 +332,14 @@ class TestVector:
 
 PEAK = """
 import sys
-from functools import partial
 from pathlib import Path
 import numpy as np
-from roofseg import imagery, predict
+from roofseg import blocks, imagery, predict
 class Bright:
     window, gsd, provenance = 256, (), {}
     def __call__(self, images):
         return images[..., 0] / np.float32(255)
-predict.STRIP_COLUMNS, imagery.GDAL_CACHE_MB = 2048, 8
+blocks.STRIP_COLUMNS, imagery.GDAL_CACHE_MB = 2048, 8
 predict.predict_raster(Bright(), sys.argv[1], Path(sys.argv[2]), predict.Options())
 status = Path("/proc/self/status").read_text()
 print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)

@@ -23,7 +23,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from rasterio.transform import Affine
 from shapely.geometry.base import BaseGeometry
 from tiny_dataset import CRS, TRANSFORM, write_raster
-from unwritable import full_disk, read_only_folder
+from unwritable import full_disk, public_folder, read_only_folder
 
 from roofseg import rasterise
 from roofseg.errors import UserError
@@ -409,8 +409,7 @@ class TestErrors:
 
     def test_a_read_only_folder(self, tmp_path: Path, image: Path) -> None:
         vector = footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5))
-        with tempfile.TemporaryDirectory() as readable:
-            Path(readable).chmod(0o755)
+        with public_folder() as readable:
             copies = [shutil.copy(path, readable) for path in (vector, image)]
             with read_only_folder() as folder, pytest.raises(UserError, match="cannot be written"):
                 burn(Path(copies[0]), Path(copies[1]), folder / "mask.tif")

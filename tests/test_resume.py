@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from small_run import RECIPE, TRAIN, P, Run, machine, recipe, train_small
+from unwritable import full_disk
 
 from roofseg.errors import StoppedError, UserError
 from roofseg.models import build_model
@@ -151,13 +152,9 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, prior: Path) -> None:
     with pytest.raises(StoppedError):
         train_small(tmp_path / "run", prior, state, train_patches=Signalling(DRAWS + 3))
     before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))
-    try:
-        with pytest.raises(UserError, match=r"cannot be written: .*Kept: 1 of 3 epochs, in "):
-            train_small(tmp_path / "run", prior, state)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    says = r"cannot be written: .*Kept: 1 of 3 epochs, in "
+    with full_disk(500_000), pytest.raises(UserError, match=says):
+        train_small(tmp_path / "run", prior, state)
     assert before == {path: path.read_bytes() for path in before}
     assert not list(state.glob(".last*"))
     shutil.rmtree(tmp_path / "run")

@@ -54,17 +54,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch) -> object:
-    """Call a stage's main with these arguments."""
-
-    def call(module: object, *arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["stage", *arguments])
-        module.main()  # type: ignore[attr-defined]
-
-    return call
-
-
 # stages/__init__.py
 
 

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from roofseg import torch_predictor
+from roofseg.blocks import predict_blocks
 from roofseg.evaluate import predict
 from roofseg.imagery import open_imagery
-from roofseg.predict import predict_blocks
 from roofseg.torch_predictor import TorchPredictor
 from roofseg.windows import Axis
 

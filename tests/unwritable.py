@@ -1,4 +1,7 @@
-"""Places that cannot be written to: a folder without rights, and a full disk."""
+"""Places that cannot be written to, or read: folders without rights, and a full disk.
+
+Tests run as root in many containers, and root may read and write anything: `nobody` may not.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,40 @@ NOBODY = 65534
 
 
 @contextmanager
-def read_only_folder() -> Iterator[Path]:
-    """A folder that this process may not write in; root gives up its rights inside the block."""
-    with tempfile.TemporaryDirectory() as outside:
-        folder = Path(outside) / "read-only"
-        folder.mkdir()
-        Path(outside).chmod(0o755)
-        folder.chmod(0o555)
-        user = os.geteuid()
-        if user == 0:
-            os.seteuid(NOBODY)
+def nobody() -> Iterator[None]:
+    """As a user without privileges inside the block, where this is root."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextmanager
+def public_folder() -> Iterator[Path]:
+    """A folder that `nobody` may list and read; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
         try:
-            yield folder
+            yield Path(name)
         finally:
-            os.seteuid(user)
+            Path(name).chmod(0o755)
+
+
+@contextmanager
+def read_only_folder() -> Iterator[Path]:
+    """A folder that may not be written in; root gives up its rights inside the block."""
+    with public_folder() as public:
+        folder = public / "read-only"
+        folder.mkdir()
+        folder.chmod(0o555)
+        try:
+            with nobody():
+                yield folder
+        finally:
             folder.chmod(0o755)
 
 

@@ -1,7 +1,7 @@
 """The command `roofseg`: its subcommands, and what becomes of their mistakes.
 
-Exit status 0: done; 2: a mistake that the user can mend, told in one message on stderr; 130 and
-143: stopped by Ctrl-C or SIGTERM.
+Exit status 0: done; 2: a mistake that the user can mend, told in one message on stderr; 129, 130
+and 143: stopped by a lost terminal, Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from roofseg.errors import UserError
 from roofseg.version import VERSION
 
 COMMANDS = {"predict": predict, "export": export}
+STOPS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         own.set_defaults(main=command.main)
     args = parser.parse_args(arguments)
     # What is half-written is removed on the way out, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, _stopped)
+    for each in STOPS:
+        if signal.getsignal(each) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(each, _stopped)
     try:
         args.main(args)
     except UserError as error:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 
 import numpy as np
 import pandas as pd
 from rasterio.windows import Window
 
+from roofseg.blocks import predict_blocks
 from roofseg.imagery import open_imagery
 from roofseg.metrics import COUNTS, Integers, count, f1, iou
-from roofseg.predict import predict_blocks
 from roofseg.predictors import Predictor
 from roofseg.tiles import TilePair, open_raster
 
@@ -22,7 +22,7 @@ def full_tile_table(
 ) -> pd.DataFrame:
     """Count and score all pixels of each tile that hold data.
 
-    Windows, overlap and blending are those of `roofseg.predict.predict_blocks`, so the scores are
+    Windows, overlap and blending are those of `roofseg.blocks.predict_blocks`, so the scores are
     those of the masks that ``roofseg predict`` writes. Memory does not grow with a tile's height.
 
     Args:
@@ -49,7 +49,8 @@ def _counts(predictor: Predictor, tile: TilePair, batch_size: int) -> Integers:
         imagery = stack.enter_context(open_imagery(str(tile.image)))
         mask = stack.enter_context(open_raster(tile.mask))
         infer = partial(map, predictor)
-        for block in predict_blocks(imagery, predictor.window, infer, batch_size=batch_size):
+        blocks = predict_blocks(imagery, predictor.window, infer, batch_size=batch_size)
+        for block in stack.enter_context(closing(blocks)):
             height, width = block.probability.shape
             truth = mask.read(1, window=Window(block.col, block.row, width, height))
             inside = block.valid

@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 class SealedTestError(RuntimeError):
-    """A stage opened a file that only make_patches, or roofseg.sealed in evaluate, may open."""
+    """A stage opened a file that is sealed to it: a tile of a dataset, or a test patch."""
 
 
 class _Guard:
@@ -38,8 +38,9 @@ class _Guard:
         # What begins with a dot is no tile; git's tools look for a .gitignore in every folder.
         if any(not Path(path).name.startswith(".") for path in sealed):
             self.tripped = SealedTestError(
-                f"stage {self.stage} opened {name}, which is sealed to it. Only make_patches reads "
-                "a dataset's tiles, and only evaluate, through roofseg.sealed, test patches."
+                f"stage {self.stage} opened {name}, which is sealed to it. Tiles are for what "
+                "brings, checks or cuts them; they and test patches are for evaluate, through "
+                "roofseg.sealed."
             )
             raise self.tripped
 

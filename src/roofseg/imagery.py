@@ -19,7 +19,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError  # what a few calls let through has no public name
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
@@ -190,7 +190,8 @@ def opened(name: str) -> Iterator[DatasetReader]:
 def _mistakes(name: str) -> Iterator[None]:
     try:
         yield
-    except (RasterioError, CPLE_BaseError) as error:
+    # What a damaged header upsets, such as names in no encoding, comes as the last two.
+    except (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{name}: cannot be read; it is missing, cut off, damaged or no raster. GDAL says: "
             f"{error.__cause__ or error}"
@@ -221,7 +222,8 @@ def _check_bands(name: str, source: DatasetReader, scale: Sequence[float] | None
 
 
 def _stated(source: DatasetReader) -> float | None:
-    return Grid(source.height, source.width, source.crs or None, source.transform).gsd
+    grid = Grid(source.height, source.width, source.crs or None, source.transform)
+    return grid.gsd or None  # 0 by a broken transform or unit, which states none
 
 
 def _target(

@@ -235,10 +235,11 @@ def _take(
     scale: tuple[float, float] | None,
     max_expansion: float,
     origins: dict[Path, str],
-) -> tuple[list[TilePair], list[Burnt]]:
-    """Copy, convert and burn; UserError naming all that fails."""
+) -> tuple[list[TilePair], dict[str, Burnt]]:
+    """Copy, convert and burn, by name; UserError naming all that fails."""
     problems: list[str] = []
-    tiles, burnt = [], []
+    tiles = []
+    burnt: dict[str, Burnt] = {}
     for pair in pairs:
         with noted(problems):
             if sources[pair.name].as_is:
@@ -250,7 +251,7 @@ def _take(
             if pair.mask is None:
                 mask = folder / "msks" / f"{pair.name}.tif"
                 origins[mask] = f"{masks}, burnt onto {pair.image.name}"
-                burnt.append(burn(masks, pair.image, mask, layer=layer))
+                burnt[pair.name] = burn(masks, pair.image, mask, layer=layer)
             else:
                 mask = _copy(pair.mask, folder / "msks", pair.name, max_expansion)
                 origins[mask] = str(pair.mask)
@@ -358,7 +359,7 @@ def _remarks(
     pairs: Sequence[_Pair],
     sources: Mapping[str, Source],
     scale: tuple[float, float] | None,
-    burnt: Sequence[Burnt],
+    burnt: Mapping[str, Burnt],
 ) -> Iterator[str]:
     """What a user should know of how tiles were brought in, a line each."""
     if renamed := [
@@ -371,9 +372,11 @@ def _remarks(
             changes.setdefault(note, []).append(name)
     for note, names in changes.items():
         yield f"{note}: {shortened(names)}"
-    if repaired := sum(each.repaired for each in burnt):
+    if bare := [name for name, each in burnt.items() if not each.features]:
+        yield f"no footprint on {shortened(bare)}: leave out what nobody has mapped"
+    if repaired := sum(each.repaired for each in burnt.values()):
         yield f"footprints that were invalid and made valid: {repaired}"
-    if skipped := sum(each.skipped for each in burnt):
+    if skipped := sum(each.skipped for each in burnt.values()):
         yield f"features on the tiles without a polygon, left out: {skipped}"
     if scale:
         low, high = scale  # all digits: a raster to predict is scaled as these were

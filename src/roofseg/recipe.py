@@ -46,7 +46,10 @@ class _Checked(BaseModel):
     @classmethod
     def _no_switches(cls, value: Any, info: ValidationInfo) -> Any:
         """``lr: true`` is a slip, not 1.0: hardly a knob here is a switch."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[str(info.field_name)].annotation is not bool
+        ):
             raise ValueError("expected a number or a word, not true or false")
         return value
 

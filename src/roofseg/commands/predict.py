@@ -5,7 +5,7 @@ building, 0 for none, 255 for no data; with --probability float32 in [0, 1], NaN
 --vector, the footprints lie beside it. Outputs that the same model and options have finished are
 skipped, so the same command goes on where another was stopped.
 
-Exit status: 0 all is there; 2 something is wrong, and told; 130, 143 stopped.
+Exit status: 0 all is there; 2 something is wrong, and told; 129, 130, 143 stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -22,14 +23,15 @@ from typing import get_args
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from roofseg.blocks import Infer, count_windows
 from roofseg.cogs import NotWrittenError
+from roofseg.distributed import WorkersLostError, workers
 from roofseg.errors import UserError
 from roofseg.imagery import file_name, find_rasters
 from roofseg.predict import (
     VECTORS,
     Options,
     Vector,
-    count_windows,
     is_finished,
     open_input,
     predict_raster,
@@ -131,14 +133,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--device", choices=get_args(Device), default="auto")
     how.add_argument("--precision", choices=get_args(Precision), default="auto")
+    many = parser.add_argument_group("many processes or machines (needs an extra)")
+    many.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="where the model runs: in this process (default), or in Ray's",
+    )
+    many.add_argument(
+        "--workers", type=count, help="Ray's processes (default: one per GPU, or per machine)"
+    )
+    many.add_argument(
+        "--address", help="of a Ray cluster: HOST:PORT (default: Ray is started on this machine)"
+    )
 
 
 def main(args: argparse.Namespace) -> None:
     options = read_options(args)
     outputs = name_outputs(find_rasters(args.inputs), args.out)
-    predictor = load_predictor(args.model, device=args.device, precision=args.precision)
-    jobs = check(predictor, outputs, options, overwrite=args.overwrite)
-    failed = run(predictor, jobs, options)
+    with engine(args) as (predictor, infer):
+        jobs = check(predictor, outputs, options, overwrite=args.overwrite)
+        failed = run(predictor, jobs, options, infer)
     if failed:
         raise UserError("\n".join(failed))
 
@@ -164,6 +179,26 @@ def read_options(args: argparse.Namespace) -> Options:
         scale=tuple(args.scale) if args.scale else None,
         vector=vector if args.vector else None,
     )
+
+
+@contextmanager
+def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]:
+    """The model, and what runs it (None: it does so itself)."""
+    if args.engine == "ray":
+        with workers(
+            args.model,
+            args.workers,
+            address=args.address,
+            device=args.device,
+            precision=args.precision,
+            tta=args.tta,
+        ) as many:
+            yield many, many.infer
+        return
+    for option in ("workers", "address"):
+        if getattr(args, option):
+            raise UserError(f"--{option} is for many processes; say --engine ray")
+    yield load_predictor(args.model, device=args.device, precision=args.precision), None
 
 
 def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
@@ -207,7 +242,9 @@ def check(
     return jobs
 
 
-def run(predictor: Predictor, jobs: Sequence[Job], options: Options) -> list[str]:
+def run(
+    predictor: Predictor, jobs: Sequence[Job], options: Options, infer: Infer | None
+) -> list[str]:
     """Predict; what is wrong with an input does not keep the others. Gives the mistakes."""
     failed = []
     with bar() as progress:
@@ -222,11 +259,12 @@ def run(predictor: Predictor, jobs: Sequence[Job], options: Options) -> list[str
                     job.source,
                     job.out,
                     options,
+                    infer=infer,
                     progress=lambda windows: progress.advance(task, windows),
                 )
                 seconds = time.perf_counter() - start
                 print(f"{job.out}: {job.megapixels:.1f} MP in {seconds:.1f} s", flush=True)
-            except NotWrittenError:
+            except (NotWrittenError, WorkersLostError):
                 raise
             except UserError as error:
                 failed.append(str(error))
