@@ -9,7 +9,6 @@ from pathlib import Path
 from benchmarks import cutting, frozen, predicting, sam_encoder, starts, step, tripwire
 from benchmarks.table import Row
 
-
 SUBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "step": step.rows,
     "frozen": lambda _: frozen.rows(),

@@ -93,6 +93,12 @@ def test_coordinates_of_ones_own_are_not_compared() -> None:
     assert overlaps([at(0, 0, split="train", seed=0, crs=site), at(1, 1, crs=site)])
 
 
+def test_a_place_that_the_other_crs_cannot_map_shares_no_ground() -> None:
+    beyond_the_pole = Affine(0.001, 0, -97, 0, -0.001, 95)
+    far = Print.of("t", "test", picture(1), CRS.from_epsg(4326), beyond_the_pole)
+    assert overlaps([HERE, far]) == []
+
+
 def test_places_without_a_common_reference_are_not_compared() -> None:
     assert overlaps([HERE, at(1, 1, crs=None)]) == []
     assert overlaps([HERE, unplaced(picture(1), "test")]) == []

@@ -180,8 +180,13 @@ class TestCheckTile:
 
     @pytest.mark.parametrize(
         ("crs", "pixel", "gsd"),
-        [("EPSG:2277", 1.0, 0.304800610), ("EPSG:4326", 1e-5, None), (None, 0.3, None)],
-        ids=["survey feet", "degrees", "no CRS"],
+        [
+            ("EPSG:2277", 1.0, 0.304800610),
+            ("EPSG:4326", 1e-5, None),
+            ("EPSG:3857", 0.3, None),
+            (None, 0.3, None),
+        ],
+        ids=["survey feet", "degrees", "Web Mercator", "no CRS"],
     )
     def test_gsd_is_in_metres_or_unknown(
         self, tmp_path: Path, crs: str | None, pixel: float, gsd: float | None
@@ -347,6 +352,16 @@ def test_a_truncated_mask_is_noticed(tmp_path: Path, name: str, share: float) ->
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(UserError, match=f"{re.escape(str(path))}: cannot be read"):
         read_tile_mask(path)
+
+
+def test_a_crs_whose_name_is_in_no_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.tif"
+    crs = "+proj=tmerc +lon_0=2 +datum=WGS84"
+    write_raster(path, IMAGE, crs=crs, transform=TRANSFORM)
+    write_raster(tmp_path / "t_mask.tif", MASK)
+    path.write_bytes(path.read_bytes().replace(b"unknown", b"\xffnknown"))
+    with pytest.raises(UserError, match=r"t\.tif: cannot be read; .*damaged.* codec can't decode"):
+        check_tile(pair(tmp_path), 32)
 
 
 def test_a_mask_damaged_in_its_middle_is_noticed(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from roofseg.datasets import MAX_EXPANSION, PART_BYTES, damage_named, opened, parts
+from roofseg.datasets import MAX_EXPANSION, PART_BYTES, opened, parts
 from roofseg.errors import UserError
 from roofseg.files import Image
 from roofseg.imagery import Imagery, open_imagery
@@ -134,7 +134,7 @@ def write_rgb(path: Path, out: Path, scale: tuple[float, float] | None) -> None:
     those beyond are clipped. Pixels without data (nodata, NaN, transparent) become black. CRS and
     transform are kept. Raises UserError if a file cannot be read or written.
     """
-    with damage_named(path), open_imagery(str(path), scale=scale) as imagery:
+    with open_imagery(str(path), scale=scale) as imagery:
         profile = {
             "driver": "GTiff",
             "height": imagery.height,

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
@@ -130,8 +128,7 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
         for path in (tile.image, tile.mask):
             with opened(path, max_expansion):
                 pass
-        with damage_named(tile.image):
-            grid = check_tile(tile, PATCH_MULTIPLE)  # the smallest patch
+        grid = check_tile(tile, PATCH_MULTIPLE)  # the smallest patch
         if grid.transform is not None and grid.transform.is_degenerate:
             raise UserError(
                 f"{tile.image}: its transform maps all pixels to one line or point. Mend it, or "
@@ -257,7 +254,7 @@ def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
 @contextmanager
 def opened(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[DatasetReader]:
     """Open a raster for reading; what is damaged, or expands too far, is a UserError."""
-    with damage_named(path), open_raster(path) as source:
+    with open_raster(path) as source:
         if not source.count:
             raise UserError(
                 f"{path}: no band; expected one raster. Is it a container of several? Take one out "
@@ -293,17 +290,6 @@ def system_errors_named() -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}."
-        ) from None
-
-
-@contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """What a damaged header upsets in rasterio (names in no encoding, ...) names the file too."""
-    try:
-        yield
-    except (CPLE_BaseError, CRSError, MemoryError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read; it is damaged. Replace it with a whole file. ({error})"
         ) from None
 
 

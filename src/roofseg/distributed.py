@@ -20,6 +20,7 @@ one loop. Restarts are Ray's own in each of the three.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import secrets
@@ -195,7 +196,7 @@ def connected(address: str | None) -> Iterator[Any]:
         ) from None
     stopped = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address or "local", include_dashboard=False, logging_level="ERROR")
+        ray.init(address or "local", include_dashboard=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         what = f"--address {address}" if address else "--engine ray"
         raise UserError(

@@ -16,10 +16,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio._err import CPLE_BaseError  # what a few calls let through has no public name
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
@@ -27,7 +26,7 @@ from rasterio.windows import Window
 
 from roofseg.errors import UserError
 from roofseg.files import Image
-from roofseg.tiles import GDAL_CACHE_MB, Grid
+from roofseg.tiles import GDAL_CACHE_MB, RASTER_ERRORS, Grid
 
 # A difference in scale that augmentation shows a model anyway.
 GSD_TOLERANCE = 0.05
@@ -190,8 +189,7 @@ def opened(name: str) -> Iterator[DatasetReader]:
 def _mistakes(name: str) -> Iterator[None]:
     try:
         yield
-    # What a damaged header upsets, such as names in no encoding, comes as the last two.
-    except (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError) as error:
+    except RASTER_ERRORS as error:
         raise UserError(
             f"{name}: cannot be read; it is missing, cut off, damaged or no raster. GDAL says: "
             f"{error.__cause__ or error}"

@@ -31,7 +31,6 @@ from roofseg.datasets import (
     MAX_EXPANSION,
     Report,
     TileReport,
-    damage_named,
     find_oddities,
     find_problems,
     find_rasters,
@@ -264,11 +263,11 @@ def _copy(path: Path, folder: Path, name: str, max_expansion: float) -> Path:
     """Copy a raster and its georeference as ``name``; a format that is not kept as GeoTIFF."""
     with opened(path, max_expansion) as source:
         suffix, beside = SUFFIXES.get(source.driver), source.files[1:]
-    if suffix is None:
-        out = folder / f"{name}.tif"
-        with damage_named(path), written(out):
-            rasterio.shutil.copy(path, out, driver="GTiff", compress="deflate", tiled=True)
-        return out
+        if suffix is None:
+            out = folder / f"{name}.tif"
+            with written(out):
+                rasterio.shutil.copy(source, out, driver="GTiff", compress="deflate", tiled=True)
+            return out
     out = folder / f"{name}{suffix}"
     shutil.copyfile(path, out)
     for sidecar in map(Path, beside):

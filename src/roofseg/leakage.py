@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from roofseg.files import Image
-from roofseg.tiles import Grid
+from roofseg.tiles import RASTER_ERRORS, Grid
 
 # Perceptual hashes have 64 bits. Those of unrelated pictures differ in about 32 of them, with a
 # standard deviation of 4; those of a picture and its recompressed or brightened copy in a few.
@@ -105,8 +105,9 @@ def _names(one: Print, other: Print) -> str:
 def shared_ground(one: Grid, other: Grid) -> tuple[float, float] | None:
     """Width and height of the ground that two grids share, in pixels of ``one``; None if none.
 
-    None, too, where they have no coordinates in common: without georeferencing, or in a system of
-    coordinates of their own (an engineering CRS).
+    None, too, where they have no coordinates in common: without georeferencing, in a system of
+    coordinates of their own (an engineering CRS), or where one lies outside what the CRS of the
+    other can map.
     """
     if one.transform is None or other.transform is None:
         return None
@@ -114,10 +115,14 @@ def shared_ground(one: Grid, other: Grid) -> tuple[float, float] | None:
     if one.crs != other.crs:
         if not all(crs and (crs.is_projected or crs.is_geographic) for crs in (one.crs, other.crs)):
             return None
-        corners = list(
-            zip(*transform(other.crs, one.crs, *zip(*corners, strict=True)), strict=True)
-        )
+        try:
+            x, y = transform(other.crs, one.crs, *zip(*corners, strict=True))
+        except RASTER_ERRORS:
+            return None
+        corners = list(zip(x, y, strict=True))
     polygon = np.array([~one.transform @ corner for corner in corners], np.float32)
+    if not np.isfinite(polygon).all():
+        return None
     area, shared = cv2.intersectConvexConvex(np.array(_outline(one), np.float32), polygon)
     if area <= 0:  # what it then gives for their outline is no outline
         return None

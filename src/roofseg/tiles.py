@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError  # what a few calls let through has no public name
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -36,6 +37,8 @@ SIDECARS = {".xml", ".ovr", ".msk", ".prj", ".hdr", ".txt", ".md", ".csv", ".jso
 # GDAL's own default is a share of the machine's memory; a row of blocks is all we reread.
 GDAL_CACHE_MB = 64
 MASK_STRIP_ROWS = 256
+# What comes of a file that GDAL cannot read; the last two of a damaged header's texts and sizes.
+RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError, MemoryError)
 # Formats round their georeferencing; a shift by a tenth of a pixel is no rounding.
 MAX_SHIFT_PX = 0.1
 
@@ -67,9 +70,12 @@ class Grid:
     def gsd(self) -> float | None:
         """Ground sampling distance in metres per pixel: the square root of a pixel's area.
 
-        None unless the coordinates are lengths (a projected CRS).
+        None unless the coordinates are lengths on the ground: a projected CRS, and not Mercator's
+        projection, whose metres shrink with the latitude.
         """
         if self.crs is None or self.transform is None or not self.crs.is_projected:
+            return None
+        if self.crs.to_dict().get("proj") == "merc":
             return None
         metres = self.crs.linear_units_factor[1]
         return round(math.sqrt(abs(self.transform.determinant)) * metres, 9)
@@ -252,7 +258,7 @@ def open_raster(path: Path) -> Iterator[DatasetReader]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as source:
                 yield source
-    except RasterioError as error:
+    except RASTER_ERRORS as error:
         raise UserError(
             f"{path}: cannot be read; it is cut off, damaged or no raster. Replace it with a whole "
             f"file. GDAL says: {error.__cause__ or error}"
