@@ -36,6 +36,7 @@ class EpochReport(Callback):
             self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
             self._live.step = 1
         self._earlier_seconds = 0.0
+        self.peak_memory_gb = 0.0  # of the whole run, as ``seconds``; see `device.peak_memory_gb`
         self._start = self._epoch_start = self._step_start = time.monotonic()
         self._step_seconds: list[float] = []
         self._lr = 0.0
@@ -46,10 +47,15 @@ class EpochReport(Callback):
         return self._earlier_seconds + time.monotonic() - self._start
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "seconds": self.seconds}
+        return {
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "peak_memory_gb": self.peak_memory_gb,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._earlier_seconds = state_dict["seconds"]
+        self.peak_memory_gb = state_dict["peak_memory_gb"]
         for row in state_dict["rows"]:
             self._log(row)
         if self._live:
@@ -85,11 +91,13 @@ class EpochReport(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         values = {name: float(trainer.callback_metrics[name]) for name in METRICS}
         best = all(values["val/iou"] > row["val/iou"] for row in self.rows)
+        memory = peak_memory_gb(trainer.strategy.root_device.type)
+        self.peak_memory_gb = max(self.peak_memory_gb, memory)
         self._log({"lr": self._lr, **values})
         if self._live:
-            print(self._block(trainer, pl_module, values, best), flush=True)
+            print(self._block(pl_module, values, best, memory), flush=True)
 
-    def _block(self, trainer: L.Trainer, module: Any, values: dict[str, float], best: bool) -> str:
+    def _block(self, module: Any, values: dict[str, float], best: bool, memory: float) -> str:
         recipe, tiles = module.recipe, module.val_tiles
         worst = min(tiles, key=lambda tile: tiles[tile])
         steps = len(self._step_seconds)
@@ -109,7 +117,7 @@ class EpochReport(Callback):
                 f"F1 {values['val/f1']:.4f}{' (best)' if best else ''}",
                 "  tiles  " + "  ".join(f"{tile} {score:.3f}" for tile, score in tiles.items()),
                 f"  worst  {worst} {tiles[worst]:.3f}",
-                f"  memory {peak_memory_gb(trainer.strategy.root_device.type):.2f} GB  "
+                f"  memory {memory:.2f} GB  "
                 f"step {step_ms:.0f} ms (median)  "
                 f"epoch {time.monotonic() - self._epoch_start:.1f} s",
             ]
