@@ -83,7 +83,9 @@ def add_attempt(root: Path, name: str, wrong: int, tiles: dict[str, list[str]]) 
         {"digest": "0" * 12, "result": {"best_epoch": 2, "trainable_parameters": 5_150_000}},
     )
     add_looks(folder / "test_looks.csv", LOOKS.get(name, [("city", "a")]))
-    write_json(folder / "times.json", {"minutes": 1.25, "seconds_per_epoch": 25.0})
+    write_json(
+        folder / "times.json", {"minutes": 1.25, "seconds_per_epoch": 25.0, "peak_memory_gb": 1.5}
+    )
     live = folder / "live/plots/metrics/val/iou.tsv"
     live.parent.mkdir(parents=True)
     best = scores["val"]["iou"]

@@ -76,6 +76,7 @@ class Trained:
     precision: str
     nondeterministic: tuple[str, ...]
     seconds: float
+    peak_memory_gb: float
     thaws: bool
     failure: NotFiniteError | None = None
 
@@ -102,10 +103,12 @@ class Trained:
         }
 
     def times(self) -> dict[str, float]:
-        """Minutes of the whole run and seconds per epoch, validation included."""
+        """What is another on every run: minutes of the whole run, seconds per epoch (validation
+        included) and its peak memory in GB (see `roofseg.device.peak_memory_gb`)."""
         return {
             "minutes": round(self.seconds / 60, 2),
             "seconds_per_epoch": round(self.seconds / self.epochs_run, 2),
+            "peak_memory_gb": round(self.peak_memory_gb, 2),
         }
 
 
@@ -122,6 +125,7 @@ def train(
     state: Path,
     parent: int | None = None,
     gpus: list[int] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Trained | None:
     """Train a recipe from its prior and give back the best model.
 
@@ -130,7 +134,8 @@ def train(
     holds a state, the run goes on from there, to the same result. ``parent`` is the process whose
     end stops the run (see `roofseg.stopping`). ``gpus`` are the indices of the CUDA devices to use,
     the first ones without it. With several devices there is a process for each, and all but the
-    first give back None.
+    first give back None. ``callbacks`` are called after the project's own; what one raises ends the
+    run.
 
     Raises:
         UserError: a prior that does not fit, a device that is not there or has too little memory,
@@ -195,7 +200,7 @@ def train(
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=Console().is_terminal,
-            callbacks=[stop, keep, report, pictures, *_callbacks(recipe)],
+            callbacks=[stop, keep, report, pictures, *_callbacks(recipe), *callbacks],
         )
         try:
             with report:
@@ -226,6 +231,7 @@ def train(
         precision=precision,
         nondeterministic=tuple(sorted(keep.nondeterministic)),
         seconds=report.seconds,
+        peak_memory_gb=report.peak_memory_gb,
         thaws=recipe.thaw_epoch is not None,
         failure=failure,
     )
