@@ -7,10 +7,11 @@ CODE := src stages tests benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help repro train-all test check format bench profile finalize new-dataset check-data \
-	prove-repeatable prove-resumable prove-sealed
+	prove-repeatable prove-resumable prove-sealed tune tuning-report \
+	studies-report studies budget seeds augmentation
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
 
 .venv/installed: requirements.lock
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
@@ -62,6 +63,23 @@ profile: .venv/installed  ## put profiles/NAME.yaml in force: make profile NAME=
 
 finalize: .venv/installed  ## mark recipes as final: make finalize ATTEMPTS="unet_imagenet ..."
 	@python -m stages.finalize $(ATTEMPTS)
+
+tune: .venv/installed  ## tune as studies/tuning.yaml says: make tune JOBS=2, or ENGINE=optuna (docs/studies.md)
+	@python -m stages.tune $(if $(JOBS),--jobs $(JOBS)) $(if $(ENGINE),--engine $(ENGINE))
+
+tuning-report: .venv/installed  ## compare the runs of `make tune`, and say how to apply the best
+	@python -m stages.tuning_report
+
+studies: .venv/installed  ## all studies of studies/studies.yaml, and their page (docs/studies.md)
+	@python -m stages.check_studies
+	dvc repro studies/dvc.yaml
+
+budget seeds augmentation: .venv/installed  ## one study: make budget, make seeds or make augmentation
+	@python -m stages.check_studies
+	dvc repro studies/dvc.yaml:gather_$@
+
+studies-report: .venv/installed  ## studies/report.html, one page of the studies that were run
+	dvc repro --single-item studies/dvc.yaml:report
 
 prove-repeatable: .venv/installed  ## proofs that `dvc repro --force` gives the same bytes
 	@python -m pytest -m '' --proofs -s tests/test_repeat.py

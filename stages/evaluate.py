@@ -10,15 +10,16 @@ import os
 from pathlib import Path
 
 from roofseg.cards import card
+from roofseg.costs import measure, time_inference
 from roofseg.device import resolve_device
 from roofseg.evaluate import evaluate
-from roofseg.files import write_text
+from roofseg.files import write_json, write_text
 from roofseg.licences import read_licence
-from roofseg.models import RoofModel, build_model, load_model
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe import Params
-from roofseg.sealed import StaysSealed, full_tiles, open_test
+from roofseg.sealed import StaysSealed, full_tiles, ground_sampling, open_test
 from roofseg.tiles import TilePair, read_split
+from roofseg.torch_predictor import load
 from stages import run
 from stages.parameters import read_params, trained_digest
 
@@ -32,10 +33,21 @@ def main() -> None:
     params = read_params()
     digest = trained_digest(params, attempt)
     # Whatever can fail comes first: a look without a score would be a look all the same.
-    model, device = trained_model(params, attempt), resolve_device(params.device)
+    folder, device = Path("models") / attempt, resolve_device(params.device)
+    model = load(folder, device=params.device, precision="32-true").model
+    recipe = params.recipe(attempt)
     dataset, results = Path("data") / params.dataset, Path("metrics") / "attempts" / attempt
     split, licence = read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
+    costs = measure(
+        model,
+        weights=folder / "model.safetensors",
+        patch_size=params.patch_size,
+        encoder_frozen=recipe.thaw_epoch is None,
+    )
+    times = time_inference(
+        model, patch_size=params.patch_size, device=device, batch_size=recipe.batch_size
+    )
     tiles = {"val": tiles_of(splits["val"], params)}
     try:
         splits["test"] = test_patches(params, attempt, digest)
@@ -45,16 +57,16 @@ def main() -> None:
     scores = evaluate(
         model,
         splits,
+        gsd={name: ground_sampling(found, PATCHES / name) for name, found in splits.items()},
         tiles=tiles,
         predictions=Path("predictions") / attempt,
         results=results,
         device=device,
-        batch_size=params.recipe(attempt).batch_size,
+        batch_size=recipe.batch_size,
     )
-    write_text(
-        results / "card.md",
-        card(Path("models") / attempt, results, split=split, licence=licence),
-    )
+    write_json(results / "costs.json", costs)
+    write_json(results / "inference_times.json", times)
+    write_text(results / "card.md", card(folder, results, split=split, licence=licence))
     for name, found in scores.items():
         print(f"{attempt}: {name} IoU {found['iou']:.4f}, F1 {found['f1']:.4f}")
 
@@ -81,15 +93,6 @@ def test_patches(params: Params, attempt: str, digest: str) -> list[Patch]:
         experiment=os.environ.get("DVC_EXP_NAME", ""),
         copied=root is not None and Path(root).resolve() != Path.cwd(),
     )
-
-
-def trained_model(params: Params, attempt: str) -> RoofModel:
-    recipe = params.recipe(attempt)
-    model = build_model(
-        recipe.architecture, recipe.encoder, dropout=recipe.dropout, patch_size=params.patch_size
-    )
-    load_model(Path("models") / attempt / "model.safetensors", model)
-    return model
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Put all attempts of params.yaml into one table, one plot, and one picture per split."""
+"""Put all attempts of params.yaml into one table, with comparisons, costs, plots, and a report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from roofseg.files import read_json
 from roofseg.leaderboard import leaderboard
 from roofseg.recipe import Recipe
+from roofseg.report import report
 from stages import run
 from stages.parameters import read_params
 
@@ -24,6 +25,15 @@ def main() -> None:
         baselines=Path("metrics/baselines.json"),
         metrics=Path("metrics"),
         plots=Path("plots"),
+    )
+    report(
+        list(params.attempts),
+        metrics=Path("metrics"),
+        plots=Path("plots"),
+        predictions=Path("predictions"),
+        lock=Path("requirements.lock"),
+        page=Path("report.html"),
+        text=Path("report.md"),
     )
     print(text)
 

@@ -90,7 +90,7 @@ class Project:
         ).stdout.split("\0")
         for name in filter(None, listed):
             # Results belong to the recipe of this checkout, not to that of the test.
-            if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/")):
+            if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "report.")):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
         for lock in folder.rglob("dvc.lock"):

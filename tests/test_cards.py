@@ -44,9 +44,26 @@ def counts(split: str, tiles: list[str]) -> pd.DataFrame:
     table["tp"] = rng.integers(1000, 2000, len(tiles))
     table[["fp", "fn"]] = rng.integers(100, 900, (len(tiles), 2))
     table["tn"] = 10_000 - table.tp - table.fp - table.fn
-    return table.assign(
+    table = table.assign(
         iou=metrics.iou(table.tp, table.fp, table.fn), f1=metrics.f1(table.tp, table.fp, table.fn)
     )
+    if split in OPEN:  # of whole tiles there are pixels alone
+        table[["boundary_iou", "boundary_iou_m"]] = rng.random((len(tiles), 2))
+        table["found"] = rng.integers(0, 9, len(tiles))
+        table[["buildings", "claimed"]] = 9 + rng.integers(0, 9, (len(tiles), 2))
+    return table
+
+
+def sizes(unit: str = "m2") -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "unit": unit, "size": ["0-50", "50+"], "buildings": [3, 0], "found": [2, 0],
+            "pixel_recall": [0.75, np.nan], "claimed": [5, 1], "false_claims": [3, 1],
+        }
+    )  # fmt: skip
+
+
+ECE = {"val": 0.0312, "test": 0.0448}
 
 
 def written(
@@ -56,6 +73,7 @@ def written(
     licence: Licence = FREE,
     digests: tuple[str, ...] = ("a",),
     trained: Recipe | None = None,
+    metres: bool = True,
     **record: Any,
 ) -> str:
     """The card of an attempt that was scored on these tiles."""
@@ -64,7 +82,13 @@ def written(
     (model / "model.safetensors").write_text("weights")
     results.mkdir(exist_ok=True)
     table = pd.concat([counts(split, names) for split, names in tiles.items()])
+    if not metres:
+        table["boundary_iou_m"] = np.nan
     table.to_csv(results / "tiles.csv", index=False)
+    scores = {split: {"ece": ECE[split]} if split in ECE else {} for split in tiles}
+    write_json(results / "scores.json", scores)
+    by_size = [sizes().assign(split=split) for split in tiles if split in OPEN]
+    pd.concat(by_size).to_csv(results / "sizes.csv", index=False)
     for digest in digests if "test" in tiles else ():
         look = Look(digest, "1", f"weights {digest}", "city", "tiles", TIME, "", "")
         record_look(results / "test_looks.csv", look)
@@ -92,6 +116,40 @@ def test_scores_have_their_intervals(tmp_path: Path) -> None:
             assert row[column] == f"{score:.3f} [{bounds.low:.3f}, {bounds.high:.3f}]"
 
 
+def test_edges_buildings_and_probabilities_have_theirs(tmp_path: Path) -> None:
+    header, *table = rows(written(tmp_path), "Edges, buildings, probabilities")
+    assert header == ["", "val (3 tiles)", "test (2 tiles)"]
+    assert [row[0] for row in table] == [
+        "boundary IoU at 3 px, mean over tiles", "boundary IoU at 1 m, mean over tiles",
+        "F1 of buildings, mean over tiles", "F1 of buildings, pooled", "calibration error (ECE)",
+    ]  # fmt: skip
+    for column, (split, tiles) in enumerate(OPEN.items(), start=1):
+        found = counts(split, tiles)
+        bounds = interval(found.boundary_iou_m)
+        score = f"{found.boundary_iou_m.mean():.3f}"
+        assert table[1][column] == f"{score} [{bounds.low:.3f}, {bounds.high:.3f}]"
+        pooled = 2 * found.found.sum() / (found.buildings + found.claimed).sum()
+        assert table[3][column].startswith(f"{pooled:.3f} [")
+        assert table[4][column] == f"{ECE[split]:.3f}"
+
+
+def test_without_gsd_nothing_is_told_in_metres(tmp_path: Path) -> None:
+    table = rows(written(tmp_path, metres=False), "Edges, buildings, probabilities")
+    assert [row[0].split(",")[0] for row in table[1:3]] == [
+        "boundary IoU at 3 px", "F1 of buildings"
+    ]  # fmt: skip
+
+
+def test_errors_are_told_by_size(tmp_path: Path) -> None:
+    header, *table = rows(written(tmp_path), "By size of building")
+    assert header[:4] == ["", "val: found", "val: share of their pixels", "val: false claims"]
+    assert table == [
+        ["0-50 m²", *["2 of 3", "0.750", "3"] * 2],
+        ["50+ m²", *["0 of 0", "", "1"] * 2],
+    ]
+    assert len(rows(written(tmp_path, SEALED), "By size of building")[0]) == 4
+
+
 def test_every_tile_is_listed(tmp_path: Path) -> None:
     header, *table = rows(written(tmp_path), "By tile")
     assert header == ["split", "tile", "building", "IoU", "F1"]
@@ -109,6 +167,8 @@ def test_a_sealed_test_split_shows_nothing(tmp_path: Path) -> None:
     table = rows(text, "Scores")
     assert table[0][2] == "test (2 tiles)"
     assert {row[2] for row in table[1:]} == {"sealed"}
+    shapes = rows(text, "Edges, buildings, probabilities")
+    assert {row[2] for row in shapes[1:]} == {"sealed"}
     assert "Test is sealed" in text
     assert not {"t1", r"a\|b"} & {row[1] for row in rows(text, "By tile")}
     assert [result.dataset_split for result in ModelCard(text).data.eval_results] == [

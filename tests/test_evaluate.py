@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -10,18 +12,21 @@ import pytest
 import torch
 from project import PARAMS, git
 from records import trained_record
+from tiny_dataset import write_raster
 
 from roofseg import figures, metrics
+from roofseg.assessment import assess
 from roofseg.errors import UserError
 from roofseg.evaluate import evaluate, predict
 from roofseg.files import read_image, read_mask, write_jpeg, write_json, write_png
 from roofseg.models import build_model, save_model
 from roofseg.patches import CROPS_COLUMNS, Patch
 from roofseg.recipe import Params, digest, parse_params
-from roofseg.tiles import read_split
+from roofseg.tiles import TilePair, read_split
 from stages import evaluate as stage
 
 SIDE = 32
+GSD = 0.5
 
 
 def redness() -> torch.nn.Module:
@@ -48,11 +53,16 @@ def splits() -> dict[str, list[Patch]]:
     }
 
 
-def scored(tmp_path: Path, splits: dict[str, list[Patch]]) -> dict[str, dict[str, float]]:
+def scored(
+    tmp_path: Path,
+    splits: dict[str, list[Patch]],
+    tiles: Mapping[str, list[TilePair]] = MappingProxyType({}),
+) -> dict[str, dict[str, float]]:
     return evaluate(
         redness(),
         splits,
-        tiles={},
+        gsd={split: [GSD] * len(patches) for split, patches in splits.items()},
+        tiles=tiles,
         predictions=tmp_path / "predictions",
         results=tmp_path / "results",
         device="cpu",
@@ -87,7 +97,7 @@ def test_scores_follow_from_the_counts_of_the_tiles(
     assert list(scores) == ["val", "test"]
 
     text = (tmp_path / "results/tiles.csv").read_text()
-    assert text.startswith("split,tile,tp,fp,fn,tn,iou,f1\n")
+    assert text.startswith("split,tile,tp,fp,fn,tn,iou,f1,precision,recall,boundary_iou,")
     tiles = pd.read_csv(tmp_path / "results/tiles.csv", dtype={"tile": str}, keep_default_na=False)
     assert list(tiles.tile) == ["a", "007", "NA", "t"]
     assert (tiles[metrics.COUNTS].sum(axis=1) == SIDE * SIDE).all()
@@ -97,7 +107,62 @@ def test_scores_follow_from_the_counts_of_the_tiles(
         assert (row.tp, row.fp) == ((red > 127).sum(), 0)
         assert row.fn == ((red > 100) & (red <= 127)).sum()
     for split, table in tiles.groupby("split"):
-        assert metrics.summarise(table) == scores[str(split)]
+        assert metrics.summarise(table).items() <= scores[str(split)].items()
+
+
+def test_what_is_measured_is_written(tmp_path: Path, splits: dict[str, list[Patch]]) -> None:
+    scores = scored(tmp_path, splits)
+    results = tmp_path / "results"
+    tiles = pd.read_csv(results / "tiles.csv")
+    sizes = pd.read_csv(results / "sizes.csv")
+    bins = pd.read_csv(results / "reliability.csv")
+    for split, patches in splits.items():
+        images = [each.image for each in patches]
+        expected = assess(
+            [each.tile for each in patches],
+            predict(redness(), images, device="cpu", batch_size=2),
+            np.stack([each.mask for each in patches]),
+            [GSD] * len(patches),
+        )
+        assert scores[split] == expected.scores
+        for table, wanted in (
+            (tiles, expected.table),
+            (sizes, expected.sizes),
+            (bins, expected.reliability),
+        ):
+            found = table[table.split == split].drop(columns="split")
+            assert list(found.columns) == list(wanted.columns)
+            numbers = wanted.select_dtypes("number")
+            np.testing.assert_allclose(
+                found[numbers.columns], numbers.to_numpy(float, na_value=np.nan), atol=1e-6
+            )
+
+
+def test_whole_tiles_have_scores_of_pixels_alone(
+    tmp_path: Path, splits: dict[str, list[Patch]]
+) -> None:
+    rng = np.random.default_rng(5)
+    image = rng.integers(1, 256, (70, 50, 3), dtype=np.uint8)
+    tile = TilePair("a", "val", tmp_path / "imgs" / "a.png", tmp_path / "msks" / "a.png")
+    write_raster(tile.image, image)
+    write_raster(tile.mask, np.where(image[:, :, 0] > 100, 255, 0).astype(np.uint8))
+    scores = scored(tmp_path, splits, {"val": [tile]})
+    lines = (tmp_path / "results/tiles.csv").read_text().splitlines()
+    (whole,) = [line.split(",") for line in lines if line.startswith("val_full_tiles,")]
+    assert sum(map(int, whole[2:6])) == 70 * 50
+    assert whole[-6:] == [""] * 6
+    # Counts beside its empty cells are whole numbers still.
+    assert [cell.isdigit() for cell in lines[1].split(",")[-4:]] == [True] * 3 + [False]
+    tp, fp, fn = map(int, whole[2:5])
+    rates = [float(metrics.precision(tp, fp)), float(metrics.recall(tp, fn))]
+    assert [float(cell) for cell in whole[8:10]] == pytest.approx(rates, abs=1e-6)
+    assert scores["val_full_tiles"] == {
+        "iou": metrics.iou(tp, fp, fn), "f1": metrics.f1(tp, fp, fn),
+        "iou_pooled": metrics.iou(tp, fp, fn), "f1_pooled": metrics.f1(tp, fp, fn),
+        "precision": metrics.precision(tp, fp), "recall": metrics.recall(tp, fn),
+    }  # fmt: skip
+    for name in ("sizes.csv", "reliability.csv", "pr.csv"):
+        assert "full_tiles" not in (tmp_path / "results" / name).read_text()
 
 
 def test_curve_goes_through_the_scores_at_the_threshold(
@@ -169,7 +234,8 @@ def project(
         for each in patches:
             write_jpeg(folder / "images" / f"{each.tile}.jpg", each.image)
             write_png(folder / "masks" / f"{each.tile}.png", each.mask * np.uint8(255))
-        rows = [f"{each.tile},0,0,centre,0.5,,," for each in patches]
+        gsd = GSD if split == "val" else ""
+        rows = [f"{each.tile},0,0,centre,0.5,{gsd},," for each in patches]
         (folder / "crops.csv").write_text("\n".join([",".join(CROPS_COLUMNS), *rows]) + "\n")
 
     params = write_params(tmp_path)
@@ -199,6 +265,11 @@ def test_the_stage_scores_val_alone_while_the_recipe_is_not_final(
     card = (project / "metrics/attempts/small/card.md").read_text()
     assert f"{scores['val']['iou']:.3f} [" in card
     assert "Ask the city." in card
+    results = project / "metrics/attempts/small"
+    costs = json.loads((results / "costs.json").read_text())
+    assert costs["model_bytes"] == (project / "models/small/model.safetensors").stat().st_size
+    times = json.loads((results / "inference_times.json").read_text())
+    assert times["megapixels_per_second"] > 0
     assert "test stays sealed" in capsys.readouterr().out
 
 
@@ -214,6 +285,12 @@ def test_the_stage_scores_test_once_the_recipe_is_final_and_committed(project: P
     stage.main()
     scores = json.loads((project / "metrics/attempts/small/scores.json").read_text())
     assert list(scores) == ["val", "test"]
+    # Only the tiles of val say what a pixel measures.
+    assert "boundary_iou_m" in scores["val"]
+    assert "boundary_iou_m" not in scores["test"]
+    sizes = pd.read_csv(project / "metrics/attempts/small/sizes.csv").set_index("split")
+    assert set(sizes.unit["val"]) == {"m2"}
+    assert set(sizes.unit["test"]) == {"px"}
 
 
 def test_the_stage_refuses_a_model_of_another_recipe(project: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 
 from roofseg import figures
 
-TEMPLATE = Path(__file__).parent.parent / ".dvc/plots/attempts.json"
+TEMPLATES = Path(__file__).parent.parent / ".dvc/plots"
 
 SIDE = 64
 
@@ -148,7 +150,23 @@ def test_colours_differ_between_attempts_and_repeat_only_after_all_were_used() -
     assert figures.colour(len(used)) == used[0]
 
 
-def test_plots_of_dvc_give_the_attempts_the_same_colours() -> None:
-    template = json.loads(TEMPLATE.read_text())
-    assert template["encoding"]["color"]["field"] == "attempt"
-    assert template["encoding"]["color"]["scale"]["range"] == figures.COLOURS
+@pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*.json")), ids=lambda path: path.stem)
+def test_plots_of_dvc_give_the_attempts_the_same_colours(template: Path) -> None:
+    found = list(colour_encodings(json.loads(template.read_text())))
+    assert found
+    for encoding in found:
+        assert encoding["field"] == "attempt"
+        assert encoding["scale"]["range"] == figures.COLOURS
+        # In the order of the data, which is that of params.yaml.
+        assert encoding["sort"] is None
+
+
+def colour_encodings(part: Any) -> Iterator[dict[str, Any]]:
+    """Every encoding of a colour in a template, however deep."""
+    if isinstance(part, dict):
+        if "color" in part.get("encoding", {}):
+            yield part["encoding"]["color"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for each in part:
+            yield from colour_encodings(each)

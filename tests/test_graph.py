@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -12,7 +13,8 @@ from dvc.repo import Repo
 from graph import ROOT, closure, imported
 from ruamel.yaml import YAML
 
-from roofseg.recipe import PatchSettings, SharedRecipe
+from roofseg.recipe import PatchSettings, SharedRecipe, parse_params
+from roofseg.studies import parse_studies
 
 CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
 
@@ -34,9 +36,11 @@ def paths(entries: list, root: Path) -> frozenset[str]:
 def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Stage]:
     """All stages of all dvc.yaml files under a profile, as DVC itself resolves them."""
     root = tmp_path_factory.mktemp(request.param).resolve()
-    for name in ("dvc.yaml", "data/dvc.yaml", "weights/dvc.yaml"):
+    studies = {"studies/studies.yaml": f"studies/profiles/{request.param}.yaml"}
+    same = ("dvc.yaml", "data/dvc.yaml", "weights/dvc.yaml", "studies/dvc.yaml")
+    for name, source in {**dict(zip(same, same, strict=True)), **studies}.items():
         (root / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, root / name)
+        shutil.copy(ROOT / source, root / name)
     shutil.copy(ROOT / "profiles" / f"{request.param}.yaml", root / "params.yaml")
     with Repo.init(str(root), no_scm=True) as repo:
         return [
@@ -51,6 +55,7 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         ]
 
 
+@cache  # the runs of a study depend on the same files
 def overlap(one: str, other: str) -> bool:
     """Whether two paths are the same, or one lies below the other."""
     a, b = PurePosixPath(one), PurePosixPath(other)
@@ -120,15 +125,51 @@ def test_imports_are_absolute_and_plain() -> None:
             assert not (isinstance(node, ast.Name) and node.id in ("exec", "eval")), file
 
 
+def modules(stages: list[Stage]) -> set[str]:
+    """What stages run: the many runs of a study are of one."""
+    return {stage.module for stage in stages}
+
+
 def test_stages_list_every_file_that_they_import(stages: list[Stage]) -> None:
     """The deps of each stage are the project's files that it imports, no more and no less."""
+    files = {each: ROOT / Path(*each.split(".")).with_suffix(".py") for each in modules(stages)}
+    imports = {
+        each: {path.relative_to(ROOT).as_posix() for path in closure(file)}
+        for each, file in files.items()
+    }
     for stage in stages:
-        file = ROOT / Path(*stage.module.split(".")).with_suffix(".py")
-        needed = {path.relative_to(ROOT).as_posix() for path in closure(file)}
+        needed = imports[stage.module]
         missing = sorted(needed - stage.deps)
         assert not missing, f"{stage.name} imports {missing}, which its deps do not list"
         stale = sorted(dep for dep in stage.deps - needed if dep.endswith(".py"))
         assert not stale, f"{stage.name} lists {stale}, which it does not import"
+
+
+def test_no_stage_of_the_pipeline_depends_on_a_study(stages: list[Stage]) -> None:
+    """A plain `dvc repro` runs no study, and studies reach nothing of test."""
+    of_studies = {stage.name for stage in stages if any("studies/" in out for out in stage.outs)}
+    assert {"check_studies", "gather_budget", "budget@unet_imagenet-5-1"} <= of_studies
+    for stage in stages:
+        if stage.name not in of_studies:
+            assert not [dep for dep in stage.deps if "studies" in dep], stage.name
+        else:
+            assert not [dep for dep in stage.deps if overlap("patches/test", dep)], stage.name
+            assert "evaluate" not in stage.module, stage.name
+
+
+def test_dvc_names_the_runs_of_a_study_as_the_project_does(
+    stages: list[Stage], request: pytest.FixtureRequest
+) -> None:
+    """`gather_*` looks for the records of just those runs that the matrix makes."""
+    profile = request.node.callspec.params["stages"]
+    params = parse_params((ROOT / "profiles" / f"{profile}.yaml").read_text())
+    studies = parse_studies((ROOT / f"studies/profiles/{profile}.yaml").read_text(), params)
+    for name, study in studies.named().items():
+        runs = [stage for stage in stages if stage.name.startswith(f"{name}@")]
+        assert [stage.name for stage in runs] == [f"{name}@{run}" for run in study.run_names()]
+        assert [out for stage in runs for out in stage.outs] == [
+            f"metrics/studies/runs/{name}/{run}.json" for run in study.run_names()
+        ]
 
 
 def test_no_stage_reads_another_datasets_tiles(stages: list[Stage]) -> None:

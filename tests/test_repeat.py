@@ -14,9 +14,21 @@ import pytest
 from project import Project
 from ruamel.yaml import YAML
 
-# Seconds and minutes are of the run. The leaderboard shows minutes: it is compared without them.
-TIMES = "times.json"
-LEADERBOARD = ("metrics/leaderboard.csv", "metrics/leaderboard.md", "metrics/leaderboard.json")
+# Times are of the run. Tables that show some are compared without them; pages and pictures are not.
+TIMES = ("times.json", "metrics/costs.md", "plots/costs.png", "report.html", "report.md")
+TABLES = (
+    "metrics/leaderboard.csv",
+    "metrics/leaderboard.md",
+    "metrics/leaderboard.json",
+    "metrics/costs.csv",
+)
+MEASURED = [
+    "seconds_per_epoch",
+    "minutes",
+    "peak_memory_gb",
+    "inference_megapixels_per_second",
+    "iou_per_hour",
+]
 
 
 def hashes(*locks: Path) -> dict[str, str]:
@@ -29,8 +41,8 @@ def hashes(*locks: Path) -> dict[str, str]:
     return found
 
 
-def without_minutes(project: Project) -> tuple[list[list[str]], str, Any]:
-    """What the three forms of the leaderboard say, but for the minutes."""
+def without_times(project: Project) -> tuple[list[list[str]], str, Any, str]:
+    """What the three forms of the leaderboard and the table of costs say, but for the times."""
     metrics = project.folder / "metrics"
     csv = pd.read_csv(metrics / "leaderboard.csv").drop(columns="minutes")
     board = json.loads((metrics / "leaderboard.json").read_text())
@@ -41,13 +53,14 @@ def without_minutes(project: Project) -> tuple[list[list[str]], str, Any]:
     [minutes] = {row.index("minutes") for row in cells if "minutes" in row}
     for row in cells:
         del row[minutes : minutes + 1]
-    return cells, csv.to_csv(), board
+    costs = pd.read_csv(metrics / "costs.csv").drop(columns=MEASURED)
+    return cells, csv.to_csv(), board, costs.to_csv()
 
 
 def compare(before: dict[str, str], after: dict[str, str]) -> int:
     """Assert that outputs are what they were, print them, and give their number."""
     assert before.keys() == after.keys()
-    compared = [name for name in before if not name.endswith((TIMES, *LEADERBOARD))]
+    compared = [name for name in before if not name.endswith((*TIMES, *TABLES))]
     for name in compared:
         print(f"{'same ' if before[name] == after[name] else 'OTHER'}  {after[name]:36}  {name}")
     assert {name: before[name] for name in compared} == {name: after[name] for name in compared}
@@ -59,10 +72,10 @@ def test_a_forced_repro_gives_the_same_bytes(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "project")
     locks = [project.folder / name / "dvc.lock" for name in (".", "weights")]
     project.run("dvc repro")
-    before, board = hashes(*locks), without_minutes(project)
+    before, board = hashes(*locks), without_times(project)
     project.run("dvc repro --force")
     assert compare(before, hashes(*locks)) >= 20
-    assert without_minutes(project) == board
+    assert without_times(project) == board
 
 
 @pytest.mark.slow

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from graph import ROOT
 from project import PARAMS, git
 from tiny_dataset import SPLIT, make, write_dataset
 
@@ -245,6 +248,37 @@ def test_a_look_says_what_was_scored_from_which_commit(project: Path, patches: P
     assert look.test_set == sha256_files([patches / "test"])
     assert look.experiment == "bold-name"
     assert datetime.fromisoformat(look.time).utcoffset() == timedelta(0)
+
+
+# Ground sampling distances
+
+
+def test_ground_sampling_of_test_opens_with_its_patches(project: Path) -> None:
+    commit(project, DIGEST)
+    code = f"""
+from pathlib import Path
+from roofseg.guard import SealedTestError, seal
+from roofseg.patches import read_patches
+from roofseg.sealed import ground_sampling, open_test
+val, test = Path("patches/val"), Path("patches/test")
+past_the_seal = read_patches(test)
+seal([test], "evaluate")
+print(ground_sampling(read_patches(val), val))
+for key in (past_the_seal, []):
+    try:
+        print(ground_sampling(key, test))
+    except SealedTestError:
+        print("sealed")
+opened = open_test(test.parent, attempt="small", digest="{DIGEST}", final="{DIGEST}",
+                   model=Path("model"), dataset="tiny", ledger=Path("looks.csv"))
+print(ground_sampling(opened, test))
+"""
+    # In a process of its own: an audit hook cannot be removed.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["[0.3]", "sealed", "sealed", "[0.3]"]
 
 
 # Whole tiles

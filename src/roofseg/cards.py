@@ -17,10 +17,12 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from roofseg import licences
+from roofseg.boundary import DISTANCE, DISTANCE_M
+from roofseg.calibration import BINS
 from roofseg.caveats import caveats
 from roofseg.encoders import SAM_ENCODER
 from roofseg.files import read_json, sha256_file
-from roofseg.intervals import STATISTICS, Interval, interval
+from roofseg.intervals import COLUMNS, STATISTICS, Interval, interval
 from roofseg.licences import Licence
 from roofseg.looks import count_looks
 from roofseg.metrics import THRESHOLD
@@ -35,6 +37,12 @@ SCORES = {
     "f1_pooled": "F1, pooled over pixels",
     "precision": "precision, pooled",
     "recall": "recall, pooled",
+}
+SHAPES = {
+    "boundary_iou": f"boundary IoU at {DISTANCE} px, mean over tiles",
+    "boundary_iou_m": f"boundary IoU at {DISTANCE_M:g} m, mean over tiles",
+    "building_f1": "F1 of buildings, mean over tiles",
+    "building_f1_pooled": "F1 of buildings, pooled",
 }
 HUB_SCORES = {"iou": "mean_iou", "f1": "f1"}  # the headline, and the Hub's names of it
 SPLITS = {"val": "validation", "test": "test"}  # those that are scored, and the Hub's names of them
@@ -52,17 +60,23 @@ def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licen
 
     Args:
         model: the folder with model.safetensors and recipe.json.
-        results: the folder with the attempt's tiles.csv and test_looks.csv (`roofseg.evaluate`).
+        results: the folder with the attempt's scores.json, tiles.csv, sizes.csv and test_looks.csv
+            (`roofseg.evaluate`).
         split: the split of each tile of the dataset.
         licence: that of the dataset.
     """
     record = read_json(model / "recipe.json")
     recipe = Recipe.model_validate(record["recipe"])
-    # Tiles may be called 007 or NA.
-    rows = pd.read_csv(results / "tiles.csv", dtype={"tile": str}, keep_default_na=False)
+    # Tiles may be called 007 or NA; only an empty cell is a missing value.
+    rows = pd.read_csv(
+        results / "tiles.csv", dtype={"tile": str}, keep_default_na=False, na_values=[""]
+    )
     tables = {name: rows[rows.split == name] for name in SCORED if (rows.split == name).any()}
     scores = {name: _intervals(table) for name, table in tables.items()}
     tiles = {name: list(split.values()).count(name) for name in ("train", *SPLITS)}
+    found = read_json(results / "scores.json")
+    ece = {name: found[name]["ece"] for name in SPLITS if name in found}
+    sizes = pd.read_csv(results / "sizes.csv")
     looks = count_looks(results / "test_looks.csv", record["dataset"])
     parts = [
         _header(
@@ -78,6 +92,8 @@ def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licen
         _model(record, recipe, sha256_file(model / "model.safetensors")),
         _data(record, tiles),
         _scores(scores, tiles, looks),
+        _shapes(scores, ece, tiles),
+        _by_size(sizes),
         _by_tile(tables),
         _limits(record, tiles, whole="val_full_tiles" in tables),
         _licences(recipe, record["dataset"], licence),
@@ -88,8 +104,13 @@ def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licen
 
 
 def _intervals(table: pd.DataFrame) -> dict[str, Interval]:
-    counts = table[["tp", "fp", "fn"]].to_numpy()
-    return {name: interval(counts, STATISTICS[name]) for name in SCORES}
+    """Of each score that all tiles of the table have."""
+    known = set(table.columns[table.notna().all()])
+    return {
+        name: interval(table[columns], STATISTICS[name])
+        for name, columns in COLUMNS.items()
+        if known.issuperset(columns)
+    }
 
 
 def _header(
@@ -183,10 +204,7 @@ def _scores(
 ) -> list[str]:
     shown = SCORED if "val_full_tiles" in scores else SPLITS
     header = [f"{SCORED[each]} ({tiles[each.partition('_')[0]]} tiles)" for each in shown]
-    rows = [
-        [name, *(_cell(scores[each][key]) if each in scores else SEALED for each in shown)]
-        for key, name in SCORES.items()
-    ]
+    rows = [[name, *(_score(scores, each, key) for each in shown)] for key, name in SCORES.items()]
     lines = [
         "## Scores",
         "",
@@ -208,9 +226,71 @@ def _scores(
     return lines
 
 
-def _cell(found: Interval) -> str:
+def _score(scores: Mapping[str, Mapping[str, Interval]], split: str, key: str) -> str:
+    """A cell: a score with its interval; empty where the GSD of a tile is unknown."""
+    if split not in scores:
+        return SEALED
+    if key not in scores[split]:
+        return ""
+    found = scores[split][key]
     bounds = "" if math.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
     return f"{found.value:.3f}{bounds}"
+
+
+def _shapes(
+    scores: Mapping[str, Mapping[str, Interval]], ece: Mapping[str, float], tiles: Mapping[str, int]
+) -> list[str]:
+    """What scores of pixels do not say: of edges, of buildings, of the probabilities."""
+    rows = [
+        [name, *(_score(scores, split, key) for split in SPLITS)]
+        for key, name in SHAPES.items()
+        if any(key in scores[split] for split in SPLITS if split in scores)
+    ]
+    errors = [f"{ece[split]:.3f}" if split in ece else SEALED for split in SPLITS]
+    return [
+        "### Edges, buildings, probabilities",
+        "",
+        *_table(
+            ["", *(f"{split} ({tiles[split]} tiles)" for split in SPLITS)],
+            [*rows, ["calibration error (ECE)", *errors]],
+        ),
+        "Boundary IoU (Cheng et al. 2021) compares only those pixels of both masks that are within "
+        "that distance of their edges. A building is a group of pixels joined by their sides; it "
+        "is found where a predicted one has an IoU above 0.5 with it (Kirillov et al. 2019). So "
+        "roofs that touch count as one, and every predicted speck is a false building. ECE (Guo "
+        f"et al. 2017, {BINS} bins) is the mean distance between a pixel's probability and the "
+        "share of such pixels that are building; plain background, which is most, keeps it small.",
+        "",
+    ]
+
+
+def _by_size(sizes: pd.DataFrame) -> list[str]:
+    """Which buildings are found, and which are claimed in vain, by their area."""
+    cells = {
+        (row.split, row.unit, row.size): [
+            f"{row.found} of {row.buildings}",
+            f"{row.pixel_recall:.3f}" if row.buildings else "",
+            f"{row.false_claims}",
+        ]
+        for row in sizes.itertuples()
+    }
+    splits = [split for split in SPLITS if (sizes.split == split).any()]
+    rows = [
+        [
+            f"{size} {unit.replace('m2', 'm²')}",
+            *(cell for split in splits for cell in cells.get((split, unit, size), [""] * 3)),
+        ]
+        for unit, size in dict.fromkeys((unit, size) for _, unit, size in cells)
+    ]
+    columns = ("found", "share of their pixels", "false claims")
+    return [
+        "### By size of building",
+        "",
+        *_table(["", *(f"{split}: {column}" for split in splits for column in columns)], rows),
+        "Buildings are sorted by their own area, and false claims, predicted buildings that match "
+        "none, by theirs. The border of a patch cuts buildings, which makes small ones of them.",
+        "",
+    ]
 
 
 def _by_tile(tables: Mapping[str, pd.DataFrame]) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from roofseg import metrics
+from roofseg.assessment import assess, summarise, with_rates
 from roofseg.device import full_float32
 from roofseg.figures import overlay, panel
 from roofseg.files import Image, replaced, write_json, write_png, write_text
@@ -57,6 +58,7 @@ def evaluate(
     model: nn.Module,
     splits: Mapping[str, Sequence[Patch]],
     *,
+    gsd: Mapping[str, Sequence[float]],
     tiles: Mapping[str, Sequence[TilePair]],
     predictions: Path,
     results: Path,
@@ -68,36 +70,46 @@ def evaluate(
     Args:
         model: as for `predict`.
         splits: the patches of each split to score, under its name.
+        gsd: the ground sampling distance of each of them in metres per pixel, NaN where unknown.
         tiles: whole tiles of splits to score too, or none. Their tables and scores are called
             SPLIT_full_tiles.
         predictions: folder for SPLIT/masks/TILE.png (0/255), SPLIT/overlays/TILE.png and
             SPLIT/panels/TILE.png (see `roofseg.figures`); what it held before is replaced.
-        results: folder for scores.json (scores by split), tiles.csv (split, tile, tp, fp, fn, tn,
-            iou, f1) and pr.csv (split, threshold, precision, recall; of patches).
+        results: folder for scores.json (scores by split) and the tables behind them, each with a
+            column split before those of `roofseg.assessment.Assessment`: tiles.csv; sizes.csv
+            (errors by size of building), reliability.csv (calibration) and pr.csv (threshold,
+            precision, recall), of patches alone. Of whole tiles, tiles.csv has pixels alone.
         device, batch_size: as for `predict`.
 
     Returns:
-        What scores.json holds: `metrics.summarise` of each split.
+        What scores.json holds: the ``scores`` of each split's assessment; of whole tiles, the
+        `metrics.summarise`.
     """
-    tables, curves = {}, {}
+    found, curves = {}, {}
     with replaced(predictions) as folder:
         for split, patches in splits.items():
             images = [patch.image for patch in patches]
             probabilities = predict(model, images, device=device, batch_size=batch_size)
             truth = np.stack([patch.mask for patch in patches])
-            tables[split] = metrics.table([patch.tile for patch in patches], probabilities, truth)
+            names = [patch.tile for patch in patches]
+            found[split] = assess(names, probabilities, truth, gsd[split])
             pixels = [metrics.histogram(*pair) for pair in zip(probabilities, truth, strict=True)]
             curves[split] = metrics.precision_recall(np.sum(pixels, axis=0))
             _draw(folder / split, patches, probabilities >= metrics.THRESHOLD)
+    tables = {split: each.table for split, each in found.items()}
+    scores = {split: each.scores for split, each in found.items()}
     for split, whole in tiles.items():
         if whole:
             window = splits[split][0].mask.shape[0]
             predictor = TorchPredictor(model, window=window, device=device)
-            table = full_tile_table(predictor, whole, batch_size=batch_size)
-            tables[f"{split}{FULL_TILES}"] = table
-    scores = {split: metrics.summarise(table) for split, table in tables.items()}
+            table = with_rates(full_tile_table(predictor, whole, batch_size=batch_size))
+            name = f"{split}{FULL_TILES}"
+            tables[name], scores[name] = table, summarise(table)
     write_json(results / "scores.json", scores)
     _write_csv(results / "tiles.csv", tables)
+    _write_csv(results / "sizes.csv", {split: each.sizes for split, each in found.items()})
+    bins = {split: each.reliability for split, each in found.items()}
+    _write_csv(results / "reliability.csv", bins)
     _write_csv(results / "pr.csv", curves)
     return scores
 

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from roofseg import buildings
 from roofseg.metrics import f1, iou, precision, recall
 
 CONFIDENCE = 0.95
@@ -67,8 +68,19 @@ STATISTICS: dict[str, Statistic] = {
     "f1_pooled": pooled(f1),
     "precision": pooled(lambda tp, fp, fn: precision(tp, fp)),
     "recall": pooled(lambda tp, fp, fn: recall(tp, fn)),
+    "boundary_iou": tile_mean,
+    "boundary_iou_m": tile_mean,
+    "building_f1": mean_of(buildings.f1),
+    "building_f1_pooled": pooled(buildings.f1),
 }
-"""The scores of `roofseg.metrics.summarise`, as statistics of rows of tp, fp, fn."""
+"""The scores of `roofseg.assessment.summarise`, as statistics of rows of `COLUMNS`."""
+
+COLUMNS = {
+    **{name: ["tp", "fp", "fn"] for name in STATISTICS},
+    **{name: [name] for name in ("boundary_iou", "boundary_iou_m")},
+    **{name: ["buildings", "found", "claimed"] for name in ("building_f1", "building_f1_pooled")},
+}
+"""The columns of a table of tiles (`roofseg.assessment`) that each of `STATISTICS` takes."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from weakref import WeakSet
@@ -23,7 +24,7 @@ from roofseg.files import read_json, sha256_file, sha256_files
 from roofseg.guard import SealedTestError, lifted
 from roofseg.listing import read_listing
 from roofseg.looks import Look, parse_looks, record_look
-from roofseg.patches import Patch, read_patches
+from roofseg.patches import Patch, read_crops, read_patches
 from roofseg.recipe import parse_params
 from roofseg.tiles import TilePair
 
@@ -116,6 +117,21 @@ def open_test(
     record_look(ledger, Look(**look, test_set=test_set))
     _opened.update(opened)
     return opened
+
+
+def ground_sampling(patches: Sequence[Patch], folder: Path) -> list[float]:
+    """The ground sampling distance of each patch in metres per pixel, NaN where unknown.
+
+    Args:
+        patches: of val or test; of test, those that `open_test` gave.
+        folder: where they were read from.
+
+    Raises SealedTestError for test patches that were not opened.
+    """
+    opened = bool(patches) and all(patch in _opened for patch in patches)
+    with lifted() if opened else nullcontext():
+        crops = read_crops(folder)
+    return list(crops.set_index("tile").gsd[[patch.tile for patch in patches]])
 
 
 def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> list[TilePair]:

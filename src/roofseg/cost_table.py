@@ -1,0 +1,102 @@
+"""What each attempt costs, to train and to use, beside what it scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from roofseg.entries import Entry
+from roofseg.tables import markdown_table
+
+TEXT_COLUMNS = {"model"}
+
+
+def cost_table(order: Sequence[Entry], table: pd.DataFrame) -> pd.DataFrame:
+    """One row per attempt.
+
+    Args:
+        order: the attempts, the leader first.
+        table: that of `roofseg.leaderboard.score_table`, in the same order.
+
+    Returns:
+        Columns attempt, label; total_parameters, trainable_parameters; multiply_adds_per_patch,
+        multiply_adds_per_megapixel; model_bytes; seconds_per_epoch, epochs_run, minutes (of
+        training, validation included), peak_memory_gb (of training);
+        inference_megapixels_per_second; val_iou with its interval and val_standing;
+        iou_per_hour, val_iou over hours of training (NaN where it took none to speak of).
+    """
+    rows = [
+        {
+            "attempt": entry.attempt,
+            "label": entry.label,
+            "total_parameters": entry.costs["total_parameters"],
+            "trainable_parameters": entry.costs["trainable_parameters"],
+            "multiply_adds_per_patch": entry.costs["multiply_adds_per_patch"],
+            "multiply_adds_per_megapixel": entry.costs["multiply_adds_per_megapixel"],
+            "model_bytes": entry.costs["model_bytes"],
+            "seconds_per_epoch": entry.times["seconds_per_epoch"],
+            "epochs_run": entry.training["epochs_run"],
+            "minutes": entry.times["minutes"],
+            "peak_memory_gb": entry.times["peak_memory_gb"],
+            "inference_megapixels_per_second": entry.inference["megapixels_per_second"],
+        }
+        for entry in order
+    ]
+    scores = table[["val_iou", "val_iou_low", "val_iou_high", "val_standing"]]
+    hours = table.minutes.where(table.minutes > 0) / 60
+    return pd.concat([pd.DataFrame(rows), scores], axis=1).assign(
+        iou_per_hour=table.val_iou / hours
+    )
+
+
+def cost_text(costs: pd.DataFrame, order: Sequence[Entry]) -> str:
+    """The page costs.md: the table, and where its times were taken.
+
+    Args:
+        costs: that of `cost_table`.
+        order: the attempts in the same order.
+    """
+    shown = pd.DataFrame(
+        {
+            "model": costs.attempt,
+            "parameters": [f"{count / 1e6:.2f} M" for count in costs.total_parameters],
+            "trained": [f"{count / 1e6:.2f} M" for count in costs.trainable_parameters],
+            "GMAC per Mpx": [f"{count / 1e9:.1f}" for count in costs.multiply_adds_per_megapixel],
+            "model, MB": [f"{size / 1e6:.1f}" for size in costs.model_bytes],
+            "s per epoch": [f"{seconds:.1f}" for seconds in costs.seconds_per_epoch],
+            "epochs": costs.epochs_run,
+            "minutes": [f"{minutes:.1f}" for minutes in costs.minutes],
+            "peak memory, GB": [f"{memory:.1f}" for memory in costs.peak_memory_gb],
+            "mapping, Mpx/s": [f"{speed:.3g}" for speed in costs.inference_megapixels_per_second],
+            "val IoU": [f"{iou:.3f}" for iou in costs.val_iou],
+            "IoU per hour": ["" if pd.isna(iou) else f"{iou:.1f}" for iou in costs.iou_per_hour],
+        }
+    )
+    training = _listed(
+        f"{entry.training['device']} ({entry.training['precision']})" for entry in order
+    )
+    mapping = _listed(
+        f"{entry.inference['device']} ({entry.inference['precision']})" for entry in order
+    )
+    size = order[0].inference["patch_size"]
+    lines = [
+        "# Costs",
+        "",
+        *markdown_table(shown, TEXT_COLUMNS),
+        "",
+        f"- **GMAC per Mpx**: billions of multiply-adds that a model takes to map a megapixel, in "
+        f"windows of {size} x {size} px without overlap; of convolutions, matrix products and "
+        "attention. The same everywhere.",
+        f"- **Training** took its seconds, minutes and memory on {training}; an epoch includes "
+        "validation. Memory is that of the GPU, or of the whole process on a CPU.",
+        f"- **Mapping**: megapixels per second on {mapping}, without reading and writing files.",
+        "- **IoU per hour** is val IoU over hours of training. It flatters whatever stops early: "
+        "hold it against val IoU.",
+        "- Times are those of one run on a machine that may have had other work to do.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))

@@ -1,0 +1,157 @@
+"""Tuning: for each attempt a grid of recipe keys, and as many runs from it as for every other.
+
+The runs of a grid have an order of their own, drawn with a seed: a budget smaller than the grid
+takes the first of them. That is a random search (Bergstra and Bengio, Random Search for
+Hyper-Parameter Optimization, JMLR 13, 2012) whose samples are spread as in a Latin hypercube (McKay
+et al., Technometrics 21, 1979): of each key all values come about equally often. A larger budget
+goes on from a smaller one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from roofseg.errors import UserError
+from roofseg.recipe import Params, Recipe, SharedRecipe
+from roofseg.studies import Checked, Count, Seed, Several, overridden, parse
+
+SOURCE = "studies/tuning.yaml"
+NAME_LENGTH = 12  # hex digits, as of a recipe's digest
+
+
+class Tuning(Checked):
+    """All of tuning.yaml: the values to try, by attempt and key, and how many runs of them.
+
+    ``seed`` decides which runs; it is not that of training. ``runs`` is the budget of each attempt.
+    ``common`` holds recipe keys that all runs share, such as fewer epochs.
+    """
+
+    seed: Seed
+    runs: Count
+    common: dict[str, Any] = Field(default_factory=dict)
+    attempts: dict[str, dict[str, Several[Any]]] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe to try.
+
+    ``name`` is that of its experiment. It follows from the whole recipe and the code that trains,
+    so a run that is done is known again, whatever the recipe in force was meanwhile. ``values`` are
+    those of the grid; ``overrides`` are they and the common ones.
+    """
+
+    attempt: str
+    name: str
+    values: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """As progress shows it: ``unet_imagenet lr 0.001, augmentation light``."""
+        values = ", ".join(f"{key} {value}" for key, value in self.values.items())
+        return f"{self.attempt} {values}"
+
+
+def parse_tuning(text: str, source: str = SOURCE) -> Tuning:
+    """Parse tuning.yaml from YAML 1.2 text; `spaces` then holds it against the parameters.
+
+    Raises UserError naming ``source``, the key and what was found.
+    """
+    return parse(text, Tuning, source)
+
+
+def spaces(
+    tuning: Tuning, params: Params, *, identity: Callable[[Recipe], str], source: str = SOURCE
+) -> dict[str, list[Run]]:
+    """All runs of each attempt's grid, in their order; the first ``tuning.runs`` are the budget.
+
+    Args:
+        tuning: what to try.
+        params: the parameters in force, which say the rest of a recipe.
+        identity: what a recipe's run is known by: its digest and whatever else decides the result.
+        source: the file of ``tuning``, for messages.
+
+    Raises:
+        UserError: an attempt that is not there, a value that a recipe refuses, a budget larger
+            than a grid, a key in two places or that is not for tuning
+    """
+    return {
+        attempt: _space(tuning, params, attempt, identity, source) for attempt in tuning.attempts
+    }
+
+
+def _space(
+    tuning: Tuning, params: Params, attempt: str, identity: Callable[[Recipe], str], source: str
+) -> list[Run]:
+    grid, where = tuning.attempts[attempt], f"{source}: attempts.{attempt}"
+    if attempt not in params.attempts:
+        raise UserError(f"{where}: no such attempt; params.yaml has: {', '.join(params.attempts)}")
+    for key in (*grid, *tuning.common):
+        if key == "seed":
+            raise UserError(
+                f"{where}.seed: a seed is not for tuning: the best of several is luck. How much a "
+                "seed decides is what the study of seeds is for."
+            )
+        if key not in SharedRecipe.model_fields:
+            raise UserError(
+                f"{where}.{key}: no key of a recipe. Known: {', '.join(SharedRecipe.model_fields)}"
+            )
+    if twice := grid.keys() & tuning.common.keys():
+        raise UserError(f"{where}.{min(twice)}: in the grid and in common; one of them has to go")
+    runs: dict[str, Run] = {}
+    for point in itertools.product(*grid.values()):
+        values = dict(zip(grid, point, strict=True))
+        overrides = {**tuning.common, **values}
+        name = _name(attempt, identity(overridden(params, attempt, overrides, source=source)))
+        runs[name] = Run(attempt, name, values, overrides)
+    if tuning.runs > len(runs):
+        raise UserError(
+            f"{source}: runs: found {tuning.runs}, but the grid of {attempt} has only {len(runs)}; "
+            "every attempt gets the same number of runs. Lower it, or add values."
+        )
+    return _spread(list(runs.values()), tuning.seed)
+
+
+def _spread(runs: list[Run], seed: int) -> list[Run]:
+    """The runs in a random order, where the next is always one whose values were used least."""
+    waiting = [runs[index] for index in np.random.default_rng(seed).permutation(len(runs))]
+    used: Counter[tuple[str, Any]] = Counter()
+    order = []
+    while waiting:
+        run = min(waiting, key=lambda run: sum(used[item] for item in run.values.items()))
+        waiting.remove(run)
+        used.update(run.values.items())
+        order.append(run)
+    return order
+
+
+def _name(attempt: str, identity: str) -> str:
+    found = hashlib.sha256(f"{attempt} {identity}".encode()).hexdigest()[:NAME_LENGTH]
+    return f"tune-{attempt}-{found}"
+
+
+def budget(spaces: Mapping[str, Sequence[Run]], runs: int) -> list[Run]:
+    """The first ``runs`` of each attempt, in turns: stopped early, all have had as many."""
+    return [space[number] for number in range(runs) for space in spaces.values()]
+
+
+def settings(run: Run, params: Params) -> list[str]:
+    """The run's overrides as DVC's ``-S`` takes them, with a + where the attempt lacks the key."""
+    block = params.attempts[run.attempt]
+    return [
+        f"{'' if key in block else '+'}attempts.{run.attempt}.{key}={_written(value)}"
+        for key, value in run.overrides.items()
+    ]
+
+
+def _written(value: Any) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,138 @@
+"""Figures of tuning, as those of `roofseg.figures`: pixels, the same for the same input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from roofseg.figures import Image, _rendered, colour
+from roofseg.tuning_table import DONE, PRUNED
+
+IOU = "validation IoU (mean over tiles)"
+Places = Mapping[str, int]  # of the attempts in params.yaml, which decide their colours
+
+
+def against(table: pd.DataFrame, key: str, places: Places, labels: Mapping[str, str]) -> Image:
+    """Val IoU against the values of one key: a panel per attempt, every run a dot.
+
+    Args:
+        table: `tuning_table.tuning_table`.
+        key: a column of it; its values stand side by side, at equal distances.
+        places: of the attempts; they give the colours.
+        labels: of the attempts.
+
+    Returns:
+        (H, W, 3) uint8 RGB, 1600 px wide.
+    """
+    scored = table.dropna(subset=["val_iou", key])
+    attempts = list(dict.fromkeys(scored.attempt))
+    figure = Figure(figsize=(10, 4.2), dpi=160, layout="constrained", facecolor="white")
+    panels = figure.subplots(1, max(1, len(attempts)), sharey=True, squeeze=False)[0]
+    for axes, attempt in zip(panels, attempts, strict=False):
+        _panel(axes, scored[scored.attempt == attempt], key, colour(places[attempt]))
+        axes.set_title(labels[attempt], fontsize=10)
+        axes.set_xlabel(key)
+    panels[0].set_ylabel(IOU)
+    marks = [
+        panels[0].plot([], [], color="0.3", linewidth=2, label="mean of whole runs")[0],
+        *_marks(panels[0], scored),
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    return _rendered(figure)
+
+
+def _panel(axes: Axes, own: pd.DataFrame, key: str, ink: str) -> None:
+    values = list(dict.fromkeys(own[key].sort_values(key=_order)))
+    means = own[own.state == DONE].groupby(key, sort=False).val_iou.mean()
+    at = [place for place, value in enumerate(values) if value in means.index]
+    axes.plot(at, means[[values[place] for place in at]], color=ink, linewidth=2, alpha=0.6)
+    engines = list(dict.fromkeys(own.engine))
+    for (engine, state), runs in own.groupby(["engine", "state"], sort=False):
+        # Side by side: a trial of a recipe that the grid has, too, would cover it.
+        aside = 0.2 * (engines.index(engine) - (len(engines) - 1) / 2)
+        places = [values.index(value) + aside for value in runs[key]]
+        axes.plot(places, runs.val_iou, color=ink, **_mark(str(engine), str(state)))
+    axes.set_xlim(-0.5, len(values) - 0.5)
+    # As the values are written: 3e-05, not 0.00003.
+    axes.set_xticks(
+        range(len(values)), [f"{v}" if isinstance(v, str) else f"{v:g}" for v in values]
+    )
+    _plain(axes)
+
+
+PRESETS = ["none", "light", "medium", "heavy", "extreme"]
+
+
+def _order(values: pd.Series) -> pd.Series:
+    """Presets by their strength, anything else by itself."""
+    known = values.isin(PRESETS).all()
+    return values.map(PRESETS.index) if known else values
+
+
+def _mark(engine: str, state: str) -> dict[str, Any]:
+    shape = "o" if engine == "grid" else "D"
+    inside = {"markerfacecolor": "white"} if state == PRUNED else {"markeredgecolor": "white"}
+    return {"linestyle": "", "marker": shape, "markersize": 7.5, "zorder": 3, **inside}
+
+
+def _marks(axes: Axes, scored: pd.DataFrame) -> list[Any]:
+    """What the marks that are there mean."""
+    found = scored[["engine", "state"]].drop_duplicates().itertuples(index=False)
+    names = {"grid": "run of the grid", "optuna": "trial of Optuna"}
+    return [
+        axes.plot(
+            [],
+            [],
+            color="0.3",
+            label=names[each.engine] + (" (pruned)" if each.state == PRUNED else ""),
+            **_mark(each.engine, each.state),
+        )[0]
+        for each in found
+    ]
+
+
+def best_so_far(table: pd.DataFrame, places: Places, labels: Mapping[str, str]) -> Image:
+    """The best val IoU of an attempt against the runs used for it; pruned runs are used, too.
+
+    Args:
+        table, places, labels: as for `against`.
+
+    Returns:
+        (H, W, 3) uint8 RGB, 1600 px wide.
+    """
+    figure = Figure(figsize=(10, 4.2), dpi=160, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    scored = table.dropna(subset="val_iou")
+    for (attempt, engine), own in scored.groupby(["attempt", "engine"], sort=False):
+        ordered = own.sort_values("number")
+        best = ordered.val_iou.where(ordered.state == DONE).cummax().ffill().to_numpy()
+        axes.step(
+            np.arange(1, len(best) + 1),
+            best,
+            where="post",
+            color=colour(places[attempt]),
+            linestyle="-" if engine == "grid" else "--",
+            linewidth=2,
+            marker="o" if engine == "grid" else "D",
+            markersize=7,
+            markeredgecolor="white",
+            label=f"{labels[attempt]}, {engine}",
+        )
+    axes.set_xlabel("runs used")
+    axes.set_ylabel(f"best {IOU}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
+    _plain(axes)
+    return _rendered(figure)
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

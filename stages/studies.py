@@ -1,0 +1,30 @@
+"""The studies in force: studies/studies.yaml, held against params.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from roofseg.errors import UserError
+from roofseg.recipe import Params
+from roofseg.studies import Studies, parse_studies, with_attempts
+from stages.parameters import read_params
+
+STUDIES = Path("studies/studies.yaml")
+RECIPES = Path("studies/recipes")
+RESULTS = Path("metrics/studies")
+
+
+def read_studies() -> tuple[Studies, Params]:
+    """Read and validate studies.yaml; gives the parameters too, with the attempts that only it has.
+
+    Raises UserError naming the file, the key, what was found and what was expected.
+    """
+    try:
+        text = STUDIES.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{STUDIES}: cannot be read ({error}). Copy one of studies/profiles/ there."
+        ) from None
+    params = read_params()
+    studies = parse_studies(text, params, str(STUDIES))
+    return studies, with_attempts(params, studies.attempts, source=str(STUDIES))

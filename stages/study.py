@@ -1,0 +1,55 @@
+"""One run of a study: a stage of studies/dvc.yaml, such as budget@NAME.
+
+``python -m stages.study RECIPE --seed 1 --tiles 5 --out FILE``: the recipe is a file that
+recipe@ATTEMPT made of params.yaml and studies.yaml, and nothing else of the two decides the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from roofseg.augment import PRESETS
+from roofseg.errors import UserError
+from roofseg.files import read_json, sha256_file
+from roofseg.recipe import Recipe
+from stages import run
+from stages.parameters import prior_file, read_params
+from stages.study_run import study_run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.study", description=__doc__)
+    parser.add_argument("recipe", type=Path, help="studies/recipes/ATTEMPT/STUDY.json")
+    parser.add_argument("--seed", required=True, type=int, help="of the run, and of its tiles")
+    parser.add_argument("--out", required=True, type=Path, help="the JSON file to write")
+    parser.add_argument("--tiles", type=int, help="how many training tiles; default: all")
+    parser.add_argument("--preset", choices=PRESETS, help="augmentation; default: the recipe's")
+    asked = parser.parse_args()
+    made = read_json(asked.recipe)
+    varied = {"seed": asked.seed, **({"augmentation": asked.preset} if asked.preset else {})}
+    recipe = Recipe.model_validate({**made["recipe"], **varied})
+    prior = prior_file(recipe)
+    if not prior.is_file() or sha256_file(prior) != made["prior_sha256"]:
+        raise UserError(
+            f"{prior}: missing, or not the file that {asked.recipe} was made with. Run "
+            f"`dvc repro studies/dvc.yaml:recipe@{made['attempt']}`."
+        )
+    record = study_run(
+        recipe,
+        study=made["study"],
+        attempt=made["attempt"],
+        params=read_params(),
+        out=asked.out,
+        tiles=asked.tiles,
+        note={"overrides": made["overrides"]},
+    )
+    if record is None:
+        return
+    if failure := record["result"]["failure"]:
+        print(f"warning: {asked.out}: the run broke off, and says so: {failure}")
+    print(f"{made['study']}: {asked.out.stem}: val IoU {record['val_iou']:.4f}")
+
+
+if __name__ == "__main__":
+    run(main)

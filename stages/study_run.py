@@ -1,0 +1,96 @@
+"""One run of a study: the training of the pipeline, on a subset of the tiles, scored on val."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+
+from roofseg.device import resolve_device
+from roofseg.engine import train
+from roofseg.files import remove_scratch, write_json
+from roofseg.metrics import COUNTS
+from roofseg.patches import read_patches
+from roofseg.recipe import Params, Recipe, inputs_hash
+from roofseg.resume import held, state_name
+from roofseg.study_scores import tile_scores
+from roofseg.subsets import subset
+from stages.machine import check_parent, own_gpus, parent, state_root, written
+from stages.parameters import code, prior_file
+
+PATCHES = Path("patches")
+Record = dict[str, Any]
+
+
+def study_run(
+    recipe: Recipe,
+    *,
+    study: str,
+    attempt: str,
+    params: Params,
+    out: Path | None = None,
+    tiles: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    note: Mapping[str, Any] | None = None,
+) -> Record | None:
+    """Train a recipe on ``tiles`` of the training tiles (all without it), and score val.
+
+    ``recipe`` is resolved; its seed also picks the subset. ``study`` and ``attempt`` name the run,
+    ``params`` says what the machine does. The record goes to ``out``; ``note`` is what it should
+    say besides. The run is kept after every epoch, and the same call goes on with it; what a
+    callback raises ends it, and leaves it kept.
+
+    Returns:
+        The record; None in all processes of a run on several devices but the first. ``inputs`` is a
+        hash of all that decides the result, ``result`` as `roofseg.engine.Trained.record` has it,
+        ``val`` has the counts of each tile with the best weights, ``val_iou`` is their mean IoU.
+    """
+    machine = params.machine().model_copy(update={"overlay_every": 0})
+    train_patches, val = (read_patches(PATCHES / split) for split in ("train", "val"))
+    names = [patch.tile for patch in train_patches]
+    chosen = subset(names, len(names) if tiles is None else tiles, recipe.seed)
+    resolved, prior = recipe.model_dump(mode="json"), prior_file(recipe)
+    files = [*code(), prior, PATCHES / "train", PATCHES / "val"]
+    inputs = inputs_hash(json.dumps([resolved, chosen], sort_keys=True), files)
+    name = state_name(f"{study}-{attempt}", inputs, recipe, machine)
+    with (
+        held(state_root() / name) as state,
+        written(),
+        own_gpus(machine) as gpus,
+        tempfile.TemporaryDirectory() as scratch,  # for curves and pictures that nobody keeps
+    ):
+        trained = train(
+            recipe,
+            attempt=attempt,
+            train_patches=[patch for patch in train_patches if patch.tile in chosen],
+            val_patches=val,
+            prior=prior,
+            machine=machine,
+            live=Path(scratch) / "live",
+            overlays=Path(scratch) / "overlays",
+            state=state,
+            parent=parent(),
+            gpus=gpus,
+            callbacks=callbacks,
+        )
+        if trained is None:
+            return None
+        check_parent()
+        scores = tile_scores(trained.model, val, resolve_device(machine.device))
+        record = {
+            **{"study": study, "attempt": attempt, "label": recipe.label(attempt)},
+            **{"dataset": params.dataset, "patch_size": params.patch_size},
+            **{"train_tiles": chosen, **(note or {}), "recipe": resolved, "inputs": inputs},
+            "result": trained.record(),
+            "val": scores[["tile", *COUNTS]].to_dict("records"),
+            "val_iou": float(scores.iou.mean()),
+        }
+        if out:
+            remove_scratch(out)
+            write_json(out, record)
+            check_parent()  # it would not note what was written
+    return record

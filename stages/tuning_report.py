@@ -1,0 +1,99 @@
+"""Gather the runs of tuning into a table and figures, and say how to apply the best.
+
+``make tuning-report``. Reads DVC's experiments and the records of Optuna's trials, val alone. While
+runs are missing it shows those that there are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from roofseg import experiments
+from roofseg.errors import UserError
+from roofseg.files import read_json, write_png
+from roofseg.recipe import Params
+from roofseg.tables import markdown_table, write_csv
+from roofseg.tuning import Run, budget
+from roofseg.tuning_figures import against, best_so_far
+from roofseg.tuning_table import DONE, PRUNED, Result, how_to_apply, tuning_table
+from stages import run
+from stages.parameters import read_params
+from stages.tuning_runs import RECORDS, TABLE, read_tuning
+
+PLOTS = Path("plots/studies")
+
+
+def main() -> None:
+    params = read_params()
+    tuning, spaces = read_tuning(params)
+    every = {each.name: each for space in spaces.values() for each in space}
+    results = [*queued(budget(spaces, tuning.runs), params), *trials(every)]
+    table = tuning_table(results)
+    if table.val_iou.isna().all():
+        raise UserError("no run of studies/tuning.yaml is done; `make tune` runs them")
+    write_csv(TABLE, table)
+    draw(table, params)
+    shown = table.drop(columns=["name"]).map(lambda value: "" if pd.isna(value) else value)
+    print("\n".join(markdown_table(rounded(shown))), end="\n\n")
+    print(how_to_apply(table, every, params, shortened=bool(tuning.common)))
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    return table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+
+
+def queued(runs: list[Run], params: Params) -> list[Result]:
+    """The DVC experiments among these runs, and what DVC knows of the others."""
+    finished = experiments.finished()
+    known = [finished[each.name].baseline for each in runs if each.name in finished]
+    shown = experiments.shown({experiments.head(), *known})
+    results, numbers = [], dict.fromkeys(params.attempts, 0)
+    for each in runs:
+        numbers[each.attempt] += 1
+        state = (shown.get(each.name) or {}).get("state") or "not queued"
+        val = None
+        if each.name in finished:
+            state, val = DONE, counts(finished[each.name], each.attempt)
+        results.append(Result(each, "grid", numbers[each.attempt], state, val))
+    return results
+
+
+def counts(experiment: experiments.Finished, attempt: str) -> pd.DataFrame:
+    """The counts of the val tiles, as evaluate wrote them."""
+    text = experiment.read(f"metrics/attempts/{attempt}/tiles.csv")
+    tiles = pd.read_csv(io.StringIO(text), dtype={"tile": str}, keep_default_na=False)
+    return tiles[tiles.split == "val"]
+
+
+def trials(every: Mapping[str, Run]) -> list[Result]:
+    """Optuna's trials of the recipes that tuning.yaml has now."""
+    records = [read_json(path) for path in sorted(RECORDS.glob("*.json"))]
+    own = sorted((each["trial"], each["name"], each) for each in records if each["name"] in every)
+    return [
+        Result(
+            every[name],
+            "optuna",
+            number + 1,
+            PRUNED if record["pruned"] else DONE,
+            pd.DataFrame(record["val"]),
+        )
+        for number, name, record in own
+    ]
+
+
+def draw(table: pd.DataFrame, params: Params) -> None:
+    """A figure for each key that was tuned, and one of the best so far."""
+    places = {name: index for index, name in enumerate(params.attempts)}
+    labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
+    first, last = table.columns.get_loc("state"), table.columns.get_loc("val_iou")
+    for key in table.columns[first + 1 : last]:
+        write_png(PLOTS / f"tuning_{key}.png", against(table, key, places, labels))
+    write_png(PLOTS / "tuning_best.png", best_so_far(table, places, labels))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,81 @@
+"""Attempts as the leaderboard enters them, made up from the IoU of their tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from records import SHARED
+
+from roofseg import metrics
+from roofseg.entries import Entry
+from roofseg.recipe import Recipe
+
+PIXELS = 10_000  # union of prediction and truth in each tile
+
+
+def recipe(**own: Any) -> Recipe:
+    model = {"architecture": "unet", "encoder": "resnet34", "prior": "resnet34_imagenet"}
+    return Recipe.model_validate({**SHARED, **model, **own})
+
+
+def table(ious: Sequence[float], names: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table of tiles t0, t1, ..., unless they have ``names``."""
+    found = [round(iou * PIXELS) for iou in ious]
+    return pd.DataFrame(
+        {
+            "tile": names or [f"t{index}" for index in range(len(ious))],
+            "tp": found,
+            "fp": [(PIXELS - tp) // 2 for tp in found],
+            "fn": [PIXELS - tp - (PIXELS - tp) // 2 for tp in found],
+            "tn": PIXELS,
+        }
+    )
+
+
+def entry(
+    name: str,
+    ious: Mapping[str, Sequence[float]],
+    *,
+    names: Sequence[str] | None = None,
+    minutes: float = 1.5,
+    multiply_adds: int = 50_000_000_000,
+    **own: Any,
+) -> Entry:
+    """An attempt with these IoU per tile, by split; ``own`` are keys of its recipe."""
+    tables = {split: table(values, names) for split, values in ious.items()}
+    return Entry(
+        attempt=name,
+        recipe=recipe(**own),
+        training={
+            "best_epoch": 2,
+            "epochs_run": 3,
+            "trainable_parameters": 5_150_000,
+            "device": "cpu",
+            "precision": "bf16-mixed",
+        },
+        times={"minutes": minutes, "seconds_per_epoch": 20 * minutes, "peak_memory_gb": 1.5},
+        scores={split: metrics.summarise(rows) for split, rows in tables.items()},
+        tiles=pd.concat(tables, names=["split", None]).reset_index("split"),
+        curve=pd.DataFrame(),
+        reliability=pd.DataFrame(),
+        sizes=pd.DataFrame(),
+        epochs=pd.DataFrame(),
+        costs={
+            "total_parameters": 6_000_000,
+            "trainable_parameters": 5_150_000,
+            "multiply_adds_per_patch": multiply_adds // 20,
+            "multiply_adds_per_megapixel": multiply_adds,
+            "model_bytes": 24_000_000,
+        },
+        inference={
+            "megapixels_per_second": 2.345,
+            "device": "cpu",
+            "precision": "32-true",
+            "threads": 2,
+            "batch_size": 4,
+            "patch_size": 224,
+        },
+        looks=0,
+    )

@@ -1,0 +1,69 @@
+"""Runs of studies as tests need them: records on disk, and their scores as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from project import PARAMS
+
+from roofseg.files import write_json
+from roofseg.recipe import parse_params
+
+
+def study_scores(
+    *,
+    attempt: str,
+    seed: int,
+    ious: Sequence[float] | np.ndarray,
+    augmentation: str = "light",
+    tiles: int = 2,
+) -> pd.DataFrame:
+    """What `read_run` makes of a run with these IoUs, a val tile each."""
+    values = np.asarray(ious)
+    return pd.DataFrame(
+        {
+            "attempt": attempt,
+            "label": attempt,
+            "tiles": tiles,
+            "augmentation": augmentation,
+            "seed": seed,
+            "epochs": 3,
+            "draws": 4,
+            "best_epoch": 2,
+            "failure": "",
+            "tile": [f"t{index}" for index in range(len(values))],
+            "iou": values,
+            "f1": 2 * values / (1 + values),
+        }
+    )
+
+
+def write_run(
+    path: Path,
+    *,
+    attempt: str,
+    seed: int,
+    counts: Sequence[tuple[int, int, int]],
+    augmentation: str = "light",
+    tiles: int = 2,
+    failure: str | None = None,
+) -> None:
+    """Write the record of a run with these counts (tp, fp, fn), a val tile each."""
+    recipe: dict[str, Any] = parse_params(PARAMS).recipe("small").model_dump(mode="json")
+    recipe |= {"seed": seed, "augmentation": augmentation}
+    record = {
+        "attempt": attempt,
+        "label": attempt,
+        "train_tiles": [f"train{index}" for index in range(tiles)],
+        "recipe": recipe,
+        "result": {"best_epoch": 2, "failure": failure},
+        "val": [
+            {"tile": f"t{index}", "tp": tp, "fp": fp, "fn": fn, "tn": 0}
+            for index, (tp, fp, fn) in enumerate(counts)
+        ],
+    }
+    write_json(path, record)

@@ -1,0 +1,137 @@
+"""What the studies say in words, tables and figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from study_records import study_scores
+from test_studies import STUDIES, TINY
+
+from roofseg.figures import colour
+from roofseg.pages import Page, markdown
+from roofseg.studies import Studies, parse_studies
+from roofseg.study_results import StudyResults, results
+
+PLACES = {"small": 0, "smaller": 1, "cold": 2, "cold (no SAM weights)": 2}
+LEGEND = 1400  # pixels: the column where it begins, right of the lines
+LEVEL = {"small": 0.7, "smaller": 0.6, "cold": 0.5}
+
+
+def scores_of(studies: Studies, name: str, **changes: Any) -> pd.DataFrame:
+    """Plausible scores of all runs of a study, on three tiles."""
+    rng = np.random.default_rng(2)
+    frames = []
+    for attempt, *between, seed in (run.split("-") for run in studies.study(name).run_names()):
+        level = LEVEL[attempt] + rng.normal(scale=0.01)
+        varied: dict[str, Any] = {}
+        if name == "budget":
+            varied["tiles"] = int(between[0])
+            level += 0.05 * int(between[0])
+        if name == "augmentation":
+            varied["augmentation"] = between[0]
+            level -= 0.1 * (between[0] == "heavy" and attempt == "cold")
+        ious = level + np.array([-0.02, 0.0, 0.02])
+        frames.append(study_scores(attempt=attempt, seed=int(seed), ious=ious, **varied))
+    return pd.concat(frames).assign(**changes)
+
+
+def made(name: str, **changes: Any) -> StudyResults:
+    studies = parse_studies(STUDIES, TINY)
+    scores = scores_of(studies, name, **changes)
+    return results(name, studies.study(name), scores, PLACES, "tiny, 64 px")
+
+
+def text(found: StudyResults) -> str:
+    return markdown(Page("Study", "Tiny.", [found.section]))
+
+
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [
+        ("budget", {"budget", "budget_runs"}),
+        ("seeds", {"seeds", "seeds_runs", "seeds_pairs"}),
+        ("augmentation", {"augmentation", "augmentation_runs", "augmentation_contrasts"}),
+    ],
+)
+def test_every_study_has_its_tables_a_text_and_a_figure(name: str, tables: set[str]) -> None:
+    found = made(name)
+    assert found.tables.keys() == tables
+    assert found.figure.shape[1:] == (1600, 3)
+    assert found.figure.dtype == np.uint8
+    assert found.figure.min() < 100  # something is drawn on the white
+    for label in found.tables[name].label:
+        assert f"`{label}`" in text(found)
+    assert "test is never read" in text(found)
+
+
+@pytest.mark.parametrize("name", ["budget", "seeds", "augmentation"])
+def test_the_same_runs_give_the_same_pixels_and_words(name: str) -> None:
+    one, other = made(name), made(name)
+    assert (one.figure == other.figure).all()
+    assert text(one) == text(other)
+
+
+def test_the_budget_says_what_more_tiles_bring() -> None:
+    found = made("budget")
+    row = found.tables["budget"].set_index(["label", "tiles"]).val_iou
+    few, many = row["small", 1], row["small", 2]
+    assert (
+        f"With 1 training tile `small` reaches a val IoU of **{few:.3f}**, with 2 **{many:.3f}** "
+        f"(+{many - few:.3f})."
+    ) in text(found)
+
+
+def test_the_budgets_line_rises_with_its_means() -> None:
+    """The line of an attempt, alone in its full colour, is higher where the mean is."""
+    ink = [int(colour(PLACES["small"])[at : at + 2], 16) for at in (1, 3, 5)]
+    found = made("budget")
+    rows, columns = np.nonzero((found.figure[:, :LEGEND] == ink).all(axis=2))
+    left, right = rows[columns < columns.min() + 20], rows[columns > columns.max() - 20]
+    # By as much as the mean, on the scale of the whole axis: half of it, in this study.
+    means = found.tables["budget"].set_index(["label", "tiles"]).val_iou
+    assert means["small", 2] - means["small", 1] > 0.03
+    assert left.mean() - right.mean() > 100
+
+
+def test_the_seeds_study_says_how_often_each_attempt_came_first() -> None:
+    found = made("seeds")
+    assert list(found.tables["seeds"].rank_1) == [2, 0]
+    assert "Kendall's tau of **1.00**" in text(found)
+    assert "2 of 2" in text(found)
+
+
+def test_a_single_attempt_has_a_spread_but_no_order() -> None:
+    studies = parse_studies(STUDIES, TINY)
+    scores = scores_of(studies, "seeds")
+    found = results(
+        "seeds", studies.study("seeds"), scores[scores.label == "small"], PLACES, "tiny"
+    )
+    assert "A single attempt has no order." in text(found)
+    assert found.tables["seeds_pairs"].empty
+    assert found.figure.shape[1] == 1600
+
+
+def test_the_hypothesis_is_answered_in_words() -> None:
+    found = made("augmentation")
+    assert "Does `cold` (frozen) prefer mild augmentation more than `small` does? **yes**" in text(
+        found
+    )
+    assert "IoU under light minus IoU under heavy" in text(found)
+
+
+def test_a_frozen_vit_without_sams_weights_leaves_the_question_open() -> None:
+    studies = parse_studies(STUDIES, TINY)
+    scores = scores_of(studies, "augmentation")
+    scores.loc[scores.attempt == "cold", "label"] = "cold (no SAM weights)"
+    found = results("augmentation", studies.study("augmentation"), scores, PLACES, "tiny")
+    assert "about SAM the question stays open" in text(found)
+    assert "about SAM" not in text(made("augmentation"))
+
+
+def test_a_run_that_broke_off_is_named() -> None:
+    assert "Broke off" not in text(made("budget"))
+    broken = text(made("budget", failure="loss is not finite."))
+    assert "**Broke off**: `small`, 1 training tile, light, seed 1: loss is not finite." in broken

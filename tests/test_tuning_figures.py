@@ -1,0 +1,77 @@
+"""Figures of tuning: what is drawn, and that the same input gives the same pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from roofseg import tuning_figures
+from roofseg.figures import colour
+from roofseg.tuning_figures import against, best_so_far
+
+PLACES, LABELS = {"small": 0, "smaller": 3}, {"small": "small", "smaller": "smaller $ & <b>"}
+
+
+def table(**changes: object) -> pd.DataFrame:
+    rows = [
+        ("grid", "small", 1, "done", 0.0001, "heavy", 0.5),
+        ("grid", "small", 2, "done", 0.003, "light", 0.7),
+        ("optuna", "small", 1, "pruned", 0.001, "light", 0.6),
+        ("optuna", "small", 2, "done", 0.001, "extreme", 0.65),
+        ("grid", "smaller", 1, "done", 0.001, "light", 0.4),
+        ("grid", "smaller", 2, "queued", 0.003, "heavy", None),
+    ]
+    columns = ["engine", "attempt", "number", "state", "lr", "augmentation", "val_iou"]
+    return pd.DataFrame(rows, columns=columns).assign(**changes)
+
+
+def pixels_of(image: np.ndarray, index: int) -> int:
+    rgb = bytes.fromhex(colour(index)[1:])
+    return int((image == list(rgb)).all(axis=2).sum())
+
+
+@pytest.mark.parametrize("key", ["lr", "augmentation"])
+def test_runs_are_drawn_in_their_attempts_colour(key: str) -> None:
+    image = against(table(), key, PLACES, LABELS)
+    assert image.dtype == np.uint8
+    assert image.shape[1] == 1600
+    assert pixels_of(image, 0) > pixels_of(image, 3) > 100
+    assert pixels_of(image, 1) == 0
+
+
+def test_a_pruned_run_is_hollow() -> None:
+    whole = against(table(state="done"), "lr", PLACES, LABELS)
+    assert pixels_of(against(table(), "lr", PLACES, LABELS), 0) != pixels_of(whole, 0)
+
+
+def test_presets_are_in_the_order_of_their_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr(tuning_figures, "_rendered", figures.append)
+    against(table(), "augmentation", PLACES, LABELS)
+    ticks = [label.get_text() for label in figures[0].axes[0].get_xticklabels()]
+    assert ticks == ["light", "heavy", "extreme"]
+    against(table(), "lr", PLACES, LABELS)
+    assert [label.get_text() for label in figures[1].axes[0].get_xticklabels()] == [
+        *("0.0001", "0.001", "0.003")
+    ]
+
+
+def test_the_best_so_far_never_falls_and_pruned_runs_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    figures = []
+    monkeypatch.setattr(tuning_figures, "_rendered", figures.append)
+    best_so_far(table(), PLACES, LABELS)
+    lines = {line.get_label(): line.get_ydata() for line in figures[0].axes[0].get_lines()}
+    assert list(lines["small, grid"]) == [0.5, 0.7]
+    assert np.array_equal(lines["small, optuna"], [np.nan, 0.65], equal_nan=True)
+    assert list(lines["smaller $ & <b>, grid"]) == [0.4]
+
+
+def test_the_same_runs_give_the_same_pixels() -> None:
+    for draw in (
+        lambda t: against(t, "lr", PLACES, LABELS),
+        lambda t: best_so_far(t, PLACES, LABELS),
+    ):
+        assert np.array_equal(draw(table()), draw(table()))
