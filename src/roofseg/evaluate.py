@@ -78,6 +78,8 @@ def evaluate(
 
     Returns:
         What scores.json holds: `metrics.summarise` of each split.
+
+    Raises UserError for a whole tile that is damaged or holds no data; then nothing is written.
     """
     tables, curves = {}, {}
     with replaced(predictions) as folder:
@@ -89,12 +91,12 @@ def evaluate(
             pixels = [metrics.histogram(*pair) for pair in zip(probabilities, truth, strict=True)]
             curves[split] = metrics.precision_recall(np.sum(pixels, axis=0))
             _draw(folder / split, patches, probabilities >= metrics.THRESHOLD)
-    for split, whole in tiles.items():
-        if whole:
-            window = splits[split][0].mask.shape[0]
-            predictor = TorchPredictor(model, window=window, device=device)
-            table = full_tile_table(predictor, whole, batch_size=batch_size)
-            tables[f"{split}{FULL_TILES}"] = table
+        for split, whole in tiles.items():
+            if whole:
+                window = splits[split][0].mask.shape[0]
+                predictor = TorchPredictor(model, window=window, device=device)
+                table = full_tile_table(predictor, whole, batch_size=batch_size)
+                tables[f"{split}{FULL_TILES}"] = table
     scores = {split: metrics.summarise(table) for split, table in tables.items()}
     write_json(results / "scores.json", scores)
     _write_csv(results / "tiles.csv", tables)

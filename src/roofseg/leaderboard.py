@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS
+from roofseg.caveats import SEALED, SYNTHETIC, SYNTHETIC_DATASETS, WITHOUT_SAM
 from roofseg.errors import UserError
 from roofseg.figures import Column, comparison_grid, convergence, thirds
 from roofseg.files import Image, read_image, read_json, replaced, write_json, write_png, write_text
 from roofseg.looks import count_looks
 from roofseg.recipe import Recipe
-
-SEALED = "sealed"
 
 # A comparison grid of more tiles than this is no longer looked at.
 MAX_ROWS = 12
@@ -343,10 +341,7 @@ def _markdown(
             "metrics/attempts/NAME/test_looks.csv lists them."
         )
     if without_sam:
-        notes.append(
-            f"- **No SAM weights**: the encoder of {', '.join(without_sam)} started from random "
-            "weights, not from SAM's. The row shows that the pipeline works, and nothing of SAM."
-        )
+        notes.append(f"- **No SAM weights**: the encoder of {', '.join(without_sam)} {WITHOUT_SAM}")
     if dataset in SYNTHETIC_DATASETS:
         notes.append(f"- **Synthetic**: {SYNTHETIC}")
     return "\n".join(["# Leaderboard", "", *notes]) + "\n"
