@@ -62,7 +62,7 @@ bench: .venv/installed  ## speed, as ratios to plain baselines
 	python -m benchmarks
 
 profile: .venv/installed  ## put profiles/NAME.yaml in force: make profile NAME=inria
-	@python -m stages.use_profile $(NAME)
+	@python -m stages.use_profile $(call quoted,NAME)
 
 finalize: .venv/installed  ## mark recipes as final: make finalize ATTEMPTS="unet_imagenet ..."
 	@python -m stages.finalize $(ATTEMPTS)

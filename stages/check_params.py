@@ -16,12 +16,10 @@ from roofseg.recipe import Params
 from roofseg.tiles import read_nudges, read_split
 from stages import run
 from stages.parameters import read_params
-from stages.system import refusals_named
 
 TILE_STAGES = Path("data/dvc.yaml")
 
 
-@refusals_named("metrics/params_check.json")
 def main() -> None:
     params = read_params()
     check_dataset(params.dataset)

@@ -21,12 +21,10 @@ from roofseg.sealed import StaysSealed, full_tiles, open_test
 from roofseg.tiles import TilePair, read_split
 from stages import run
 from stages.parameters import read_params, trained_digest
-from stages.system import refusals_named
 
 PATCHES = Path("patches")
 
 
-@refusals_named("predictions and metrics")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--attempt", required=True, help="its name in params.yaml")

@@ -16,12 +16,10 @@ from roofseg.files import replaced
 from stages import run
 from stages.parameters import read_params, trained_digest
 from stages.round_trip import round_trip
-from stages.system import refusals_named
 
 PARAMS = Path("params.yaml")
 
 
-@refusals_named("params.yaml")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("attempts", nargs="*", help="names in params.yaml")

@@ -9,12 +9,10 @@ from roofseg.leaderboard import leaderboard
 from roofseg.recipe import Recipe
 from stages import run
 from stages.parameters import read_params
-from stages.system import refusals_named
 
 RESULTS = Path("metrics/attempts")
 
 
-@refusals_named("metrics and plots")
 def main() -> None:
     params = read_params()
     text = leaderboard(

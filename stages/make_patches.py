@@ -8,10 +8,8 @@ from pathlib import Path
 from roofseg.cutting import make_patches
 from stages import run
 from stages.parameters import read_params
-from stages.system import refusals_named
 
 
-@refusals_named("patches")
 def main() -> None:
     """Read the parameters in force and make the patches; warnings go to stderr."""
     params = read_params()

@@ -25,6 +25,7 @@ from roofseg.patches import CROPS_COLUMNS, Patch
 from roofseg.recipe import Params, digest, parse_params
 from roofseg.tiles import TilePair, read_split
 from stages import evaluate as stage
+from stages import refusals_named
 
 SIDE = 32
 
@@ -286,8 +287,8 @@ def test_the_stage_names_what_is_missing_before_it_writes_or_looks(
 def test_the_stage_names_what_a_full_disk_did_not_take(
     project: Path, say: Callable[..., None]
 ) -> None:
-    full = r"^predictions and metrics: File too large\. .*make room"
-    with full_disk(3000), pytest.raises(UserError, match=full):
+    full = pytest.raises(UserError, match=r"^an output: File too large\. .*make room")
+    with full_disk(3000), full, refusals_named():
         say(stage, "--attempt", "small")
     assert list((project / "predictions").iterdir()) == []
     assert not list(project.rglob("scores.json"))

@@ -25,7 +25,15 @@ from roofseg.errors import UserError
 from roofseg.files import read_json, sha256_file, write_json
 from roofseg.recipe import parse_params
 from roofseg.weights import write_weights
-from stages import check_params, finalize, make_patches, run, train, use_profile
+from stages import (
+    check_params,
+    finalize,
+    make_patches,
+    refusals_named,
+    run,
+    train,
+    use_profile,
+)
 from stages.parameters import read_params, recipe_digest
 
 SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
@@ -330,7 +338,8 @@ def project(cut: Path, here: Path) -> Path:
 
 def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, say: object) -> None:
     before = contents(project)
-    with full_disk(1000), pytest.raises(UserError, match=r"^patches: File too large\. .*make room"):
+    full = pytest.raises(UserError, match=r"^an output: File too large\. .*make room")
+    with full_disk(1000), full, refusals_named():
         say(make_patches)
     assert contents(project) == before
 
