@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EACCES, EDQUOT, EFBIG, ENOSPC, EPERM, EROFS
+from errno import EACCES, EDQUOT, EEXIST, EFBIG, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,18 +35,19 @@ if sys.argv[0] == "-m":
 
 @contextmanager
 def refusals_named() -> Iterator[None]:
-    """What the system refuses (no permission, a full disk) is a UserError; it names the file where
-    the system does, which on a full disk it does not."""
+    """What the system refuses (no permission, a full disk, a file in the way) is a UserError.
+
+    It names the file where the system does, which on a full disk it does not.
+    """
     from roofseg.errors import UserError
 
     try:
         yield
     except OSError as error:
-        if error.errno not in (EACCES, EPERM, EROFS, ENOSPC, EDQUOT, EFBIG):
+        if error.errno not in (EACCES, EDQUOT, EEXIST, EFBIG, ENOSPC, ENOTDIR, EPERM, EROFS):
             raise
         raise UserError(
-            f"{error.filename or 'an output'}: {error.strerror}. Mend the permissions or make "
-            "room, then run it again."
+            f"{error.filename or 'an output'}: {error.strerror}. Mend that, then run it again."
         ) from None
 
 

@@ -287,7 +287,7 @@ def test_the_stage_names_what_is_missing_before_it_writes_or_looks(
 def test_the_stage_names_what_a_full_disk_did_not_take(
     project: Path, say: Callable[..., None]
 ) -> None:
-    full = pytest.raises(UserError, match=r"^an output: File too large\. .*make room")
+    full = pytest.raises(UserError, match=r"^an output: File too large\. Mend that")
     with full_disk(3000), full, refusals_named():
         say(stage, "--attempt", "small")
     assert list((project / "predictions").iterdir()) == []

@@ -234,7 +234,7 @@ class TestNewDataset:
     def test_what_a_killed_run_left_is_removed(
         self, project: Path, tmp_path: Path, say: Say
     ) -> None:
-        for left in ("data/.oslo.x1y2", "profiles/.oslo.yaml.x1y2"):
+        for left in ("data/.oslo.abcd_123", "profiles/.oslo.yaml.abcd_123"):
             (project / left).mkdir(parents=True)
         bring(say, *write_pairs(tmp_path))
         assert not list(project.glob("*/.oslo.*"))

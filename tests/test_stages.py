@@ -169,7 +169,7 @@ def test_a_model_that_cannot_be_built_is_named_with_its_attempt(checked: Path, s
 
 def test_where_nothing_can_be_written_is_named(checked: Path, say: object) -> None:
     Path("metrics").touch()
-    with pytest.raises(UserError, match=r"^metrics: File exists\. Mend the permissions"):
+    with pytest.raises(UserError, match=r"^metrics: File exists\. Mend that"), refusals_named():
         say(check_params)
 
 
@@ -338,7 +338,7 @@ def project(cut: Path, here: Path) -> Path:
 
 def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, say: object) -> None:
     before = contents(project)
-    full = pytest.raises(UserError, match=r"^an output: File too large\. .*make room")
+    full = pytest.raises(UserError, match=r"^an output: File too large\. Mend that")
     with full_disk(1000), full, refusals_named():
         say(make_patches)
     assert contents(project) == before
