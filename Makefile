@@ -45,21 +45,25 @@ format: .venv/installed  ## mend what ruff can mend
 	ruff check --fix $(CODE)
 	ruff format $(CODE)
 
+# What is given for a variable, as one word of the shell; and as an option, if anything is given.
+quoted = '$(subst ','\'',$(value $(1)))'
+option = $(if $(value $(2)),--$(1) $(call quoted,$(2)))
+
 new-dataset: .venv/installed  ## bring tiles of your own: make new-dataset NAME=oslo IMGS=... MSKS=... (README)
-	@python -m stages.new_dataset '$(NAME)' \
-		$(if $(IMGS),--imgs '$(IMGS)') $(if $(MSKS),--msks '$(MSKS)') $(if $(LAYER),--layer '$(LAYER)') \
-		$(if $(GSD),--gsd '$(GSD)') $(if $(BASE),--base '$(BASE)') $(if $(SPLIT),--split '$(SPLIT)') \
-		$(if $(SEED),--seed '$(SEED)') $(if $(VAL),--val '$(VAL)') \
-		$(if $(TEST),--test '$(TEST)') $(if $(BLOCK),--block '$(BLOCK)')
+	@python -m stages.new_dataset $(call quoted,NAME) \
+		$(call option,imgs,IMGS) $(call option,msks,MSKS) $(call option,layer,LAYER) \
+		$(call option,gsd,GSD) $(call option,base,BASE) $(call option,split,SPLIT) \
+		$(call option,seed,SEED) $(call option,val,VAL) $(call option,test,TEST) \
+		$(call option,block,BLOCK)
 
 check-data: .venv/installed  ## read all tiles of a dataset, name what is wrong: make check-data NAME=oslo
-	@python -m stages.check_data '$(NAME)'
+	@python -m stages.check_data $(call quoted,NAME)
 
 bench: .venv/installed  ## speed, as ratios to plain baselines
 	python -m benchmarks
 
 profile: .venv/installed  ## put profiles/NAME.yaml in force: make profile NAME=inria
-	@python -m stages.use_profile $(NAME)
+	@python -m stages.use_profile $(call quoted,NAME)
 
 finalize: .venv/installed  ## mark recipes as final: make finalize ATTEMPTS="unet_imagenet ..."
 	@python -m stages.finalize $(ATTEMPTS)

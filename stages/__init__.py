@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EACCES, EDQUOT, EEXIST, EFBIG, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +33,24 @@ if sys.argv[0] == "-m":
             signal.signal(each, stop)
 
 
+@contextmanager
+def refusals_named() -> Iterator[None]:
+    """What the system refuses (no permission, a full disk, a file in the way) is a UserError.
+
+    It names the file where the system does, which on a full disk it does not.
+    """
+    from roofseg.errors import UserError
+
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (EACCES, EDQUOT, EEXIST, EFBIG, ENOSPC, ENOTDIR, EPERM, EROFS):
+            raise
+        raise UserError(
+            f"{error.filename or 'an output'}: {error.strerror}. Mend that, then run it again."
+        ) from None
+
+
 def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
     """Run an entry point; a UserError becomes one message on stderr and exit status 2.
 
@@ -45,7 +65,8 @@ def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
         tiles = [tiles for name in ("imgs", "msks") for tiles in Path().glob(f"data/*/{name}")]
         guard.seal([Path("patches/test"), *tiles], stage=Path(sys.argv[0]).stem)
     try:
-        main()
+        with refusals_named():
+            main()
         guard.check_unbroken()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

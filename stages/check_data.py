@@ -10,8 +10,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from roofseg.datasets import MAX_EXPANSION, inspect_dataset, refuse, system_errors_named, table
-from roofseg.files import read_json
+from roofseg.datasets import (
+    MAX_EXPANSION,
+    check_name,
+    inspect_dataset,
+    refuse,
+    system_errors_named,
+    table,
+)
 from stages import run
 
 
@@ -25,12 +31,11 @@ def main() -> None:
         help=f"what a file's pixels may be, times its size, beyond 1 GiB (default {MAX_EXPANSION})",
     )
     asked = parser.parse_args()
+    check_name(asked.name)
     folder = Path("data") / asked.name
     with system_errors_named():
         report = inspect_dataset(folder, max_expansion=asked.max_expansion)
-        record = folder / "intake.json"
-        stated = read_json(record)["gsd"] if record.is_file() else None
-    print(table(report, stated))
+    print(table(report))
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     refuse(report.problems)

@@ -15,6 +15,7 @@ from roofseg.archives import Limit
 from roofseg.inria import bring
 from roofseg.inria_sources import Limits
 from stages import run
+from stages.paths import users_path
 
 FOLDER = Path("data/inria")
 
@@ -33,7 +34,7 @@ def main() -> None:
         archive=Limit(asked.max_archive_gb * 10**9, "--max-archive-gb in data/dvc.yaml"),
     )
     named = os.environ.get("INRIA_SOURCE", "")
-    source = Path(named).expanduser() if named else None
+    source = users_path(named) if named else None
     bring(FOLDER, source, limits, say=partial(print, flush=True))  # the terms before the tiles
 
 

@@ -6,38 +6,37 @@ Makes data/NAME and profiles/NAME.yaml, both or, on an error, neither.
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from roofseg.datasets import MAX_EXPANSION, system_errors_named, table
+from roofseg.datasets import MAX_EXPANSION, check_name, system_errors_named, table
 from roofseg.errors import UserError
-from roofseg.files import replaced
+from roofseg.files import remove_scratch, replaced
 from roofseg.intake import Division, bring_in
 from stages import run
 from stages.derived_profile import derive_profile, fitting_patch
 from stages.parameters import read_params
-
-# As roofseg.recipe has it for the parameter `dataset`.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+from stages.paths import users_path
 
 
 def main() -> None:
     asked = parse_arguments()
+    check_name(asked.name)
     data, profile = Path("data") / asked.name, Path("profiles") / f"{asked.name}.yaml"
     base = Path("profiles") / f"{asked.base}.yaml"
-    check_places(asked.name, data, profile)
+    with system_errors_named():
+        check_places(data, profile)
     most = read_params(base).patch_size
     division = Division(asked.seed, asked.val, asked.test, asked.block, asked.split)
     with system_errors_named(), replaced(profile) as made, replaced(data) as folder:
         options = {"layer": asked.layer, "gsd": asked.gsd, "max_expansion": asked.max_expansion}
-        imgs, msks = asked.imgs.expanduser(), asked.msks.expanduser()
-        report = bring_in(imgs, msks, folder, division=division, say=print, **options)
+        report = bring_in(asked.imgs, asked.msks, folder, division=division, say=print, **options)
         patch_size = fitting_patch(report, most)
         derive_profile(base, made, asked.name, patch_size)
         add_to_dvc(folder)
-    print(table(report, asked.gsd))
+    print(table(report))
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if patch_size < most:
@@ -54,11 +53,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.new_dataset", description=__doc__)
     add = parser.add_argument
     add("name", help="of the folder in data/ and of the profile")
-    add("--imgs", type=Path, required=True, help="folder of imagery, or one raster")
-    add("--msks", type=Path, required=True, help="folder of masks, or a file of footprints")
+    add("--imgs", type=users_path, required=True, help="folder of imagery, or one raster")
+    add("--msks", type=users_path, required=True, help="folder of masks, or a file of footprints")
     add("--layer", help="of the footprints, where the file has several")
     add("--base", default="inria", help="the profile to start from (default inria)")
-    add("--split", type=Path, help="a split.csv to take; without it, tiles are divided:")
+    add("--split", type=users_path, help="a split.csv to take; without it, tiles are divided:")
     add("--seed", type=int, default=42, help="of the division (default 42)")
     add("--val", type=float, default=1 / 6, help="share of tiles (default 1/6)")
     add("--test", type=float, default=1 / 6, help="share of tiles (default 1/6)")
@@ -68,13 +67,10 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_places(name: str, data: Path, profile: Path) -> None:
+def check_places(data: Path, profile: Path) -> None:
     """Raise UserError, before anything is copied, if the dataset has no place to go to."""
-    if not NAME.fullmatch(name):
-        raise UserError(
-            f"NAME: found {name!r}; expected letters, digits, '_', '.' and '-', not '.' first"
-        )
     for path in (data, profile):
+        remove_scratch(path)  # gigabytes, where a run was killed
         if path.exists() or path.is_symlink():
             raise UserError(f"{path}: is there already. Take another NAME, or remove it.")
     if not Path(".dvc").is_dir():
@@ -86,9 +82,12 @@ def check_places(name: str, data: Path, profile: Path) -> None:
 
 def add_to_dvc(folder: Path) -> None:
     """Give imgs and msks to DVC, where they lie now: what it writes names no folder above them."""
-    tiles = [str(folder / kind) for kind in ("imgs", "msks")]
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", *tiles]
+    command = [sys.executable, "-m", "dvc", "add", "--quiet", folder / "imgs", folder / "msks"]
     done = subprocess.run(command, capture_output=True, text=True)
+    # Where core.autostage has DVC tell git of what it adds, it told of files that move on.
+    unstage = ["git", "rm", "-r", "--cached", "--ignore-unmatch", "--", folder]
+    with suppress(FileNotFoundError):  # no git
+        subprocess.run(unstage, capture_output=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         why = next((line for line in lines if line.startswith("ERROR:")), lines[-1])

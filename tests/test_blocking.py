@@ -137,10 +137,12 @@ class TestSquares:
         }
         assert [len(block) for block in find_blocks(grids, side=200 * 0.3048006096)] == [2] * 4
 
-    def test_degrees_are_no_metres(self) -> None:
-        degrees = Grid(SIZE, SIZE, CRS.from_epsg(4326), Affine(1e-6, 0, 10, 0, -1e-6, 60))
-        with pytest.raises(UserError, match=r"^BLOCK: 60 m, but .* EPSG:4326, which has no metres"):
-            find_blocks({"a": degrees}, side=60)
+    @pytest.mark.parametrize("code", [4326, 3857])
+    def test_degrees_and_mercators_metres_are_none_on_the_ground(self, code: int) -> None:
+        tile = Grid(SIZE, SIZE, CRS.from_epsg(code), Affine(1e-6, 0, 10, 0, -1e-6, 60))
+        says = rf"^BLOCK: 60 m, but .* EPSG:{code}, whose units are no metres on the ground"
+        with pytest.raises(UserError, match=says):
+            find_blocks({"a": tile}, side=60)
 
 
 def shares(fractions: Mapping[str, float], division: Mapping[str, str], split: str) -> list[float]:
@@ -199,8 +201,8 @@ class TestDivide:
             ([], "0 tiles: expected at least 3"),
             ([["a"]], "1 tile: expected at least 3.*gdal_retile"),
             ([["a"], ["b"]], "2 tiles: expected at least 3"),
-            ([["a", "b", "c", "d"]], "4 tiles in 1 block that touch or overlap.*BLOCK=METRES"),
-            ([["a", "b"], ["c", "d"]], "4 tiles in 2 blocks that touch or overlap.*SPLIT=FILE"),
+            ([["a", "b", "c", "d"]], "4 tiles in 1 block that touch, .*BLOCK=METRES"),
+            ([["a", "b"], ["c", "d"]], "4 tiles in 2 blocks that touch, .*SPLIT=FILE"),
         ],
     )
     def test_too_few_to_divide(self, blocks: list[list[str]], says: str) -> None:

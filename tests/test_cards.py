@@ -246,7 +246,8 @@ def test_model_data_and_recipe_are_told(tmp_path: Path) -> None:
         "Trained on cpu (bf16-mixed) with torch 2.14.1",
     ):
         assert told in text
-    assert "unknown ground sampling distance" in written(tmp_path, gsd=())
+    unknown = written(tmp_path, gsd=())
+    assert "that of its tiles, of unknown ground sampling distance. Resample what" in unknown
     assert ", frozen" not in text
     assert "`resnet34`, frozen" in written(tmp_path, trained=recipe(freeze_epochs="all"))
 

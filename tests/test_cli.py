@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import rasterio
 from graph import ROOT
 from ranges import served
 from small_model import write_model
+from test_onnx_predictor import write_model as write_onnx
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
+from unwritable import nobody, public_folder
 
 from roofseg import cli
 from roofseg.version import VERSION
@@ -158,6 +161,18 @@ class TestResume:
         assert roofseg("--model", other, tiles, "--out", out, "--overwrite") == 0
         assert (out / "a.tif").read_bytes() != before
 
+    def test_what_a_killed_run_left_is_removed(
+        self, model: Path, tiles: Path, tmp_path: Path
+    ) -> None:
+        """Beside what is made now, and beside what was finished before."""
+        out = tmp_path / "maps"
+        assert roofseg("--model", model, tiles / "a.tif", "--out", out) == 0
+        for name in (".a.tif.k1ll3d__", ".b.tif.k1ll3d__", ".c.tif.an0ther_"):
+            (out / name).mkdir()
+            (out / name / "uint8.canvas").touch()
+        assert roofseg("--model", model, tiles, "--out", out) == 0
+        assert names(out) == [".c.tif.an0ther_", "a.tif", "b.tif"]
+
     @pytest.mark.parametrize(
         ("number", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
     )
@@ -195,7 +210,9 @@ class TestMistakes:
     ) -> None:
         capsys.readouterr()
         before = names(out)
-        assert roofseg(*arguments, "--out", out) == 2
+        if "--out" not in arguments:
+            arguments = (*arguments, "--out", out)
+        assert roofseg(*arguments) == 2
         assert message in capsys.readouterr().err.replace("\n", " ")
         assert names(out) == before
 
@@ -208,6 +225,7 @@ class TestMistakes:
             (("--overlap", "nan"), "--overlap: found 'nan'"),
             (("--gsd", "0"), "--gsd: found '0', expected a number of at least"),
             (("--gsd", "-0.3"), "--gsd: "),
+            (("--gsd", "inf"), "--gsd: found 'inf', expected a number of at least"),
             (("--batch-size", "0"), "--batch-size: found '0', expected a positive whole number"),
             (("--batch-size", "2.5"), "--batch-size: found '2.5'"),
             (("--min-area", "-1", "--vector", "gpkg"), "--min-area: "),
@@ -218,6 +236,8 @@ class TestMistakes:
             (("--vector", "shp"), "--vector: invalid choice: 'shp'"),
             (("--precision", "8"), "--precision: invalid choice"),
             (("--tresh", "0.5"), "unrecognized arguments: --tresh"),
+            (("--out", "s3://bucket/maps"), "--out: found 's3://bucket/maps', expected a path on"),
+            (("--out", ""), "--out: found '', expected a path on this machine"),
         ],
     )
     def test_of_arguments(
@@ -229,7 +249,8 @@ class TestMistakes:
         arguments: tuple[str, ...],
         message: str,
     ) -> None:
-        self.refused(capsys, tmp_path / "maps", message, "--model", model, tiles, *arguments)
+        maps = tmp_path / "maps"
+        self.refused(capsys, maps, message, "--model", model, tiles, "--out", maps, *arguments)
 
     def test_of_names(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -244,6 +265,8 @@ class TestMistakes:
         message = f"error: {tiles / 'a.tif'}: its output would replace it. Choose another --out"
         self.refused(capsys, tiles, message, *common, tiles)
         self.refused(capsys, tiles, message, *common, tiles, "--overwrite")
+        message = f"error: --out {other.parent}: a folder of inputs, so results would be inputs"
+        self.refused(capsys, other.parent, message, *common, other.parent)
         (tmp_path / "empty").mkdir()
         message = f"error: {tmp_path / 'empty'}: no raster in this folder"
         self.refused(capsys, maps, message, *common, tmp_path / "empty")
@@ -284,6 +307,50 @@ class TestMistakes:
         assert message.startswith(f"error: {tiles / 'a.tif'}: cannot be read")
         assert names(out) == ["b.tif"]
 
+    @pytest.mark.parametrize("name", ["a.tif", "a.gpkg"])
+    def test_a_folder_in_place_of_an_output_stays(
+        self,
+        model: Path,
+        tiles: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        name: str,
+    ) -> None:
+        kept = tmp_path / "maps" / name / "kept"
+        kept.mkdir(parents=True)
+        arguments = ("--model", model, tiles, "--vector", "gpkg", "--overwrite")
+        self.refused(capsys, tmp_path / "maps", f"{kept.parent}: a folder, where", *arguments)
+        assert kept.is_dir()
+
+    def test_what_may_not_be_entered_is_named(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with public_folder() as public:
+            shutil.copytree(model, public / "model")
+            shutil.copytree(tiles, public / "tiles")
+            closed = public / "closed"
+            closed.mkdir(0)
+            with nobody():
+                for found, *arguments in (
+                    (closed, "--model", public / "model", closed),
+                    (closed / "a.tif", "--model", public / "model", closed / "a.tif"),
+                    (closed / "unet", "--model", closed / "unet", public / "tiles"),
+                    (
+                        closed / "a.tif",
+                        "--model",
+                        public / "model",
+                        public / "tiles",
+                        "--out",
+                        closed,
+                    ),
+                ):
+                    message = f"error: {found}: Permission denied. Mend its permissions"
+                    self.refused(capsys, public / "maps", message, *arguments)
+        long = tmp_path / ("a" * 300)
+        self.refused(
+            capsys, tmp_path / "maps", f"error: {long}: File name too long", "--model", model, long
+        )
+
     def test_a_folder_that_cannot_be_written_to(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -291,7 +358,26 @@ class TestMistakes:
         assert roofseg("--model", model, tiles, "--out", tmp_path / "maps") == 2
         message = capsys.readouterr().err
         assert message.startswith(f"error: {tmp_path / 'maps' / 'a.tif'}: cannot be written (")
+        assert "b.tif" not in message  # it would fare no better
         assert (tmp_path / "maps").read_text() == "a file"
+
+
+def test_a_reader_that_is_gone_is_no_error(tiles: Path, tmp_path: Path) -> None:
+    """As in `roofseg predict ... | head -1`; while it predicts, or when it has nothing to do."""
+    model = write_onnx(tmp_path / "grey.onnx")  # which loads faster than torch
+    command = [sys.executable, "-m", "roofseg", "predict", "--model", model, tiles / "a.tif"]
+    command += ["--out", tmp_path / "maps", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": ""}
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        for _ in range(2):
+            done = subprocess.run(
+                command, env=environment, stdout=write_end, stderr=subprocess.PIPE, text=True
+            )
+            assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+    finally:
+        os.close(write_end)
 
 
 class TestCommand:

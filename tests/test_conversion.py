@@ -85,7 +85,6 @@ class TestLookAt:
         [
             (RGB8[:, :, 0], "1 band of uint8; expected RGB. Name the imagery itself"),
             (RGB8[:, :, :2], "2 bands of uint8; expected RGB"),
-            (RGB8.astype(np.complex64), "3 bands of complex64; expected real numbers"),
         ],
     )
     def test_bands_that_are_no_rgb(self, tmp_path: Path, pixels: np.ndarray, says: str) -> None:
@@ -119,7 +118,7 @@ class TestLookAt:
         (tmp_path / "c.vrt").write_text(
             f'<VRTDataset rasterXSize="80" rasterYSize="60">{bands}</VRTDataset>'
         )
-        with pytest.raises(UserError, match=r"3 bands of uint16, uint8; expected .* one type"):
+        with pytest.raises(UserError, match=r"3 bands of uint16, uint8; expected .* of one type"):
             look_at(tmp_path / "c.vrt")
 
 
@@ -242,9 +241,8 @@ class TestWriteRgb:
         write_raster(tmp_path / "a.tif", RNG.integers(0, 256, (300, 400, 3)).astype(np.uint8))
         write_rgb(tmp_path / "a.tif", tmp_path / "whole.tif", None)
         size = (tmp_path / "whole.tif").stat().st_size
-        says = r"out\.tif: cannot be written. Is the disk full\?"
         with (
             full_disk(int(room if room > 1 else room * size)),
-            pytest.raises(UserError, match=says),
+            pytest.raises(OSError, match=r"cannot be written. Is the disk full\?.*out\.tif"),
         ):
             write_rgb(tmp_path / "a.tif", tmp_path / "out.tif", None)

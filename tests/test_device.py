@@ -296,8 +296,8 @@ def test_freed_memory_is_kept_for_what_is_allocated_next() -> None:
             return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         mapped = [faults(), faults()]
         keep_freed_memory()
-        kept = [faults(), faults()]
-        assert min(*mapped, kept[0]) > 10 * kept[1], (mapped, kept)
+        kept = [faults() for _ in range(16)]  # the first few may be set aside, one by one
+        assert min(*mapped, kept[0]) > 10 * max(kept[-4:]), (mapped, kept)
     """
     # The setting is the process's.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -73,6 +73,17 @@ class TestOnALocalRay:
         assert pool.provenance == {**TAGS, "ROOFSEG_PRECISION": "32-true"}
         assert len(set(processes(pool))) == 2
 
+    def test_workers_share_the_machines_cores(self, pool: Workers) -> None:
+        """onnxruntime takes all of them unless it is told."""
+        import ray
+
+        def threads(worker: Any) -> int:
+            return worker.predictor.session.get_session_options().intra_op_num_threads
+
+        cores = int(ray.cluster_resources()["CPU"])
+        told = ray.get([actor.__ray_call__.remote(threads) for actor in pool.actors])
+        assert told == [cores // 2] * 2
+
     def test_a_worker_killed_midway_changes_nothing(
         self, pool: Workers, model: Path, tile: Path, tmp_path: Path
     ) -> None:
@@ -131,7 +142,7 @@ class TestOnALocalRay:
     def test_a_model_that_a_worker_cannot_load_is_named(self, pool: Workers) -> None:
         import ray
 
-        lost = ray.remote(num_cpus=0)(Worker).remote(Path("/none"), "cpu", "auto", False)
+        lost = ray.remote(num_cpus=0)(Worker).remote(Path("/none"), "cpu", "auto", False, 1)
         with pytest.raises(UserError, match=r"^a Ray worker: /none: expected a model, found noth"):
             Workers(ray, [lost])
 
@@ -141,7 +152,7 @@ class TestOnALocalRay:
         other = write_model(tmp_path / "other.onnx", {"roofseg_window": "8", "roofseg_gsd": "[1]"})
         start = ray.remote(num_cpus=0)(Worker).remote
         with pytest.raises(UserError, match=r"workers differ in their models: \(8, \(0\.3, 0\.6"):
-            Workers(ray, [pool.actors[0], start(other, "cpu", "auto", False)])
+            Workers(ray, [pool.actors[0], start(other, "cpu", "auto", False, 1)])
 
 
 class TestCommand:
@@ -231,8 +242,8 @@ def test_too_small_a_cluster(
 
 
 def test_workers_heed_symmetries(model: Path) -> None:
-    assert isinstance(Worker(model, "cpu", "auto", True).predictor, D4)
-    assert not isinstance(Worker(model, "cpu", "auto", False).predictor, D4)
+    assert isinstance(Worker(model, "cpu", "auto", True, None).predictor, D4)
+    assert not isinstance(Worker(model, "cpu", "auto", False, None).predictor, D4)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,6 +15,7 @@ import torch
 from project import PARAMS, git
 from records import trained_record
 from tiny_dataset import write_raster
+from unwritable import full_disk
 
 from roofseg import figures, metrics
 from roofseg.assessment import assess
@@ -24,6 +27,7 @@ from roofseg.patches import CROPS_COLUMNS, Patch
 from roofseg.recipe import Params, digest, parse_params
 from roofseg.tiles import TilePair, read_split
 from stages import evaluate as stage
+from stages import refusals_named
 
 SIDE = 32
 GSD = 0.5
@@ -191,24 +195,39 @@ def test_pictures_of_every_tile(tmp_path: Path, splits: dict[str, list[Patch]]) 
             np.testing.assert_array_equal(image, each.image)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
 def test_results_are_the_same_bytes_again_and_leave_nothing_of_test_once_sealed(
     tmp_path: Path, splits: dict[str, list[Patch]]
 ) -> None:
-    def contents() -> dict[str, bytes]:
-        return {
-            str(path.relative_to(tmp_path)): path.read_bytes()
-            for path in sorted(tmp_path.rglob("*"))
-            if path.is_file()
-        }
-
     scored(tmp_path, splits)
-    first = contents()
+    first = contents(tmp_path)
     scored(tmp_path, splits)
-    assert contents() == first
+    assert contents(tmp_path) == first
     scores = scored(tmp_path, {"val": splits["val"]})
     assert "test" not in scores
-    assert not [path for path in contents() if "test" in path]
+    assert not [path for path in contents(tmp_path) if "test" in path]
     assert "test" not in (tmp_path / "results/tiles.csv").read_text()
+
+
+def test_a_whole_tile_that_is_damaged_leaves_what_was_there(
+    tmp_path: Path, splits: dict[str, list[Patch]]
+) -> None:
+    val = {"val": splits["val"]}
+    scored(tmp_path, val)
+    before = contents(tmp_path)
+    damaged = tmp_path / "a.tif"
+    damaged.write_bytes(b"II*")
+    with pytest.raises(UserError, match=r"a\.tif: cannot be read"):
+        scored(tmp_path, splits, {"val": [TilePair("a", "val", damaged, damaged)]})
+    damaged.unlink()
+    assert contents(tmp_path) == before
 
 
 # The stage, on a project in a temporary folder.
@@ -291,6 +310,59 @@ def test_the_stage_scores_test_once_the_recipe_is_final_and_committed(project: P
     sizes = pd.read_csv(project / "metrics/attempts/small/sizes.csv").set_index("split")
     assert set(sizes.unit["val"]) == {"m2"}
     assert set(sizes.unit["test"]) == {"px"}
+
+
+MODEL = Path("models/small/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda: MODEL.unlink(), r"small/model\.safetensors: no such file"),
+        (lambda: MODEL.write_bytes(pickle.dumps({})), "expected a safetensors file"),
+        (
+            lambda: save_model(MODEL, redness()),
+            r"not the weights of this architecture .*: the file lacks",
+        ),
+        (lambda: Path("models/small/recipe.json").unlink(), r"recipe\.json: no such file"),
+        (lambda: Path("models/small/recipe.json").write_text("{"), r"recipe\.json: not JSON"),
+        (lambda: shutil.rmtree("patches/val"), r"patches/val/crops\.csv: no such file"),
+        (lambda: Path("patches/val/images/a.jpg").write_bytes(b""), r"a\.jpg: 0 bytes that do not"),
+        (lambda: Path("data/tiny/LICENSE.md").unlink(), r"LICENSE\.md: no such file"),
+        (lambda: Path("data/tiny/split.csv").unlink(), r"split\.csv: no such file"),
+        (lambda: Path("params.yaml").write_text("- lr"), r"params\.yaml: expected a mapping"),
+    ],
+    ids=[
+        "no weights",
+        "a pickle",
+        "another architecture",
+        "no recipe",
+        "half a recipe",
+        "no patches",
+        "a broken patch",
+        "no terms",
+        "no split",
+        "parameters",
+    ],
+)
+def test_the_stage_names_what_is_missing_before_it_writes_or_looks(
+    project: Path, say: Callable[..., None], spoil: Callable[[], object], says: str
+) -> None:
+    spoil()
+    with pytest.raises(UserError, match=says):
+        say(stage, "--attempt", "small")
+    assert not (project / "predictions").exists()
+    assert not (project / "metrics").exists()
+
+
+def test_the_stage_names_what_a_full_disk_did_not_take(
+    project: Path, say: Callable[..., None]
+) -> None:
+    full = pytest.raises(UserError, match=r"^an output: File too large\. Mend that")
+    with full_disk(3000), full, refusals_named():
+        say(stage, "--attempt", "small")
+    assert list((project / "predictions").iterdir()) == []
+    assert not list(project.rglob("scores.json"))
 
 
 def test_the_stage_refuses_a_model_of_another_recipe(project: Path) -> None:

@@ -269,8 +269,10 @@ def test_what_a_killed_process_left_beside_a_path_is_removed(tmp_path: Path) -> 
     with replaced(tmp_path / "model") as scratch:
         scratch.mkdir()
         (scratch.parent / "half").write_text("written")
-        scratch.parent.rename(tmp_path / ".model.kept")  # as if the block had never ended
+        scratch.parent.rename(tmp_path / ".model.abcd_123")  # as if the block had never ended
         scratch.mkdir(parents=True)
-    (tmp_path / ".models.other").mkdir()
+    others = [".model.v2.abcd_123", ".models.abcd_123"]
+    for name in others:
+        (tmp_path / name).mkdir()
     remove_scratch(tmp_path / "model")
-    assert inside(tmp_path) == [".models.other", "model"]
+    assert inside(tmp_path) == [*others, "model"]

@@ -399,7 +399,7 @@ class TestErrors:
         self, tmp_path: Path, options: dict[str, Any]
     ) -> None:
         write_raster(tmp_path / "m.tif", MASK)
-        self.refused(tmp_path / "m.tif", r"m\.tif: has no CRS .*\(gsd\)", **options)
+        self.refused(tmp_path / "m.tif", r"m\.tif: has no CRS .*--gsd METRES", **options)
         assert len(found(tmp_path / "m.tif", gsd=0.1, min_area_m2=0.8)) == 2
 
     def test_a_crs_without_transform_is_none(self, tmp_path: Path) -> None:

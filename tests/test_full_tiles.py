@@ -53,6 +53,13 @@ def test_pixels_without_data_are_not_counted(tmp_path: Path) -> None:
     assert row.tp + row.fp + row.fn + row.tn == mask.size - 80 * 40
 
 
+def test_a_tile_without_any_data_is_named(tmp_path: Path) -> None:
+    pair, image, _ = tile(tmp_path, "a")
+    write_raster(pair.image, np.zeros_like(image), crs=CRS, transform=TRANSFORM, nodata=0)
+    with pytest.raises(UserError, match=r"imgs/a\.tif: no pixel holds data"):
+        full_tile_table(Redness(), [pair], batch_size=2)
+
+
 def test_a_tile_that_was_cut_off_is_named(tmp_path: Path) -> None:
     pair, *_ = tile(tmp_path, "a")
     pair.mask.write_bytes(pair.mask.read_bytes()[:-2000])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import rasterio
 from ranges import served
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_raster
@@ -170,7 +172,8 @@ class TestGsd:
         self, tmp_path: Path, trained: tuple[float, ...]
     ) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
-        with open_imagery(str(tmp_path / "t.tif"), trained, resample=True) as imagery:
+        resample = bool(trained)  # to what, where that is unknown?
+        with open_imagery(str(tmp_path / "t.tif"), trained, resample=resample) as imagery:
             assert (imagery.height, imagery.gsd, imagery.notes) == (40, 0.3, [])
 
     @pytest.mark.parametrize("profile", [{}, {"crs": "EPSG:4326", "transform": TRANSFORM}])
@@ -188,6 +191,17 @@ class TestGsd:
             assert (imagery.gsd, imagery.notes) == (0.3, [])
         refused(path, r"its GSD is unknown.*--gsd METRES", 0.3, resample=True)
         refused(path, r"0\.5 m per pixel, but the model.* 0\.3 m", 0.3, gsd=0.5)
+
+    def test_resampling_needs_to_know_to_what(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, **GEO)
+        refused(tmp_path / "t.tif", r"t\.tif: --resample .* does not know", resample=True)
+
+    def test_imagery_too_coarse_for_roofs_is_refused(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, **GEO)
+        message = r"t\.tif: 4 m per pixel, more than 10 times the 0\.3 m"
+        refused(tmp_path / "t.tif", message, 0.1, 0.3, gsd=4.0, resample=True)
+        with open_imagery(str(tmp_path / "t.tif"), (0.3,), gsd=3.0, resample=True) as imagery:
+            assert (imagery.height, imagery.width) == (400, 600)
 
     @pytest.mark.parametrize("georeferenced", [True, False])
     def test_finer_imagery_is_averaged_onto_a_grid_of_its_own(
@@ -257,6 +271,24 @@ class TestBroken:
         path.write_bytes(path.read_bytes().replace(b"unknown", b"\xffnknown"))
         refused(path, r"t\.tif: cannot be read; .*damaged.* codec can't decode")
 
+    def test_a_crs_without_a_transform_to_it_is_none(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, crs=CRS)
+        with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
+            assert (imagery.crs, imagery.gsd) == (None, None)
+        with open_imagery(str(tmp_path / "t.tif"), (0.3,), gsd=0.15, resample=True) as imagery:
+            assert (imagery.crs, imagery.gsd) == (None, 0.3)
+
+    def test_control_points_are_not_used_and_that_is_said(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.tif"
+        corners = [(0, 0), (0, 60), (40, 0)]
+        points = [
+            GroundControlPoint(row, col, *(TRANSFORM @ (col, row)), 0) for row, col in corners
+        ]
+        write_raster(path, RGB, gcps=points, crs=CRS)
+        with open_imagery(str(path)) as imagery:
+            assert imagery.crs is None
+            assert "its control points are not used" in imagery.notes[0]
+
     def test_a_transform_to_a_point_states_no_gsd(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=Affine(0, 0, 6e5, 0, 0, 3e6))
         with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
@@ -310,10 +342,22 @@ class TestNames:
         with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no raster in this folder")):
             find_rasters([str(tmp_path)])
 
+    def test_a_name_in_another_encoding_is_an_error(self, tmp_path: Path) -> None:
+        try:
+            Path(os.fsdecode(os.fsencode(tmp_path) + b"/D\xe4cher.tif")).touch()
+        except OSError:
+            pytest.skip("this file system has names in UTF-8 alone")
+        with pytest.raises(UserError, match=r"D\\udce4cher\.tif': a name that is not in UTF-8"):
+            find_rasters([str(tmp_path)])
+
+    def test_an_empty_name_is_not_the_folder_one_is_in(self) -> None:
+        with pytest.raises(UserError, match="an input's name is empty"):
+            find_rasters([""])
+
     def test_an_unreadable_folder_is_an_error(self) -> None:
         with public_folder() as public:
             public.chmod(0)
-            with nobody(), pytest.raises(UserError, match="Permission denied"):
+            with nobody(), pytest.raises(PermissionError, match=re.escape(str(public))):
                 find_rasters([str(public)])
 
     @pytest.mark.parametrize(

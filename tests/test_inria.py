@@ -301,6 +301,7 @@ def test_zone_14_of_any_datum_will_do(tmp_path: Path, crs: str) -> None:
         ({"crs": "EPSG:4326"}, r"gives no GSD in metres"),
         ({"crs": "EPSG:2277"}, r"gives 0\.0914\d* m per pixel"),  # feet
         ({"crs": "EPSG:32615"}, r"its CRS is EPSG:32615; expected UTM zone 14"),
+        ({"crs": "+proj=nsper +h=3000 +lat_0=10 +lon_0=3"}, r"its CRS is .*; expected UTM zone 14"),
     ],
 )
 def test_a_tile_of_another_dataset(tmp_path: Path, profile: dict[str, Any], says: str) -> None:

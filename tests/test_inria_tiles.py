@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from graph import ROOT
 from project import environment
 
@@ -21,12 +22,16 @@ def run(folder: Path, *options: str, **extra: str) -> subprocess.CompletedProces
     )
 
 
-def test_terms_come_first_and_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
-    done = run(tmp_path, INRIA_SOURCE="~/nosuch", HOME=str(tmp_path))
+@pytest.mark.parametrize(("named", "found"), [("~/nosuch", "HOME/nosuch"), ("~nobody-here/x",) * 2])
+def test_terms_come_first_and_a_source_that_is_not_there_is_named(
+    tmp_path: Path, named: str, found: str
+) -> None:
+    done = run(tmp_path, INRIA_SOURCE=named, HOME=str(tmp_path))
     assert done.returncode == 2
     assert done.stdout.startswith("The Inria Aerial Image Labeling Dataset")
     assert "Going on is accepting them" in done.stdout
-    assert done.stderr.startswith(f"error: {tmp_path / 'nosuch'}: no such file or folder")
+    found = found.replace("HOME", str(tmp_path))
+    assert done.stderr.startswith(f"error: {found}: no such file or folder")
     assert not list((tmp_path / "data" / "inria").rglob("*.tif"))
 
 

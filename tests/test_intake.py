@@ -261,11 +261,11 @@ class TestTaken:
             assert split["a"] == split["b"]
 
     def test_a_split_of_ones_own(self, tmp_path: Path, out: Path) -> None:
-        images, masks = write_pairs(tmp_path, ("a 1", "b", "c", "d"))
+        images, masks = write_pairs(tmp_path, ("A\u030a 1", "b", "c", "d"))
         mine = tmp_path / "mine.csv"
-        mine.write_text("tile,split\nc,test\na 1,train\nb,val\n")
+        mine.write_text("tile,split\nc,test\n\u00c5 1,train\nb,val\n", encoding="utf-8")
         report, _ = taken(images, masks, out, division=Division(file=mine))
-        assert read_split(out) == {"c": "test", "a_1": "train", "b": "val"}
+        assert read_split(out) == {"c": "test", "\u00c5_1": "train", "b": "val"}
         assert report.warnings == ("split.csv lists no split for d: left out",)
         record = json.loads((out / "intake.json").read_text())
         assert record["split"] == {"file": "mine.csv"}
@@ -296,7 +296,11 @@ class TestRefused:
             (lambda i, m: (i / "a.png").touch(), "{i}/a.tif: a.png in the same folder"),
             (
                 lambda i, m: [(i / name).touch() for name in ("a b.tif", "a_b.tif")],
-                "{i}/a_b.tif: it and a b.tif would both be the tile a_b. Rename one.",
+                "{i}/a_b.tif: it and a b.tif would both be the tile a_b (apart from case). Rename",
+            ),
+            (
+                lambda i, m: [(i / name).touch() for name in ("A b.tif", "a_B.tif")],
+                "{i}/a_B.tif: it and A b.tif would both be the tile a_B (apart from case). Rename",
             ),
             (lambda i, m: (i / "!!.tif").touch(), "{i}/!!.tif: its name holds neither letter"),
             (lambda i, m: (i / "a.tif").write_text("II*"), "{i}/a.tif: cannot be read"),
@@ -348,6 +352,7 @@ class TestRefused:
             "masks named otherwise",
             "two images for a tile",
             "names that become one",
+            "names that become one, but for case",
             "no name left",
             "truncated",
             "empty",
@@ -391,6 +396,13 @@ class TestRefused:
             masks = tmp_path / kind
         with pytest.raises(UserError, match=f"{tmp_path}/{kind}: .*[Nn]o such f"):
             taken(images, masks, out, division=Division(file=mine))
+
+    def test_one_file_for_many_images(self, tmp_path: Path, out: Path) -> None:
+        images, _ = write_pairs(tmp_path)
+        (tmp_path / "roofs.kml").touch()
+        says = r"roofs\.kml: one file for 6 images; expected a folder of masks, or .* \.gpkg"
+        with pytest.raises(UserError, match=says):
+            taken(images, tmp_path / "roofs.kml", out)
 
     def test_footprints_elsewhere(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)
@@ -447,6 +459,10 @@ class TestRefused:
             ("tile,split\na,train\nb,val\n", "mine.csv: no tile is in the split test"),
             ("tile,set\na,train\n", "mine.csv: its first line lacks split"),
             ("tile,split\na,train\na,val\n", "mine.csv, line 3: tile a is listed in train and in"),
+            (
+                "tile,split\nx,train\na b,val\na_b,test\n",
+                "mine.csv: lists a b and a_b, which are one tile here. Remove one of the lines.",
+            ),
         ],
     )
     def test_a_split_that_does_not_fit(

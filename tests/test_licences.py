@@ -31,6 +31,7 @@ def test_every_dataset_here_states_its_terms(name: str) -> None:
         ("SPDX-License-Identifier: CC-BY-4.0\n\nCity of Oslo,\n2024.\n", "CC-BY-4.0", "City"),
         ("City of Oslo.\nSPDX-License-Identifier:  ODbL-1.0 \n", "ODbL-1.0", "City of Oslo."),
         ("Nobody knows.\n", "other", "Nobody knows."),
+        ("\ufeffSPDX-License-Identifier: CC0-1.0\nAnybody.\n", "CC0-1.0", "Anybody."),
         ("See SPDX-License-Identifier: MIT, or ask.\n", "other", "See SPDX"),
         ("It once said SPDX-License-Identifier: MIT\n", "other", "It once"),
     ],
@@ -48,6 +49,9 @@ def test_a_dataset_without_terms_is_told_what_to_write(tmp_path: Path) -> None:
         read_licence(tmp_path)
     (tmp_path / "LICENSE.md").write_text(" \n")
     with pytest.raises(UserError, match=r"LICENSE\.md: empty; expected"):
+        read_licence(tmp_path)
+    (tmp_path / "LICENSE.md").write_bytes("Kommune Ålesund.".encode("latin-1"))
+    with pytest.raises(UserError, match=r"LICENSE\.md: cannot be read .*Save it as text in UTF-8"):
         read_licence(tmp_path)
 
 

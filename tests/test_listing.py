@@ -18,10 +18,13 @@ def test_a_listing_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert list(read_listing(tmp_path / "tiles.csv")) == ["a", 'odd, "one"']
 
 
-@pytest.mark.parametrize("text", [None, "", "tile,split\n", f"{','.join(COLUMNS)}\na,val\n"])
-def test_what_is_no_listing_is_told_how_to_make_one(tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"tile,split\n", f"{','.join(COLUMNS)}\na,val\n".encode(), b"\xff\n", b"a\rb\n"],
+)
+def test_what_is_no_listing_is_told_how_to_make_one(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "tiles.csv"
-    if text is not None:
-        path.write_text(text)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(UserError, match=r"tiles\.csv: .*`dvc repro make_patches`"):
         read_listing(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from graph import ROOT
 from project import Project, environment
-from test_intake import NAMES, write_footprints, write_pairs
+from test_intake import write_footprints, write_pairs
 from tiny_dataset import make, tile_pixels, write_raster
 from unwritable import full_disk, nobody, public_folder
 
@@ -167,6 +169,7 @@ class TestNewDataset:
                 r"^profiles/sample\.yaml: lr: found 1",
             ),
             (lambda i, m: None, ("--split", "nosuch.csv"), r"^nosuch\.csv: No such file"),
+            (lambda i, m: None, ("--split", "~nobody-here/m.csv"), r"^~nobody-here/m\.csv: No su"),
             (lambda i, m: None, ("--val", "0.9", "--test", "0.2"), "^val 0.9 and test 0.2"),
             (lambda i, m: Path("data").touch(), (), "^data: File exists"),
             (lambda i, m: Path(".dvc").rename(".svc"), (), r"no \.dvc folder; expected the root"),
@@ -184,6 +187,7 @@ class TestNewDataset:
             "no such base",
             "a broken base",
             "no such split",
+            "no such user",
             "shares",
             "data is a file",
             "no DVC",
@@ -207,15 +211,38 @@ class TestNewDataset:
         assert contents(tmp_path) == before
         assert not list(project.glob("data/.*"))
 
-    @pytest.mark.parametrize("name", ["a b", "", ".oslo", "-x/y", "../oslo", "oslo/x", "ø"])
+    @pytest.mark.parametrize("name", ["a b", "", ".oslo", "-x/y", "../oslo", "oslo/x", "ø", "a\n"])
     def test_names_that_are_none(self, project: Path, say: Say, name: str) -> None:
-        with pytest.raises(UserError, match=f"^NAME: found {re.escape(repr(name))}; expected let"):
-            say(new_dataset, "--imgs", "i", "--msks", "m", "--base", "sample", "--", name)
+        for stage, *options in ((new_dataset, "--imgs", "i", "--msks", "m"), (check_data,)):
+            with pytest.raises(UserError, match=f"^NAME: found {re.escape(repr(name))}; expected"):
+                say(stage, *options, "--", name)
+        with pytest.raises(UserError, match="dataset: found"):
+            parse_params(SAMPLE.replace("dataset: sample", f"dataset: {json.dumps(name)}"))
+
+    def test_a_name_that_is_too_long(self, project: Path, say: Say) -> None:
+        with pytest.raises(UserError, match=r"^profiles/a+\.yaml: File name too long"):
+            say(new_dataset, "--imgs", "i", "--msks", "m", "--base", "sample", "a" * 300)
+
+    def test_git_is_told_of_nothing(self, project: Path, tmp_path: Path, say: Say) -> None:
+        """Also where DVC is set to stage what it adds: from a folder that is gone at the end."""
+        run = {"cwd": project, "check": True, "capture_output": True, "text": True}
+        subprocess.run([sys.executable, "-m", "dvc", "config", "core.autostage", "true"], **run)
+        bring(say, *write_pairs(tmp_path))
+        listed = subprocess.run(["git", "ls-files", "data"], **run).stdout
+        assert listed == ""
+
+    def test_what_a_killed_run_left_is_removed(
+        self, project: Path, tmp_path: Path, say: Say
+    ) -> None:
+        for left in ("data/.oslo.abcd_123", "profiles/.oslo.yaml.abcd_123"):
+            (project / left).mkdir(parents=True)
+        bring(say, *write_pairs(tmp_path))
+        assert not list(project.glob("*/.oslo.*"))
 
     def test_a_full_disk_leaves_nothing(self, project: Path, tmp_path: Path, say: Say) -> None:
         images, masks = write_pairs(tmp_path, change=lambda image: image.astype(np.uint16))
         before = contents(project)
-        says = r"oslo/imgs/a\.tif: cannot be written. Is the disk full\?"
+        says = r"^oslo/imgs/a\.tif: cannot be written. Is the disk full\?.*\.$"  # and no other
         with full_disk(10_000), pytest.raises(UserError, match=says):
             bring(say, images, masks)
         assert contents(project) == before
@@ -296,22 +323,23 @@ class TestCheckData:
         say(check_data, "oslo")
 
 
-def test_make_passes_what_is_given_and_no_more() -> None:
-    """Names with spaces arrive whole; what is not said is left to the stage."""
-    given = ["NAME=oslo", "IMGS=my tiles", "MSKS=roofs.gpkg", "BLOCK=500", "BASE="]
+@pytest.mark.parametrize("name", ["my tiles", "o'brien's $tuff `x`", "Ålesund"])
+def test_make_passes_what_is_given_and_no_more(name: str) -> None:
+    """Whatever a name holds, it arrives whole; what is not said is left to the stage."""
+    given = [f"NAME={name}", f"IMGS={name}", f"MSKS={name}/roofs.gpkg", "BLOCK=500", "BASE="]
     done = subprocess.run(
         ["make", "-n", "new-dataset", *given], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    line = " ".join(done.stdout.replace("\\\n", " ").split())
-    assert line.endswith(
-        "python -m stages.new_dataset 'oslo' --imgs 'my tiles' --msks 'roofs.gpkg' --block '500'"
-    )
+    _, _, command = done.stdout.rpartition("python -m stages.new_dataset ")
+    expected = [name, "--imgs", name, "--msks", f"{name}/roofs.gpkg", "--block", "500"]
+    assert shlex.split(command.replace("\\\n", " ")) == expected
 
 
 @pytest.mark.slow
 def test_a_new_dataset_goes_through_the_pipeline(tmp_path: Path) -> None:
-    """make new-dataset, git add, use_profile, dvc repro, as it says itself."""
-    images, masks = write_pairs(tmp_path, NAMES)
+    """make new-dataset, git add, use_profile, dvc repro, as it says itself; of any names."""
+    names = ("north 1", "Ålesund (øst)", "x.v2", "-e", "007", "NA")
+    images, masks = write_pairs(tmp_path, names)
     (tmp_path / "project").mkdir()
     project = Project.create(tmp_path / "project")
     project.run("mkdir -p profiles && cp params.yaml profiles/tiny.yaml")

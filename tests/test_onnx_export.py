@@ -15,6 +15,7 @@ import torch
 from graph import ROOT
 from project import environment
 
+from roofseg import cli
 from roofseg.commands import export as command
 from roofseg.errors import UserError
 from roofseg.files import sha256_file
@@ -55,6 +56,7 @@ def test_the_command_writes_the_model_as_one_file(
     small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out" / "model.onnx"
+    (out.parent / ".model.onnx.k1ll3d__").mkdir(parents=True)  # by a run that was killed
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     command.main(parser.parse_args(["--model", str(small), "--out", str(out)]))
@@ -126,6 +128,24 @@ def test_what_is_there_is_kept_unless_told(small: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.onnx: exists already\. .*--overwrite"):
         export(small, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_text() == "mine"
+
+
+def test_a_folder_in_place_of_the_file_stays(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").mkdir()
+    with pytest.raises(UserError, match=r"model\.onnx: a folder; expected the name of a file"):
+        export(small, tmp_path / "model.onnx", overwrite=True)
+    assert (tmp_path / "model.onnx").is_dir()
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "-1", "much"])
+def test_a_tolerance_is_a_number(
+    tmp_path: Path, tolerance: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", "--model", tmp_path, "--out", tmp_path / "x.onnx"]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*map(str, arguments), f"--tolerance={tolerance}"])
+    message = f"--tolerance: found '{tolerance}', expected a number of at least 0"
+    assert message in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported(small: Path, tmp_path: Path) -> None:

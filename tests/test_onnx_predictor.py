@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -120,6 +121,23 @@ def test_another_programs_model(
     path = write_model(tmp_path / "other.onnx", metadata, **others)
     with pytest.raises(UserError, match="an ONNX model, but none that `roofseg export` wrote"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "mps"}, "device mps, precision auto; an ONNX model runs on cpu or cuda"),
+        ({"precision": "bf16-mixed"}, "precision bf16-mixed; an ONNX model .* in 32-true"),
+    ],
+)
+def test_what_onnx_models_do_not_have(model: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=rf"grey\.onnx: .*{message}"):
+        load_predictor(model, **options)
+
+
+def test_threads_are_as_many_as_told(model: Path) -> None:
+    predictor = load(model, threads=3)
+    assert predictor.session.get_session_options().intra_op_num_threads == 3
 
 
 def test_without_onnxruntime(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

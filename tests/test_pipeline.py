@@ -191,13 +191,32 @@ def test_whole_tiles_are_scored_without_training_anew(project: Project) -> None:
     tiles = pd.read_csv(folder / "attempts" / "small" / "tiles.csv").set_index("split")
     assert tiles.loc["val_full_tiles", ["tp", "fp", "fn", "tn"]].sum() == 96 * 96
     assert "| val IoU, whole tiles |" in (folder / "leaderboard.md").read_text()
-    # Where nobody asks for them, tiles may be gone.
-    project.run("git checkout -q . && dvc checkout -q --allow-missing && rm -r data/tiny/imgs")
-    assert UP_TO_DATE in project.run("dvc repro --dry --allow-missing").stdout
-    project.replace("params.yaml", "evaluate_full_tiles: false", "evaluate_full_tiles: true")
+    project.run("rm -r data/tiny/imgs")
     done = project.run("python -m stages.evaluate --attempt small", check=False)
     assert done.returncode == 2
     assert "data/tiny/imgs/c.tif: no such file, but `evaluate_full_tiles`" in done.stderr
+
+
+def test_patches_are_the_record_once_the_tiles_are_gone(finished: Project, tmp_path: Path) -> None:
+    """In a clone that pulls no tile all that follows runs, and gives what is committed."""
+    home = finished.copy(tmp_path / "home")
+    home.run(f"dvc remote add -q -d store '{tmp_path / 'store'}'")
+    home.commit("a remote")
+    attempts = "train@small train@smaller evaluate@small evaluate@smaller"
+    made = f"make_patches weights/dvc.yaml:scratch {attempts} leaderboard"
+    home.run(f"dvc push -q {made}")
+    project = home.clone(tmp_path / "clone")
+    project.run(f"dvc pull -q {made}")
+    assert UP_TO_DATE in project.run("dvc repro --allow-missing").stdout
+    tuned = project.run("dvc exp run --allow-missing -S attempts.smaller.lr=0.0004").stdout
+    project.run("git checkout -q params.yaml")
+    for said in (tuned, project.run("dvc repro --allow-missing").stdout):
+        ran = re.findall("Running stage '(.*)'", said)
+        assert ran == ["check_params", "train@smaller", "evaluate@smaller", "leaderboard"]
+    timed = {"times.json", "leaderboard.csv", "leaderboard.json", "leaderboard.md", "dvc.lock"}
+    changed = project.run("git status --porcelain").stdout.split()[1::2]
+    assert {Path(name).name for name in changed} <= timed
+    assert not (project.folder / "data" / "tiny" / "imgs").exists()
 
 
 def test_a_shared_key_reruns_every_attempt(project: Project) -> None:

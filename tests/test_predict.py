@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ from roofseg.predict import (
     is_finished,
     open_input,
     predict_raster,
+    remove_leftovers,
 )
 from roofseg.predictors import Images, Probabilities
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
+SITE = 'LOCAL_CS["site",UNIT["metre",1]]'
 RATES = Options(output="probability")
 
 
@@ -235,6 +237,12 @@ class TestFinished:
         with pytest.raises(UserError, match=rf"o\.tif: there is one already, with {key}.*--overw"):
             is_finished(predictor, str(tile), tmp_path / "o.tif", options)
 
+    def test_of_the_options_those_that_differ_are_told(self, tile: Path, tmp_path: Path) -> None:
+        predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
+        message = r"""OPTIONS '{"tta": false}'; now it is '{"tta": true}'\. Say"""
+        with pytest.raises(UserError, match=message):
+            is_finished(Identity(), str(tile), tmp_path / "o.tif", Options(tta=True))
+
     def test_nor_is_one_of_another_input_or_something_else(
         self, tile: Path, tmp_path: Path
     ) -> None:
@@ -273,21 +281,18 @@ class TestVector:
         made.unlink()
         assert not is_finished(Identity(), str(tmp_path / "t.tif"), out, options)
 
-    def test_regularising_needs_lengths_and_its_package(self, tmp_path: Path) -> None:
+    def test_regularising_needs_lengths_and_its_package(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         write_raster(tmp_path / "t.tif", picture(40, 40))
-        installed = find_spec("buildingregulariser")
-        message = (
-            r"t\.tif: it has no CRS, so" if installed else "buildingregulariser is not installed"
-        )
-        with (
-            pytest.raises(UserError, match=message),
-            open_input(
-                Identity(),
-                str(tmp_path / "t.tif"),
-                Options(vector=Vector("gpkg", regularise=True)),
-            ),
-        ):
-            pass
+        options = Options(vector=Vector("gpkg", regularise=True))
+        for message in (r"t\.tif: has no CRS and", "buildingregulariser, which is not installed"):
+            with (
+                pytest.raises(UserError, match=message),
+                open_input(Identity(), str(tmp_path / "t.tif"), options),
+            ):
+                pass
+            monkeypatch.setitem(sys.modules, "buildingregulariser", None)
 
     def test_a_place_outside_of_its_crs_is_told_of_the_input(self, tmp_path: Path) -> None:
         far = rasterio.Affine(0.3, 0, 1e12, 0, -0.3, 1e12)
@@ -295,13 +300,75 @@ class TestVector:
         source, out = str(tmp_path / "t.tif"), tmp_path / "maps" / "t.tif"
         with pytest.raises(UserError, match=rf"^{re.escape(source)}: its CRS is EPSG:32614, but"):
             predict_raster(Identity(), source, out, Options(vector=Vector("gpkg")))
-        assert list(out.parent.iterdir()) == []
+        assert not out.parent.exists()  # it was told before anything was predicted
 
     def test_footprints_of_somebody_else_are_not_touched(self, tile: Path, tmp_path: Path) -> None:
         (tmp_path / "o.gpkg").write_text("mine")
         with pytest.raises(UserError, match=r"o\.gpkg: there is one already.*--overwrite"):
             is_finished(Identity(), str(tile), tmp_path / "o.tif", Options(vector=Vector("gpkg")))
         assert not is_finished(Identity(), str(tile), tmp_path / "o.tif", Options())
+
+    @pytest.mark.parametrize("before", [None, Options(vector=Vector("gpkg"), threshold=0.4)])
+    def test_a_run_killed_before_the_footprints_is_not_finished(
+        self, tile: Path, tmp_path: Path, before: Options | None
+    ) -> None:
+        """Even where those of an older run, which is being replaced, were there."""
+        out, options = tmp_path / "maps" / "tile.tif", Options(vector=Vector("gpkg"))
+        if before:
+            predict_raster(Identity(), str(tile), out, before)
+        sources = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+        command = [sys.executable, "-c", KILLED, str(tile), str(out)]
+        killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": sources})
+        assert killed.returncode == -signal.SIGKILL
+        assert [path.name for path in out.parent.glob("[!.]*")] == ["tile.tif"]
+        assert not is_finished(Identity(), str(tile), out, options)
+        assert len(list(out.parent.iterdir())) > 1
+        remove_leftovers(out.parent, [out], options)
+        assert list(out.parent.iterdir()) == [out]
+
+    def test_leftovers_of_other_outputs_stay(self, tmp_path: Path) -> None:
+        """Another run may be making them."""
+        ours = {".a.tif.12345678", ".a.gpkg.abcdefgh"}
+        others = {
+            ".a.tif.tif.12345678",
+            ".b.tif.12345678",
+            ".a.geojson.12345678",
+            ".a.tif",
+            "a.b.c",
+        }
+        for name in ours | others:
+            (tmp_path / name).mkdir()
+        remove_leftovers(tmp_path, [tmp_path / "a.tif"], Options(vector=Vector("gpkg")))
+        assert {path.name for path in tmp_path.iterdir()} == others
+
+    def test_on_a_full_disk_the_next_would_fare_no_better(self, tile: Path, tmp_path: Path) -> None:
+        out, options = tmp_path / "maps" / "o.tif", Options(vector=Vector("gpkg"))
+        with full_disk(80_000), pytest.raises(NotWrittenError, match=r"maps/o\.gpkg: cannot be w"):
+            predict_raster(Identity(), str(tile), out, options)
+        assert list(out.parent.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("profile", "vector", "message"),
+        [
+            ({"crs": CRS}, Vector("geojson"), "has no CRS and transform that place it on Earth"),
+            ({"crs": SITE, "transform": TRANSFORM}, Vector("gpkg", 1.0), "that tell lengths"),
+            (
+                {"crs": CRS, "transform": rasterio.Affine(0.3, 0, 0, 0.3, 0, 0)},
+                Vector("gpkg"),
+                "gives a pixel no area",
+            ),
+        ],
+    )
+    def test_what_a_header_lacks_for_footprints_is_told_first(
+        self, tmp_path: Path, profile: dict[str, Any], vector: Vector, message: str
+    ) -> None:
+        source = tmp_path / "t.tif"
+        write_raster(source, picture(40, 40), **profile)
+        with (
+            pytest.raises(UserError, match=rf"^{re.escape(str(source))}: .*{message}"),
+            open_input(Identity(), str(source), Options(vector=vector)),
+        ):
+            pass
 
     def test_what_footprints_need_is_asked_for_first(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", picture(40, 40))
@@ -310,14 +377,14 @@ class TestVector:
             (
                 Vector("geojson"),
                 0.3,
-                r"t\.tif: it has no CRS that is a place.*GeoJSON",
+                r"t\.tif: has no CRS and transform that place it.*GeoJSON",
             ),
             (
                 Vector("gpkg", min_area_m2=1),
                 None,
-                r"t\.tif: it has no CRS, so .*--gsd METRES",
+                r"t\.tif: has no CRS and.*--gsd METRES",
             ),
-            (Vector("gpkg", simplify_m=1), None, r"t\.tif: it has no CRS, so lengths"),
+            (Vector("gpkg", simplify_m=1), None, r"t\.tif: has no CRS .* lengths"),
         ):
             with (
                 pytest.raises(UserError, match=message),
@@ -330,6 +397,20 @@ class TestVector:
             assert imagery.gsd == 0.3
 
 
+# Is killed once the first of its two outputs has its name.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from identity import Identity
+from roofseg.predict import Options, Vector, predict_raster
+replace = Path.replace
+def killed(path, target):
+    replace(path, target)
+    if target.parent.name == "maps":
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.replace = killed
+predict_raster(Identity(), sys.argv[1], Path(sys.argv[2]), Options(vector=Vector("gpkg")))
+"""
 PEAK = """
 import sys
 from pathlib import Path
@@ -348,7 +429,10 @@ print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads a process's peak from /proc")
 def test_memory_does_not_grow_with_the_raster(tmp_path: Path) -> None:
-    """Nine times the pixels, in the same memory but for a few MB."""
+    """Nine times the pixels in the same memory, give or take what threads happen to hold at once.
+
+    The larger mask alone, one byte a pixel, would add 75 MB.
+    """
     write_raster(tmp_path / "t.tif", picture(1024, 1024), tiled=True, **GEO)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     peaks = []
@@ -357,7 +441,7 @@ def test_memory_does_not_grow_with_the_raster(tmp_path: Path) -> None:
         command = [sys.executable, "-c", PEAK, str(source), str(tmp_path / f"{tiles}.tif")]
         peaks.append(float(subprocess.check_output(command, text=True, env=environment)))
         assert read(tmp_path / f"{tiles}.tif").shape == (tiles * 1024,) * 2
-    assert peaks[1] - peaks[0] < 20
+    assert peaks[1] - peaks[0] < 50
 
 
 def mosaic(path: Path, tile: str, size: int, tiles: int) -> Path:

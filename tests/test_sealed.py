@@ -322,7 +322,12 @@ def test_whole_tiles_are_those_that_the_patches_were_cut_from(tiles: Path) -> No
     mask.unlink()
     with pytest.raises(UserError, match=r"c\.tif: no such file, .*`dvc pull tiles/msks/c\.tif`"):
         whole(val, tiles)
-    Path("patches", "tiles.csv").unlink()
+    listing = Path("patches", "tiles.csv")
+    lines = listing.read_text().splitlines(keepends=True)
+    listing.write_text("".join(line for line in lines if not line.startswith("c,")))
+    with pytest.raises(UserError, match=r"tiles\.csv: lacks tile c, .*`dvc checkout patches`"):
+        whole(val, tiles)
+    listing.unlink()
     with pytest.raises(UserError, match=r"tiles\.csv: no such file\. .*dvc repro make_patches"):
         whole(val, tiles)
 

@@ -19,12 +19,21 @@ from graph import ROOT
 from project import PARAMS, git
 from ruamel.yaml import YAML
 from tiny_dataset import SPLIT, make, write_dataset
+from unwritable import full_disk
 
 from roofseg.errors import UserError
 from roofseg.files import read_json, sha256_file, write_json
 from roofseg.recipe import parse_params
 from roofseg.weights import write_weights
-from stages import check_params, finalize, run, train, use_profile
+from stages import (
+    check_params,
+    finalize,
+    make_patches,
+    refusals_named,
+    run,
+    train,
+    use_profile,
+)
 from stages.parameters import read_params, recipe_digest
 
 SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
@@ -155,6 +164,12 @@ def test_a_model_that_cannot_be_built_is_named_with_its_attempt(checked: Path, s
     rest = rest.replace("tu-mobilenetv3_small_050", "densenet121")
     Path("params.yaml").write_text(head + attempt + rest)
     with pytest.raises(UserError, match=r"attempts\.smaller\.encoder: .*'densenet121', which Deep"):
+        say(check_params)
+
+
+def test_where_nothing_can_be_written_is_named(checked: Path, say: object) -> None:
+    Path("metrics").touch()
+    with pytest.raises(UserError, match=r"^metrics: File exists\. Mend that"), refusals_named():
         say(check_params)
 
 
@@ -301,7 +316,7 @@ def test_a_run_that_broke_off_is_not_final(trained: Path, say: object) -> None:
         say(finalize, "unet_scratch")
 
 
-# train
+# make_patches and train
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +334,14 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(cut: Path, here: Path) -> Path:
     shutil.copytree(cut, here, dirs_exist_ok=True)
     return here
+
+
+def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, say: object) -> None:
+    before = contents(project)
+    full = pytest.raises(UserError, match=r"^an output: File too large\. Mend that")
+    with full_disk(1000), full, refusals_named():
+        say(make_patches)
+    assert contents(project) == before
 
 
 def test_a_smoke_run_writes_nothing(project: Path) -> None:

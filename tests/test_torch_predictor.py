@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from roofseg import torch_predictor
 from roofseg.blocks import predict_blocks
+from roofseg.errors import UserError
 from roofseg.evaluate import predict
 from roofseg.imagery import open_imagery
 from roofseg.torch_predictor import TorchPredictor
@@ -54,6 +55,36 @@ class TestPredictor:
         with torch.autocast("cpu", torch.bfloat16):
             inside = predictor(NOISE)
         np.testing.assert_array_equal(inside, predictor(NOISE))
+
+    def test_gpus_round_and_choose_kernels_as_for_scores(self) -> None:
+        """Seen from inside a model, whatever the process is set to."""
+        seen = []
+
+        class Asked(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+                return x[:, :1]
+
+        with torch.backends.cudnn.flags(enabled=True, deterministic=False, allow_tf32=True):
+            TorchPredictor(Asked(), window=P)(NOISE)
+        assert seen == [(False, True)]
+
+    def test_a_batch_that_does_not_fit_into_memory_is_told(self) -> None:
+        class Large(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        message = f"--batch-size: 4 windows of {P} px at a time do not fit into the memory of cpu"
+        with pytest.raises(UserError, match=message):
+            TorchPredictor(Large(), window=P)(NOISE)
+
+    def test_threads_are_as_many_as_told(self, folder: Path) -> None:
+        before = torch.get_num_threads()
+        try:
+            torch_predictor.load(folder, device="cpu", threads=before + 1)
+            assert torch.get_num_threads() == before + 1
+        finally:
+            torch.set_num_threads(before)
 
 
 class Network(nn.Module):

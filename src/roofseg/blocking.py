@@ -14,13 +14,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import shapely
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from roofseg.errors import UserError
-from roofseg.tiles import SPLITS, Grid
+from roofseg.tiles import RASTER_ERRORS, SPLITS, Grid
 
 # Divisions that are drawn, of which the one with the most alike splits is taken.
 DRAWS = 200
@@ -43,7 +41,7 @@ def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[li
 
     Raises:
         UserError: a tile's place cannot be computed in the CRS of the others, or ``side`` is given
-            and that CRS is not in units of length.
+            and the coordinates of that CRS are no lengths on the ground.
     """
     blocks = [[name] for name, grid in grids.items() if grid.transform is None]
     places: list[object]
@@ -59,7 +57,7 @@ def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[li
         part_of = shapely.STRtree(parts).nearest(shapely.centroid(outlines)).tolist()
         places = part_of
         if side is not None:
-            squares = _squares(shapely.centroid(parts), side, crs)
+            squares = _squares(shapely.centroid(parts), side, grids[names[0]])
             places = [squares[part] for part in part_of]
         blocks += [
             [name for name, its in zip(names, places, strict=True) if its == place]
@@ -111,9 +109,9 @@ def divide(
     if len(blocks) < len(SPLITS):
         raise UserError(
             f"{len(tiles)} tiles in {len(blocks)} {'block' if len(blocks) == 1 else 'blocks'} that "
-            "touch or overlap: expected at least 3 blocks, one each for train, val and test. Say "
-            "BLOCK=METRES to rule the ground into squares of that side, or give a split of your "
-            "own with SPLIT=FILE."
+            "touch, overlap or share a square: expected at least 3 blocks, one each for train, val "
+            "and test. Say BLOCK=METRES to rule the ground into (smaller) squares of that side, or "
+            "give a split of your own with SPLIT=FILE."
         )
     rng = np.random.default_rng(seed)
     shares = dict(zip(SPLITS, (1 - val - test, val, test), strict=True))
@@ -177,7 +175,7 @@ def _outline(name: str, grid: Grid, crs: CRS | None) -> shapely.Polygon:
         try:
             x, y = zip(*corners, strict=True)
             corners = list(zip(*transform(grid.crs, crs, x, y), strict=True))
-        except (CPLE_BaseError, RasterioError):  # PROJ's complaints come as the former
+        except RASTER_ERRORS:
             corners = [(math.inf, math.inf)]
     outline = shapely.Polygon(corners) if np.isfinite(corners).all() else shapely.Polygon()
     if not outline.is_valid or not outline.area > 0:
@@ -195,14 +193,15 @@ def _pixel(outline: shapely.Polygon, grid: Grid) -> float:
 
 
 def _squares(
-    centres: Sequence[shapely.Point], side: float, crs: CRS | None
-) -> list[tuple[int, int]]:
-    """The square (column, row) that each centre lies in."""
-    if crs is not None and not crs.is_projected:
+    centres: Sequence[shapely.Point], side: float, grid: Grid
+) -> list[tuple[float, float]]:
+    """The square (column, row) that each centre lies in, in coordinates of the CRS of ``grid``."""
+    crs = grid.crs
+    if crs is not None and grid.gsd is None:
         raise UserError(
-            f"BLOCK: {side:g} m, but the tiles' coordinates are in {crs.to_string()}, which has no "
-            "metres. Warp the tiles to a projected CRS, or give a split of your own with "
-            "SPLIT=FILE."
+            f"BLOCK: {side:g} m, but the tiles' coordinates are in {crs.to_string()}, whose units "
+            "are no metres on the ground. Warp the tiles to another projection, such as UTM, or "
+            "give a split of your own with SPLIT=FILE."
         )
     unit = side / (1.0 if crs is None else crs.linear_units_factor[1])
-    return [(math.floor(centre.x / unit), math.floor(centre.y / unit)) for centre in centres]
+    return [(centre.x // unit, centre.y // unit) for centre in centres]

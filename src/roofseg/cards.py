@@ -19,16 +19,14 @@ from ruamel.yaml import YAML
 from roofseg import licences
 from roofseg.boundary import DISTANCE, DISTANCE_M
 from roofseg.calibration import BINS
-from roofseg.caveats import caveats
+from roofseg.caveats import SEALED, caveats
 from roofseg.encoders import SAM_ENCODER
 from roofseg.files import read_json, sha256_file
-from roofseg.intervals import COLUMNS, STATISTICS, Interval, interval
+from roofseg.intervals import COLUMNS, CONFIDENCE, STATISTICS, Interval, interval
 from roofseg.licences import Licence
 from roofseg.looks import count_looks
 from roofseg.metrics import THRESHOLD
 from roofseg.recipe import Recipe
-
-SEALED = "sealed"
 
 SCORES = {
     "iou": "IoU, mean over tiles",
@@ -209,10 +207,10 @@ def _scores(
         "## Scores",
         "",
         *_table(["", *header], rows),
-        f"At threshold {THRESHOLD}. In brackets: 95 % bootstrap interval over the tiles. It says "
-        "how far a score would go with other tiles of this kind, not with another seed; and for "
-        "few tiles it is too narrow. The recipe and the best epoch were chosen by val, which "
-        "flatters it.",
+        f"At threshold {THRESHOLD}. In brackets: {100 * CONFIDENCE:g} % bootstrap interval over "
+        "the tiles. It says how far a score would go with other tiles of this kind, not with "
+        "another seed; and for few tiles it is too narrow. The recipe and the best epoch were "
+        "chosen by val, so its scores flatter.",
         "",
     ]
     if "test" not in scores:
@@ -315,7 +313,7 @@ def _limits(record: Mapping[str, Any], tiles: Mapping[str, int], *, whole: bool)
         "",
         f"- It has seen {tiles['train']} patches of one dataset. Other roofs, regions, seasons and "
         "sensors may score far lower; measure on some tiles of your own.",
-        f"- It knows one scale: {_gsd(record)}. Resample what differs.",
+        f"- It knows no other scale than that of its tiles, {_gsd(record)}. Resample what differs.",
         f"- {which} of patches that were chosen to hold buildings. They say little of how often it "
         "finds one where there is none.",
         "- It tells building from background, pixel by pixel: walls that touch become one "

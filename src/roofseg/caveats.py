@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from roofseg.recipe import Recipe
 
+SEALED = "sealed"  # what stands where a test score would
+
 SYNTHETIC_DATASETS = {"sample"}
 SYNTHETIC = (
     "the `sample` tiles are generated, and the recipe is shrunken to run on two CPU cores. These "
     "numbers show that the pipeline works; they say nothing about real roofs, nor about which "
     "model is better on them."
+)
+WITHOUT_SAM = (
+    "started from random weights, not from SAM's. Such scores show that the pipeline works, and "
+    "nothing of SAM."
 )
 
 
@@ -18,8 +24,5 @@ def caveats(dataset: str, recipe: Recipe) -> dict[str, str]:
     if dataset in SYNTHETIC_DATASETS:
         found["Synthetic"] = SYNTHETIC
     if recipe.without_sam:
-        found["No SAM weights"] = (
-            "the encoder started from random weights, not from SAM's. These numbers show that the "
-            "pipeline works, and nothing of SAM."
-        )
+        found["No SAM weights"] = f"the encoder {WITHOUT_SAM}"
     return found

@@ -1,12 +1,13 @@
 """The command `roofseg`: its subcommands, and what becomes of their mistakes.
 
-Exit status 0: done; 2: a mistake that the user can mend, told in one message on stderr; 129, 130
-and 143: stopped by a lost terminal, Ctrl-C or SIGTERM.
+Exit status 0: done; 2: a mistake that the user can mend, told in one message on stderr; 129, 130,
+141 and 143: stopped by a lost terminal, Ctrl-C, a reader of its output that is gone, or SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -43,9 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
             signal.signal(each, _stopped)
     try:
         args.main(args)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except BrokenPipeError:  # `roofseg predict ... | head`
+        # Or Python would tell of the same at its end, where it flushes once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"error: {error.filename}: {error.strerror}. Mend its permissions or those of its "
+            "folders, or name another.",
+            file=sys.stderr,
+        )
+        sys.exit(UserError.status)
     except KeyboardInterrupt:
         _stopped(signal.SIGINT, None)
 

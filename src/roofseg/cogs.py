@@ -28,7 +28,14 @@ TILE = 512
 
 
 class NotWrittenError(UserError):
-    """An output could not be written; the next one would not be either."""
+    """An output could not be written, for this reason; the next one would not be either."""
+
+    def __init__(self, out: Path, reason: object) -> None:
+        self.reason = reason
+        super().__init__(
+            f"{out}: cannot be written ({reason}). Free some space there or mend the folder's "
+            "permissions, and run the same command again: finished files are kept."
+        )
 
 
 @dataclass(frozen=True)
@@ -145,10 +152,7 @@ def writing(out: Path) -> Iterator[None]:
     try:
         yield
     except (RasterioError, CPLE_BaseError, OSError) as error:
-        raise NotWrittenError(
-            f"{out}: cannot be written ({error.__cause__ or error}). Free some space there or mend "
-            "the folder's permissions, and run the same command again: finished files are kept."
-        ) from None
+        raise NotWrittenError(out, error.__cause__ or error) from None
 
 
 @contextlib.contextmanager

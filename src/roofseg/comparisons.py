@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from roofseg.entries import SEALED, Entry
+from roofseg.caveats import SEALED
+from roofseg.entries import Entry
 from roofseg.errors import UserError
 from roofseg.intervals import STATISTICS, compare, interval
 

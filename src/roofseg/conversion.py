@@ -6,6 +6,7 @@ predicted are the same pixels.
 
 from __future__ import annotations
 
+import errno
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,7 @@ def look_at(path: Path, max_expansion: float = MAX_EXPANSION) -> Source:
     """Read the header of imagery.
 
     Raises UserError if it cannot be read, has fewer than three bands, says that its first three
-    are not red, green and blue, or has bands that differ in type or are complex.
+    are not red, green and blue, or if those differ in type.
     """
     with opened(path, max_expansion) as source:
         kinds = sorted(set(source.dtypes[:3]))
@@ -78,8 +79,8 @@ def look_at(path: Path, max_expansion: float = MAX_EXPANSION) -> Source:
                 "expected red, green, blue. Put them in order with `gdal_translate -b N -b N -b N "
                 "-colorinterp red,green,blue`."
             )
-        if len(kinds) > 1 or "complex" in kinds[0]:
-            raise UserError(f"{path}: {bands}; expected real numbers of one type.")
+        if len(kinds) > 1:
+            raise UserError(f"{path}: {bands}; expected bands of one type.")
         notes = []
         if kinds != ["uint8"]:
             notes.append(f"{kinds[0]}, scaled to 8 bits")
@@ -132,7 +133,8 @@ def write_rgb(path: Path, out: Path, scale: tuple[float, float] | None) -> None:
 
     With ``scale`` = (low, high), low becomes 0 and high 255, values between in proportion, rounded;
     those beyond are clipped. Pixels without data (nodata, NaN, transparent) become black. CRS and
-    transform are kept. Raises UserError if a file cannot be read or written.
+    transform are kept. Raises UserError if ``path`` cannot be read, OSError if ``out`` cannot be
+    written.
     """
     with open_imagery(str(path), scale=scale) as imagery:
         profile = {
@@ -170,7 +172,10 @@ def _parts(imagery: Imagery) -> Iterator[tuple[Window, Image]]:
 
 @contextmanager
 def written(out: Path) -> Iterator[None]:
-    """See that what the block writes at ``out`` is there; UserError where it cannot be written."""
+    """See that what the block writes at ``out`` is there; OSError where it cannot be written.
+
+    (No UserError: those are about one tile, and are collected. This would be so for all of them.)
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain imagery is welcome
@@ -179,9 +184,8 @@ def written(out: Path) -> Iterator[None]:
             with rasterio.open(out) as made:
                 made.read(window=Window(made.width - 1, made.height - 1, 1, 1))
     except RasterioError as error:
-        raise UserError(
-            f"{out}: cannot be written. Is the disk full? GDAL says: {error.__cause__ or error}"
-        ) from None
+        why = f"cannot be written. Is the disk full? GDAL says: {error.__cause__ or error}"
+        raise OSError(errno.EIO, why, str(out)) from None
 
 
 def _missing(source: DatasetReader) -> str:

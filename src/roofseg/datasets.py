@@ -7,12 +7,16 @@ into memory.
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from rasterio.crs import CRS
@@ -34,7 +38,11 @@ from roofseg.tiles import (
 
 # Few tiles have that much building. Above the first, a mask is taken to be inverted.
 MAX_BUILDING, MUCH_BUILDING = 0.9, 0.5
+# No city has that much; nearly all have so little that an inverted mask shows more.
+MAX_BUILDING_OF_ALL = 0.7
 MUCH_BLACK = 0.1
+# As roofseg.recipe has it for the parameter `dataset`.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Pixels in one part that is read, bytes.
 PART_BYTES = 64 * 2**20
 # A file that claims more bytes of pixels than this, and than `MAX_EXPANSION` times its own size, is
@@ -68,16 +76,47 @@ class TileReport:
 class Report:
     """What is known of a dataset: its tiles, what is wrong with it, and what looks odd.
 
-    ``problems`` has those of the tiles too.
+    ``problems`` has those of the tiles too. ``stated_gsd`` (metres per pixel) is for tiles that do
+    not state their own; None if nobody has said it.
     """
 
     tiles: tuple[TileReport, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    stated_gsd: float | None = None
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for what is no name of a dataset."""
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"NAME: found {name!r}; expected letters, digits, '_', '.' and '-', not '.' first."
+        )
+
+
+def read_stated_gsd(folder: Path) -> float | None:
+    """The GSD that intake.json in ``folder`` notes, m per pixel; None if there is none.
+
+    Raises UserError if the file is broken.
+    """
+    path = folder / "intake.json"
+    if not path.is_file():
+        return None
+    try:
+        gsd = json.loads(path.read_bytes())["gsd"]
+        valid = gsd is None or 0 < gsd < math.inf
+    except (ValueError, LookupError, TypeError):
+        valid = False
+    if not valid:
+        raise UserError(
+            f"{path}: expected JSON with a GSD, as `make new-dataset` writes it: metres per pixel "
+            "above 0, or null. Put back what git has, or remove the file."
+        )
+    return gsd
 
 
 def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Report:
-    """Read all of the dataset in ``folder``: tables, headers, and every pixel.
+    """Read all of the dataset in ``folder``: its small files, headers, and every pixel.
 
     Raises UserError if there is no such folder.
     """
@@ -98,6 +137,9 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
             )
     split: dict[str, str] = {}
     nudges: dict[str, tuple[int, int]] = {}
+    gsd: float | None = None
+    with noted(problems):
+        gsd = read_stated_gsd(folder)
     with noted(problems):
         split = read_split(folder)
     with noted(problems):
@@ -117,7 +159,7 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
         if name in images and name in masks
     ]
     problems += find_problems(folder / "msks", tiles)
-    return Report(tuple(tiles), tuple(problems), tuple(find_oddities(tiles)))
+    return Report(tuple(tiles), tuple(problems), tuple(find_oddities(tiles)), gsd)
 
 
 def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> TileReport:
@@ -161,6 +203,12 @@ def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
         problems.append(
             f"{masks}: no building in any mask. Do footprints and tiles cover the same ground?"
         )
+    shares = [tile.building for tile in tiles if tile.building is not None]
+    if shares and (mean := fmean(shares)) > MAX_BUILDING_OF_ALL:
+        problems.append(
+            f"{masks}: {mean:.1%} of the masks is building; expected {MAX_BUILDING_OF_ALL:.0%} at "
+            "most, with 0 for background. Are they inverted? Swap their values."
+        )
     return problems
 
 
@@ -191,8 +239,6 @@ def building_share(mask: Path, max_expansion: float = MAX_EXPANSION) -> float:
     Raises UserError if any of it cannot be read, or holds other values than 0 and one of 1 and 255.
     """
     with opened(mask, max_expansion) as source:
-        if np.dtype(source.dtypes[0]).kind == "c":
-            raise UserError(f"{mask}: holds complex numbers; expected 0 and 1, or 0 and 255.")
         building, count = 0, 0  # the value, once there is one, and how many pixels have it
         for part in parts(source):
             values = source.read(1, window=part)
@@ -253,13 +299,19 @@ def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
 
 @contextmanager
 def opened(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[DatasetReader]:
-    """Open a raster for reading; what is damaged, or expands too far, is a UserError."""
+    """Open a raster for reading.
+
+    UserError if it is damaged, holds complex numbers, or claims to hold over 1 GiB of pixels that
+    are more than ``max_expansion`` times its size.
+    """
     with open_raster(path) as source:
         if not source.count:
             raise UserError(
                 f"{path}: no band; expected one raster. Is it a container of several? Take one out "
                 "with `gdal_translate`."
             )
+        if strange := [kind for kind in source.dtypes if kind.startswith("complex")]:
+            raise UserError(f"{path}: holds numbers of type {strange[0]}; expected real numbers.")
         held = source.count * max(np.dtype(kind).itemsize for kind in source.dtypes)
         height, width = source.block_shapes[0]
         claimed = held * max(source.height * source.width, height * width)
@@ -309,13 +361,10 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def table(report: Report, stated_gsd: float | None = None) -> str:
-    """The tiles of a dataset as lines of text, a column each for what is known of them.
-
-    ``stated_gsd`` (metres per pixel) stands where a tile does not state its own.
-    """
+def table(report: Report) -> str:
+    """The tiles of a dataset as lines of text, a column each for what is known of them."""
     heading = ("tile", "split", "size, px", "GSD, m", "CRS", "building", "black", "problems")
-    stated = "-" if stated_gsd is None else f"{stated_gsd:g} (stated)"
+    stated = "-" if report.stated_gsd is None else f"{report.stated_gsd:g} (stated)"
     rows = [heading]
     for tile in report.tiles:
         grid = tile.grid

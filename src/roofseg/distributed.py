@@ -62,15 +62,18 @@ class WorkersLostError(UserError):
 
 
 class Worker:
-    """A model in a process of its own. Arguments: see `workers`."""
+    """A model in a process of its own, with ``threads`` of a CPU. Arguments: see `workers`."""
 
-    def __init__(self, model: Path, device: Device, precision: Precision, tta: bool) -> None:
-        self._model, self._device, self._precision, self._tta = model, device, precision, tta
+    def __init__(
+        self, model: Path, device: Device, precision: Precision, tta: bool, threads: int | None
+    ) -> None:
+        self._model, self._tta = model, tta
+        self._how: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
 
     @cached_property
     def predictor(self) -> Predictor:
         """Loaded when first asked for: what ``__init__`` raises, Ray tells as a death."""
-        loaded = load_predictor(self._model, device=self._device, precision=self._precision)
+        loaded = load_predictor(self._model, **self._how)
         return D4(loaded) if self._tta else loaded
 
     def about(self) -> tuple[int, tuple[float, ...], dict[str, str]]:
@@ -176,7 +179,8 @@ def workers(
         actor = ray.remote(
             max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD", **share
         )(Worker)
-        arguments = model.resolve(), device, precision, tta
+        # Of these Ray itself tells torch, but not onnxruntime.
+        arguments = model.absolute(), device, precision, tta, share.get("num_cpus")
         yield Workers(ray, [actor.remote(*arguments) for _ in range(number)])
 
 
@@ -222,7 +226,7 @@ def shares(
 
     Returns:
         The number, and ``{"num_gpus": 1}`` or ``{"num_cpus": N}``: as many as let every machine
-        have its part of the workers. N is the number of torch's threads, too.
+        have its part of the workers. N is the number of a worker's threads, too.
 
     Raises:
         UserError: there are too few

@@ -17,8 +17,6 @@ from roofseg.files import read_json
 from roofseg.looks import count_looks
 from roofseg.recipe import Recipe
 
-SEALED = "sealed"
-
 VAL_IOU = "live/plots/metrics/val/iou.tsv"
 MADE_BY = {
     "training.json": "train",

@@ -84,6 +84,8 @@ def evaluate(
     Returns:
         What scores.json holds: the ``scores`` of each split's assessment; of whole tiles, the
         `metrics.summarise`.
+
+    Raises UserError for a whole tile that is damaged or holds no data; then nothing is written.
     """
     found, curves = {}, {}
     with replaced(predictions) as folder:
@@ -96,15 +98,15 @@ def evaluate(
             pixels = [metrics.histogram(*pair) for pair in zip(probabilities, truth, strict=True)]
             curves[split] = metrics.precision_recall(np.sum(pixels, axis=0))
             _draw(folder / split, patches, probabilities >= metrics.THRESHOLD)
-    tables = {split: each.table for split, each in found.items()}
-    scores = {split: each.scores for split, each in found.items()}
-    for split, whole in tiles.items():
-        if whole:
-            window = splits[split][0].mask.shape[0]
-            predictor = TorchPredictor(model, window=window, device=device)
-            table = with_rates(full_tile_table(predictor, whole, batch_size=batch_size))
-            name = f"{split}{FULL_TILES}"
-            tables[name], scores[name] = table, summarise(table)
+        tables = {split: each.table for split, each in found.items()}
+        scores = {split: each.scores for split, each in found.items()}
+        for split, whole in tiles.items():
+            if whole:
+                window = splits[split][0].mask.shape[0]
+                predictor = TorchPredictor(model, window=window, device=device)
+                table = with_rates(full_tile_table(predictor, whole, batch_size=batch_size))
+                name = f"{split}{FULL_TILES}"
+                tables[name], scores[name] = table, summarise(table)
     write_json(results / "scores.json", scores)
     _write_csv(results / "tiles.csv", tables)
     _write_csv(results / "sizes.csv", {split: each.sizes for split, each in found.items()})

@@ -69,7 +69,8 @@ def _flush(path: Path) -> None:
 
 def remove_scratch(path: Path) -> None:
     """Remove what `replaced` left beside ``path`` in a process that was killed inside it."""
-    for scratch in path.parent.glob(f".{glob.escape(path.name)}.*/"):
+    random = "?" * 8  # as many as tempfile adds; a longer rest is of another name's, `name.tif`
+    for scratch in path.parent.glob(f".{glob.escape(path.name)}.{random}/"):
         shutil.rmtree(scratch)
 
 

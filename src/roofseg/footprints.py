@@ -29,7 +29,7 @@ from roofseg.layers import GEOMETRY, SUFFIXES, Driver, write_layer
 from roofseg.polygonise import Component, Strip, polygonise
 from roofseg.tiles import open_raster
 
-__all__ = ["SUFFIXES", "Driver", "write_footprints"]
+__all__ = ["SUFFIXES", "Driver", "Georeference", "write_footprints"]
 
 STRIP_PIXELS = 2**24
 BATCH = 10_000
@@ -88,34 +88,25 @@ def write_footprints(
         UserError: a raster cannot be read, or is no mask or probability; the two are on different
             grids; a CRS (for GeoJSON) or ``gsd`` (for lengths and areas) is needed and missing; the
             raster lies outside its CRS; a number is out of range; buildingregulariser is not
-            installed; ``out`` is a folder, has another suffix, or cannot be written.
+            installed; ``out`` is a folder, has another suffix, or cannot be written (that is a
+            NotWrittenError).
     """
     _check_numbers(gsd, threshold, min_area_m2, simplify_m)
-    straighten = _regulariser() if regularise else None
+    straighten = load_regulariser() if regularise else None
     source = _Source.read(raster)
     if probability is not None:
         _check_grid(source, _Source.read(probability))
     elif source.floats:
         probability = raster
-    measure = source.ground(gsd)
-    if driver == "geojson" and not source.located:
-        raise UserError(
-            f"{raster}: has no CRS and transform that place it on Earth, but GeoJSON is in "
-            "EPSG:4326. Georeference it (for example with `gdal_edit.py -a_srs ... -a_ullr ...`), "
-            "or write gpkg or parquet."
-        )
-    if measure is None and (min_area_m2 or simplify_m or regularise):
-        raise UserError(
-            f"{raster}: has no CRS and transform that tell lengths and areas; min_area_m2, "
-            "simplify_m and regularise need them. Give the metres per pixel (gsd), or georeference "
-            "it (for example with `gdal_edit.py -a_srs ... -a_ullr ...`)."
-        )
+    place = source.georeference
+    lengths = bool(min_area_m2 or simplify_m or regularise)
+    measure = place.measure(driver, gsd=gsd, lengths=lengths)
 
     fields = [pa.field("area_m2", pa.float64()), GEOMETRY]
     if probability is not None:
         fields.insert(1, pa.field("mean_probability", pa.float64()))
     schema = pa.schema(fields)
-    shape = _Shape(source.transform, measure, min_area_m2, simplify_m, straighten)
+    shape = _Shape(place.transform, measure, min_area_m2, simplify_m, straighten)
 
     def batches() -> Iterator[pa.RecordBatch]:
         components = polygonise(_strips(source, probability, threshold))
@@ -128,22 +119,69 @@ def write_footprints(
         driver,
         batches(),
         schema=schema,
-        crs=source.crs and source.crs.to_string(),
+        crs=place.crs and place.crs.to_string(),
         metadata=provenance or {},
     )
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What the header of a raster says; ``crs`` is None where its coordinates are pixels."""
+class Georeference:
+    """Where a raster lies, as its header says.
 
-    path: Path
+    ``name`` is the raster's, for messages; ``crs`` is None where its coordinates are pixels.
+    """
+
+    name: str
     width: int
     height: int
-    block_rows: int
-    floats: bool
     crs: CRS | None
     transform: Affine
+
+    def measure(
+        self, driver: Driver, *, gsd: float | None, lengths: bool
+    ) -> Plane | Ellipsoid | None:
+        """How its coordinates measure the ground: see `roofseg.ground.ground`.
+
+        Raises UserError where footprints cannot be written as ``driver``, or where ``lengths`` are
+        needed and unknown.
+        """
+        if not 0 < abs(self.transform.determinant) < math.inf:
+            raise UserError(
+                f"{self.name}: its transform {tuple(self.transform)[:6]} gives a pixel no area. "
+                "Georeference it anew, for example with `gdal_edit.py -a_ullr`."
+            )
+        on_earth = self.crs and (self.crs.is_projected or self.crs.is_geographic)
+        if driver == "geojson" and not on_earth:
+            raise UserError(
+                f"{self.name}: has no CRS and transform that place it on Earth, but GeoJSON is in "
+                "EPSG:4326. Georeference it (for example with `gdal_edit.py -a_srs ... -a_ullr "
+                "...`), or say --vector gpkg or parquet, which take other coordinates."
+            )
+        try:
+            measure = ground(self.crs, self.transform, self.width, self.height, gsd)
+        except (ValueError, ProjError) as error:
+            raise UserError(
+                f"{self.name}: its CRS is {self.crs and self.crs.to_string()}, but {error}. Set "
+                "the right one, for example with `gdal_edit.py -a_srs`."
+            ) from None
+        if measure is None and lengths:
+            raise UserError(
+                f"{self.name}: has no CRS and transform that tell lengths and areas, which "
+                "--min-area, --simplify and --regularise need. Say --gsd METRES, the size of a "
+                "pixel, or georeference it (for example with `gdal_edit.py -a_srs ... -a_ullr "
+                "...`)."
+            )
+        return measure
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the header of a raster of one band says."""
+
+    path: Path
+    block_rows: int
+    floats: bool
+    georeference: Georeference
 
     @classmethod
     def read(cls, path: Path) -> _Source:
@@ -154,36 +192,11 @@ class _Source:
                     f"{path}: {source.count} bands of {dtype}; expected one band, a mask of "
                     "integers or probabilities as floats."
                 )
-            if not 0 < abs(source.transform.determinant) < math.inf:
-                raise UserError(
-                    f"{path}: its transform {tuple(source.transform)[:6]} gives a pixel no area. "
-                    "Georeference it anew, for example with `gdal_edit.py -a_ullr`."
-                )
             # GDAL gives the identity to a raster that states no transform.
             placed = source.crs and source.transform != Affine.identity()
-            return cls(
-                path=path,
-                width=source.width,
-                height=source.height,
-                block_rows=source.block_shapes[0][0],
-                floats=dtype.kind == "f",
-                crs=source.crs if placed else None,
-                transform=source.transform,
-            )
-
-    @property
-    def located(self) -> bool:
-        """Whether its coordinates are places on Earth."""
-        return self.crs is not None and (self.crs.is_projected or self.crs.is_geographic)
-
-    def ground(self, gsd: float | None) -> Plane | Ellipsoid | None:
-        try:
-            return ground(self.crs, self.transform, self.width, self.height, gsd)
-        except (ValueError, ProjError) as error:
-            raise UserError(
-                f"{self.path}: its CRS is {self.crs and self.crs.to_string()}, but {error}. Set "
-                "the right one, for example with `gdal_edit.py -a_srs`."
-            ) from None
+            crs = source.crs if placed else None
+            place = Georeference(str(path), source.width, source.height, crs, source.transform)
+            return cls(path, source.block_shapes[0][0], dtype.kind == "f", place)
 
 
 def _check_numbers(
@@ -204,7 +217,7 @@ def _check_grid(source: _Source, probability: _Source) -> None:
             f"{probability.path}: holds integers; expected probabilities as floats in [0, 1]."
         )
     for what in ("width", "height", "crs", "transform"):
-        one, other = getattr(source, what), getattr(probability, what)
+        one, other = (getattr(each.georeference, what) for each in (source, probability))
         if one != other:
             raise UserError(
                 f"{probability.path}: its {what} is {other!r}, but that of {source.path} is "
@@ -217,12 +230,13 @@ def _strips(source: _Source, probability: Path | None, threshold: float) -> Iter
 
     Pixels without data have the probability NaN.
     """
-    rows = max(1, STRIP_PIXELS // source.width)
+    width, height = source.georeference.width, source.georeference.height
+    rows = max(1, STRIP_PIXELS // width)
     if rows > source.block_rows:
         rows -= rows % source.block_rows
     value = 0  # of building, until the first strip that holds any
-    for row in range(0, source.height, rows):
-        window = Window(0, row, source.width, min(rows, source.height - row))
+    for row in range(0, height, rows):
+        window = Window(0, row, width, min(rows, height - row))
         band = _read(source.path, window)
         if source.floats:
             _check_probability(source.path, band)
@@ -330,14 +344,15 @@ def _scaled(polygons: Polygons, scales: Lengths) -> Polygons:
     return scaled
 
 
-def _regulariser() -> Straighten:
+def load_regulariser() -> Straighten:
+    """What straightens polygons; UserError where buildingregulariser is not installed."""
     try:
         from buildingregulariser import regularize_geodataframe
         from geopandas import GeoDataFrame
     except ImportError:
         raise UserError(
-            "regularise: needs the package buildingregulariser, which is not installed. Install "
-            "it with `pip install buildingregulariser`."
+            "--regularise: needs the package buildingregulariser, which is not installed. Install "
+            "it with `pip install buildingregulariser`, or leave the option out."
         ) from None
 
     def straighten(polygons: Polygons, tolerance_m: float) -> Polygons:

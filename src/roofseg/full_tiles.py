@@ -11,6 +11,7 @@ import pandas as pd
 from rasterio.windows import Window
 
 from roofseg.blocks import predict_blocks
+from roofseg.errors import UserError
 from roofseg.imagery import open_imagery
 from roofseg.metrics import COUNTS, Integers, count, f1, iou
 from roofseg.predictors import Predictor
@@ -33,6 +34,8 @@ def full_tile_table(
     Returns:
         As `roofseg.metrics.table`: one row per tile with columns tile, tp, fp, fn, tn (pixels),
         iou, f1.
+
+    Raises UserError for a tile that is damaged or holds no data.
     """
     rows = pd.DataFrame({"tile": [tile.name for tile in tiles]})
     rows[COUNTS] = np.stack([_counts(predictor, tile, batch_size) for tile in tiles])
@@ -55,4 +58,9 @@ def _counts(predictor: Predictor, tile: TilePair, batch_size: int) -> Integers:
             truth = mask.read(1, window=Window(block.col, block.row, width, height))
             inside = block.valid
             total += np.concatenate(count(block.probability[inside][None], truth[inside][None]))
+    if not total.any():
+        raise UserError(
+            f"{tile.image}: no pixel holds data, so there is nothing to score. Take the tile out "
+            "of split.csv, or mend what it says of no data (`gdalinfo`)."
+        )
     return total

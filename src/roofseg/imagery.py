@@ -30,6 +30,9 @@ from roofseg.tiles import GDAL_CACHE_MB, RASTER_ERRORS, Grid
 
 # A difference in scale that augmentation shows a model anyway.
 GSD_TOLERANCE = 0.05
+# A roof of 10 m, of 33 px at 0.3 m, has 3 px left: refining shows no more of it, for 100 times the
+# pixels.
+MAX_REFINEMENT = 10
 RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg", ".img"}
 # Of what lies elsewhere: no look for other files around it, and another try at a busy server.
 REMOTE = {
@@ -47,7 +50,7 @@ class Imagery:
     Attributes:
         name: as the user gave it
         height, width: pixels, of the grid that is predicted
-        crs: None where there is none
+        crs: None where there is none, or no transform to it
         transform: maps (column, row) to the coordinates of ``crs``, or to (column, row) of the
             input where it states no georeferencing
         gsd: metres per pixel; None where unknown
@@ -59,7 +62,7 @@ class Imagery:
     ) -> None:
         self.name, self.gsd = name, gsd
         self.height, self.width = source.height, source.width
-        self.crs: CRS | None = source.crs or None
+        self.crs = _crs(source)
         self.transform: Affine = source.transform
         self.notes: list[str] = []
         self._source, self._scale = source, scale
@@ -109,10 +112,17 @@ def open_imagery(
 
     Raises:
         UserError: it cannot be opened, has fewer than 3 bands, pixels that are not 8-bit (and no
-            ``scale``), or another GSD than trained on (and no ``resample``)
+            ``scale``), or another GSD than trained on (and no ``resample``, or one over
+            MAX_REFINEMENT times as large); or ``resample`` where its GSD or those trained on are
+            unknown
     """
     with opened(name) as it:
         notes = _check_bands(name, it, scale)
+        if it.gcps[0] and _crs(it) is None:
+            notes.append(
+                "its control points are not used, so the result lies nowhere; warp it first, for "
+                "example with `gdalwarp`"
+            )
         found = gsd or _stated(it)
         target = _target(name, found, trained, resample)
         if target is None:
@@ -127,7 +137,7 @@ def open_imagery(
             assert found is not None
             with _resampled(it, target / found) as warped:
                 imagery = Imagery(name, warped, target, scale)
-                imagery.crs = it.crs or None
+                imagery.crs = _crs(it)
                 imagery.notes += [*notes, f"resampled from {found:g} to {target:g} m per pixel"]
                 yield imagery
 
@@ -135,21 +145,20 @@ def open_imagery(
 def find_rasters(names: Sequence[str]) -> list[str]:
     """The rasters that files, folders and addresses name: those of a folder sorted, by suffix.
 
-    Folders below a folder are not entered. Raises UserError for a folder without any.
+    Folders below a folder are not entered. Raises UserError for a folder without any and for a name
+    that is empty or not in UTF-8, OSError for a folder that cannot be listed.
     """
     found: list[str] = []
     for name in names:
+        if not name:
+            raise UserError("an input's name is empty; a variable that is not set?")
         folder = Path(name)
         if is_remote(name) or not folder.is_dir():
             found.append(name)
             continue
-        try:
-            entries = sorted(folder.iterdir())
-        except OSError as error:
-            raise UserError(f"{name}: cannot be listed ({error.strerror}).") from None
         inside = [
             str(path)
-            for path in entries
+            for path in sorted(folder.iterdir())
             if path.suffix.lower() in RASTERS
             and not path.name.startswith(".")
             and not path.is_dir()
@@ -160,6 +169,11 @@ def find_rasters(names: Sequence[str]) -> list[str]:
                 f"{' '.join(sorted(RASTERS))}. Folders below it are not entered."
             )
         found += inside
+    for name in found:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{name!a}: a name that is not in UTF-8. Rename the file.") from None
     return found
 
 
@@ -219,8 +233,13 @@ def _check_bands(name: str, source: DatasetReader, scale: Sequence[float] | None
     return [f"{bands}: the first three are taken as red, green, blue"] if extra else []
 
 
+def _crs(source: DatasetReader) -> CRS | None:
+    # GDAL gives the identity to a raster that states no transform.
+    return None if source.transform == Affine.identity() else source.crs or None
+
+
 def _stated(source: DatasetReader) -> float | None:
-    grid = Grid(source.height, source.width, source.crs or None, source.transform)
+    grid = Grid(source.height, source.width, _crs(source), source.transform)
     return grid.gsd or None  # 0 by a broken transform or unit, which states none
 
 
@@ -229,6 +248,11 @@ def _target(
 ) -> float | None:
     """The GSD to resample to; None to take the raster as it is."""
     if not trained:
+        if resample:
+            raise UserError(
+                f"{name}: --resample brings it to the GSD that the model was trained on, which the "
+                "model does not know. Leave the option out."
+            )
         return None
     if found is None:
         if resample:
@@ -244,7 +268,14 @@ def _target(
             f"{name}: {found:g} m per pixel, but the model was trained on {_metres(trained)}. Say "
             "--resample to bring it there; or --gsd METRES where the raster is wrong about itself."
         )
-    return min(trained, key=lambda each: abs(math.log(each / found)))
+    target = min(trained, key=lambda each: abs(math.log(each / found)))
+    if found > MAX_REFINEMENT * target:
+        raise UserError(
+            f"{name}: {found:g} m per pixel, more than {MAX_REFINEMENT} times the {target:g} m "
+            "trained on; expected imagery that shows roofs. Say --gsd METRES where the raster is "
+            "wrong about itself."
+        )
+    return target
 
 
 def _metres(trained: tuple[float, ...]) -> str:

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import rasterio.warp
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 
 from roofseg.archives import require_space
 from roofseg.errors import UserError
 from roofseg.files import sha256_file, write_text
 from roofseg.inria_sources import Limits, Source, open_source
-from roofseg.tiles import Grid, TilePair, check_tile, open_raster
+from roofseg.tiles import RASTER_ERRORS, Grid, TilePair, check_tile, open_raster
 
 TERMS = """\
 The Inria Aerial Image Labeling Dataset (Maggiori et al. 2017) comes under Inria's terms: it is for
@@ -150,7 +149,7 @@ def _in_zone(grid: Grid) -> bool:
         (longitude,), *_ = rasterio.warp.transform(
             grid.crs, CRS.from_epsg(4326), [500_000], [3_350_000]
         )
-    except RasterioError:
+    except RASTER_ERRORS:
         return False
     return math.isclose(longitude, MERIDIAN, abs_tol=0.01)
 

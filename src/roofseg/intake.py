@@ -132,7 +132,7 @@ def bring_in(
         write_json(folder / "intake.json", _record(pairs, sources, masks, scale, gsd, division))
     for line in _remarks(pairs, sources, scale, burnt):
         say(line)
-    return Report(tuple(reports), (), tuple(find_oddities(reports)))
+    return Report(tuple(reports), (), tuple(find_oddities(reports)), gsd)
 
 
 def tile_name(stem: str) -> str:
@@ -158,12 +158,20 @@ def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
     problems: list[str] = []
     found = _named_rasters(images, problems)
     if not found and not problems:
-        problems.append(f"{images}: no raster in it; expected one for each tile.")
+        problems.append(
+            f"{images}: no raster in it; expected one for each tile. Folders in it are not entered."
+        )
     if _is_vector(masks):
         with noted(problems):
             find_layer(masks, layer)
         refuse(problems)
         return [_Pair(name, image, None) for name, image in found.items()]
+    if masks.is_file() and len(found) > 1:
+        problems.append(
+            f"{masks}: one file for {len(found)} images; expected a folder of masks, or footprints "
+            f"in a file with one of the suffixes {' '.join(sorted(VECTORS))}."
+        )
+        refuse(problems)
     found_masks = _named_rasters(masks, problems)
     if lacking := sorted(found.keys() - found_masks.keys()):
         spare = sorted(found_masks.keys() - found.keys())
@@ -185,16 +193,18 @@ def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
     """The rasters of a folder, or the one at ``place``, by the names of the tiles to be."""
     found = {place.stem: place} if place.is_file() else find_rasters(place, problems)
     named: dict[str, Path] = {}
+    seen: dict[str, Path] = {}
     for stem, path in found.items():
         name = tile_name(stem)
         if not name:
             problems.append(f"{path}: its name holds neither letter nor digit. Rename it.")
-        elif name in named:
+        elif other := seen.get(name.casefold()):
             problems.append(
-                f"{path}: it and {named[name].name} would both be the tile {name}. Rename one."
+                f"{path}: it and {other.name} would both be the tile {name} (apart from case). "
+                "Rename one."
             )
         else:
-            named[name] = path
+            named[name] = seen[name.casefold()] = path
     return named
 
 
@@ -310,14 +320,20 @@ def _split(
     copy = folder / "split.csv"
     origins[copy] = str(division.file)
     shutil.copyfile(division.file, copy)
-    known = {name: pair.name for pair in pairs for name in (pair.image.stem, pair.name)}
     given = read_split(folder)
-    if unknown := sorted(given.keys() - known.keys()):
+    listed: dict[str, str] = {}
+    for name in given:
+        if (other := listed.setdefault(tile_name(name), name)) != name:
+            raise UserError(
+                f"{division.file}: lists {other} and {name}, which are one tile here. Remove one "
+                "of the lines."
+            )
+    if unknown := sorted(listed[tile] for tile in listed.keys() - {pair.name for pair in pairs}):
         raise UserError(
             f"{division.file}: lists {shortened(unknown)}, but there is no such image. Expected "
             "names of files without suffix."
         )
-    return {known[name]: split for name, split in given.items()}
+    return {tile: given[name] for tile, name in listed.items()}
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

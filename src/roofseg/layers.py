@@ -15,6 +15,7 @@ import pyogrio.raw
 import pyproj
 from pyarrow import parquet
 
+from roofseg.cogs import NotWrittenError
 from roofseg.errors import UserError
 from roofseg.files import replaced
 
@@ -46,7 +47,8 @@ def write_layer(
     the layer in GeoPackage, to the file in GeoParquet, and is the member ``roofseg`` of
     GeoJSON's collection.
 
-    Raises UserError if ``out`` is a folder, has not the suffix in SUFFIXES, or cannot be written.
+    Raises UserError if ``out`` is a folder or has not the suffix in SUFFIXES, NotWrittenError if it
+    cannot be written.
     """
     if out.suffix != SUFFIXES[driver]:
         raise UserError(f"{out}: ends in {out.suffix!r}; expected {SUFFIXES[driver]!r}.")
@@ -61,10 +63,7 @@ def write_layer(
                 _write_with_gdal(scratch, driver, stream, schema, crs, metadata)
     # pyogrio's errors are RuntimeErrors, pyarrow's OSErrors or ArrowExceptions.
     except (RuntimeError, OSError, pa.ArrowException) as error:
-        raise stream.error or UserError(
-            f"{out}: cannot be written ({error}). Is there room on the disk, and may you write in "
-            "its folder?"
-        ) from None
+        raise stream.error or NotWrittenError(out, error) from None
     return stream.count
 
 

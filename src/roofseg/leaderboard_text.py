@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS
+from roofseg.caveats import SEALED, SYNTHETIC, SYNTHETIC_DATASETS, WITHOUT_SAM
 from roofseg.comparisons import SPLITS
-from roofseg.entries import SEALED, Entry
+from roofseg.entries import Entry
 from roofseg.intervals import DRAWS, EXACT_TILES
 from roofseg.tables import markdown_table
 
@@ -159,10 +159,7 @@ def _notes(
             "metrics/attempts/NAME/test_looks.csv lists them."
         )
     if without_sam := [entry.attempt for entry in order if entry.recipe.without_sam]:
-        notes.append(
-            f"- **No SAM weights**: the encoder of {', '.join(without_sam)} started from random "
-            "weights, not from SAM's. The row shows that the pipeline works, and nothing of SAM."
-        )
+        notes.append(f"- **No SAM weights**: the encoder of {', '.join(without_sam)} {WITHOUT_SAM}")
     if dataset in SYNTHETIC_DATASETS:
         notes.append(f"- **Synthetic**: {SYNTHETIC}")
     return notes

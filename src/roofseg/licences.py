@@ -44,7 +44,9 @@ PRIORS = {
         "research.",
     ),
     "sam_vit_b": Licence(
-        "Apache-2.0", "Weights of Meta's Segment Anything (Apache-2.0), trained on SA-1B."
+        "Apache-2.0",
+        "Weights of Meta's Segment Anything (Apache-2.0), trained on SA-1B, "
+        "whose images are for research.",
     ),
 }
 
@@ -52,10 +54,13 @@ PRIORS = {
 def read_licence(dataset: Path) -> Licence:
     """What LICENSE.md in the folder of a dataset says.
 
-    Raises UserError where there is no such file, or nothing in it.
+    Raises UserError where there is no such file, nothing in it, or no text.
     """
     path = dataset / LICENCE_FILE
-    text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip() if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Save it as text in UTF-8.") from None
     if not text:
         raise UserError(
             f"{path}: {'empty' if path.is_file() else 'no such file'}; expected a few words on who "

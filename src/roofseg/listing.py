@@ -52,7 +52,10 @@ def read_listing(path: Path) -> dict[str, Listed]:
     remake = f"Get it with `dvc pull {path}`, or make it with `dvc repro make_patches`."
     if not path.is_file():
         raise UserError(f"{path}: no such file. {remake}")
-    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (csv.Error, UnicodeDecodeError):
+        rows = []
     if not rows or tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
         raise UserError(f"{path}: expected a table with the columns {','.join(COLUMNS)}. {remake}")
     return {row[0]: Listed(*row) for row in rows[1:]}

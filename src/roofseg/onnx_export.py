@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from roofseg import onnx_predictor, torch_predictor
+from roofseg.cogs import writing
 from roofseg.errors import UserError
-from roofseg.files import replaced
+from roofseg.files import remove_scratch, replaced
 from roofseg.onnx_predictor import INPUT, OUTPUT, TOLERANCE, About
 from roofseg.predictors import Images
 from roofseg.synthetic import generate_tile
@@ -51,17 +52,20 @@ def export(
     takes 12 GB of memory: in ONNX its attention is written out.
 
     Raises:
-        UserError: the folder holds no model, ``out`` exists or is not called .onnx, a package is
-            not installed, torch cannot export the model, or a probability differs by more than
-            ``tolerance``
+        UserError: the folder holds no model, ``out`` exists, is not called .onnx or cannot be
+            written, a package is not installed, torch cannot export the model, or a probability
+            differs by more than ``tolerance``
     """
     if out.suffix != ".onnx":
         raise UserError(f"{out}: expected a name that ends in .onnx.")
+    if out.is_dir():
+        raise UserError(f"{out}: a folder; expected the name of a file to write.")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists already. Remove it, or say --overwrite.")
     _check_packages()
     torch_model = torch_predictor.load(folder, device="cpu", precision="32-true")
-    try:
+    with writing(out):
+        remove_scratch(out)
         with replaced(out) as scratch:
             _write(torch_model, scratch, folder)
             difference = _difference(torch_model, scratch)
@@ -72,8 +76,6 @@ def export(
                     "--tolerance allows more; other versions of torch, onnxscript and onnxruntime "
                     "may need less."
                 )
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}).") from None
     return Export(torch_model.window, difference)
 
 

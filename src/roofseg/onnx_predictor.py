@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from roofseg.errors import UserError
-from roofseg.predictors import Device, Images, Probabilities
+from roofseg.predictors import Device, Images, Precision, Probabilities
 
 INPUT, OUTPUT = "images", "probability"
 WINDOW, GSD = "roofseg_window", "roofseg_gsd"  # in metadata_props, beside the provenance
@@ -62,18 +62,30 @@ class OnnxPredictor:
         return found
 
 
-def load(path: Path, *, device: Device = "auto") -> OnnxPredictor:
+def load(
+    path: Path,
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
+) -> OnnxPredictor:
     """Load an ONNX file that `roofseg.onnx_export` wrote.
 
     Args:
         path: the file
-        device: "cuda" is an error where onnxruntime has no CUDA, "auto" takes it where it has;
-            anything else runs on the CPU
+        device: "auto" takes CUDA where onnxruntime has it; there is no "mps"
+        precision: "auto" is "32-true", and there is no other
+        threads: of the CPU; None for as many as there are cores
 
     Raises:
-        UserError: onnxruntime is not installed, or has no CUDA where that is asked for; the file is
-            missing, no ONNX, or another model's
+        UserError: onnxruntime is not installed, or has not the device or precision that is asked
+            for; the file is missing, no ONNX, or another model's
     """
+    if device == "mps" or precision not in ("auto", "32-true"):
+        raise UserError(
+            f"{path}: device {device}, precision {precision}; an ONNX model runs on cpu or cuda, "
+            "and in 32-true. Say these or auto, or name the model's folder."
+        )
     try:
         import onnxruntime  # type: ignore[import-untyped]
     except ImportError:
@@ -86,6 +98,7 @@ def load(path: Path, *, device: Device = "auto") -> OnnxPredictor:
     options = onnxruntime.SessionOptions()
     options.use_deterministic_compute = True
     options.log_severity_level = 3  # errors; they are raised as well
+    options.intra_op_num_threads = threads or 0  # 0: it decides
     there = onnxruntime.get_available_providers()
     providers = [CUDA, CPU] if CUDA in there and device in ("auto", "cuda") else [CPU]
     try:

@@ -7,11 +7,11 @@ Reading, inference and writing overlap, and memory does not grow with the raster
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roofseg.blocks import Block, Infer, predict_blocks
-from roofseg.cogs import Canvas, Layer, writing
+from roofseg.cogs import Canvas, Layer, NotWrittenError, writing
 from roofseg.errors import UserError
 from roofseg.files import replaced
 from roofseg.imagery import Imagery, file_name, open_imagery, opened
@@ -101,11 +101,15 @@ def predict_raster(
     tags = provenance(predictor, source, options)
     wanted = MASK if options.output == "mask" else PROBABILITY
     layers = [MASK, PROBABILITY] if options.vector and wanted is MASK else [wanted]
+    shapes = outputs_of(out, options)[1:]
     with (
         open_input(predictor, source, options) as imagery,
         writing(out),
-        replaced(out) as made,
+        ExitStack() as renaming,
     ):
+        # They take their names in reverse: a raster without its footprints is seen as unfinished.
+        scratch = [renaming.enter_context(replaced(each)) for each in [*shapes, out]]
+        drawn, made = scratch[0], scratch[-1]
         with ExitStack() as painting:
             canvases = {
                 layer: painting.enter_context(_canvas(imagery, layer, made.parent, tags))
@@ -126,18 +130,19 @@ def predict_raster(
         if options.vector:
             from roofseg.footprints import write_footprints  # half a second
 
-            painted = canvases[PROBABILITY].path
             try:
                 write_footprints(
-                    painted,
-                    footprints_path(out, options.vector),
+                    canvases[PROBABILITY].path,
+                    drawn,
                     **asdict(options.vector),
                     gsd=imagery.gsd,
                     threshold=options.threshold,
                     provenance=tags,
                 )
-            except UserError as error:  # a mistake in the grid that is painted on is the input's
-                raise UserError(str(error).replace(str(painted), source)) from None
+            except NotWrittenError as error:
+                raise NotWrittenError(shapes[0], error.reason) from None
+            # Older ones beside the new raster, if only for a moment, would look finished.
+            shapes[0].unlink(missing_ok=True)
 
 
 @contextmanager
@@ -177,13 +182,14 @@ def is_finished(predictor: Predictor, source: str, out: Path, options: Options) 
     Raises:
         UserError: something else is there, which only a user may give up
     """
-    shapes = footprints_path(out, options.vector) if options.vector else None
+    shapes = outputs_of(out, options)[1:]
     if not out.exists():
-        if shapes and shapes.exists():
-            raise UserError(
-                f"{shapes}: there is one already, without the raster {out.name} that says what "
-                "made it. Say --overwrite to replace it, or choose another --out."
-            )
+        for each in shapes:
+            if each.exists():
+                raise UserError(
+                    f"{each}: there is one already, without the raster {out.name} that says what "
+                    "made it. Say --overwrite to replace it, or choose another --out."
+                )
         return False
     wanted = provenance(predictor, source, options)
     with opened(str(out)) as made:
@@ -191,35 +197,52 @@ def is_finished(predictor: Predictor, source: str, out: Path, options: Options) 
     differs = [key for key in wanted if found.get(key) != wanted[key]]
     if differs:
         key = differs[0]
+        was, now = _without_common(found.get(key, "unknown"), wanted[key])
         raise UserError(
-            f"{out}: there is one already, with {key} {found.get(key, 'unknown')!r}; now it is "
-            f"{wanted[key]!r}. Say --overwrite to replace it, or choose another --out."
+            f"{out}: there is one already, with {key} {was!r}; now it is {now!r}. Say --overwrite "
+            "to replace it, or choose another --out."
         )
-    if shapes and not shapes.exists():
+    if not all(each.exists() for each in shapes):
         return False
     local = Path(source).exists()
     return not local or Path(source).stat().st_mtime <= out.stat().st_mtime
 
 
+def _without_common(*texts: str) -> Sequence[str]:
+    """Two texts; of two JSON objects, what each has that the other has not."""
+    try:
+        one, other = map(json.loads, texts)
+        pairs = ((one, other), (other, one))
+        return [
+            json.dumps({key: a[key] for key in a if key not in b or a[key] != b[key]})
+            for a, b in pairs
+        ]
+    except (ValueError, TypeError):
+        return texts
+
+
+def remove_leftovers(folder: Path, outs: Iterable[Path], options: Options) -> None:
+    """Remove what runs that were killed have left beside these outputs in ``folder``."""
+    names = {each.name for out in outs for each in outputs_of(out, options)}
+    with writing(folder):
+        for scratch in list(folder.glob(".*.*/")):  # once, however many outputs there are
+            if scratch.name[1:].rpartition(".")[0] in names:
+                shutil.rmtree(scratch)
+
+
 def _check_footprints(source: str, imagery: Imagery, vector: Vector) -> None:
-    crs = imagery.crs
-    if vector.driver == "geojson" and not (crs and (crs.is_projected or crs.is_geographic)):
-        raise UserError(
-            f"{source}: it has no CRS that is a place on Earth, and GeoJSON is in degrees. Say "
-            "--vector gpkg or parquet, which take pixel coordinates, or give the raster its CRS "
-            "with `gdal_edit.py -a_srs`."
-        )
-    if vector.regularise and not find_spec("buildingregulariser"):
-        raise UserError(
-            "--regularise: the package buildingregulariser is not installed. Install it with `pip "
-            "install buildingregulariser`, or leave the option out."
-        )
-    needs_lengths = vector.min_area_m2 or vector.simplify_m or vector.regularise
-    if needs_lengths and crs is None and imagery.gsd is None:
-        raise UserError(
-            f"{source}: it has no CRS, so lengths and areas are unknown, which --min-area, "
-            "--simplify and --regularise need. Say --gsd METRES, the size of a pixel on the ground."
-        )
+    from roofseg.footprints import Georeference, load_regulariser  # half a second
+
+    if vector.regularise:
+        load_regulariser()
+    place = Georeference(source, imagery.width, imagery.height, imagery.crs, imagery.transform)
+    lengths = bool(vector.min_area_m2 or vector.simplify_m or vector.regularise)
+    place.measure(vector.driver, gsd=imagery.gsd, lengths=lengths)
+
+
+def outputs_of(out: Path, options: Options) -> list[Path]:
+    """What is made with the output ``out``: the raster, and its footprints where asked for."""
+    return [out, footprints_path(out, options.vector)] if options.vector else [out]
 
 
 def footprints_path(out: Path, vector: Vector) -> Path:

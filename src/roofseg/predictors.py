@@ -43,27 +43,31 @@ class Predictor(Protocol):
 
 
 def load_predictor(
-    path: Path, *, device: Device = "auto", precision: Precision = "auto"
+    path: Path,
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
 ) -> Predictor:
     """Load a model for prediction.
 
     Args:
         path: a model's folder, with model.safetensors and recipe.json; or a .onnx file that
             `roofseg export` wrote.
-        device: where it runs; "auto" is the best there is. An ONNX model ignores all but "cpu" and
-            "cuda".
+        device: where it runs; "auto" is the best there is.
         precision: "auto" is the best that the device has in hardware, "32-true" what scores are
-            computed in (see `roofseg.device`). An ONNX model has its own.
+            computed in (see `roofseg.device`), and the only one of an ONNX model.
+        threads: of the CPU, for the whole process with torch; None for as many as there are cores.
 
     Raises:
         UserError: nothing is there, weights or recipe are missing, the weights are those of another
-            architecture or no safetensors at all (a pickle is never read), or the device is not
-            there.
+            architecture or no safetensors at all (a pickle is never read), or the device or the
+            precision is not there.
     """
     if path.suffix.lower() == ".onnx":
         from roofseg import onnx_predictor
 
-        return onnx_predictor.load(path, device=device)
+        return onnx_predictor.load(path, device=device, precision=precision, threads=threads)
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise UserError(
@@ -73,7 +77,7 @@ def load_predictor(
         )
     from roofseg import torch_predictor
 
-    return torch_predictor.load(path, device=device, precision=precision)
+    return torch_predictor.load(path, device=device, precision=precision, threads=threads)
 
 
 class Built(BaseModel):

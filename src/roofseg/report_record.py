@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS
+from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS, WITHOUT_SAM
 from roofseg.looks import LOOKED
 from roofseg.pages import (
     Cell,
@@ -34,10 +34,7 @@ def caveats(results: Results) -> dict[str, str]:
     if results.dataset in SYNTHETIC_DATASETS:
         found["Synthetic"] = SYNTHETIC[0].upper() + SYNTHETIC[1:]
     if without := [each for each in results.in_order if each.recipe.without_sam]:
-        found["No SAM weights"] = (
-            f"The encoder of {_names(without)} started from random weights, not from SAM's. "
-            "Those rows show that the pipeline works, and nothing of SAM."
-        )
+        found["No SAM weights"] = f"The encoder of {_names(without)} {WITHOUT_SAM}"
     if several := [each for each in results.in_order if each.row["looks"] > 1]:
         found["Looked at test more than once"] = (
             f"More than one recipe of {_names(several)} was scored on these test tiles: its test "

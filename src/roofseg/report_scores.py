@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from roofseg import charts
-from roofseg.entries import SEALED
+from roofseg.caveats import SEALED
 from roofseg.figures import thirds
 from roofseg.files import read_image
 from roofseg.intervals import CONFIDENCE, DRAWS, EXACT_TILES

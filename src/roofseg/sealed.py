@@ -150,7 +150,13 @@ def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> lis
     listed = read_listing(listing)
     pairs = []
     for patch in patches:
-        tile = listed[patch.tile]
+        tile = listed.get(patch.tile)
+        if tile is None:
+            raise UserError(
+                f"{listing}: lacks tile {patch.tile}, so it is not that of these patches. "
+                "`dvc checkout patches` brings what belongs together, `dvc repro make_patches` "
+                "makes it."
+            )
         if tile.split != "val" and patch not in _opened:
             raise SealedTestError(f"tile {tile.tile} is in {tile.split}: it is not to be scored")
         if tile.shared:

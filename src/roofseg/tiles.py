@@ -33,7 +33,20 @@ SPLITS = ("train", "val", "test")
 
 # What lies beside rasters and is none: statistics, overviews, world files, notes.
 WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
-SIDECARS = {".xml", ".ovr", ".msk", ".prj", ".hdr", ".txt", ".md", ".csv", ".json", *WORLD_FILES}
+SIDECARS = {
+    ".xml",
+    ".aux",
+    ".rrd",
+    ".ovr",
+    ".msk",
+    ".prj",
+    ".hdr",
+    ".txt",
+    ".md",
+    ".csv",
+    ".json",
+    *WORLD_FILES,
+}
 # GDAL's own default is a share of the machine's memory; a row of blocks is all we reread.
 GDAL_CACHE_MB = 64
 MASK_STRIP_ROWS = 256
@@ -181,7 +194,10 @@ def check_tile(tile: TilePair, patch_size: int) -> Grid:
         image = _grid(source)
     with open_raster(tile.mask) as source:
         if source.count != 1:
-            raise UserError(f"{tile.mask}: {_bands(source)}; expected a mask with one band.")
+            raise UserError(
+                f"{tile.mask}: {_bands(source)}; expected a mask with one band. Take one of them, "
+                "for example with `gdal_translate -b 1`."
+            )
         mask = _grid(source)
 
     if (image.height, image.width) != (mask.height, mask.width):

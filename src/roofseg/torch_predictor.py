@@ -51,13 +51,25 @@ class TorchPredictor:
             full_float32(self._device),
             torch.autocast(self._device, self._half, enabled=self._half is not None),
         ):
-            batch = torch.from_numpy(images).to(self._device)  # B, P, P, 3: channels last
-            logits = self.model(batch.permute(0, 3, 1, 2).float().div_(255.0))
-            found: Probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
+            try:
+                batch = torch.from_numpy(images).to(self._device)  # B, P, P, 3: channels last
+                logits = self.model(batch.permute(0, 3, 1, 2).float().div_(255.0))
+                found: Probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
+            except torch.OutOfMemoryError:
+                raise UserError(
+                    f"--batch-size: {len(images)} windows of {self.window} px at a time do not fit "
+                    f"into the memory of {self._device}. Say fewer, or --device cpu."
+                ) from None
         return found
 
 
-def load(folder: Path, *, device: Device = "auto", precision: Precision = "auto") -> TorchPredictor:
+def load(
+    folder: Path,
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
+) -> TorchPredictor:
     """Load the model in a folder: see `roofseg.predictors.load_predictor`."""
     record, weights = read_record(folder), folder / "model.safetensors"
     if not weights.is_file():
@@ -80,6 +92,8 @@ def load(folder: Path, *, device: Device = "auto", precision: Precision = "auto"
     load_model(weights, model)
     if used == "cpu":
         keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
     return TorchPredictor(
         model,
         window=record.patch_size,

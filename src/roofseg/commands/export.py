@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from roofseg.commands.arguments import local_path, number
 from roofseg.onnx_predictor import TOLERANCE
 
 
@@ -23,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a model's folder, such as models/unet_imagenet",
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="FILE.onnx", help="what to write"
+        "--out", required=True, type=local_path, metavar="FILE.onnx", help="what to write"
     )
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=number(0),
         default=TOLERANCE,
         help=f"how far a probability may be from torch's (default {TOLERANCE:g})",
     )

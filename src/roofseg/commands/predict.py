@@ -14,7 +14,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from roofseg.blocks import Infer, count_windows
 from roofseg.cogs import NotWrittenError
+from roofseg.commands.arguments import count, local_path, number
 from roofseg.distributed import WorkersLostError, workers
 from roofseg.errors import UserError
 from roofseg.imagery import file_name, find_rasters
@@ -34,7 +35,9 @@ from roofseg.predict import (
     Vector,
     is_finished,
     open_input,
+    outputs_of,
     predict_raster,
+    remove_leftovers,
 )
 from roofseg.predictors import Device, Precision, Predictor, load_predictor
 from roofseg.windows import OVERLAP
@@ -65,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a model's folder, such as models/unet_imagenet, or a .onnx file",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where results go")
+    parser.add_argument(
+        "--out", required=True, type=local_path, metavar="DIR", help="where results go"
+    )
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -151,8 +156,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     options = read_options(args)
     outputs = name_outputs(find_rasters(args.inputs), args.out)
+    folders = [Path(name) for name in args.inputs if Path(name).is_dir()]
+    if args.out.is_dir() and any(args.out.samefile(folder) for folder in folders):
+        raise UserError(
+            f"--out {args.out}: a folder of inputs, so results would be inputs of the next run. "
+            "Choose another --out."
+        )
     with engine(args) as (predictor, infer):
         jobs = check(predictor, outputs, options, overwrite=args.overwrite)
+        remove_leftovers(args.out, outputs, options)
         failed = run(predictor, jobs, options, infer)
     if failed:
         raise UserError("\n".join(failed))
@@ -224,6 +236,9 @@ def check(
     jobs, problems = [], []
     for out, source in outputs.items():
         try:
+            for each in outputs_of(out, options):
+                if each.is_dir():
+                    raise UserError(f"{each}: a folder, where a file would go. Move it away.")
             if not overwrite and is_finished(predictor, source, out, options):
                 print(f"{out}: finished before, skipped")
                 continue
@@ -285,27 +300,3 @@ def bar() -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
-
-
-def number(low: float, high: float = math.inf) -> Callable[[str], float]:
-    """What reads an argument that is a number from ``low`` to ``high``."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and low <= value <= high):
-            ends = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
-            expected = f"a number {ends}" if math.isfinite(low) else "a number"
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
-        return value
-
-    return parse
-
-
-def count(text: str) -> int:
-    """Read an argument that is a positive whole number."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive whole number")
-    return int(text)

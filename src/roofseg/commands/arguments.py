@@ -1,0 +1,43 @@
+"""What reads the arguments that several subcommands have; a mistake is told with its option."""
+
+from __future__ import annotations
+
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+
+from roofseg.imagery import is_remote
+
+
+def number(low: float, high: float = math.inf) -> Callable[[str], float]:
+    """What reads an argument that is a number from ``low`` to ``high``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and low <= value <= high):
+            ends = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+            expected = f"a number {ends}" if math.isfinite(low) else "a number"
+            raise ArgumentTypeError(f"found {text!r}, expected {expected}")
+        return value
+
+    return parse
+
+
+def count(text: str) -> int:
+    """Read an argument that is a positive whole number."""
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"found {text!r}, expected a positive whole number")
+    return int(text)
+
+
+def local_path(text: str) -> Path:
+    """Read an argument that says where to write; as a path an address would be a folder, s3:."""
+    if is_remote(text) or not text:
+        raise ArgumentTypeError(
+            f"found {text!r}, expected a path on this machine: write there, and copy it then"
+        )
+    return Path(text)
