@@ -58,6 +58,15 @@ final:
 """
 SPLIT = {"a": "train", "b": "train", "c": "val", "d": "test"}
 
+# Outputs that hold times, and so are others on every run; and tables with columns of them.
+TIMES = ("times.json", "metrics/costs.md", "plots/costs.png", "report.html", "report.md")
+TABLES = (
+    "metrics/leaderboard.csv",
+    "metrics/leaderboard.md",
+    "metrics/leaderboard.json",
+    "metrics/costs.csv",
+)
+
 
 def git(folder: Path, *command: str) -> None:
     """Run git in ``folder``, as somebody: a machine that runs tests may have no name set."""

@@ -328,7 +328,11 @@ def test_make_passes_what_is_given_and_no_more(name: str) -> None:
     """Whatever a name holds, it arrives whole; what is not said is left to the stage."""
     given = [f"NAME={name}", f"IMGS={name}", f"MSKS={name}/roofs.gpkg", "BLOCK=500", "BASE="]
     done = subprocess.run(
-        ["make", "-n", "new-dataset", *given], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", "new-dataset", *given],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     _, _, command = done.stdout.rpartition("python -m stages.new_dataset ")
     expected = [name, "--imgs", name, "--msks", f"{name}/roofs.gpkg", "--block", "500"]

@@ -11,17 +11,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from project import Project
+from project import TABLES, TIMES, Project
 from ruamel.yaml import YAML
 
 # Times are of the run. Tables that show some are compared without them; pages and pictures are not.
-TIMES = ("times.json", "metrics/costs.md", "plots/costs.png", "report.html", "report.md")
-TABLES = (
-    "metrics/leaderboard.csv",
-    "metrics/leaderboard.md",
-    "metrics/leaderboard.json",
-    "metrics/costs.csv",
-)
 MEASURED = [
     "seconds_per_epoch",
     "minutes",
