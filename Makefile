@@ -69,7 +69,7 @@ finalize: .venv/installed  ## mark recipes as final: make finalize ATTEMPTS="une
 	@python -m stages.finalize $(ATTEMPTS)
 
 tune: .venv/installed  ## tune as studies/tuning.yaml says: make tune JOBS=2, or ENGINE=optuna (docs/studies.md)
-	@python -m stages.tune $(if $(JOBS),--jobs $(JOBS)) $(if $(ENGINE),--engine $(ENGINE))
+	@python -m stages.tune $(call option,jobs,JOBS) $(call option,engine,ENGINE)
 
 tuning-report: .venv/installed  ## compare the runs of `make tune`, and say how to apply the best
 	@python -m stages.tuning_report
@@ -83,6 +83,7 @@ budget seeds augmentation: .venv/installed  ## one study: make budget, make seed
 	dvc repro studies/dvc.yaml:gather_$@
 
 studies-report: .venv/installed  ## studies/report.html, one page of the studies that were run
+	@python -m stages.check_studies
 	dvc repro --single-item studies/dvc.yaml:report
 
 prove-repeatable: .venv/installed  ## proofs that `dvc repro --force` gives the same bytes

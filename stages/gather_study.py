@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS
-from roofseg.files import replaced, write_png, write_text
+from roofseg.files import read_json, replaced, write_png, write_text
 from roofseg.pages import Page, markdown
 from roofseg.recipe import Params
-from roofseg.studies import Studies
+from roofseg.studies import Declared, Studies
 from roofseg.study_results import StudyResults, results
 from roofseg.study_tables import read_run
 from stages import run
@@ -25,7 +25,7 @@ PLOTS = Path("plots/studies")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.gather_study", description=__doc__)
-    parser.add_argument("study", help="its name in studies.yaml")
+    parser.add_argument("study", choices=list(Declared.model_fields), help="as studies.yaml says")
     name = parser.parse_args().study
     studies, params = read_studies()
     found = gathered(name, studies, params)
@@ -52,6 +52,15 @@ def records(name: str, studies: Studies) -> dict[str, Path]:
     return {
         each: RESULTS / "runs" / name / f"{each}.json" for each in studies.study(name).run_names()
     }
+
+
+def is_there(path: Path, params: Params) -> bool:
+    """Whether a run's record is there, and of the data in force: that of another profile stays."""
+    if not path.is_file():
+        return False
+    record = read_json(path)
+    found: bool = (record["dataset"], record["patch_size"]) == (params.dataset, params.patch_size)
+    return found
 
 
 def gathered(name: str, studies: Studies, params: Params) -> StudyResults:

@@ -13,7 +13,7 @@ from roofseg.study_report import missing, study_page, tuning_section, with_figur
 from roofseg.tuning_figures import against, best_so_far
 from roofseg.tuning_table import HEAD, SCORES
 from stages import run
-from stages.gather_study import caveats, gathered, records
+from stages.gather_study import caveats, gathered, is_there, records
 from stages.studies import RESULTS, read_studies
 
 PAGE = Path("studies/report.html")
@@ -26,21 +26,30 @@ def main() -> None:
     sections = []
     for name in studies.named():
         paths = records(name, studies).values()
-        there = sum(path.is_file() for path in paths)
+        there = sum(is_there(path, params) for path in paths)
         if there == len(paths):
             found = gathered(name, studies, params)
             sections.append(with_figure(name, found.section, found.figure))
         else:
             sections.append(missing(name, TITLES[name], there, len(paths)))
-    if TUNING.is_file():
-        sections.append(tuning(params))
+    if (tuned := tuning_table(params)) is not None:
+        sections.append(tuning(tuned, params))
     write_text(PAGE, study_page(params.dataset, params.patch_size, sections, caveats(params)))
     print(f"{PAGE}: {', '.join(section.title for section in sections)}")
 
 
-def tuning(params: Params) -> Section:
-    """What `make tuning-report` gathered."""
-    table = pd.read_csv(TUNING)
+def tuning_table(params: Params) -> pd.DataFrame | None:
+    """What `make tuning-report` gathered of the dataset and attempts in force, if anything."""
+    if not TUNING.is_file():
+        return None
+    # Values such as null are words here.
+    table = pd.read_csv(TUNING, keep_default_na=False, na_values=[""])
+    own = table[(table.dataset == params.dataset) & table.attempt.isin(list(params.attempts))]
+    return None if own.empty else own.drop(columns="dataset").reset_index(drop=True)
+
+
+def tuning(table: pd.DataFrame, params: Params) -> Section:
+    """The section of the runs in `tuning_table`."""
     places = {name: index for index, name in enumerate(params.attempts)}
     labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
     figures: dict[str, Image] = {

@@ -17,7 +17,7 @@ from roofseg.recipe import Params
 from roofseg.tuning import Run, budget, settings
 from stages import run
 from stages.parameters import read_params
-from stages.tuning_runs import read_tuning
+from stages.tuning_runs import make_ready, read_tuning
 
 
 def main() -> None:
@@ -33,6 +33,7 @@ def main() -> None:
     sizes = ", ".join(f"{len(space)} of {name}" for name, space in spaces.items())
     print(f"{tuning.runs} runs of each attempt, of grids of {sizes}", flush=True)
     if args.engine == "optuna":
+        make_ready(spaces, params)
         from stages.tuning_trials import try_out  # torch and Optuna: seconds
 
         for name, space in spaces.items():
@@ -61,9 +62,11 @@ def tune(runs: list[Run], params: Params, jobs: int) -> None:
     failed = []
     try:
         experiments.start(jobs)
-        for name, succeeded in experiments.watch(waiting):
+        first = len(runs) - len(waiting) + 1
+        for number, (name, succeeded) in enumerate(experiments.watch(waiting), first):
             failed += [] if succeeded else [name]
-            print(f"{waiting[name].label}: {outcome(waiting[name], succeeded)}", flush=True)
+            found = f"{waiting[name].label}: {outcome(waiting[name], succeeded)}"
+            print(f"[{number}/{len(runs)}] {found}", flush=True)
     except BaseException:
         experiments.stop(waiting)
         print("Running experiments are stopped, after their last whole epoch; `make tune` goes on.")

@@ -31,24 +31,29 @@ def main() -> None:
     params = read_params()
     tuning, spaces = read_tuning(params)
     every = {each.name: each for space in spaces.values() for each in space}
-    results = [*queued(budget(spaces, tuning.runs), params), *trials(every)]
+    finished = experiments.finished()
+    results = [*queued(budget(spaces, tuning.runs), params, finished), *trials(every)]
     table = tuning_table(results)
     if table.val_iou.isna().all():
         raise UserError("no run of studies/tuning.yaml is done; `make tune` runs them")
-    write_csv(TABLE, table)
+    write_csv(TABLE, table.assign(dataset=params.dataset))
     draw(table, params)
     shown = table.drop(columns=["name"]).map(lambda value: "" if pd.isna(value) else value)
     print("\n".join(markdown_table(rounded(shown))), end="\n\n")
-    print(how_to_apply(table, every, params, shortened=bool(tuning.common)))
+    head = experiments.head()
+    of_head = {name for name, each in finished.items() if each.baseline == head}
+    applicable = frozenset() if tuning.common else of_head
+    print(how_to_apply(table, every, params, applicable=applicable))
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
     return table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
 
 
-def queued(runs: list[Run], params: Params) -> list[Result]:
+def queued(
+    runs: list[Run], params: Params, finished: Mapping[str, experiments.Finished]
+) -> list[Result]:
     """The DVC experiments among these runs, and what DVC knows of the others."""
-    finished = experiments.finished()
     known = [finished[each.name].baseline for each in runs if each.name in finished]
     shown = experiments.shown({experiments.head(), *known})
     results, numbers = [], dict.fromkeys(params.attempts, 0)
@@ -73,15 +78,10 @@ def trials(every: Mapping[str, Run]) -> list[Result]:
     """Optuna's trials of the recipes that tuning.yaml has now."""
     records = [read_json(path) for path in sorted(RECORDS.glob("*.json"))]
     own = sorted((each["trial"], each["name"], each) for each in records if each["name"] in every)
+    states = {True: PRUNED, False: DONE}
     return [
-        Result(
-            every[name],
-            "optuna",
-            number + 1,
-            PRUNED if record["pruned"] else DONE,
-            pd.DataFrame(record["val"]),
-        )
-        for number, name, record in own
+        Result(every[name], "optuna", at + 1, states[each["pruned"]], pd.DataFrame(each["val"]))
+        for at, name, each in own
     ]
 
 

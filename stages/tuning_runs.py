@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from roofseg import experiments
 from roofseg.errors import UserError
 from roofseg.files import sha256_files
 from roofseg.recipe import Params, Recipe, digest
@@ -21,7 +24,9 @@ def read_tuning(params: Params) -> tuple[Tuning, dict[str, list[Run]]]:
     try:
         tuning = parse_tuning(Path(SOURCE).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{SOURCE}: cannot be read ({error})") from None
+        raise UserError(
+            f"{SOURCE}: cannot be read ({error}). Copy one of studies/profiles/ there."
+        ) from None
     dataset, code = Path("data") / params.dataset, training_code()
     split, nudges = read_split(dataset), read_nudges(dataset)
 
@@ -29,6 +34,25 @@ def read_tuning(params: Params) -> tuple[Tuning, dict[str, list[Run]]]:
         return f"{digest(recipe, params, split, nudges)} {code}"
 
     return tuning, spaces(tuning, params, identity=identity)
+
+
+def make_ready(attempts: Iterable[str], params: Params) -> None:
+    """What the trials of Optuna need: one device, the package, and patches and priors in force.
+
+    No stage of DVC trains them, so nothing else would notice the patches of another profile.
+    """
+    if params.devices > 1:
+        raise UserError(
+            f"params.yaml: devices: found {params.devices}; --engine optuna trains on 1. Set that, "
+            "or tune by the grid, whose runs take several."
+        )
+    if not find_spec("optuna"):
+        raise UserError("--engine optuna: no such package here; run `pip install 'optuna>=5,<6'`")
+    print("making patches and priors, where they are not up to date", flush=True)
+    priors = sorted({params.recipe(attempt).prior for attempt in attempts})
+    # Once there are patches, the tiles may go; a prior that is gone would stay so.
+    experiments.reproduce(["make_patches"], allow_missing=Path("patches/train").is_dir())
+    experiments.reproduce([f"weights/dvc.yaml:{prior}" for prior in priors], allow_missing=False)
 
 
 def training_code() -> str:

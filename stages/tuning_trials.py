@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812
 from lightning.pytorch.callbacks import Callback
 
 from roofseg.adaptive import Outcome, Report, search
@@ -72,7 +71,7 @@ class Prune(Callback):
     def __init__(self, report: Report) -> None:
         self.report, self.pruned, self.reported = report, False, 0
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         (epochs,) = (each for each in trainer.callbacks if isinstance(each, EpochReport))
         for row in epochs.rows[self.reported :]:
             self.reported += 1

@@ -39,7 +39,7 @@ def test_table_adds_to_that_of_the_metrics() -> None:
     pd.testing.assert_frame_equal(table[expected.columns], expected)
     assert list(table.columns[len(expected.columns) :]) == [
         "precision", "recall", "boundary_iou", "boundary_iou_m", "buildings", "found", "claimed",
-        "building_f1",
+        "building_f1", "ece",
     ]  # fmt: skip
     assert table.precision.tolist() == pytest.approx([90 / 101, 1, 1])
     assert table.recall.tolist() == pytest.approx([90 / 116, 1, 784 / 900])
@@ -47,6 +47,9 @@ def test_table_adds_to_that_of_the_metrics() -> None:
     assert table.found.tolist() == [1, 0, 1]
     assert table.claimed.tolist() == [2, 0, 1]
     assert table.building_f1.tolist() == [0.5, 1, 1]
+    # 0.9 where 90 of 101 pixels are building, 0.1 where 26 of 1499 are; and 0.1 where none is.
+    first = (abs(0.9 * 101 - 90) + abs(0.1 * 1499 - 26)) / 1600
+    assert table.ece.tolist()[:2] == pytest.approx([first, 0.1], abs=1e-6)
 
 
 def test_boundaries_are_of_three_pixels_and_of_a_metre() -> None:

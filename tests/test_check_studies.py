@@ -86,6 +86,9 @@ def test_a_study_is_gathered_from_the_runs_that_it_has_now(
     say(gather_study, "seeds")
     assert {path: path.read_bytes() for path in written} == written
 
+    with pytest.raises(SystemExit):
+        say(gather_study, "seed")
+    assert "invalid choice: 'seed'" in capsys.readouterr().err
     (runs / "small-2.json").unlink()
     with pytest.raises(UserError, match=r"small-2\.json: .*dvc\.yaml:seeds@small-2`"):
         say(gather_study, "seeds")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_entries import entry
 
-from roofseg.comparisons import compare_with_leader, ranked, score_columns, standings
+from roofseg.comparisons import compare_with_leader, ranked, score_columns, standings, torn
 from roofseg.errors import UserError
 from roofseg.intervals import STATISTICS, compare, interval
 
@@ -49,6 +49,15 @@ def test_a_tie_is_an_interval_of_the_difference_that_holds_zero() -> None:
     assert worse["p_value"] == worse["floor"] == 2 / 2**6
     assert close["p_value"] > 0.3
     assert standings(order, compare_with_leader(order), "val") == ["leader", "tie", "behind"]
+
+
+def test_of_whom_interval_and_p_value_disagree() -> None:
+    close = [iou - worse for iou, worse in zip(BEST, (0.1, 0.1, 0.1, 0.1, 0.1, -0.01), strict=True)]
+    order = [entry("best", {"val": BEST}), entry("a", {"val": close}), entry("b", {"val": WORSE})]
+    found = compare_with_leader(order)
+    assert found.p_value.tolist() == [4 / 64, 2 / 64]
+    assert found.tie.tolist() == [False, False]
+    assert torn(found).tolist() == [True, False]
 
 
 def test_numbers_are_those_of_the_intervals() -> None:

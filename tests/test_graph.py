@@ -36,7 +36,7 @@ def paths(entries: list, root: Path) -> frozenset[str]:
 def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Stage]:
     """All stages of all dvc.yaml files under a profile, as DVC itself resolves them."""
     root = tmp_path_factory.mktemp(request.param).resolve()
-    studies = {"studies/studies.yaml": f"studies/profiles/{request.param}.yaml"}
+    studies = {"studies/studies.yaml": f"studies/profiles/{request.param}/studies.yaml"}
     same = ("dvc.yaml", "data/dvc.yaml", "weights/dvc.yaml", "studies/dvc.yaml")
     for name, source in {**dict(zip(same, same, strict=True)), **studies}.items():
         (root / name).parent.mkdir(exist_ok=True)
@@ -163,7 +163,7 @@ def test_dvc_names_the_runs_of_a_study_as_the_project_does(
     """`gather_*` looks for the records of just those runs that the matrix makes."""
     profile = request.node.callspec.params["stages"]
     params = parse_params((ROOT / "profiles" / f"{profile}.yaml").read_text())
-    studies = parse_studies((ROOT / f"studies/profiles/{profile}.yaml").read_text(), params)
+    studies = parse_studies((ROOT / f"studies/profiles/{profile}/studies.yaml").read_text(), params)
     for name, study in studies.named().items():
         runs = [stage for stage in stages if stage.name.startswith(f"{name}@")]
         assert [stage.name for stage in runs] == [f"{name}@{run}" for run in study.run_names()]

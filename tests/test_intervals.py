@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from roofseg import intervals, metrics
-from roofseg.intervals import COLUMNS, STATISTICS, compare, interval, mean_of, pooled, tile_mean
+from roofseg.intervals import (
+    COLUMNS,
+    STATISTICS,
+    compare,
+    interval,
+    mean_of,
+    of_tiles,
+    pooled,
+    tile_mean,
+)
 
 # IoU of six tiles by two attempts: close, but never equal.
 ONE = np.array([0.671452, 0.821280, 0.760562, 0.782459, 0.781673, 0.762731])
@@ -167,6 +176,17 @@ def test_one_tile_has_no_interval() -> None:
     assert np.isnan([found.low, found.high]).all()
     alone = compare([0.7], [0.2])
     assert (alone.p_value, alone.floor, alone.tie) == (1, 1, True)
+
+
+def test_of_a_table_there_is_what_all_its_tiles_have() -> None:
+    table = as_table(counts(6, seed=4)).assign(boundary_iou=ONE, boundary_iou_m=[None, *ONE[1:]])
+    found = of_tiles(table)
+    assert list(found) == [
+        "iou", "f1", "iou_pooled", "f1_pooled", "precision", "recall", "boundary_iou",
+    ]  # fmt: skip
+    assert found["boundary_iou"] == interval(ONE)
+    assert found["f1"] == interval(counts(6, seed=4), STATISTICS["f1"])
+    assert list(of_tiles(table, ["f1", "boundary_iou_m"])) == ["f1"]
 
 
 def test_rows_of_other_tiles_are_refused() -> None:

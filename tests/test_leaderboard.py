@@ -10,13 +10,16 @@ import pandas as pd
 import pytest
 from graph import ROOT
 from ruamel.yaml import YAML
-from small_entries import recipe
+from small_entries import entry, recipe
 
 from roofseg import figures, metrics
+from roofseg.comparisons import compare_with_leader
 from roofseg.errors import UserError
 from roofseg.files import read_image, write_json, write_png
+from roofseg.intervals import Interval
 from roofseg.leaderboard import leaderboard
 from roofseg.leaderboard_plots import MAX_ROWS
+from roofseg.leaderboard_text import above_floor, sign_flips
 from roofseg.looks import Look, record_look
 from roofseg.recipe import Recipe
 
@@ -344,8 +347,57 @@ def test_more_measures_are_shown_where_they_are_known(root: Path) -> None:
     write_json(path, scores)
     header, _, better, worse, _ = rows(build(root))[5:]
     assert header == ["model", "precision", "recall", "boundary IoU, 3 px", "ECE"]
-    assert better == ["better", "1.000", "0.875", "0.432", "0.050"]
-    assert worse == ["worse", "1.000", "0.625", "", ""]
+    surely = "1.000 [1.00, 1.00]"
+    assert better == ["better", surely, "0.875 [0.88, 0.88]", "0.432", "0.050"]
+    assert worse == ["worse", surely, "0.625 [0.62, 0.62]", "", ""]
+
+
+def test_measures_of_tiles_have_intervals(root: Path) -> None:
+    folder = root / "metrics/attempts/better"
+    tiles = pd.read_csv(folder / "tiles.csv", dtype={"tile": str}, keep_default_na=False)
+    tiles["boundary_iou"] = [0.2, 0.6, 0.5, 0.5, 0.5]
+    tiles["boundary_iou_m"] = [0.2, None, 0.5, 0.5, 0.5]  # of a tile the GSD is unknown
+    tiles.to_csv(folder / "tiles.csv", index=False)
+    scores = json.loads((folder / "scores.json").read_text())
+    scores["val"] |= {"boundary_iou": 0.4, "ece": 0.05}
+    write_json(folder / "scores.json", scores)
+    header, _, better, *_ = rows(build(root))[5:]
+    assert header == ["model", "precision", "recall", "boundary IoU, 3 px", "ECE"]
+    assert better[-2:] == ["0.400 [0.20, 0.60]", "0.050"]
+    board = json.loads((root / "metrics/leaderboard.json").read_text())
+    found = board["attempts"][0]["measures"]["val"]
+    assert found["boundary_iou"] == {"value": 0.4, "low": 0.2, "high": 0.6}
+    assert found["ece"] == {"value": 0.05, "low": None, "high": None}
+
+
+def test_the_floor_may_be_above_or_within_the_interval_of_an_attempt() -> None:
+    low, near, sure = Interval(0.3, 0.1, 0.5), Interval(0.4, 0.3, 0.5), Interval(0.6, 0.5, 0.7)
+    assert above_floor([("a", sure)], 0.35) == "Every attempt is above it."
+    assert above_floor([("a", sure), ("b", near)], 0.35) == (
+        "Every attempt is above it. It lies within the interval of b: on other tiles of this kind "
+        "it might not be above it."
+    )
+    assert above_floor([("a", sure), ("c", low)], 0.35) == "Not above it: c."
+    # A single tile has no interval.
+    alone = Interval(0.4, float("nan"), float("nan"))
+    assert above_floor([("a", alone)], 0.35) == "Every attempt is above it."
+
+
+@pytest.mark.parametrize(
+    ("tiles", "flips"),
+    [
+        ((6, 16), "exact sign flips"),
+        ((6, 17), "exact sign flips up to 16 tiles, 10,000 random ones beyond"),
+        ((20, 17), "10,000 random sign flips"),
+    ],
+)
+def test_the_test_of_each_split_is_named(tiles: tuple[int, int], flips: str) -> None:
+    counts = dict(zip(("val", "test"), tiles, strict=True))
+    order = [
+        entry(name, {split: [iou] * count for split, count in counts.items()})
+        for name, iou in (("one", 0.8), ("other", 0.7))
+    ]
+    assert sign_flips(compare_with_leader(order), counts)[0] == flips
 
 
 def test_costs_have_a_table_and_a_page(built: Path) -> None:

@@ -12,6 +12,7 @@ from records import trained_record
 from ruamel.yaml import YAML
 from test_leaderboard import FLOOR, RECIPES, add_attempt, build
 
+from roofseg import metrics
 from roofseg.errors import UserError
 from roofseg.files import read_json, write_json
 from roofseg.leaderboard_plots import MAX_ROWS
@@ -111,7 +112,8 @@ def test_comparisons_say_difference_p_and_what_p_cannot_be(page: PageReader, tex
     val = f"{minus}0.250 [{minus}0.250, {minus}0.250]"
     assert page.rows[start + 1] == ["worse", val, "0.500", "behind", val, "0.250", "behind"]
     assert page.rows[start + 2][4:] == ["sealed", "", ""]
-    assert "cannot be below 0.5 on the 2 tiles of validation and 0.25 on the 3 tiles of" in text
+    assert "by exact sign flips" in text
+    assert "cannot be below 0.5 on 2 tiles or 0.25 on 3 tiles" in text
     # Two tiles cannot tell noise from a difference, whatever an interval says.
     assert "does not rule out chance for worse and sam (no SAM weights)" in text
 
@@ -121,6 +123,55 @@ def test_an_attempt_as_good_as_the_leader_ties_with_it(tmp_path: Path) -> None:
     text = write(add_results(tmp_path, twins), list(twins))[1]
     assert "other ties with it: these tiles cannot tell them apart" in text
     assert "| `other` | 0.750 [0.750, 0.750] | tie |" in text
+
+
+def scored(root: Path, name: str, split: str, wrong: list[int]) -> None:
+    """Give the tiles of a split other counts: of 100 pixels of building so many are missed."""
+    folder = root / "metrics/attempts" / name
+    tiles = pd.read_csv(folder / "tiles.csv", dtype={"tile": str}, keep_default_na=False)
+    here = tiles.split == split
+    tiles.loc[here, ["tp", "fp", "fn"]] = [[100 - missed, 0, missed] for missed in wrong]
+    tiles.to_csv(folder / "tiles.csv", index=False)
+    scores = read_json(folder / "scores.json")
+    scores[split] |= metrics.summarise(tiles[here])
+    write_json(folder / "scores.json", scores)
+
+
+def test_what_test_says_of_the_leader_is_told_beside_val(tmp_path: Path) -> None:
+    recipes = {name: RECIPES["better"] for name in ("best", "close", "ahead")}
+    for name in recipes:
+        add_results(tmp_path, {name: (2, OPEN)})
+    for name, missed in {"best": [20, 30, 25], "close": [22, 24, 29], "ahead": [5, 8, 9]}.items():
+        scored(tmp_path, name, "val", {"best": [5, 5]}.get(name, [10, 12]))
+        scored(tmp_path, name, "test", missed)
+    build(tmp_path, recipes)
+    html, text = write(tmp_path, list(recipes))
+    assert "On test its IoU is 0.750 [0.700, 0.800]; ahead scores higher there; close ties" in text
+    assert "tie on test</text>" in html
+    assert "ahead on test</text>" in html
+
+
+def test_no_p_value_is_shown_as_zero(tmp_path: Path) -> None:
+    many = {"val": [f"tile{number}" for number in range(16)]}
+    text = write(add_results(tmp_path, {"one": (2, many), "other": (6, many)}), ["one", "other"])[1]
+    assert "| 3e-05 | behind |" in text
+    assert "cannot be below 3.1e-05 on 16 tiles" in text
+
+
+def test_measures_have_intervals_over_the_tiles(tmp_path: Path) -> None:
+    add_results(tmp_path, {"better": ATTEMPTS["better"]})
+    scored(tmp_path, "better", "val", [10, 40])
+    build(tmp_path, {"better": RECIPES["better"]})
+    page = PageReader(write(tmp_path, ["better"])[0])
+    assert ["better", "1.000 [1.000, 1.000]", "0.750 [0.600, 0.900]"] in page.rows
+
+
+def test_an_attempt_whose_interval_holds_the_floor_is_named(tmp_path: Path) -> None:
+    add_results(tmp_path, {"better": ATTEMPTS["better"]})
+    scored(tmp_path, "better", "val", [70, 40])
+    build(tmp_path, {"better": RECIPES["better"]})
+    text = write(tmp_path, ["better"])[1]
+    assert "Every attempt is above it. It lies within the interval of **better**" in text
 
 
 def test_caveats_come_before_any_number(root: Path, page: PageReader, tmp_path: Path) -> None:
@@ -165,7 +216,7 @@ def test_looks_environment_and_commands_are_told(page: PageReader, text: str) ->
 def test_costs_and_measures_of_every_attempt(page: PageReader) -> None:
     [start] = [index for index, row in enumerate(page.rows) if "GMAC per Mpx" in row]
     assert page.rows[start + 2] == [
-        "worse", "6.00 M", "5.15 M", "50.0", "24.0", "25.0", "1.2", "1.5", "2.3", "30.0",
+        "worse", "6.00 M 5.15 M trained", "50.0", "24.0", "25.0", "1.2", "1.5", "2.3", "30.00",
     ]  # fmt: skip
     assert ["attempt", "precision", "recall"] in page.rows
 
@@ -245,3 +296,14 @@ def test_scores_of_whole_tiles_have_columns_where_all_have_them(tmp_path: Path) 
     board["attempts"][0] |= {f"val_full_tiles_iou{end}": 0.7 for end in ("", "_low", "_high")}
     write_json(tmp_path / "metrics/leaderboard.json", board)
     assert "val IoU, whole tiles" in write(tmp_path, ["better"])[1]
+
+
+def test_whole_tiles_of_a_sealed_test_are_called_sealed(tmp_path: Path) -> None:
+    add_results(tmp_path, {"better": ATTEMPTS["better"], "sam": ATTEMPTS["sam"]})
+    board = read_json(tmp_path / "metrics/leaderboard.json")
+    for row, value in zip(board["attempts"], (0.7, None), strict=True):
+        row |= {f"{split}_full_tiles_iou": value or 0.6 for split in ("val", "test")}
+        row["test_full_tiles_iou"] = value
+    write_json(tmp_path / "metrics/leaderboard.json", board)
+    page = PageReader(write(tmp_path, ["better", "sam"])[0])
+    assert next(row[-2:] for row in page.rows if row[0].startswith("sam")) == ["0.600", "sealed"]

@@ -54,7 +54,7 @@ def test_it_says_what_is_trained_how_often() -> None:
 @pytest.mark.parametrize("name", ["sample", "austin512", "inria"])
 def test_every_profile_suits_the_parameters_of_its_name(name: str) -> None:
     params = parse_params((ROOT / "profiles" / f"{name}.yaml").read_text())
-    text = (ROOT / "studies" / "profiles" / f"{name}.yaml").read_text()
+    text = (ROOT / "studies" / "profiles" / name / "studies.yaml").read_text()
     studies = parse_studies(text, params)
     assert max(studies.studies.budget.tiles) == 24
 
@@ -122,4 +122,5 @@ def test_nothing_at_all_is_a_mistake_too() -> None:
 def test_the_studies_in_force_are_those_of_the_sample() -> None:
     """The parameters that a fresh clone has in force are those of the sample, too."""
     folder = Path(ROOT / "studies")
-    assert (folder / "studies.yaml").read_text() == (folder / "profiles/sample.yaml").read_text()
+    for name in ("studies.yaml", "tuning.yaml"):
+        assert (folder / name).read_text() == (folder / "profiles/sample" / name).read_text()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from ruamel.yaml import YAML
 from roofseg.pages import TEMPLATES, Prose, Section, Table
 from roofseg.study_report import CAPTIONS, missing, study_page, tuning_section, with_figure
 from roofseg.tuning_table import HEAD, SCORES
-from stages import study_report
+from stages import gather_study, study_report
+from stages.parameters import read_params
 
 PICTURE = np.full((20, 40, 3), 200, np.uint8)
 RUNS = [
@@ -84,7 +86,13 @@ def test_the_page_tells_of_what_there_is(project: Path) -> None:
     known = TUNING.replace({"attempt": {"unet": "unet_imagenet", "sam": "sam_unet"}})
     assert set(known.attempt) <= set(attempts)
     (project / "metrics/studies").mkdir(parents=True)
+    known["dataset"] = "city"  # tuned under another profile
     known.to_csv(project / "metrics/studies/tuning.csv", index=False)
+    study_report.main()
+    assert "Tuning" not in PageReader((project / "studies/report.html").read_text()).text
+    known["dataset"] = "sample"
+    removed = known.assign(attempt="removed")  # and is no more in params.yaml
+    pd.concat([known, removed]).to_csv(project / "metrics/studies/tuning.csv", index=False)
     study_report.main()
     page = PageReader((project / "studies/report.html").read_text())
     assert "Tuning" in page.text
@@ -92,6 +100,17 @@ def test_the_page_tells_of_what_there_is(project: Path) -> None:
     shown = [alt.split(";")[0] for alt in alts[:2]]
     assert shown == ["Val IoU against lr", "Val IoU against augmentation"]
     assert len(alts) == 3
+
+
+def test_runs_of_another_profile_are_not_those_of_this_one(project: Path) -> None:
+    path = project / "run.json"
+    params = read_params()
+    assert not gather_study.is_there(path, params)
+    for patch_size, there in ((224, True), (512, False)):
+        path.write_text(json.dumps({"dataset": "sample", "patch_size": patch_size}))
+        assert gather_study.is_there(path, params) == there
+    path.write_text(json.dumps({"dataset": "city", "patch_size": 224}))
+    assert not gather_study.is_there(path, params)
 
 
 def test_the_stage_depends_on_what_studies_left_and_on_the_templates() -> None:

@@ -66,7 +66,7 @@ def of_this_project(project: Project) -> list[str]:
 
 
 def stop_after(project: Project, command: str, line: str) -> tuple[str, int]:
-    """Interrupt a command when it has printed ``line``; gives what it said and its status."""
+    """Interrupt a command when it has printed ``line``, a pattern; gives its words and status."""
     process = subprocess.Popen(
         command.split(),
         cwd=project.folder,
@@ -77,7 +77,7 @@ def stop_after(project: Project, command: str, line: str) -> tuple[str, int]:
     )
     assert process.stdout
     said = ""
-    while line not in said:
+    while not re.search(line, said, re.DOTALL):
         said += (new := process.stdout.readline())
         assert new, said
     process.send_signal(signal.SIGINT)
@@ -197,7 +197,7 @@ def test_optuna_finds_the_same_scores_and_goes_on(tuned: Tuned) -> None:
     """Stopped in its second trial, it has the first no more to do; recipes score as in DVC's."""
     pytest.importorskip("optuna")
     command = "python -m stages.tune --engine optuna"
-    said, status = stop_after(tuned.project, command, "[1/2]")
+    said, status = stop_after(tuned.project, command, r"\[1/2\].*epoch 1/2")
     assert status == 130, said
     gone_on = tuned.project.run(command).stdout
     assert "[1/2] small " not in gone_on

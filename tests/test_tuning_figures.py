@@ -57,6 +57,16 @@ def test_presets_are_in_the_order_of_their_strength(monkeypatch: pytest.MonkeyPa
     ]
 
 
+def test_a_key_may_have_numbers_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As freeze_epochs has, and ema_decay; read from a file, its numbers are words too."""
+    figures = []
+    monkeypatch.setattr(tuning_figures, "_rendered", figures.append)
+    for values in ([20, "all", 3, "null", 0, 3], ["20", "all", "3", "null", "0", "3"]):
+        against(table(freeze_epochs=values), "freeze_epochs", PLACES, LABELS)
+        ticks = [label.get_text() for label in figures[-1].axes[0].get_xticklabels()]
+        assert ticks == ["3", "20", "all", "null"]
+
+
 def test_the_best_so_far_never_falls_and_pruned_runs_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

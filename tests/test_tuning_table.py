@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pandas as pd
 import pytest
 from project import PARAMS
@@ -86,15 +88,22 @@ def test_without_a_whole_run_there_is_no_best() -> None:
     assert winners(table).empty
 
 
-def commands(results: list[Result], *, shortened: bool) -> list[str]:
+def test_null_is_a_value_and_no_value_is_none() -> None:
+    runs = [run("small", "a", ema_decay=None), run("small", "b", ema_decay=0.9), OTHER]
+    table = tuning_table([Result(each, "grid", 1, DONE, GOOD) for each in runs])
+    assert list(table.ema_decay[:2]) == ["null", 0.9]
+    assert pd.isna(table.ema_decay[2])
+
+
+def commands(results: list[Result], *, applicable: Collection[str] = ()) -> list[str]:
     runs = {result.run.name: result.run for result in results}
-    text = how_to_apply(tuning_table(results), runs, PARAMETERS, shortened=shortened)
+    text = how_to_apply(tuning_table(results), runs, PARAMETERS, applicable=applicable)
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 def test_the_first_winner_is_applied_and_the_next_run_beside_it() -> None:
     """`dvc exp apply` brings all of params.yaml, so a second one would undo the first."""
-    assert commands(RESULTS, shortened=False) == [
+    assert commands(RESULTS, applicable={"tune-small-2", "tune-smaller-1"}) == [
         "dvc exp apply tune-small-2",
         "make finalize ATTEMPTS=small",
         'git commit -am "Tuned small" && dvc repro',
@@ -105,9 +114,9 @@ def test_the_first_winner_is_applied_and_the_next_run_beside_it() -> None:
     ]
 
 
-def test_a_shortened_winner_is_trained_at_full_length() -> None:
-    """Only what was tuned is set; the epochs of the runs are not."""
-    found = commands(RESULTS, shortened=True)
+def test_what_cannot_be_applied_is_run_with_what_was_tuned() -> None:
+    """Shortened runs, experiments of an earlier commit, trials of Optuna: epochs are not set."""
+    found = commands(RESULTS)
     assert not [line for line in found if "apply" in line or "epochs" in line]
     assert found[0] == (
         "dvc exp run -S +attempts.small.lr=0.01 -S +attempts.small.augmentation=heavy "
@@ -115,6 +124,9 @@ def test_a_shortened_winner_is_trained_at_full_length() -> None:
     )
 
 
-def test_a_trial_of_optuna_is_no_experiment_of_dvc() -> None:
-    found = commands([Result(ONE, "optuna", 1, DONE, GOOD)], shortened=False)
-    assert found[0].startswith("dvc exp run -S +attempts.small.lr=0.001 ")
+def test_only_runs_that_were_scored_are_counted() -> None:
+    """The best of one run is no best of two."""
+    runs = {result.run.name: result.run for result in RESULTS}
+    said = how_to_apply(tuning_table(RESULTS), runs, PARAMETERS, applicable=())
+    assert "the best of 4 runs; 1 of the others tie with it" in said
+    assert "the best of 1 runs; 0 of the others tie with it" in said

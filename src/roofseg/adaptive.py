@@ -9,7 +9,8 @@ Vizier, KDD 2017). All of a search is in an SQLite file, so a search that was st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DatabaseError
 
 from roofseg.errors import UserError
 from roofseg.tuning import Run
@@ -62,13 +65,13 @@ def search(
             search in it.
 
     Raises:
-        UserError: another process searches with this file
+        UserError: another process searches with this file, or it cannot be read or written
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     database.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{database}.lock")
     try:
-        with lock.acquire(timeout=0):
+        with lock.acquire(timeout=0), _of_sqlite(database):
             startup = max(2, runs // STARTUP)
             study = _study(space, startup, warmup, database)
             _begin_again(study)
@@ -77,6 +80,21 @@ def search(
     except Timeout:
         raise UserError(
             f"{database}: another process tunes with it. Wait for its end, or stop it."
+        ) from None
+
+
+@contextmanager
+def _of_sqlite(database: Path) -> Iterator[None]:
+    """What SQLite finds wrong with the file (broken, read-only, a full disk) is a UserError."""
+    try:
+        yield
+    except (DatabaseError, StorageInternalError) as error:
+        why: BaseException = error
+        while why.__cause__:  # SQLite's own words
+            why = why.__cause__
+        raise UserError(
+            f"{database}: cannot be used ({why}). Mend that, or remove the file: a trial that has "
+            "a record is not trained again."
         ) from None
 
 
@@ -113,9 +131,10 @@ def _next(
     train: Callable[[Run, int, Report], Outcome],
 ) -> None:
     """Make one trial, of the run that TPE picks; one that was tried makes way for its neighbour."""
-    # A sampler of its own for each: one that went on would begin anew in another process.
-    number = len(study.get_trials(deepcopy=False))
-    study.sampler = TPESampler(seed=seed + number, n_startup_trials=startup)
+    # A sampler of its own for each: one that went on would begin anew in another process. Its seed
+    # counts what was tried, since a trial that was cut off is one more of the study's.
+    seed += len(tried)
+    study.sampler = TPESampler(seed=seed, n_startup_trials=startup)
     choices: dict[str, BaseDistribution] = {
         key: CategoricalDistribution(sorted({run.values[key] for run in space}, key=repr))
         for key in space[0].values
@@ -124,7 +143,7 @@ def _next(
     run = next(run for run in space if run.values == trial.params)
     if run.name in tried:
         study.tell(trial, state=TrialState.FAIL)  # it would teach nothing
-        study.enqueue_trial(dict(_near(run, space, tried, seed + number).values))
+        study.enqueue_trial(dict(_near(run, space, tried, seed).values))
         return
     trial.set_user_attr("name", run.name)
 

@@ -25,10 +25,12 @@ class Assessment:
     Attributes:
         table: a row per tile with the columns of `metrics.table`, then precision and recall (of
             pixels); boundary_iou at 3 px, and boundary_iou_m at 1 m (NaN where the GSD is unknown);
-            buildings that are there, found (matched) and claimed (predicted), and building_f1.
+            buildings that are there, found (matched) and claimed (predicted), and building_f1;
+            ece, that of the tile's own pixels.
         sizes: `buildings.by_size` of all tiles.
         reliability: `calibration.reliability` of all pixels.
-        scores: `summarise` of the table, and ``ece``.
+        scores: `summarise` of the table, and ``ece`` of all pixels together. That is no mean over
+            tiles: errors of opposite sign in two tiles cancel in it.
     """
 
     table: pd.DataFrame
@@ -60,6 +62,7 @@ def assess(
         columns=["buildings", "found", "claimed"],
         dtype="Int64",
     )
+    bins = [calibration.bin_pixels(*pair) for pair in zip(probabilities, truth, strict=True)]
     table = with_rates(metrics.table(tiles, probabilities, truth)).assign(
         boundary_iou=[boundary.boundary_iou(*pair) for pair in pairs],
         boundary_iou_m=[
@@ -70,16 +73,14 @@ def assess(
         ],
         **counted,
         building_f1=buildings.f1(counted.buildings, counted.found, counted.claimed),
+        ece=[calibration.expected_calibration_error(each) for each in bins],
     )
-    bins = np.sum(
-        [calibration.bin_pixels(*pair) for pair in zip(probabilities, truth, strict=True)], axis=0
-    )
-    ece = calibration.expected_calibration_error(bins)
+    total = np.sum(bins, axis=0)
     return Assessment(
         table=table,
         sizes=buildings.by_size(matches, gsd),
-        reliability=calibration.reliability(bins),
-        scores={**summarise(table), "ece": ece},
+        reliability=calibration.reliability(total),
+        scores={**summarise(table), "ece": calibration.expected_calibration_error(total)},
     )
 
 

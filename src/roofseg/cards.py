@@ -22,7 +22,7 @@ from roofseg.calibration import BINS
 from roofseg.caveats import SEALED, caveats
 from roofseg.encoders import SAM_ENCODER
 from roofseg.files import read_json, sha256_file
-from roofseg.intervals import COLUMNS, CONFIDENCE, STATISTICS, Interval, interval
+from roofseg.intervals import CONFIDENCE, Interval, of_tiles
 from roofseg.licences import Licence
 from roofseg.looks import count_looks
 from roofseg.metrics import THRESHOLD
@@ -70,7 +70,7 @@ def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licen
         results / "tiles.csv", dtype={"tile": str}, keep_default_na=False, na_values=[""]
     )
     tables = {name: rows[rows.split == name] for name in SCORED if (rows.split == name).any()}
-    scores = {name: _intervals(table) for name, table in tables.items()}
+    scores = {name: of_tiles(table) for name, table in tables.items()}
     tiles = {name: list(split.values()).count(name) for name in ("train", *SPLITS)}
     found = read_json(results / "scores.json")
     ece = {name: found[name]["ece"] for name in SPLITS if name in found}
@@ -99,16 +99,6 @@ def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licen
         _recipe(record),
     ]
     return "\n".join(line for part in parts for line in part)
-
-
-def _intervals(table: pd.DataFrame) -> dict[str, Interval]:
-    """Of each score that all tiles of the table have."""
-    known = set(table.columns[table.notna().all()])
-    return {
-        name: interval(table[columns], STATISTICS[name])
-        for name, columns in COLUMNS.items()
-        if known.issuperset(columns)
-    }
 
 
 def _header(
@@ -253,9 +243,10 @@ def _shapes(
             [*rows, ["calibration error (ECE)", *errors]],
         ),
         "Boundary IoU (Cheng et al. 2021) compares only those pixels of both masks that are within "
-        "that distance of their edges. A building is a group of pixels joined by their sides; it "
-        "is found where a predicted one has an IoU above 0.5 with it (Kirillov et al. 2019). So "
-        "roofs that touch count as one, and every predicted speck is a false building. ECE (Guo "
+        "that distance of their edges (in whole pixels). A building is a group of pixels joined by "
+        "their sides; it is found where a predicted one has an IoU above 0.5 with it (Kirillov et "
+        "al. 2019). So roofs that touch count as one, and every predicted speck is a false "
+        "building. ECE (Guo "
         f"et al. 2017, {BINS} bins) is the mean distance between a pixel's probability and the "
         "share of such pixels that are building; plain background, which is most, keeps it small.",
         "",

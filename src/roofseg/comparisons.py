@@ -15,7 +15,7 @@ import pandas as pd
 from roofseg.caveats import SEALED
 from roofseg.entries import Entry
 from roofseg.errors import UserError
-from roofseg.intervals import STATISTICS, compare, interval
+from roofseg.intervals import CONFIDENCE, STATISTICS, compare, interval
 
 SPLITS = ("val", "test")
 
@@ -93,6 +93,11 @@ def compare_with_leader(entries: Sequence[Entry]) -> pd.DataFrame:
             )
     columns = ["split", "attempt", "leader", "difference", "low", "high", "p_value", "floor", "tie"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def torn(comparisons: pd.DataFrame) -> pd.Series:
+    """Of which rows the interval says that there is a difference, and the p-value does not."""
+    return ~comparisons.tie & (comparisons.p_value > 1 - CONFIDENCE)
 
 
 def standings(entries: Sequence[Entry], comparisons: pd.DataFrame, split: str) -> list[str]:

@@ -70,7 +70,7 @@ def cost_text(costs: pd.DataFrame, order: Sequence[Entry]) -> str:
             "peak memory, GB": [f"{memory:.1f}" for memory in costs.peak_memory_gb],
             "mapping, Mpx/s": [f"{speed:.3g}" for speed in costs.inference_megapixels_per_second],
             "val IoU": [f"{iou:.3f}" for iou in costs.val_iou],
-            "IoU per hour": ["" if pd.isna(iou) else f"{iou:.1f}" for iou in costs.iou_per_hour],
+            "IoU per hour": ["" if pd.isna(iou) else f"{iou:.2f}" for iou in costs.iou_per_hour],
         }
     )
     training = _listed(

@@ -84,8 +84,10 @@ def read_entry(attempt: str, recipe: Recipe, folder: Path, dataset: str) -> Entr
         training=read_json(folder / "training.json")["result"],
         times=read_json(folder / "times.json"),
         scores=read_json(folder / "scores.json"),
-        # Tiles may be called 007 or NA.
-        tiles=pd.read_csv(folder / "tiles.csv", dtype={"tile": str}, keep_default_na=False),
+        # Tiles may be called 007 or NA; only an empty cell is a missing value.
+        tiles=pd.read_csv(
+            folder / "tiles.csv", dtype={"tile": str}, keep_default_na=False, na_values=[""]
+        ),
         curve=pd.read_csv(folder / "pr.csv"),
         reliability=pd.read_csv(folder / "reliability.csv"),
         sizes=sizes.assign(

@@ -113,6 +113,11 @@ def queue(name: str, settings: Sequence[str], targets: Sequence[str]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def reproduce(targets: Sequence[str], *, allow_missing: bool) -> None:
+    """Bring stages of the workspace up to date; what they were made of may be gone if allowed."""
+    _dvc("repro", "--quiet", *(["--allow-missing"] if allow_missing else []), *targets)
+
+
 def forget(names: Collection[str]) -> None:
     """Take failed and lost tasks off the queue, so that their names are free again.
 

@@ -21,12 +21,13 @@ Sources:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from roofseg import buildings
 from roofseg.metrics import f1, iou, precision, recall
@@ -133,6 +134,21 @@ def interval(
     """
     table = _table(rows)
     return _bootstrap(len(table), lambda tiles: statistic(table[tiles]), confidence, draws, seed)
+
+
+def of_tiles(table: pd.DataFrame, names: Iterable[str] = tuple(STATISTICS)) -> dict[str, Interval]:
+    """The scores of a table of tiles (`roofseg.assessment`) with their intervals, by their names.
+
+    Args:
+        table: a row per tile.
+        names: keys of `STATISTICS`; those whose columns some tile lacks are left out.
+    """
+    known = set(table.columns[table.notna().all()])
+    return {
+        name: interval(table[COLUMNS[name]], STATISTICS[name])
+        for name in names
+        if known.issuperset(COLUMNS[name])
+    }
 
 
 def compare(

@@ -7,6 +7,7 @@ it reads no patches, and starts without torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from roofseg.cost_table import cost_table, cost_text
 from roofseg.entries import Entry, expect, read_entry
 from roofseg.files import read_json, write_json, write_text
 from roofseg.leaderboard_plots import write_plots
-from roofseg.leaderboard_text import markdown, tile_counts
+from roofseg.leaderboard_text import markdown, measures, tile_counts
 from roofseg.recipe import Recipe
 from roofseg.tables import write_csv
 
@@ -140,13 +141,30 @@ def _plain(
     dataset: str,
     patch_size: int,
 ) -> dict[str, Any]:
-    """The table as JSON values: null where test is sealed, all scores beside the headline's."""
-    scores = {entry.attempt: entry.scores for entry in entries}
+    """The table as JSON values: null where test is sealed, and all scores beside the headline's.
+
+    ``measures`` has `leaderboard_text.measures` by split; the ends of an interval are null where
+    there is none.
+    """
+    more = {
+        entry.attempt: {
+            "scores": entry.scores,
+            "measures": {
+                split: {
+                    name: {key: None if pd.isna(end) else end for key, end in asdict(found).items()}
+                    for name, found in measures(entry, split).items()
+                }
+                for split in SPLITS
+                if split in entry.scores
+            },
+        }
+        for entry in entries
+    }
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return {
         "dataset": dataset,
         "patch_size": patch_size,
         "tiles": tile_counts(entries),
         "floor": floor,
-        "attempts": [{**row, "scores": scores[row["attempt"]]} for row in rows],
+        "attempts": [{**row, **more[row["attempt"]]} for row in rows],
     }

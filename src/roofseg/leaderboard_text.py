@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from roofseg.caveats import SEALED, SYNTHETIC, SYNTHETIC_DATASETS, WITHOUT_SAM
-from roofseg.comparisons import SPLITS
+from roofseg.comparisons import SPLITS, torn
 from roofseg.entries import Entry
-from roofseg.intervals import DRAWS, EXACT_TILES
+from roofseg.intervals import DRAWS, EXACT_TILES, STATISTICS, Interval, of_tiles
 from roofseg.tables import markdown_table
 
 # The table's columns, and what they are called. Scores are shown with their intervals; the two of
@@ -46,6 +46,14 @@ MEASURES = {
     "building_f1": "building F1",
     "ece": "ECE",
 }
+MEASURES_SAID = (
+    "Precision and recall are pooled over pixels. Boundary IoU (Cheng et al. 2021) is that of the "
+    "pixels within 3 px, or 1 m, of an edge; a metre is taken in whole pixels, so at 0.3 m per "
+    "pixel the two are the same. Building F1 counts whole buildings, found where their IoU is "
+    "above 0.5. Both are means over tiles. ECE, the expected calibration error over all pixels, is "
+    "how far probabilities are from the share of pixels that are building; 0 is best."
+)
+FLATTERS = "The best epoch of each attempt was chosen by validation, so validation flatters."
 
 
 def markdown(
@@ -70,7 +78,7 @@ def markdown(
         "# Leaderboard",
         "",
         "Ordered by validation IoU; test stands beside it. IoU and F1 are means over tiles, at "
-        "threshold 0.5; in brackets, their 95 % intervals over the tiles.",
+        f"threshold 0.5; in brackets, their 95 % intervals over the tiles. {FLATTERS}",
         "",
         *markdown_table(_shown(table, order), TEXT_COLUMNS),
         "",
@@ -91,11 +99,71 @@ def tile_counts(entries: Sequence[Entry]) -> dict[str, int | None]:
     }
 
 
-def with_interval(row: Mapping[str, Any], score: str, digits: int = 3) -> str:
+def measures(entry: Entry, split: str) -> dict[str, Interval]:
+    """Those of `MEASURES` that are known of an attempt, with their intervals.
+
+    Values are those of scores.json; ECE is not made of tiles, and has no interval.
+    """
+    unknown = float("nan")
+    rows = entry.tiles[entry.tiles.split == split]
+    found = of_tiles(rows, [name for name in MEASURES if name in STATISTICS])
+    return {
+        name: Interval(value, found[name].low, found[name].high)
+        if name in found
+        else Interval(value, unknown, unknown)
+        for name in MEASURES
+        if (value := entry.scores[split].get(name)) is not None
+    }
+
+
+def above_floor(scores: Iterable[tuple[str, Interval]], floor: float) -> str:
+    """Who is above the floor on val, and of whom that may be luck.
+
+    Args:
+        scores: the val IoU of each attempt, under its name.
+        floor: the best val IoU of what needs no training.
+    """
+    below, within = [], []
+    for name, found in scores:
+        if not found.value > floor:
+            below.append(name)
+        elif found.low <= floor:
+            within.append(name)
+    text = f"Not above it: {', '.join(below)}." if below else "Every attempt is above it."
+    if within:
+        text += f" It lies within the interval of {', '.join(within)}: on other tiles of this kind "
+        text += "they might not be above it." if len(within) > 1 else "it might not be above it."
+    return text
+
+
+def sign_flips(comparisons: pd.DataFrame, tiles: Mapping[str, int | None]) -> tuple[str, str]:
+    """How the p-values of comparisons are made, and what none can be below.
+
+    Args:
+        comparisons: those of `roofseg.comparisons.compare_with_leader`, at least one.
+        tiles: `tile_counts`.
+
+    Returns:
+        Two phrases, such as ``exact sign flips`` and ``0.031 on 6 tiles``.
+    """
+    floors = {tiles[row.split] or 0: row.floor for row in comparisons.itertuples()}
+    kinds = f"exact sign flips up to {EXACT_TILES} tiles, {DRAWS:,} random ones beyond"
+    if max(floors) <= EXACT_TILES:
+        kinds = "exact sign flips"
+    elif min(floors) > EXACT_TILES:
+        kinds = f"{DRAWS:,} random sign flips"
+    least = [f"{floor:.2g} on {n} tile{'s' if n != 1 else ''}" for n, floor in floors.items()]
+    return kinds, " or ".join(least)
+
+
+def _with_interval(found: Interval) -> str:
     """A score as text, with its interval where there is one: ``0.784 [0.69, 0.86]``."""
-    value, low, high = (row[f"{score}{end}"] for end in ("", "_low", "_high"))
-    bounds = "" if pd.isna(low) else f" [{low:.{digits - 1}f}, {high:.{digits - 1}f}]"
-    return f"{value:.{digits}f}{bounds}"
+    bounds = "" if pd.isna(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"
+    return f"{found.value:.3f}{bounds}"
+
+
+def _score(row: Mapping[str, Any], name: str) -> Interval:
+    return Interval(*(float(row[f"{name}{end}"]) for end in ("", "_low", "_high")))
 
 
 def _shown(table: pd.DataFrame, order: Sequence[Entry]) -> pd.DataFrame:
@@ -104,7 +172,7 @@ def _shown(table: pd.DataFrame, order: Sequence[Entry]) -> pd.DataFrame:
     for name in shown:
         if name.endswith(("_iou", "_f1")):
             shown[name] = [
-                SEALED if pd.isna(row[name]) else with_interval(row, name)
+                SEALED if pd.isna(row[name]) else _with_interval(_score(row, name))
                 for _, row in table.iterrows()
             ]
     for split in SPLITS:
@@ -131,8 +199,10 @@ def _notes(
     patch_size: int,
 ) -> list[str]:
     tiles = tile_counts(order)
+    best = max(float(baseline["val"]["iou"]) for baseline in floor.values())
+    scores = [(row["attempt"], _score(row, "val_iou")) for row in table.to_dict("records")]
     notes = [
-        f"- **Floor** on val: {_floor(floor)}. {_above(table, floor)}",
+        f"- **Floor** on val: {_floor(floor)}. {above_floor(scores, best)}",
         f"- **Tiles**: dataset `{dataset}`, {tiles['val']} in val and "
         f"{tiles['test'] or 'none opened'} in test, one patch of {patch_size} x "
         f"{patch_size} px each.",
@@ -171,25 +241,25 @@ def _ties(
     """Who ties with the leader, what that means, and what the p-values can say."""
     if comparisons.empty:
         return []
-    ties, floors, torn = [], {}, []
-    for split, here in comparisons.groupby("split", sort=False):
-        ties.append(f"on {split}, {', '.join(here.attempt[here.tie]) or 'none'}")
-        count = tiles[str(split)] or 0
-        floors[count] = f"{here.floor.iloc[0]:.2g} on {count} tile{'s' if count != 1 else ''}"
-        torn += [f"{name} on {split}" for name in here.attempt[~here.tie & (here.p_value > 0.05)]]
-    flips = "exact sign flips" if max(floors) <= EXACT_TILES else f"{DRAWS:,} random sign flips"
+    ties = [
+        f"on {split}, {', '.join(here.attempt[here.tie]) or 'none'}"
+        for split, here in comparisons.groupby("split", sort=False)
+    ]
+    flips, least = sign_flips(comparisons, tiles)
     notes = [
         f"- **Ties** with {table.attempt[0]}, the leader by val: {'; '.join(ties)}. A tie is an "
         "attempt whose 95 % paired interval of the difference in IoU to the leader contains 0: "
         "these tiles cannot tell which of the two is better.",
         "- **p-values** of these differences, with the intervals, are in "
         f"[comparisons.csv](comparisons.csv): by {flips}, two-sided, not corrected for the number "
-        f"of comparisons. None can be below {' or '.join(floors.values())}.",
+        f"of comparisons. None can be below {least}.",
     ]
-    if torn:
+    doubtful = comparisons[torn(comparisons)]
+    if not doubtful.empty:
+        names = ", ".join(f"{row.attempt} on {row.split}" for row in doubtful.itertuples())
         notes[-1] += (
-            f" Of {', '.join(torn)} p is above 0.05, though the interval leaves out 0: it is too "
-            "narrow for so few tiles."
+            f" Of {names} p is above 0.05, though the interval leaves out 0: that may be chance, "
+            "since with few tiles such an interval is too narrow."
         )
     return notes
 
@@ -204,26 +274,17 @@ def _floor(floor: Mapping[str, Any]) -> str:
     )
 
 
-def _above(table: pd.DataFrame, floor: Mapping[str, Any]) -> str:
-    limit = max(baseline["val"]["iou"] for baseline in floor.values())
-    below = list(table.attempt[table.val_iou <= limit])
-    return f"Not above it: {', '.join(below)}." if below else "Every attempt is above it."
-
-
 def _measures(order: Sequence[Entry]) -> list[str]:
     """The second table: each of `MEASURES` that is known of some attempt."""
-    scores = [entry.scores["val"] for entry in order]
+    scores = [measures(entry, "val") for entry in order]
     shown = pd.DataFrame({"model": [entry.attempt for entry in order]})
     for key, name in MEASURES.items():
         values = [score.get(key) for score in scores]
         if any(value is not None for value in values):
-            shown[name] = ["" if value is None else f"{value:.3f}" for value in values]
+            shown[name] = ["" if value is None else _with_interval(value) for value in values]
     return [
         *markdown_table(shown, TEXT_COLUMNS),
         "",
-        "Precision and recall are pooled over pixels. Boundary IoU (Cheng et al. 2021) is that of "
-        "the pixels within 3 px, or 1 m, of an edge; building F1 counts whole buildings, found "
-        "where their IoU is above 0.5; both are means over tiles. ECE (expected calibration error) "
-        "is how far probabilities are from the share of pixels that are building; 0 is best. "
-        "metrics/attempts/NAME has them by tile, by size of building and by probability.",
+        f"{MEASURES_SAID} metrics/attempts/NAME has them by tile, by size of building and by "
+        "probability.",
     ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 import pandas as pd
 
 from roofseg import charts
-from roofseg.leaderboard_text import MEASURES
+from roofseg.leaderboard_text import MEASURES, MEASURES_SAID
 from roofseg.pages import (
     Block,
     Cell,
@@ -16,6 +17,7 @@ from roofseg.pages import (
     Section,
     Table,
     number,
+    with_interval,
 )
 from roofseg.report_cells import legend, name_cell
 from roofseg.results import SPLITS, Attempt, Results
@@ -72,23 +74,16 @@ def _plain(value: object) -> str:
 
 
 def measures(results: Results) -> Section:
-    blocks: list[Block] = [
-        Prose(
-            "Precision and recall are pooled over pixels. Boundary IoU (Cheng et al. 2021) is that "
-            "of the pixels near an edge; building F1 counts whole buildings, found where their IoU "
-            "is above 0.5; both are means over tiles. ECE, the expected calibration error, is how "
-            "far probabilities are from the share of pixels that are building; 0 is best."
-        )
-    ]
+    blocks: list[Block] = [Prose(f"{MEASURES_SAID} In brackets, 95 % intervals over the tiles.")]
     for split in results.splits:
         opened = [each for each in results.attempts if each.opened(split)]
         known = {
             key: name
             for key, name in MEASURES.items()
-            if any(each.row["scores"][split].get(key) is not None for each in opened)
+            if any(key in each.row["measures"][split] for each in opened)
         }
         rows: list[list[Cell | str]] = [
-            [name_cell(each), *(number(each.row["scores"][split].get(key)) for key in known)]
+            [name_cell(each), *(with_interval(*astuple(each.measure(split, key))) for key in known)]
             for each in opened
         ]
         if known:
@@ -150,16 +145,21 @@ def thresholds(results: Results) -> Section:
 
 
 COSTS = {
-    "total_parameters": ("parameters", lambda value: f"{value / 1e6:.2f} M"),
-    "trainable_parameters": ("trained", lambda value: f"{value / 1e6:.2f} M"),
     "multiply_adds_per_megapixel": ("GMAC per Mpx", lambda value: f"{value / 1e9:.1f}"),
     "model_bytes": ("model, MB", lambda value: f"{value / 1e6:.1f}"),
     "seconds_per_epoch": ("s per epoch", lambda value: f"{value:.1f}"),
     "minutes": ("minutes", lambda value: f"{value:.1f}"),
     "peak_memory_gb": ("peak memory, GB", lambda value: f"{value:.1f}"),
     "inference_megapixels_per_second": ("mapping, Mpx/s", lambda value: f"{value:.3g}"),
-    "iou_per_hour": ("IoU per hour", lambda value: f"{value:.1f}"),
+    "iou_per_hour": ("IoU per hour", lambda value: f"{value:.2f}"),
 }
+
+
+def _parameters(row: pd.Series) -> Cell:
+    total, trained = (
+        f"{row[f'{which}_parameters'] / 1e6:.2f} M" for which in ("total", "trainable")
+    )
+    return Cell(total, f"{trained} trained")
 
 
 def costs(results: Results) -> Section:
@@ -171,6 +171,7 @@ def costs(results: Results) -> Section:
     rows: list[list[Cell | str]] = [
         [
             name_cell(each),
+            _parameters(table.loc[each.name]),
             *(
                 number(None) if pd.isna(value := table.loc[each.name, key]) else form(value)
                 for key, (_, form) in shown.items()
@@ -178,7 +179,7 @@ def costs(results: Results) -> Section:
         ]
         for each in results.attempts
     ]
-    header = ["attempt", *(name for name, _ in shown.values())]
+    header = ["attempt", "parameters", *(name for name, _ in shown.values())]
     blocks: list[Block] = [
         Table(
             "GMAC: billions of multiply-adds, of mapping a megapixel. Times, memory and speed are "

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import astuple
+
 import pandas as pd
 
 from roofseg import charts
 from roofseg.caveats import SEALED
+from roofseg.comparisons import torn
 from roofseg.figures import thirds
 from roofseg.files import read_image
-from roofseg.intervals import CONFIDENCE, DRAWS, EXACT_TILES
+from roofseg.intervals import DRAWS
 from roofseg.leaderboard_plots import shown_tiles
+from roofseg.leaderboard_text import FLATTERS, above_floor, sign_flips
 from roofseg.pages import (
     Cell,
     Figure,
@@ -47,7 +52,7 @@ def result(results: Results) -> Section:
                     _score(each, f"{split}_f1", split),
                 )
             ),
-            *(_score(each, key, "val") for key in _whole(results)),
+            *(_score(each, key, key.partition("_")[0]) for key in _whole(results)),
         ]
         for each in results.attempts
     ]
@@ -58,7 +63,8 @@ def result(results: Results) -> Section:
     ]
     caption = (
         "Ordered by validation IoU. IoU and F1 are means over tiles, at threshold 0.5. "
-        f"{INTERVAL} **{SEALED}**: the recipe is not final, so its test split was not opened."
+        f"{FLATTERS} {INTERVAL} "
+        f"**{SEALED}**: the recipe is not final, so its test split was not opened."
     )
     if "test" in results.splits and all(each.opened("test") for each in results.attempts):
         caption = caption[: caption.index(f" **{SEALED}**")]
@@ -69,7 +75,7 @@ def result(results: Results) -> Section:
                 each.index,
                 each.score("val_iou"),
                 each.score("test_iou") if each.opened("test") else None,
-                _mark(each, "val"),
+                _note(each),
             )
             for each in results.attempts
         ],
@@ -97,43 +103,49 @@ def result(results: Results) -> Section:
 
 
 def _verdict(results: Results) -> str:
+    """Who leads on val, and how that stands on test, which chose nothing."""
     leader = results.leader
-    ties = [each.label for each in results.attempts if each.standing("val") == "tie"]
-    found = with_interval(*_bounds(leader, "val_iou"))
+    found = _score(leader, "val_iou", "val")
     text = f"**{leader.label}** leads on validation with an IoU of {found}."
     table = results.compared("val")
-    if table.empty:
-        return text
-    if ties:
-        verb = "ties" if len(ties) == 1 else "tie"
-        return f"{text} {joined(ties)} {verb} with it: these tiles cannot tell them apart."
-    text = f"{text} No other attempt ties with it, by the interval of its difference."
-    doubtful = [
-        each.label
-        for each in results.attempts[1:]
-        if each.name in table.index and table.p_value[each.name] >= 1 - CONFIDENCE
-    ]
-    if doubtful:
-        text += (
-            f" But with few tiles such an interval is too narrow, and the test of sign flips does "
-            f"not rule out chance for {joined(doubtful)}."
-        )
+    if not table.empty:
+        if ties := _standing(results, "val", "tie"):
+            text += f" {_verb(ties, 'tie')} with it: these tiles cannot tell them apart."
+        else:
+            text += " No other attempt ties with it, by the interval of its difference."
+        unsure = set(table.index[torn(table)])
+        if doubtful := [each.label for each in results.attempts if each.name in unsure]:
+            text += (
+                " But with few tiles such an interval is too narrow, and the test of sign flips "
+                f"does not rule out chance for {joined(doubtful)}."
+            )
+    if leader.opened("test"):
+        text += f" On test its IoU is {_score(leader, 'test_iou', 'test')}"
+        if ahead := _standing(results, "test", "ahead"):
+            text += f"; {_verb(ahead, 'score')} higher there"
+        if ties := _standing(results, "test", "tie"):
+            text += f"; {_verb(ties, 'tie')} with it"
+        text += "."
     return text
+
+
+def _standing(results: Results, split: str, standing: str) -> list[str]:
+    return [each.label for each in results.attempts if each.standing(split) == standing]
+
+
+def _verb(names: Sequence[str], verb: str) -> str:
+    return f"{joined(names)} {verb}{'s' if len(names) == 1 else ''}"
 
 
 def _floor(results: Results) -> str:
     constant, colour = results.floor["constant"], results.floor["colour_threshold"]
     sign = {"above": "≥", "below": "<"}[colour["direction"]]
-    below = [
-        each.label
-        for each in results.attempts
-        if not each.score("val_iou").value > (results.floor_iou)
-    ]
-    verdict = f"Not above it: **{joined(below)}**." if below else "Every attempt is above it."
+    scores = [(f"**{each.label}**", each.score("val_iou")) for each in results.attempts]
     return (
         f"The floor, on validation: {constant['mask']}, IoU {number(constant['val']['iou'])}; "
         f"a colour threshold fitted on train ({colour['channel'].replace('_', ' ')} {sign} "
-        f"{colour['threshold']}), IoU {number(colour['val']['iou'])}. {verdict}"
+        f"{colour['threshold']}), IoU {number(colour['val']['iou'])}. "
+        f"{above_floor(scores, results.floor_iou)}"
     )
 
 
@@ -149,7 +161,7 @@ def against_leader(results: Results) -> Section:
         row = tables[split].loc[attempt.name]
         return [
             _signed(row.difference, row.low, row.high),
-            number(row.p_value, 4 if row.p_value < 0.01 else 3),
+            f"{row.p_value:.3f}" if row.p_value >= 0.01 else f"{row.p_value:.1g}",
             attempt.standing(split),
         ]
 
@@ -161,19 +173,15 @@ def against_leader(results: Results) -> Section:
         for each in results.attempts[1:]
     ]
     header = ["attempt", *(name for split in tables for name in (f"{split} IoU", "p", " "))]
-    floors = [
-        f"{table.floor.iloc[0]:.2g} on the {results.tile_counts[split]} tiles of {name}"
-        for split, name in SPLITS.items()
-        if (table := tables.get(split)) is not None
-    ]
+    flips, least = sign_flips(results.table("comparisons.csv"), results.tile_counts)
     return Section(
         "Against the leader",
         [
             Table(
                 f"Difference in IoU to `{results.leader.name}`, mean over the same tiles, with its "
                 "paired 95 % bootstrap interval. A **tie** is an interval that contains 0. p is "
-                f"that of {_test(results)}, two-sided, and not corrected for the number of "
-                f"comparisons; it cannot be below {joined(floors)}. The two can disagree: "
+                f"by {flips} (the two results of a tile exchanged), two-sided, and not corrected "
+                f"for the number of comparisons; it cannot be below {least}. The two can disagree: "
                 "with few tiles the interval is too narrow, and p cannot be small.",
                 header,
                 rows,
@@ -181,13 +189,6 @@ def against_leader(results: Results) -> Section:
             )
         ],
     )
-
-
-def _test(results: Results) -> str:
-    most = max(count or 0 for count in results.tile_counts.values())
-    if most <= EXACT_TILES:
-        return "the exact test that exchanges the two results of a tile (all sign flips)"
-    return f"the test that exchanges the two results of a tile ({DRAWS:,} random sign flips)"
 
 
 def side_by_side(results: Results) -> Section:
@@ -243,15 +244,16 @@ def _mark(attempt: Attempt, split: str) -> str:
     return "" if standing in ("behind", SEALED) else standing
 
 
-def _bounds(attempt: Attempt, key: str) -> tuple[float, float, float]:
-    found = attempt.score(key)
-    return found.value, found.low, found.high
+def _note(attempt: Attempt) -> str:
+    """Its mark on val, and that on test where it is another: ``tie on test``."""
+    val, test = (_mark(attempt, split) for split in SPLITS)
+    return ", ".join(filter(None, [val, f"{test} on test" if test != val and test else ""]))
 
 
 def _score(attempt: Attempt, key: str, split: str) -> Cell | str:
     if not attempt.opened(split):
         return SEALED
-    return with_interval(*_bounds(attempt, key))
+    return with_interval(*astuple(attempt.score(key)))
 
 
 def _said(attempt: Attempt, split: str) -> str:

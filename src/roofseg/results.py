@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,12 @@ class Attempt:
 
     def score(self, key: str) -> Interval:
         """A score with its interval, such as ``val_iou``; NaN where it is not known."""
-        values = [self.row.get(f"{key}{end}") for end in ("", "_low", "_high")]
-        return Interval(*(float("nan") if value is None else float(value) for value in values))
+        return _interval(self.row.get(f"{key}{end}") for end in ("", "_low", "_high"))
+
+    def measure(self, split: str, key: str) -> Interval:
+        """Likewise one of `leaderboard_text.MEASURES`, on a split that it was scored on."""
+        found = self.row["measures"][split].get(key, {})
+        return _interval(found.get(part) for part in ("value", "low", "high"))
 
     def standing(self, split: str) -> str:
         """``leader``, ``tie``, ``behind``, ``ahead`` or ``sealed`` (`comparisons.standings`)."""
@@ -58,6 +62,10 @@ class Attempt:
     def opened(self, split: str) -> bool:
         """Whether it was scored on a split."""
         return split in self.row["scores"]
+
+
+def _interval(values: Iterable[float | None]) -> Interval:
+    return Interval(*(float("nan") if value is None else float(value) for value in values))
 
 
 @dataclass(frozen=True)

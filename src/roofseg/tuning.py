@@ -94,16 +94,20 @@ def _space(
 ) -> list[Run]:
     grid, where = tuning.attempts[attempt], f"{source}: attempts.{attempt}"
     if attempt not in params.attempts:
-        raise UserError(f"{where}: no such attempt; params.yaml has: {', '.join(params.attempts)}")
-    for key in (*grid, *tuning.common):
-        if key == "seed":
+        raise UserError(
+            f"{where}: no such attempt; params.yaml has: {', '.join(params.attempts)}. Take it out "
+            "(studies/profiles/ has what suits each profile)."
+        )
+    for place, keys in ((where, grid.keys()), (f"{source}: common", tuning.common.keys())):
+        if "seed" in keys:
             raise UserError(
-                f"{where}.seed: a seed is not for tuning: the best of several is luck. How much a "
+                f"{place}.seed: a seed is not for tuning: the best of several is luck. How much a "
                 "seed decides is what the study of seeds is for."
             )
-        if key not in SharedRecipe.model_fields:
+        if unknown := keys - SharedRecipe.model_fields.keys():
             raise UserError(
-                f"{where}.{key}: no key of a recipe. Known: {', '.join(SharedRecipe.model_fields)}"
+                f"{place}.{min(unknown)}: no key of a recipe. "
+                f"Known: {', '.join(SharedRecipe.model_fields)}"
             )
     if twice := grid.keys() & tuning.common.keys():
         raise UserError(f"{where}.{min(twice)}: in the grid and in common; one of them has to go")
@@ -112,6 +116,11 @@ def _space(
         values = dict(zip(grid, point, strict=True))
         overrides = {**tuning.common, **values}
         name = _name(attempt, identity(overridden(params, attempt, overrides, source=source)))
+        if name in runs:
+            raise UserError(
+                f"{where}: {values} and {dict(runs[name].values)} are the same recipe; expected "
+                "each once. Take one of the values out."
+            )
         runs[name] = Run(attempt, name, values, overrides)
     if tuning.runs > len(runs):
         raise UserError(

@@ -48,7 +48,7 @@ def against(table: pd.DataFrame, key: str, places: Places, labels: Mapping[str, 
 
 
 def _panel(axes: Axes, own: pd.DataFrame, key: str, ink: str) -> None:
-    values = list(dict.fromkeys(own[key].sort_values(key=_order)))
+    values = sorted(own[key].unique(), key=_order)
     means = own[own.state == DONE].groupby(key, sort=False).val_iou.mean()
     at = [place for place, value in enumerate(values) if value in means.index]
     axes.plot(at, means[[values[place] for place in at]], color=ink, linewidth=2, alpha=0.6)
@@ -69,10 +69,14 @@ def _panel(axes: Axes, own: pd.DataFrame, key: str, ink: str) -> None:
 PRESETS = ["none", "light", "medium", "heavy", "extreme"]
 
 
-def _order(values: pd.Series) -> pd.Series:
-    """Presets by their strength, anything else by itself."""
-    known = values.isin(PRESETS).all()
-    return values.map(PRESETS.index) if known else values
+def _order(value: float | str) -> tuple[int, float, str]:
+    """Numbers by size (words, where a key such as freeze_epochs has both), presets by strength."""
+    if value in PRESETS:
+        return 1, PRESETS.index(str(value)), ""
+    try:
+        return 0, float(value), ""
+    except ValueError:
+        return 2, 0, str(value)
 
 
 def _mark(engine: str, state: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ holds 0 (`roofseg.intervals.compare`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -50,7 +50,7 @@ def tuning_table(results: Sequence[Result]) -> pd.DataFrame:
         {
             **{"engine": result.engine, "attempt": result.run.attempt, "number": result.number},
             **{"name": result.run.name, "state": result.state},
-            **{key: result.run.values.get(key) for key in keys},
+            **{key: _shown(result.run.values, key) for key in keys},
             **_scores(result, _best(results, result.run.attempt)),
         }
         for attempt in dict.fromkeys(result.run.attempt for result in results)
@@ -58,6 +58,11 @@ def tuning_table(results: Sequence[Result]) -> pd.DataFrame:
         if result.run.attempt == attempt
     ]
     return pd.DataFrame(rows, columns=[*HEAD, *keys, *SCORES])
+
+
+def _shown(values: Mapping[str, object], key: str) -> object:
+    """A value that was tried; None where the attempt tunes no such key, which null is not."""
+    return "null" if key in values and values[key] is None else values.get(key)
 
 
 def _iou(result: Result) -> float:
@@ -98,7 +103,7 @@ def winners(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def how_to_apply(
-    table: pd.DataFrame, runs: Mapping[str, Run], params: Params, *, shortened: bool
+    table: pd.DataFrame, runs: Mapping[str, Run], params: Params, *, applicable: Collection[str]
 ) -> str:
     """The commands that put the best runs into force, and those that make them final.
 
@@ -106,18 +111,20 @@ def how_to_apply(
         table: `tuning_table`.
         runs: by name.
         params: the parameters in force.
-        shortened: whether the runs differ from the attempts' recipes by more than what is tuned;
-            then the best recipe is trained anew, at its own length.
+        applicable: the runs that are experiments of the current commit and as long as the recipe.
+            Any other is run here: `dvc exp apply` brings all files as that experiment had them,
+            older ones and a shortened recipe too. DVC trains nothing twice.
     """
     lines = []
     for number, row in enumerate(winners(table).itertuples(index=False)):
         run = runs[row.name]
-        ties = int(((table.attempt == row.attempt) & (table.tie == "yes")).sum()) - 1
+        own = table[(table.attempt == row.attempt) & table.val_iou.notna()]
+        ties = int((own.tie == "yes").sum()) - 1
         lines.append(
             f"# {run.label}: val IoU {row.val_iou:.4f}, the best of "
-            f"{int((table.attempt == row.attempt).sum())} runs; {ties} of the others tie with it"
+            f"{len(own)} runs; {ties} of the others tie with it"
         )
-        if row.engine == "grid" and not shortened and number == 0:
+        if number == 0 and row.name in applicable:
             lines.append(
                 "# (which may complain of outputs that were never made here; it is applied)"
             )
