@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
 
@@ -50,6 +50,18 @@ def cost_table(order: Sequence[Entry], table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+# Columns of costs.csv, and how pages head and show them.
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "multiply_adds_per_megapixel": ("GMAC per Mpx", lambda value: f"{value / 1e9:.1f}"),
+    "model_bytes": ("model, MB", lambda value: f"{value / 1e6:.1f}"),
+    "seconds_per_epoch": ("s per epoch", lambda value: f"{value:.1f}"),
+    "minutes": ("minutes", lambda value: f"{value:.1f}"),
+    "peak_memory_gb": ("peak memory, GB", lambda value: f"{value:.1f}"),
+    "inference_megapixels_per_second": ("mapping, Mpx/s", lambda value: f"{value:.3g}"),
+    "iou_per_hour": ("IoU per hour", lambda value: f"{value:.2f}"),
+}
+
+
 def cost_text(costs: pd.DataFrame, order: Sequence[Entry]) -> str:
     """The page costs.md: the table, and where its times were taken.
 
@@ -57,20 +69,25 @@ def cost_text(costs: pd.DataFrame, order: Sequence[Entry]) -> str:
         costs: that of `cost_table`.
         order: the attempts in the same order.
     """
+
+    def column(key: str) -> dict[str, list[str]]:
+        name, form = COSTS[key]
+        return {name: ["" if pd.isna(value) else form(value) for value in costs[key]]}
+
     shown = pd.DataFrame(
         {
             "model": costs.attempt,
             "parameters": [f"{count / 1e6:.2f} M" for count in costs.total_parameters],
             "trained": [f"{count / 1e6:.2f} M" for count in costs.trainable_parameters],
-            "GMAC per Mpx": [f"{count / 1e9:.1f}" for count in costs.multiply_adds_per_megapixel],
-            "model, MB": [f"{size / 1e6:.1f}" for size in costs.model_bytes],
-            "s per epoch": [f"{seconds:.1f}" for seconds in costs.seconds_per_epoch],
+            **column("multiply_adds_per_megapixel"),
+            **column("model_bytes"),
+            **column("seconds_per_epoch"),
             "epochs": costs.epochs_run,
-            "minutes": [f"{minutes:.1f}" for minutes in costs.minutes],
-            "peak memory, GB": [f"{memory:.1f}" for memory in costs.peak_memory_gb],
-            "mapping, Mpx/s": [f"{speed:.3g}" for speed in costs.inference_megapixels_per_second],
+            **column("minutes"),
+            **column("peak_memory_gb"),
+            **column("inference_megapixels_per_second"),
             "val IoU": [f"{iou:.3f}" for iou in costs.val_iou],
-            "IoU per hour": ["" if pd.isna(iou) else f"{iou:.2f}" for iou in costs.iou_per_hour],
+            **column("iou_per_hour"),
         }
     )
     training = _listed(

@@ -8,6 +8,7 @@ from dataclasses import astuple
 import pandas as pd
 
 from roofseg import charts
+from roofseg.cost_table import COSTS
 from roofseg.leaderboard_text import MEASURES, MEASURES_SAID
 from roofseg.pages import (
     Block,
@@ -142,17 +143,6 @@ def thresholds(results: Results) -> Section:
             )
         )
     return Section("Thresholds and calibration", blocks)
-
-
-COSTS = {
-    "multiply_adds_per_megapixel": ("GMAC per Mpx", lambda value: f"{value / 1e9:.1f}"),
-    "model_bytes": ("model, MB", lambda value: f"{value / 1e6:.1f}"),
-    "seconds_per_epoch": ("s per epoch", lambda value: f"{value:.1f}"),
-    "minutes": ("minutes", lambda value: f"{value:.1f}"),
-    "peak_memory_gb": ("peak memory, GB", lambda value: f"{value:.1f}"),
-    "inference_megapixels_per_second": ("mapping, Mpx/s", lambda value: f"{value:.3g}"),
-    "iou_per_hour": ("IoU per hour", lambda value: f"{value:.2f}"),
-}
 
 
 def _parameters(row: pd.Series) -> Cell:
