@@ -6,7 +6,9 @@ Its tables and text go to metrics/studies, its figure to plots/studies.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,11 +16,11 @@ from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS
 from roofseg.files import read_json, replaced, write_png, write_text
 from roofseg.pages import Page, markdown
 from roofseg.recipe import Params
-from roofseg.studies import Declared, Studies
+from roofseg.studies import Augmentations, Declared, Studies
 from roofseg.study_results import StudyResults, results
-from roofseg.study_tables import read_run
+from roofseg.study_tables import is_run_of, read_run
 from stages import run
-from stages.studies import RESULTS, read_studies
+from stages.studies import RESULTS, STUDIES, read_studies
 
 PLOTS = Path("plots/studies")
 
@@ -47,36 +49,40 @@ def main() -> None:
     print(markdown(page))
 
 
-def records(name: str, studies: Studies) -> dict[str, Path]:
-    """Where the record of each run of a study is, by the run's name."""
-    return {
-        each: RESULTS / "runs" / name / f"{each}.json" for each in studies.study(name).run_names()
-    }
+def record_of(name: str, run: str) -> Path:
+    """The file that a run of a study leaves."""
+    return RESULTS / "runs" / name / f"{run}.json"
 
 
-def is_there(path: Path, params: Params) -> bool:
-    """Whether a run's record is there, and of the data in force: that of another profile stays."""
-    if not path.is_file():
-        return False
-    record = read_json(path)
-    found: bool = (record["dataset"], record["patch_size"]) == (params.dataset, params.patch_size)
-    return found
+def there(name: str, studies: Studies, params: Params) -> list[str]:
+    """The runs of a study whose records are there and of the data and recipes in force.
+
+    Those of another profile stay, and those of earlier parameters until they are run again.
+    """
+    study = studies.study(name)
+
+    def is_in_force(run: str, place: Mapping[str, Any]) -> bool:
+        path, recipe = record_of(name, run), study.recipe(params, place, str(STUDIES))
+        return path.is_file() and is_run_of(read_json(path), recipe, params)
+
+    return [run for run, place in study.runs().items() if is_in_force(run, place)]
 
 
 def gathered(name: str, studies: Studies, params: Params) -> StudyResults:
     """What the runs of a study say; UserError names the first that is missing."""
-    scores = pd.concat(
-        [read_run(path, f"{name}@{each}") for each, path in records(name, studies).items()]
-    )
+    study = studies.study(name)
+    scores = pd.concat([read_run(record_of(name, run), f"{name}@{run}") for run in study.runs()])
     places = {recipe.label(key): at for at, (key, recipe) in enumerate(params.recipes().items())}
     synthetic = params.dataset in SYNTHETIC_DATASETS
     title = f"{params.dataset}{' (synthetic)' if synthetic else ''}, {params.patch_size} px"
-    return results(name, studies.study(name), scores, places, title)
+    unlike = study.unlike(params, str(STUDIES)) if isinstance(study, Augmentations) else {}
+    return results(name, study, scores, places, title, unlike)
 
 
 def caveats(params: Params) -> dict[str, str]:
     """What a reader must know first."""
-    return {"Synthetic": SYNTHETIC} if params.dataset in SYNTHETIC_DATASETS else {}
+    synthetic = SYNTHETIC[0].upper() + SYNTHETIC[1:]
+    return {"Synthetic": synthetic} if params.dataset in SYNTHETIC_DATASETS else {}
 
 
 if __name__ == "__main__":

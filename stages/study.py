@@ -18,10 +18,18 @@ from stages.parameters import prior_file, read_params
 from stages.study_run import study_run
 
 
+def seed(text: str) -> int:
+    """A seed as a recipe takes it."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"found {value}; expected 0 to 2**32 - 1")
+    return value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.study", description=__doc__)
     parser.add_argument("recipe", type=Path, help="studies/recipes/ATTEMPT/STUDY.json")
-    parser.add_argument("--seed", required=True, type=int, help="of the run, and of its tiles")
+    parser.add_argument("--seed", required=True, type=seed, help="of the run, and of its tiles")
     parser.add_argument("--out", required=True, type=Path, help="the JSON file to write")
     parser.add_argument("--tiles", type=int, help="how many training tiles; default: all")
     parser.add_argument("--preset", choices=PRESETS, help="augmentation; default: the recipe's")
@@ -42,7 +50,7 @@ def main() -> None:
         params=read_params(),
         out=asked.out,
         tiles=asked.tiles,
-        note={"overrides": made["overrides"]},
+        note=lambda: {"overrides": made["overrides"]},
     )
     if record is None:
         return

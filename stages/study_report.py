@@ -11,9 +11,9 @@ from roofseg.pages import Section
 from roofseg.recipe import Params
 from roofseg.study_report import missing, study_page, tuning_section, with_figure
 from roofseg.tuning_figures import against, best_so_far
-from roofseg.tuning_table import HEAD, SCORES
+from roofseg.tuning_table import tuned_keys
 from stages import run
-from stages.gather_study import caveats, gathered, is_there, records
+from stages.gather_study import caveats, gathered, there
 from stages.studies import RESULTS, read_studies
 
 PAGE = Path("studies/report.html")
@@ -24,14 +24,13 @@ TITLES = {"budget": "Data budget", "seeds": "Seeds", "augmentation": "Augmentati
 def main() -> None:
     studies, params = read_studies()
     sections = []
-    for name in studies.named():
-        paths = records(name, studies).values()
-        there = sum(is_there(path, params) for path in paths)
-        if there == len(paths):
+    for name, study in studies.named().items():
+        done, runs = len(there(name, studies, params)), len(study.runs())
+        if done == runs:
             found = gathered(name, studies, params)
             sections.append(with_figure(name, found.section, found.figure))
         else:
-            sections.append(missing(name, TITLES[name], there, len(paths)))
+            sections.append(missing(name, TITLES[name], done, runs))
     if (tuned := tuning_table(params)) is not None:
         sections.append(tuning(tuned, params))
     write_text(PAGE, study_page(params.dataset, params.patch_size, sections, caveats(params)))
@@ -54,8 +53,7 @@ def tuning(table: pd.DataFrame, params: Params) -> Section:
     labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
     figures: dict[str, Image] = {
         f"Val IoU against {key}; a dot per run.": against(table, key, places, labels)
-        for key in table.columns
-        if key not in (*HEAD, *SCORES)
+        for key in tuned_keys(table)
     }
     figures["The best val IoU against the number of runs spent on it."] = best_so_far(
         table, places, labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,14 @@ def study_run(
     out: Path | None = None,
     tiles: int | None = None,
     callbacks: Sequence[Callback] = (),
-    note: Mapping[str, Any] | None = None,
+    note: Callable[[], Mapping[str, Any]] = dict,
 ) -> Record | None:
     """Train a recipe on ``tiles`` of the training tiles (all without it), and score val.
 
     ``recipe`` is resolved; its seed also picks the subset. ``study`` and ``attempt`` name the run,
-    ``params`` says what the machine does. The record goes to ``out``; ``note`` is what it should
-    say besides. The run is kept after every epoch, and the same call goes on with it; what a
-    callback raises ends it, and leaves it kept.
+    ``params`` says what the machine does. The record goes to ``out``; ``note`` is asked after
+    training for what it should say besides. The run is kept after every epoch, and the same call
+    goes on with it; what a callback raises ends it, and leaves it kept.
 
     Returns:
         The record; None in all processes of a run on several devices but the first. ``inputs`` is a
@@ -84,7 +84,7 @@ def study_run(
         record = {
             **{"study": study, "attempt": attempt, "label": recipe.label(attempt)},
             **{"dataset": params.dataset, "patch_size": params.patch_size},
-            **{"train_tiles": chosen, **(note or {}), "recipe": resolved, "inputs": inputs},
+            **{"train_tiles": chosen, **note(), "recipe": resolved, "inputs": inputs},
             "result": trained.record(),
             "val": scores[["tile", *COUNTS]].to_dict("records"),
             "val_iou": float(scores.iou.mean()),

@@ -1,8 +1,9 @@
 """Tune the attempts that studies/tuning.yaml names: ``make tune JOBS=2``.
 
-Each run is a DVC experiment of its attempt's stages alone, and is scored on val alone, since its
-recipe is not final. Runs that are done or queued are not queued again. With ``--engine optuna``
-the same number of runs is chosen one after the other, by what those before them came to.
+Each run is a DVC experiment of its attempt's stages alone, and is scored on val alone, in a copy of
+the project where test stays sealed. Runs that are done or queued are not queued again. With
+``--engine optuna`` the same number of runs is chosen one after the other, by what those before them
+came to.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def tune(runs: list[Run], params: Params, jobs: int) -> None:
             found = f"{waiting[name].label}: {outcome(waiting[name], succeeded)}"
             print(f"[{number}/{len(runs)}] {found}", flush=True)
     except BaseException:
+        # First: it takes some seconds, in which a second Ctrl-C waits.
+        print("stopping what runs, after its last whole epoch; `make tune` goes on", flush=True)
         experiments.stop(waiting)
-        print("Running experiments are stopped, after their last whole epoch; `make tune` goes on.")
         raise
     if failed:
         raise UserError(

@@ -14,15 +14,21 @@ import pandas as pd
 
 from roofseg import experiments
 from roofseg.errors import UserError
-from roofseg.files import read_json, write_png
+from roofseg.files import write_png
 from roofseg.recipe import Params
 from roofseg.tables import markdown_table, write_csv
 from roofseg.tuning import Run, budget
 from roofseg.tuning_figures import against, best_so_far
-from roofseg.tuning_table import DONE, PRUNED, Result, how_to_apply, tuning_table
+from roofseg.tuning_table import (
+    DONE,
+    Result,
+    how_to_apply,
+    tuned_keys,
+    tuning_table,
+)
 from stages import run
 from stages.parameters import read_params
-from stages.tuning_runs import RECORDS, TABLE, read_tuning
+from stages.tuning_runs import TABLE, read_tuning, trials
 
 PLOTS = Path("plots/studies")
 
@@ -32,22 +38,24 @@ def main() -> None:
     tuning, spaces = read_tuning(params)
     every = {each.name: each for space in spaces.values() for each in space}
     finished = experiments.finished()
-    results = [*queued(budget(spaces, tuning.runs), params, finished), *trials(every)]
+    results = [*queued(budget(spaces, tuning.runs), params, finished), *trials(spaces)]
     table = tuning_table(results)
     if table.val_iou.isna().all():
         raise UserError("no run of studies/tuning.yaml is done; `make tune` runs them")
     write_csv(TABLE, table.assign(dataset=params.dataset))
     draw(table, params)
-    shown = table.drop(columns=["name"]).map(lambda value: "" if pd.isna(value) else value)
-    print("\n".join(markdown_table(rounded(shown))), end="\n\n")
+    print("\n".join(markdown_table(table.drop(columns=["name"]).map(shown))), end="\n\n")
     head = experiments.head()
     of_head = {name for name, each in finished.items() if each.baseline == head}
     applicable = frozenset() if tuning.common else of_head
     print(how_to_apply(table, every, params, applicable=applicable))
 
 
-def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+def shown(value: object) -> object:
+    """A cell of the printed table."""
+    if pd.isna(value):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def queued(
@@ -74,23 +82,11 @@ def counts(experiment: experiments.Finished, attempt: str) -> pd.DataFrame:
     return tiles[tiles.split == "val"]
 
 
-def trials(every: Mapping[str, Run]) -> list[Result]:
-    """Optuna's trials of the recipes that tuning.yaml has now."""
-    records = [read_json(path) for path in sorted(RECORDS.glob("*.json"))]
-    own = sorted((each["trial"], each["name"], each) for each in records if each["name"] in every)
-    states = {True: PRUNED, False: DONE}
-    return [
-        Result(every[name], "optuna", at + 1, states[each["pruned"]], pd.DataFrame(each["val"]))
-        for at, name, each in own
-    ]
-
-
 def draw(table: pd.DataFrame, params: Params) -> None:
     """A figure for each key that was tuned, and one of the best so far."""
     places = {name: index for index, name in enumerate(params.attempts)}
     labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
-    first, last = table.columns.get_loc("state"), table.columns.get_loc("val_iou")
-    for key in table.columns[first + 1 : last]:
+    for key in tuned_keys(table):
         write_png(PLOTS / f"tuning_{key}.png", against(table, key, places, labels))
     write_png(PLOTS / "tuning_best.png", best_so_far(table, places, labels))
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
 from ruamel.yaml import YAML
 
 from roofseg import experiments
 from roofseg.errors import UserError
-from roofseg.files import sha256_files
+from roofseg.files import read_json, sha256_files
 from roofseg.recipe import Params, Recipe, digest
 from roofseg.tiles import read_nudges, read_split
-from roofseg.tuning import SOURCE, Run, Tuning, parse_tuning, spaces
+from roofseg.tuning import SOURCE, Run, Tuning, parse_tuning, search_name, spaces
+from roofseg.tuning_table import Result, trial_state
 
 RECORDS = Path("metrics/studies/runs/tuning")  # of the trials of Optuna
 TABLE = Path("metrics/studies/tuning.csv")
@@ -34,6 +36,21 @@ def read_tuning(params: Params) -> tuple[Tuning, dict[str, list[Run]]]:
         return f"{digest(recipe, params, split, nudges)} {code}"
 
     return tuning, spaces(tuning, params, identity=identity)
+
+
+def trials(spaces: Mapping[str, Sequence[Run]]) -> list[Result]:
+    """Optuna's trials in the searches of the grids that tuning.yaml has now."""
+    found = []
+    for space in spaces.values():
+        search = search_name(space)
+        for each in space:
+            path = RECORDS / f"{each.name}.json"
+            record = read_json(path) if path.is_file() else {"trials": {}}
+            if search in record["trials"]:
+                val = pd.DataFrame(record["val"]) if record["val"] else None
+                number = record["trials"][search] + 1
+                found.append(Result(each, "optuna", number, trial_state(record), val))
+    return sorted(found, key=lambda each: each.number)
 
 
 def make_ready(attempts: Iterable[str], params: Params) -> None:

@@ -5,19 +5,18 @@ Needs the package optuna, which requirements.lock has and the extra ``tune`` of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback
-
 from roofseg.adaptive import Outcome, Report, search
-from roofseg.callbacks import EpochReport
 from roofseg.files import read_json, write_json
+from roofseg.pruning import Prune
 from roofseg.recipe import Params
 from roofseg.segmenter import NotFiniteError
 from roofseg.studies import overridden
-from roofseg.tuning import SOURCE, Run, Tuning
+from roofseg.tuning import SOURCE, Run, Tuning, search_name
+from roofseg.tuning_table import DONE, trial_state
 from stages.study_run import study_run
 from stages.tuning_runs import RECORDS
 
@@ -26,56 +25,74 @@ DATABASE = Path("studies/optuna.db")
 
 def try_out(attempt: str, space: Sequence[Run], tuning: Tuning, params: Params) -> None:
     """Search an attempt's grid; each trial leaves a record in `RECORDS`."""
+    name = search_name(space)
 
     def train(run: Run, number: int, report: Report) -> Outcome:
-        try:
-            record = trial(run, number, report, params)
-        except NotFiniteError as error:
-            print(f"[{number + 1}/{tuning.runs}] {run.label}: {error}", flush=True)
-            return Outcome(0.0, pruned=True)
-        found = Outcome(record["val_iou"], record["pruned"])
-        said = f"val IoU {found.val_iou:.4f}{' (pruned)' if found.pruned else ''}"
-        print(f"[{number + 1}/{tuning.runs}] {run.label}: {said}", flush=True)
-        return found
+        record = trial(run, name, number, report, params)
+        print(f"[{number + 1}/{tuning.runs}] {run.label}: {_said(record)}", flush=True)
+        return Outcome(record["val_iou"] or 0.0, pruned=trial_state(record) != DONE)
 
-    recipe = overridden(params, attempt, space[0].overrides, source=SOURCE)
-    # Before the thaw all runs look alike, and a first epoch after it says little.
-    warmup = (recipe.thaw_epoch or 0) + 1
-    search(space, runs=tuning.runs, seed=tuning.seed, warmup=warmup, train=train, database=DATABASE)
+    search(
+        space,
+        runs=tuning.runs,
+        seed=tuning.seed,
+        warmup=warmup(attempt, space, params),
+        train=train,
+        database=DATABASE,
+    )
 
 
-def trial(run: Run, number: int, report: Report, params: Params) -> dict[str, Any]:
-    """The record of a run: that which is there, or what training it now gives."""
+def warmup(attempt: str, space: Sequence[Run], params: Params) -> int:
+    """The epochs after which runs of a grid can be compared: one more than until the last thaw.
+
+    Before its thaw a run looks like any other, and its first epoch after it says little.
+    """
+    differ = {run.overrides.get("freeze_epochs"): run.overrides for run in space}
+    recipes = (overridden(params, attempt, each, source=SOURCE) for each in differ.values())
+    return max(recipe.thaw_epoch or 0 for recipe in recipes) + 1
+
+
+def trial(run: Run, name: str, number: int, report: Report, params: Params) -> dict[str, Any]:
+    """The record of a run: that which is there, or what training it now gives.
+
+    Its ``trials`` are the numbers (from 0) that it has in the searches which came upon it, ``name``
+    being the one at work; ``curve`` is the val IoU of each epoch.
+    """
     path = RECORDS / f"{run.name}.json"
     if path.is_file():
         found: dict[str, Any] = read_json(path)
+        for epoch, val_iou in enumerate(found["curve"], 1):
+            report(epoch, val_iou)
+        if found["trials"].get(name) != number:
+            found["trials"][name] = number
+            write_json(path, found)
         return found
     prune = Prune(report)
-    record = study_run(
-        overridden(params, run.attempt, run.overrides, source=SOURCE),
-        study="tuning",
-        attempt=run.attempt,
-        params=params,
-        callbacks=[prune],
-        note={"name": run.name, "trial": number},
-    )
+
+    def note() -> dict[str, Any]:
+        own = {"name": run.name, "trials": {name: number}}
+        return {**own, "pruned": prune.pruned, "curve": prune.curve}
+
+    try:
+        record = study_run(
+            overridden(params, run.attempt, run.overrides, source=SOURCE),
+            study="tuning",
+            attempt=run.attempt,
+            params=params,
+            out=path,
+            callbacks=[prune],
+            note=note,
+        )
+    except NotFiniteError as error:  # before there was a score
+        record = {**note(), "result": {"failure": str(error)}, "val": [], "val_iou": None}
+        write_json(path, record)
     assert record  # trials run on one device
-    record["pruned"] = prune.pruned
-    write_json(path, record)
     return record
 
 
-class Prune(Callback):
-    """Reports val IoU after each epoch, those before a resumed run was stopped too."""
-
-    def __init__(self, report: Report) -> None:
-        self.report, self.pruned, self.reported = report, False, 0
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        (epochs,) = (each for each in trainer.callbacks if isinstance(each, EpochReport))
-        for row in epochs.rows[self.reported :]:
-            self.reported += 1
-            self.pruned = self.report(self.reported, row["val/iou"])
-        # A run in its last epoch is whole, whatever is said of it.
-        self.pruned = self.pruned and self.reported < pl_module.recipe.epochs
-        trainer.should_stop = trainer.should_stop or self.pruned
+def _said(record: Mapping[str, Any]) -> str:
+    score, failure = record["val_iou"], record["result"]["failure"]
+    said = "no score" if score is None else f"val IoU {score:.4f}"
+    if (state := trial_state(record)) != DONE:
+        said += f" ({state}{f': {failure}' if failure else ''})"
+    return said

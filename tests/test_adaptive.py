@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from roofseg.adaptive import Outcome, Report, search
 from roofseg.errors import UserError
-from roofseg.tuning import Run
+from roofseg.tuning import Run, search_name
 
 LRS, PRESETS = (0.0001, 0.001, 0.01), ("none", "light", "heavy", None)
 SPACE = [
@@ -126,7 +126,8 @@ def test_another_grid_is_another_search(tmp_path: Path) -> None:
     trainer, database = Trainer(), tmp_path / "studies" / "optuna.db"
     search(SPACE[:4], runs=2, seed=1, warmup=1, train=trainer, database=database)
     assert len(trainer.seen) == 2
-    assert len(optuna.get_all_study_names(f"sqlite:///{database}")) == 2
+    names = optuna.get_all_study_names(f"sqlite:///{database}")
+    assert set(names) == {search_name(SPACE), search_name(SPACE[:4])}
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

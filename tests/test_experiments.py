@@ -174,6 +174,19 @@ def test_ctrl_c_waits_until_an_experiment_is_queued(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_ctrl_c_waits_until_all_is_stopped(project: Path) -> None:
+    name = queue(2)
+    experiments.start(1)
+    wait_until((project.parent / "begun").exists)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        experiments.stop([name])
+    assert experiments.status().tasks == {name: "Failed"}
+    wait_until(lambda: not at_work(project, "queue-worker"))
+    (project.parent / "go").touch()  # for the stage, which does not look for its parent
+
+
+@pytest.mark.slow
 def test_a_queue_that_nobody_works_on_is_noticed_and_its_tasks_freed(project: Path) -> None:
     name = queue(2)
     experiments.start(1)

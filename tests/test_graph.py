@@ -166,9 +166,9 @@ def test_dvc_names_the_runs_of_a_study_as_the_project_does(
     studies = parse_studies((ROOT / f"studies/profiles/{profile}/studies.yaml").read_text(), params)
     for name, study in studies.named().items():
         runs = [stage for stage in stages if stage.name.startswith(f"{name}@")]
-        assert [stage.name for stage in runs] == [f"{name}@{run}" for run in study.run_names()]
+        assert [stage.name for stage in runs] == [f"{name}@{run}" for run in study.runs()]
         assert [out for stage in runs for out in stage.outs] == [
-            f"metrics/studies/runs/{name}/{run}.json" for run in study.run_names()
+            f"metrics/studies/runs/{name}/{run}.json" for run in study.runs()
         ]
 
 

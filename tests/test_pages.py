@@ -86,7 +86,7 @@ def test_markdown_has_text_and_tables_but_no_pictures() -> None:
     text = markdown(page(Prose("Some words."), figure, table("a|b", "c_d"), Commands(["$ make"])))
     assert text == (
         "# A title\n\nA lead\n\n## One section\n\nSome words.\n\n"
-        "| name | score |\n| --- | ---: |\n| a\\|b | 1 |\n| c\\_d | 1 |\n\nCaption\n\n"
+        "Caption\n\n| name | score |\n| --- | ---: |\n| a\\|b | 1 |\n| c\\_d | 1 |\n\n"
         "```console\n$ make\n```\n"
     )
 

@@ -42,13 +42,38 @@ TINY = parse_params(PARAMS)
 
 def test_it_says_what_is_trained_how_often() -> None:
     studies = parse_studies(STUDIES, TINY)
-    assert {name: len(study.run_names()) for name, study in studies.named().items()} == {
+    assert {name: len(study.runs()) for name, study in studies.named().items()} == {
         "budget": 8,
         "seeds": 4,
         "augmentation": 4,
     }
-    assert studies.study("budget").run_names()[:3] == ["small-1-1", "small-1-2", "small-2-1"]
-    assert studies.study("augmentation").run_names()[-1] == "cold-heavy-7"
+    assert list(studies.study("budget").runs())[:3] == ["small-1-1", "small-1-2", "small-2-1"]
+    assert studies.study("augmentation").runs()["cold-heavy-7"] == {
+        "attempt": "cold",
+        "augmentation": "heavy",
+        "seed": 7,
+    }
+
+
+def test_a_run_has_the_recipe_of_its_attempt_study_and_place() -> None:
+    studies = parse_studies(STUDIES, TINY)
+    every = with_attempts(TINY, studies.attempts, source="here")
+    budget, augmentation = studies.study("budget"), studies.study("augmentation")
+    own = budget.recipe(every, budget.runs()["smaller-1-2"], "here")
+    assert own == TINY.recipe("smaller").model_copy(update={"epochs": 3, "seed": 2})
+    other = augmentation.recipe(every, augmentation.runs()["cold-heavy-7"], "here")
+    assert (other.augmentation, other.seed, other.freeze_epochs) == ("heavy", 7, "all")
+
+
+def test_what_else_tells_a_frozen_attempt_from_the_unfrozen_one() -> None:
+    studies = parse_studies(STUDIES, TINY)
+    every = with_attempts(TINY, studies.attempts, source="here")
+    assert studies.studies.augmentation.unlike(every, "here") == {"cold": []}
+    text = STUDIES.replace("all\n", "all\n    architecture: deeplabv3plus\n    lr: 0.1\n", 1)
+    text = text.replace("    architecture: unet\n", "", 1)
+    studies = parse_studies(text, TINY)
+    every = with_attempts(TINY, studies.attempts, source="here")
+    assert studies.studies.augmentation.unlike(every, "here") == {"cold": ["lr", "architecture"]}
 
 
 @pytest.mark.parametrize("name", ["sample", "austin512", "inria"])
@@ -84,8 +109,12 @@ def test_attempts_of_studies_alone_join_those_of_the_parameters() -> None:
         ("seeds: [7]", "seeds: [true]", r"augmentation\.seeds\.0: found True"),
         ("tiles: [1, 2]", "tiles: [0, 2]", r"budget\.tiles\.0: found 0"),
         ("tiles: [1, 2]", "tile: [1, 2]", r"studies\.budget\.tile: unknown key \(misspelt\?\)"),
-        ("    tiles: [1, 2]\n", "", r"studies\.budget\.tiles: Field required"),
-        ("    seeds: [1, 2]\n  aug", "    seeds: [1]\n  aug", r"seeds: .*at least 2; one has no"),
+        ("    tiles: [1, 2]\n", "", r"studies\.budget\.tiles: missing; studies/prof"),
+        (
+            "    seeds: [1, 2]\n  aug",
+            "    seeds: [1]\n  aug",
+            r"seeds\.seeds: expected at least 2, found 1",
+        ),
         ("[small, cold]", "[small, gone]", r"'cold' is compared, but is not in attempts"),
         ("presets: [light, heavy]", "presets: [light, loud]", r"presets\.1: found 'loud'"),
         ("mild: [light]", "mild: [medium]", r"'medium' is compared, but is not in presets"),
@@ -102,8 +131,14 @@ def test_attempts_of_studies_alone_join_those_of_the_parameters() -> None:
         ("{epochs: 3}", "{epochs: 2026-01-01}", r"epochs: found '2026-01-01'"),
         ("{epochs: 3}", "{freeze_epochs: 2}", r"freeze_epochs of attempt small is 2, not less"),
         ("{epochs: 3}", "3", r"budget\.overrides: found 3"),
+        (
+            "    freeze_epochs",
+            "    seed: 3\n    freeze_epochs",
+            r"attempts\.cold\.seed: each study",
+        ),
         ("  cold:", "  small:", r"attempts\.small: params\.yaml has an attempt of that name"),
         ("prior: scratch", "prior: none", r"attempts\.cold\.prior"),
+        (STUDIES.partition("studies:")[0], "", r"attempts: missing; studies/profiles"),
         ("studies:\n", "study:\n", r"study: unknown key"),
         ("attempts:\n  cold", "attempts: [\n  cold", r"not valid YAML"),
     ],
@@ -115,8 +150,18 @@ def test_a_mistake_is_named(old: str, new: str, says: str) -> None:
 
 
 def test_nothing_at_all_is_a_mistake_too() -> None:
-    with pytest.raises(UserError, match=r"^studies/studies\.yaml: found None"):
+    with pytest.raises(
+        UserError, match=r"^studies/studies\.yaml: expected a mapping .* found nothing"
+    ):
         parse_studies("", TINY)
+
+
+def test_what_is_commented_out_is_nothing() -> None:
+    bare = STUDIES.replace("overrides: {epochs: 3}", "overrides:  # epochs: 3")
+    assert parse_studies(bare, TINY).studies.budget.overrides == {}
+    lonely = "attempts:\nstudies:" + STUDIES.partition("studies:")[2].replace("cold", "smaller")
+    with pytest.raises(UserError, match="smaller is compared as frozen"):
+        parse_studies(lonely, TINY)
 
 
 def test_the_studies_in_force_are_those_of_the_sample() -> None:

@@ -6,9 +6,14 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from graph import ROOT
 from project import Project
+
+from roofseg.recipe import parse_params
+from roofseg.studies import parse_studies
+from stages.studies import STUDIES
 
 TINY = ROOT / "tests" / "studies_tiny.yaml"
 RUNS = [
@@ -83,3 +88,21 @@ def test_a_mistake_is_told_before_anything_trains(tmp_path: Path) -> None:
     assert done.returncode
     assert "error: studies/studies.yaml: studies.budget.attempts: found 'tall'" in done.stderr
     assert not [name for name in ran(done.stdout) if "@" in name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["budget", "seeds", "augmentation"])
+def test_the_studies_of_the_sample_run_at_their_size(name: str, tmp_path: Path) -> None:
+    """Its tiles, its recipe and its priors as they are: what `make NAME` does in a fresh clone."""
+    project = Project.create(tmp_path / "project")
+    shutil.copy(ROOT / "profiles" / "sample.yaml", project.folder / "params.yaml")
+    shutil.copytree(
+        ROOT / "studies" / "profiles" / "sample", project.folder / "studies", dirs_exist_ok=True
+    )
+    project.run(f"dvc repro studies/dvc.yaml:gather_{name}")
+    declared = parse_params((project.folder / "params.yaml").read_text())
+    study = parse_studies((project.folder / STUDIES).read_text(), declared).study(name)
+    runs = pd.read_csv(project.folder / "metrics" / "studies" / f"{name}_runs.csv")
+    assert len(runs) == len(study.runs())
+    assert runs.failure.isna().all()
+    assert runs.val_iou.max() > 0.3  # something was learnt: a mask that is all building has 0.227

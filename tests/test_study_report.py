@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,11 +10,12 @@ from graph import ROOT
 from page_reader import PageReader
 from ruamel.yaml import YAML
 
+from roofseg.files import write_json
 from roofseg.pages import TEMPLATES, Prose, Section, Table
 from roofseg.study_report import CAPTIONS, missing, study_page, tuning_section, with_figure
 from roofseg.tuning_table import HEAD, SCORES
 from stages import gather_study, study_report
-from stages.parameters import read_params
+from stages.studies import read_studies
 
 PICTURE = np.full((20, 40, 3), 200, np.uint8)
 RUNS = [
@@ -102,15 +102,20 @@ def test_the_page_tells_of_what_there_is(project: Path) -> None:
     assert len(alts) == 3
 
 
-def test_runs_of_another_profile_are_not_those_of_this_one(project: Path) -> None:
-    path = project / "run.json"
-    params = read_params()
-    assert not gather_study.is_there(path, params)
-    for patch_size, there in ((224, True), (512, False)):
-        path.write_text(json.dumps({"dataset": "sample", "patch_size": patch_size}))
-        assert gather_study.is_there(path, params) == there
-    path.write_text(json.dumps({"dataset": "city", "patch_size": 224}))
-    assert not gather_study.is_there(path, params)
+def test_runs_of_other_data_or_another_recipe_are_not_those_of_this_one(project: Path) -> None:
+    studies, params = read_studies()
+    assert gather_study.there("budget", studies, params) == []
+    name, place = next(iter(studies.study("budget").runs().items()))
+    recipe = studies.study("budget").recipe(params, place, "here").model_dump(mode="json")
+    record = {"dataset": "sample", "patch_size": 224, "recipe": recipe}
+    for other, found in (
+        ({}, [name]),
+        ({"patch_size": 512}, []),
+        ({"dataset": "city"}, []),
+        ({"recipe": {**recipe, "epochs": recipe["epochs"] + 1}}, []),  # by an earlier studies.yaml
+    ):
+        write_json(gather_study.record_of("budget", name), {**record, **other})
+        assert gather_study.there("budget", studies, params) == found
 
 
 def test_the_stage_depends_on_what_studies_left_and_on_the_templates() -> None:

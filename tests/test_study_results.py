@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from study_records import study_scores
 from test_studies import STUDIES, TINY
 
 from roofseg.figures import colour
-from roofseg.pages import Page, markdown
+from roofseg.pages import Page, markdown, number
 from roofseg.studies import Studies, parse_studies
 from roofseg.study_results import StudyResults, results
 
@@ -24,24 +26,19 @@ def scores_of(studies: Studies, name: str, **changes: Any) -> pd.DataFrame:
     """Plausible scores of all runs of a study, on three tiles."""
     rng = np.random.default_rng(2)
     frames = []
-    for attempt, *between, seed in (run.split("-") for run in studies.study(name).run_names()):
-        level = LEVEL[attempt] + rng.normal(scale=0.01)
-        varied: dict[str, Any] = {}
-        if name == "budget":
-            varied["tiles"] = int(between[0])
-            level += 0.05 * int(between[0])
-        if name == "augmentation":
-            varied["augmentation"] = between[0]
-            level -= 0.1 * (between[0] == "heavy" and attempt == "cold")
-        ious = level + np.array([-0.02, 0.0, 0.02])
-        frames.append(study_scores(attempt=attempt, seed=int(seed), ious=ious, **varied))
+    for run in studies.study(name).runs().values():
+        level = LEVEL[run["attempt"]] + rng.normal(scale=0.01) + 0.05 * run.get("tiles", 0)
+        level -= 0.1 * (run.get("augmentation") == "heavy" and run["attempt"] == "cold")
+        frames.append(study_scores(ious=level + np.array([-0.02, 0.0, 0.02]), **run))
     return pd.concat(frames).assign(**changes)
 
 
-def made(name: str, **changes: Any) -> StudyResults:
+def made(
+    name: str, *, unlike: Mapping[str, Sequence[str]] | None = None, **changes: Any
+) -> StudyResults:
     studies = parse_studies(STUDIES, TINY)
     scores = scores_of(studies, name, **changes)
-    return results(name, studies.study(name), scores, PLACES, "tiny, 64 px")
+    return results(name, studies.study(name), scores, PLACES, "tiny, 64 px", unlike or {})
 
 
 def text(found: StudyResults) -> str:
@@ -51,7 +48,7 @@ def text(found: StudyResults) -> str:
 @pytest.mark.parametrize(
     ("name", "tables"),
     [
-        ("budget", {"budget", "budget_runs"}),
+        ("budget", {"budget", "budget_runs", "budget_gains"}),
         ("seeds", {"seeds", "seeds_runs", "seeds_pairs"}),
         ("augmentation", {"augmentation", "augmentation_runs", "augmentation_contrasts"}),
     ],
@@ -78,10 +75,22 @@ def test_the_budget_says_what_more_tiles_bring() -> None:
     found = made("budget")
     row = found.tables["budget"].set_index(["label", "tiles"]).val_iou
     few, many = row["small", 1], row["small", 2]
+    gain = found.tables["budget_gains"].iloc[0]
+    assert gain.difference == pytest.approx(many - few)
+    paired = f"{number(gain.difference)} [{number(gain.low)}, {number(gain.high)}]"
     assert (
-        f"With 1 training tile `small` reaches a val IoU of **{few:.3f}**, with 2 **{many:.3f}** "
-        f"(+{many - few:.3f})."
+        f"With 1 training tile `small` reaches a val IoU of **{few:.3f}**, with 2 **{many:.3f}**: "
+        f"a difference of {paired}."
     ) in text(found)
+    assert f"| `small` | 2 | 1 | {paired} |" in re.sub(" +", " ", text(found))
+
+
+def test_a_budget_of_one_size_has_no_gain() -> None:
+    studies = parse_studies(STUDIES.replace("tiles: [1, 2]", "tiles: [2]"), TINY)
+    scores = scores_of(studies, "budget")
+    found = results("budget", studies.study("budget"), scores, PLACES, "tiny", {})
+    assert "With 2 training tiles `small` reaches" in text(found)
+    assert "difference" not in text(found)
 
 
 def test_the_budgets_line_rises_with_its_means() -> None:
@@ -107,9 +116,9 @@ def test_a_single_attempt_has_a_spread_but_no_order() -> None:
     studies = parse_studies(STUDIES, TINY)
     scores = scores_of(studies, "seeds")
     found = results(
-        "seeds", studies.study("seeds"), scores[scores.label == "small"], PLACES, "tiny"
+        "seeds", studies.study("seeds"), scores[scores.label == "small"], PLACES, "tiny", {}
     )
-    assert "A single attempt has no order." in text(found)
+    assert "There are no orders to compare" in text(found)
     assert found.tables["seeds_pairs"].empty
     assert found.figure.shape[1] == 1600
 
@@ -122,11 +131,17 @@ def test_the_hypothesis_is_answered_in_words() -> None:
     assert "IoU under light minus IoU under heavy" in text(found)
 
 
+def test_attempts_that_differ_in_more_than_freezing_are_said_to() -> None:
+    assert "differ in more" not in text(made("augmentation", unlike={"cold": []}))
+    said = text(made("augmentation", unlike={"cold": ["architecture", "lr"]}))
+    assert "The two differ in more than that (architecture, lr)" in said
+
+
 def test_a_frozen_vit_without_sams_weights_leaves_the_question_open() -> None:
     studies = parse_studies(STUDIES, TINY)
     scores = scores_of(studies, "augmentation")
     scores.loc[scores.attempt == "cold", "label"] = "cold (no SAM weights)"
-    found = results("augmentation", studies.study("augmentation"), scores, PLACES, "tiny")
+    found = results("augmentation", studies.study("augmentation"), scores, PLACES, "tiny", {})
     assert "about SAM the question stays open" in text(found)
     assert "about SAM" not in text(made("augmentation"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -65,7 +66,13 @@ class Break(Callback):
 def test_a_run_is_a_record_of_its_subset_and_its_counts(params: Params) -> None:
     recipe = params.recipe("small").model_copy(update={"seed": 5})
     record = study_run(
-        recipe, study="budget", attempt="small", params=params, out=OUT, tiles=2, note={"at": 3}
+        recipe,
+        study="budget",
+        attempt="small",
+        params=params,
+        out=OUT,
+        tiles=2,
+        note=lambda: {"at": 3},
     )
     assert record == read_json(OUT)
     assert record["train_tiles"] == subset(TRAIN, 2, 5)
@@ -139,6 +146,16 @@ def test_the_stage_takes_all_but_seed_and_preset_from_its_recipe(
     with pytest.raises(Exception, match=r"not the file that .* Run `dvc repro studies/dvc\.yaml:r"):
         say(study, made / "augmentation.json", "--seed", 7, "--out", "again.json")
     assert not Path("again.json").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "one"])
+def test_a_seed_that_is_none_is_named(
+    seed: str, say: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        say(study, "recipe.json", f"--seed={seed}", "--out", "out.json")
+    assert ended.value.code == 2
+    assert re.search(rf"argument --seed: .*{seed}", capsys.readouterr().err)
 
 
 def test_tiles_are_scored_as_evaluate_scores_them(tiles: Path) -> None:

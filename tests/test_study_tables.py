@@ -18,6 +18,7 @@ from roofseg.study_tables import (
     agreement,
     by_seed,
     contrasts,
+    gains,
     pairs,
     per_run,
     ranks,
@@ -69,6 +70,22 @@ def test_the_spread_is_over_seeds(scores: pd.DataFrame) -> None:
         assert row.low < row.val_iou < row.high
 
 
+def test_gains_are_paired_by_seed_and_tile() -> None:
+    """What tiles and seeds have in common cancels: a tile more is 0.01 more, everywhere."""
+    rng = np.random.default_rng(1)
+    tiles, seeds = rng.random(6) / 2, rng.random(3) / 4
+    runs = [
+        study_scores(attempt="a", seed=seed, tiles=count, ious=tiles + seeds[seed] + 0.01 * count)
+        for count in (24, 5, 12)
+        for seed in range(3)
+    ]
+    found = gains(pd.concat(runs))
+    assert found[["label", "than", "tiles"]].to_numpy().tolist() == [["a", 5, 12], ["a", 5, 24]]
+    for name in ("difference", "low", "high"):
+        assert found[name].tolist() == pytest.approx([0.07, 0.19])
+    assert gains(pd.concat(runs[:3])).empty
+
+
 def test_one_seed_has_no_spread(scores: pd.DataFrame) -> None:
     alone = spread(scores[scores.seed == 1], ["label"])
     assert alone.sd.isna().all()
@@ -89,6 +106,9 @@ def test_the_agreement_is_the_mean_of_kendalls_tau_over_pairs_of_seeds(
     rows = by_seed(scores).to_numpy()
     assert kendalltau(rows[0], rows[1]).statistic == pytest.approx(1 / 3)
     assert np.isnan(agreement(scores[scores.seed == 1]))
+    # Attempts that are all equal have no order: that seed is left out.
+    level = scores.assign(iou=scores.iou.where(scores.seed != 2, 0.3))
+    assert agreement(level) == pytest.approx(1)
 
 
 def test_pairs_are_compared_as_scipys_paired_t_test_does(scores: pd.DataFrame) -> None:

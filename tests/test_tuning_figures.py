@@ -45,9 +45,27 @@ def test_a_pruned_run_is_hollow() -> None:
     assert pixels_of(against(table(), "lr", PLACES, LABELS), 0) != pixels_of(whole, 0)
 
 
+def test_a_run_that_broke_off_has_a_mark_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    broke_off = table().replace("pruned", "broke off")
+    found = {
+        pixels_of(against(each, "lr", PLACES, LABELS), 0)
+        for each in (table(), table(state="done"), broke_off)
+    }
+    assert len(found) == 3
+    figures = []
+    monkeypatch.setattr(tuning_figures, "rendered", figures.append)
+    against(broke_off, "lr", PLACES, LABELS)
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()][1:] == [
+        "run of the grid",
+        "trial of Optuna (broke off)",
+        "trial of Optuna",
+    ]
+
+
 def test_presets_are_in_the_order_of_their_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
-    monkeypatch.setattr(tuning_figures, "_rendered", figures.append)
+    monkeypatch.setattr(tuning_figures, "rendered", figures.append)
     against(table(), "augmentation", PLACES, LABELS)
     ticks = [label.get_text() for label in figures[0].axes[0].get_xticklabels()]
     assert ticks == ["light", "heavy", "extreme"]
@@ -60,7 +78,7 @@ def test_presets_are_in_the_order_of_their_strength(monkeypatch: pytest.MonkeyPa
 def test_a_key_may_have_numbers_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """As freeze_epochs has, and ema_decay; read from a file, its numbers are words too."""
     figures = []
-    monkeypatch.setattr(tuning_figures, "_rendered", figures.append)
+    monkeypatch.setattr(tuning_figures, "rendered", figures.append)
     for values in ([20, "all", 3, "null", 0, 3], ["20", "all", "3", "null", "0", "3"]):
         against(table(freeze_epochs=values), "freeze_epochs", PLACES, LABELS)
         ticks = [label.get_text() for label in figures[-1].axes[0].get_xticklabels()]
@@ -71,12 +89,23 @@ def test_the_best_so_far_never_falls_and_pruned_runs_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     figures = []
-    monkeypatch.setattr(tuning_figures, "_rendered", figures.append)
+    monkeypatch.setattr(tuning_figures, "rendered", figures.append)
     best_so_far(table(), PLACES, LABELS)
     lines = {line.get_label(): line.get_ydata() for line in figures[0].axes[0].get_lines()}
     assert list(lines["small, grid"]) == [0.5, 0.7]
     assert np.array_equal(lines["small, optuna"], [np.nan, 0.65], equal_nan=True)
     assert list(lines["smaller $ & <b>, grid"]) == [0.4]
+
+
+def test_a_run_without_a_score_was_used_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr(tuning_figures, "rendered", figures.append)
+    first_failed = table()
+    first_failed.loc[0, ["state", "val_iou"]] = ["failed", None]
+    best_so_far(first_failed, PLACES, LABELS)
+    lines = {line.get_label(): line for line in figures[0].axes[0].get_lines()}
+    assert list(lines["small, grid"].get_xdata()) == [2]
+    assert list(lines["small, optuna"].get_xdata()) == [1, 2]
 
 
 def test_the_same_runs_give_the_same_pixels() -> None:

@@ -11,7 +11,15 @@ from project import PARAMS
 from roofseg.intervals import STATISTICS, compare
 from roofseg.recipe import parse_params
 from roofseg.tuning import Run
-from roofseg.tuning_table import DONE, PRUNED, Result, how_to_apply, tuning_table, winners
+from roofseg.tuning_table import (
+    BROKE_OFF,
+    DONE,
+    PRUNED,
+    Result,
+    how_to_apply,
+    tuning_table,
+    winners,
+)
 
 PARAMETERS = parse_params(PARAMS)
 TILES = [f"tile{number}" for number in range(6)]
@@ -66,6 +74,17 @@ def test_the_best_is_whole(table: pd.DataFrame) -> None:
         "small": "tune-small-2",
         "smaller": "tune-smaller-1",
     }
+
+
+def test_a_run_that_broke_off_is_no_winner() -> None:
+    """There is no model of it; its score is shown all the same."""
+    broke = Result(THREE, "optuna", 1, BROKE_OFF, val(*[99] * 6))
+    table = tuning_table([*RESULTS[:4], broke, Result(LATER, "optuna", 1, BROKE_OFF)])
+    assert list(winners(table).name) == ["tune-small-2", "tune-smaller-1"]
+    row = table[table.name == "tune-small-3"].iloc[0]
+    assert (row.state, row.val_iou) == ("broke off", pytest.approx(0.99))
+    assert row.difference == pytest.approx(0.99 - 0.85)
+    assert pd.isna(table[table.state == BROKE_OFF].val_iou.iloc[1])
 
 
 def test_ties_are_those_of_the_paired_interval(table: pd.DataFrame) -> None:
@@ -124,9 +143,10 @@ def test_what_cannot_be_applied_is_run_with_what_was_tuned() -> None:
     )
 
 
-def test_only_runs_that_were_scored_are_counted() -> None:
-    """The best of one run is no best of two."""
+def test_recipes_that_were_scored_are_counted() -> None:
+    """The best of one run is no best of two, and a run of both engines ties with itself alone."""
     runs = {result.run.name: result.run for result in RESULTS}
-    said = how_to_apply(tuning_table(RESULTS), runs, PARAMETERS, applicable=())
-    assert "the best of 4 runs; 1 of the others tie with it" in said
+    both = [*RESULTS, Result(TWO, "optuna", 3, DONE, GOOD), Result(ONE, "optuna", 4, DONE, NEAR)]
+    said = how_to_apply(tuning_table(both), runs, PARAMETERS, applicable=())
+    assert "the best of 3 runs; 1 of the others tie with it" in said
     assert "the best of 1 runs; 0 of the others tie with it" in said

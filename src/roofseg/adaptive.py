@@ -8,7 +8,6 @@ Vizier, KDD 2017). All of a search is in an SQLite file, so a search that was st
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DatabaseError
 
 from roofseg.errors import UserError
-from roofseg.tuning import Run
+from roofseg.tuning import Run, search_name
 
 Report = Callable[[int, float], bool]
 """Takes an epoch (from 1) and its val IoU; says whether the run should end there."""
@@ -35,7 +34,10 @@ STARTUP = 4  # a quarter of the budget is random: TPE and the median need someth
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: the val IoU of its best epoch, and whether it was pruned."""
+    """What a run came to: the val IoU of its best epoch, and whether it ended early.
+
+    It is ``pruned`` where its reports were poor, and where its loss stopped being finite.
+    """
 
     val_iou: float
     pruned: bool
@@ -99,10 +101,9 @@ def _of_sqlite(database: Path) -> Iterator[None]:
 
 
 def _study(space: Sequence[Run], startup: int, warmup: int, database: Path) -> optuna.Study:
-    names = " ".join(sorted(run.name for run in space))
     return optuna.create_study(
         storage=f"sqlite:///{database}",
-        study_name=f"{space[0].attempt} {hashlib.sha256(names.encode()).hexdigest()[:12]}",
+        study_name=search_name(space),
         direction="maximize",
         pruner=MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup + 1),
         load_if_exists=True,

@@ -15,7 +15,7 @@ import pandas as pd
 
 from roofseg import boundary, buildings, calibration, metrics
 from roofseg.files import Image
-from roofseg.intervals import COLUMNS, STATISTICS
+from roofseg.intervals import COLUMNS, STATISTICS, measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +92,12 @@ def with_rates(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(table: pd.DataFrame) -> dict[str, float]:
-    """Scores of a split: `metrics.summarise`, then each of `intervals.STATISTICS` that is not in it
-    and whose columns the table has, for all tiles.
+    """Scores of a split: those of `intervals.STATISTICS` whose columns the table has for all tiles.
 
     ``boundary_iou``, ``boundary_iou_m`` and ``building_f1`` are means over tiles;
     ``building_f1_pooled`` is that of the buildings of all tiles together.
     """
-    known = set(table.columns[table.notna().all()])
-    measured = {
-        name: float(statistic(table[COLUMNS[name]].to_numpy(np.float64)))
-        for name, statistic in STATISTICS.items()
-        if known.issuperset(COLUMNS[name])
+    return {
+        name: float(STATISTICS[name](table[COLUMNS[name]].to_numpy(np.float64)))
+        for name in measured(table)
     }
-    return {**measured, **metrics.summarise(table)}

@@ -25,7 +25,7 @@ from roofseg.files import read_json, sha256_file
 from roofseg.intervals import CONFIDENCE, Interval, of_tiles
 from roofseg.licences import Licence
 from roofseg.looks import count_looks
-from roofseg.metrics import THRESHOLD
+from roofseg.metrics import SPLITS, THRESHOLD
 from roofseg.recipe import Recipe
 
 SCORES = {
@@ -43,7 +43,6 @@ SHAPES = {
     "building_f1_pooled": "F1 of buildings, pooled",
 }
 HUB_SCORES = {"iou": "mean_iou", "f1": "f1"}  # the headline, and the Hub's names of it
-SPLITS = {"val": "validation", "test": "test"}  # those that are scored, and the Hub's names of them
 # What scores.json holds, and what a card calls it.
 SCORED = {
     "val": "val",

@@ -8,7 +8,8 @@ statistics and their sources.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -16,8 +17,7 @@ from roofseg.caveats import SEALED
 from roofseg.entries import Entry
 from roofseg.errors import UserError
 from roofseg.intervals import CONFIDENCE, STATISTICS, compare, interval
-
-SPLITS = ("val", "test")
+from roofseg.metrics import SPLITS
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:
@@ -28,6 +28,11 @@ def ranked(entries: Sequence[Entry]) -> list[Entry]:
 def _val_iou(entry: Entry) -> float:
     value = entry.scores["val"]["iou"]
     return float("-inf") if value is None else value
+
+
+def floor_iou(baselines: Mapping[str, Any]) -> float:
+    """The best val IoU of `roofseg.baselines.baselines`, which every attempt must beat."""
+    return max(float(baseline["val"]["iou"]) for baseline in baselines.values())
 
 
 def score_columns(entry: Entry, split: str, score: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,17 +101,30 @@ def status() -> Status:
     return Status(tasks, sum(map(sum, workers)))
 
 
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Let Ctrl-C, and other requests to end, wait until the block is over."""
+    # No mask of signals: it is one thread's, and NumPy's threads would take them all the same.
+    came: list[int] = []
+    caught = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = [signal.signal(each, lambda number, _: came.append(number)) for each in caught]
+    try:
+        yield
+    finally:
+        for each, handler in zip(caught, before, strict=True):
+            signal.signal(each, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def queue(name: str, settings: Sequence[str], targets: Sequence[str]) -> None:
     """Queue an experiment: the workspace with these settings of params.yaml (`-S`).
 
     Signals wait meanwhile: DVC writes the settings into params.yaml and then puts it back.
     """
     changes = [word for setting in settings for word in ("-S", setting)]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
+    with signals_wait():
         _dvc("exp", "run", "--quiet", "--queue", "--name", name, *changes, *targets)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def reproduce(targets: Sequence[str], *, allow_missing: bool) -> None:
@@ -141,13 +155,17 @@ def start(jobs: int) -> None:
 
 
 def stop(names: Collection[str]) -> None:
-    """Stop the workers and those of these experiments that run; what is queued stays queued."""
-    # Not `queue stop --kill`: a worker whose task is killed takes the next before it hears of it.
-    _dvc("queue", "stop")
-    time.sleep(SETTLE_S)
-    tasks = status().tasks
-    if running := [name for name in names if tasks.get(name) == "Running"]:
-        _dvc("queue", "kill", "--force", *running)
+    """Stop the workers and those of these experiments that run; what is queued stays queued.
+
+    Signals wait meanwhile: half of it would leave workers running that nobody watches.
+    """
+    with signals_wait():
+        # Not `queue stop --kill`: a worker whose task is killed takes the next before it hears.
+        _dvc("queue", "stop")
+        time.sleep(SETTLE_S)
+        tasks = status().tasks
+        if running := [name for name in names if tasks.get(name) == "Running"]:
+            _dvc("queue", "kill", "--force", *running)
 
 
 def watch(names: Collection[str]) -> Iterator[tuple[str, bool]]:

@@ -154,7 +154,7 @@ class _Page:
         self.text(x + CELL / 2, y + CELL + 5, caption, ha="center", va="top", fontsize=7)
 
     def rendered(self) -> Image:
-        drawn = _rendered(self.figure)[: self._pixels.shape[0], : self._pixels.shape[1]]
+        drawn = rendered(self.figure)[: self._pixels.shape[0], : self._pixels.shape[1]]
         # Pictures go in pixel by pixel, not resampled by the canvas; no text lies on them.
         return np.where((self._pixels < 255).any(axis=2, keepdims=True), self._pixels, drawn)
 
@@ -277,10 +277,11 @@ def convergence(curves: pd.DataFrame) -> Image:
         title_fontproperties={"weight": "bold"},
         alignment="left",
     )
-    return _rendered(figure)
+    return rendered(figure)
 
 
-def _rendered(figure: Figure) -> Image:
+def rendered(figure: Figure) -> Image:
+    """The pixels of a figure, (H, W, 3) uint8 RGB."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])

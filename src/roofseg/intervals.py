@@ -143,12 +143,17 @@ def of_tiles(table: pd.DataFrame, names: Iterable[str] = tuple(STATISTICS)) -> d
         table: a row per tile.
         names: keys of `STATISTICS`; those whose columns some tile lacks are left out.
     """
-    known = set(table.columns[table.notna().all()])
     return {
         name: interval(table[COLUMNS[name]], STATISTICS[name])
         for name in names
-        if known.issuperset(COLUMNS[name])
+        if name in measured(table)
     }
+
+
+def measured(table: pd.DataFrame) -> list[str]:
+    """Those of `STATISTICS` whose columns every tile of a table has."""
+    known = set(table.columns[table.notna().all()])
+    return [name for name in STATISTICS if known.issuperset(COLUMNS[name])]
 
 
 def compare(

@@ -14,12 +14,13 @@ from typing import Any
 import pandas as pd
 
 from roofseg.caveats import SEALED
-from roofseg.comparisons import SPLITS, compare_with_leader, ranked, score_columns, standings
+from roofseg.comparisons import compare_with_leader, ranked, score_columns, standings
 from roofseg.cost_table import cost_table, cost_text
 from roofseg.entries import Entry, expect, read_entry
 from roofseg.files import read_json, write_json, write_text
 from roofseg.leaderboard_plots import write_plots
 from roofseg.leaderboard_text import markdown, measures, tile_counts
+from roofseg.metrics import SPLITS
 from roofseg.recipe import Recipe
 from roofseg.tables import write_csv
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from roofseg.comparisons import SPLITS
+from roofseg.comparisons import floor_iou
 from roofseg.entries import Entry, expect
 from roofseg.figures import Column, colour, comparison_grid, convergence, thirds
 from roofseg.files import Image, read_image, replaced, write_png
 from roofseg.leaderboard_text import tile_counts
+from roofseg.metrics import SPLITS
 from roofseg.score_figures import against_cost, with_intervals
 from roofseg.tables import write_csv
 
@@ -63,7 +64,7 @@ def write_plots(
     colours = {label: colour(index) for index, label in enumerate(labels)}
     _write_picture(
         plots / "leaderboard.png",
-        with_intervals(table, colours, _best(floor), tile_counts(entries)),
+        with_intervals(table, colours, floor_iou(floor), tile_counts(entries)),
     )
     write_csv(plots / "leaderboard.csv", _points(table, labels))
     _write_picture(plots / "costs.png", against_cost(costs, colours))
@@ -99,11 +100,6 @@ def _points(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
         for split in SPLITS
     ]
     return pd.concat(parts).dropna(subset="iou")
-
-
-def _best(floor: Mapping[str, Any]) -> float:
-    """The best val IoU of what needs no training."""
-    return max(float(baseline["val"]["iou"]) for baseline in floor.values())
 
 
 def _write_picture(path: Path, picture: Image) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from roofseg.caveats import SEALED, SYNTHETIC, SYNTHETIC_DATASETS, WITHOUT_SAM
-from roofseg.comparisons import SPLITS, torn
+from roofseg.comparisons import floor_iou, torn
 from roofseg.entries import Entry
 from roofseg.intervals import DRAWS, EXACT_TILES, STATISTICS, Interval, of_tiles
+from roofseg.metrics import SPLITS
 from roofseg.tables import markdown_table
 
 # The table's columns, and what they are called. Scores are shown with their intervals; the two of
@@ -199,10 +200,9 @@ def _notes(
     patch_size: int,
 ) -> list[str]:
     tiles = tile_counts(order)
-    best = max(float(baseline["val"]["iou"]) for baseline in floor.values())
     scores = [(row["attempt"], _score(row, "val_iou")) for row in table.to_dict("records")]
     notes = [
-        f"- **Floor** on val: {_floor(floor)}. {above_floor(scores, best)}",
+        f"- **Floor** on val: {_floor(floor)}. {above_floor(scores, floor_iou(floor))}",
         f"- **Tiles**: dataset `{dataset}`, {tiles['val']} in val and "
         f"{tiles['test'] or 'none opened'} in test, one patch of {patch_size} x "
         f"{patch_size} px each.",

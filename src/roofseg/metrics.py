@@ -23,6 +23,9 @@ CURVE_THRESHOLDS = np.arange(101) / 100
 
 COUNTS = ["tp", "fp", "fn", "tn"]
 
+SPLITS = {"val": "validation", "test": "test"}
+"""The splits that are scored, and what they are called in full."""
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 

@@ -175,11 +175,11 @@ class Params(PatchSettings, SharedRecipe, Machine, Evaluation):
         return Recipe.model_validate({**shared, **self.attempts[attempt]})
 
 
-def parse_params(text: str, source: str = "params.yaml") -> Params:
-    """Parse and validate parameters from YAML 1.2 text.
+def parse_mapping(text: str, source: str) -> Mapping[str, Any]:
+    """Read a mapping of keys to values from YAML 1.2 text; UserError names ``source``.
 
     ruamel.yaml reads YAML 1.2, where ``1e-05`` (as DVC writes it) is a number; PyYAML reads a
-    string. Raises UserError naming ``source``, the key, what was found and what was expected.
+    string.
     """
     try:
         values = YAML(typ="safe").load(text)
@@ -188,8 +188,16 @@ def parse_params(text: str, source: str = "params.yaml") -> Params:
     if not isinstance(values, Mapping):
         found = "nothing" if values is None else f"a {type(values).__name__}"
         raise UserError(f"{source}: expected a mapping of keys to values, found {found}")
+    return values
+
+
+def parse_params(text: str, source: str = "params.yaml") -> Params:
+    """Parse and validate parameters from YAML 1.2 text.
+
+    Raises UserError naming ``source``, the key, what was found and what was expected.
+    """
     try:
-        params = Params.model_validate(values)
+        params = Params.model_validate(parse_mapping(text, source))
     except ValidationError as error:
         raise UserError(_explain(error, source, "", Params)) from None
     if not params.attempts:

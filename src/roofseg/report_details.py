@@ -10,6 +10,7 @@ import pandas as pd
 from roofseg import charts
 from roofseg.cost_table import COSTS
 from roofseg.leaderboard_text import MEASURES, MEASURES_SAID
+from roofseg.metrics import SPLITS
 from roofseg.pages import (
     Block,
     Cell,
@@ -21,7 +22,7 @@ from roofseg.pages import (
     with_interval,
 )
 from roofseg.report_cells import legend, name_cell
-from roofseg.results import SPLITS, Attempt, Results
+from roofseg.results import Attempt, Results
 
 
 def training(results: Results) -> Section:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS, WITHOUT_SAM
 from roofseg.looks import LOOKED
+from roofseg.metrics import SPLITS
 from roofseg.pages import (
     Cell,
     Commands,
@@ -14,7 +15,7 @@ from roofseg.pages import (
     Table,
 )
 from roofseg.report_cells import joined, name_cell
-from roofseg.results import SPLITS, Attempt, Results
+from roofseg.results import Attempt, Results
 
 DIGITS = 12  # of a hash
 

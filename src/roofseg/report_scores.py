@@ -15,6 +15,7 @@ from roofseg.files import read_image
 from roofseg.intervals import DRAWS
 from roofseg.leaderboard_plots import shown_tiles
 from roofseg.leaderboard_text import FLATTERS, above_floor, sign_flips
+from roofseg.metrics import SPLITS
 from roofseg.pages import (
     Cell,
     Figure,
@@ -28,7 +29,7 @@ from roofseg.pages import (
     with_interval,
 )
 from roofseg.report_cells import joined, name_cell
-from roofseg.results import SPLITS, Attempt, Results
+from roofseg.results import Attempt, Results
 
 CELL = 224  # pixels of a tile on the page: what its patch has, or half of it and less
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from roofseg.comparisons import floor_iou
 from roofseg.errors import UserError
 from roofseg.files import read_json, sha256_file
 from roofseg.intervals import Interval
 from roofseg.looks import Look, read_looks
+from roofseg.metrics import SPLITS
 from roofseg.recipe import Recipe
-
-SPLITS = {"val": "validation", "test": "test"}
 
 # Of requirements.lock, the packages that decide a result.
 PINNED = (
@@ -99,7 +99,7 @@ class Results:
     @property
     def floor_iou(self) -> float:
         """The best val IoU of what needs no training."""
-        return max(float(baseline["val"]["iou"]) for baseline in self.floor.values())
+        return floor_iou(self.floor)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the leaderboard; empty where it wrote none."""

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from roofseg.figures import rendered
 from roofseg.files import Image
+from roofseg.metrics import SPLITS
 
-SPLITS = {"val": "validation", "test": "test"}
 GREY = "0.45"
 
 # Columns of the cost table that scores are held against, and how an axis calls them.
@@ -172,10 +172,3 @@ def _marker(standing: str, colour: str) -> dict[str, Any]:
 def _sample(**style: Any) -> Line2D:
     """An entry of a legend."""
     return Line2D([], [], **{"color": GREY, "linestyle": "none", **style})
-
-
-def rendered(figure: Figure) -> Image:
-    """The pixels of a figure, (H, W, 3) uint8 RGB."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])

@@ -79,6 +79,8 @@ def open_test(
             f"this recipe is not final. To open it, `make finalize ATTEMPTS={attempt}`, commit "
             "params.yaml, `dvc repro`."
         )
+    if copied:
+        raise StaysSealed("this is a copy of the project; `dvc repro` in the workspace opens it.")
     try:
         revision = _git("rev-parse", "HEAD").strip()
         text = _git("show", "HEAD:./params.yaml")
@@ -99,8 +101,6 @@ def open_test(
             f"{files}: not committed. The test split opens only for code that is: `git commit`, "
             f"then `dvc repro`; or set final.{attempt} back to null."
         )
-    if copied:
-        raise StaysSealed("this is a copy of the project; `dvc repro` in the workspace opens it.")
     look = {
         "digest": digest,
         "training_inputs": read_json(model / "recipe.json")["training_inputs"],

@@ -12,11 +12,26 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML, YAMLError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from roofseg.errors import UserError
-from roofseg.recipe import Augmentation, Params, Recipe, SharedRecipe, parse_params
+from roofseg.recipe import (
+    Augmentation,
+    Params,
+    Recipe,
+    SharedRecipe,
+    parse_mapping,
+    parse_params,
+)
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
@@ -39,6 +54,14 @@ class Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _none(values: Any) -> Any:
+    return {} if values is None else values
+
+
+Overrides = Annotated[dict[str, Any], BeforeValidator(_none)]
+"""Keys of a recipe with other values; nothing where all lines below it are commented out."""
+
+
 class Study(Checked):
     """What all studies have: attempts, each trained once per seed under ``overrides``.
 
@@ -48,21 +71,31 @@ class Study(Checked):
 
     attempts: Several[str]
     seeds: Several[Seed]
-    overrides: dict[str, Any] = {}
+    overrides: Overrides = {}
 
-    def axes(self) -> list[Sequence[object]]:
+    def axes(self) -> dict[str, Sequence[Any]]:
         """What runs differ in, in the order of the matrix of their stage in studies/dvc.yaml."""
-        return [self.attempts, self.seeds]
+        return {"attempt": self.attempts, "seed": self.seeds}
 
-    def run_names(self) -> list[str]:
-        """The names of all runs, as DVC makes them of the matrix: ``ATTEMPT-...-SEED``."""
-        return ["-".join(map(str, run)) for run in product(*self.axes())]
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """Each run's place on the axes, by its name as DVC makes it: ``ATTEMPT-...-SEED``."""
+        axes = self.axes()
+        return {
+            "-".join(map(str, place)): dict(zip(axes, place, strict=True))
+            for place in product(*axes.values())
+        }
+
+    def recipe(self, params: Params, run: Mapping[str, Any], source: str) -> Recipe:
+        """The resolved recipe of one of `runs`; ``params`` have the attempts of studies, too."""
+        recipe = overridden(params, run["attempt"], self.overrides, source=source)
+        varied = run.keys() & SharedRecipe.model_fields.keys()
+        return recipe.model_copy(update={key: run[key] for key in varied})
 
     @model_validator(mode="after")
     def _overrides_leave_what_varies(self) -> Study:
-        varied = ("seed", *(("augmentation",) if isinstance(self, Augmentations) else ()))
+        varied = self.axes().keys()
         for key in self.overrides:
-            if key in varied:
+            if key in varied & SharedRecipe.model_fields.keys():
                 raise ValueError(f"overrides.{key}: the study itself sets it, run by run")
             if key not in SharedRecipe.model_fields:
                 known = ", ".join(name for name in SharedRecipe.model_fields if name not in varied)
@@ -75,18 +108,19 @@ class Budget(Study):
 
     tiles: Several[Count]
 
-    def axes(self) -> list[Sequence[object]]:
-        return [self.attempts, self.tiles, self.seeds]
+    def axes(self) -> dict[str, Sequence[Any]]:
+        return {"attempt": self.attempts, "tiles": self.tiles, "seed": self.seeds}
 
 
 class Seeds(Study):
     """How much of a difference between attempts is due to the seed."""
 
-    @model_validator(mode="after")
-    def _several(self) -> Seeds:
-        if len(self.seeds) < 2:
-            raise ValueError("seeds: expected at least 2; one has no spread")
-        return self
+    @field_validator("seeds")
+    @classmethod
+    def _spread(cls, seeds: list[int]) -> list[int]:
+        if len(seeds) < 2:
+            raise ValueError(f"expected at least 2, found {len(seeds)}: one has no spread")
+        return seeds
 
 
 class Augmentations(Study):
@@ -102,8 +136,28 @@ class Augmentations(Study):
     mild: Several[Augmentation]
     strong: Several[Augmentation]
 
-    def axes(self) -> list[Sequence[object]]:
-        return [self.attempts, self.presets, self.seeds]
+    def axes(self) -> dict[str, Sequence[Any]]:
+        return {"attempt": self.attempts, "augmentation": self.presets, "seed": self.seeds}
+
+    def unlike(self, params: Params, source: str) -> dict[str, list[str]]:
+        """By the label of each frozen attempt, in which keys it is not as the unfrozen one.
+
+        Of its recipe, without ``freeze_epochs``; ``params`` have the attempts of studies, too.
+        """
+
+        against, *recipes = (
+            overridden(params, attempt, self.overrides, source=source)
+            for attempt in [self.unfrozen, *self.frozen]
+        )
+        return {
+            recipe.label(attempt): [
+                key
+                for key in Recipe.model_fields
+                if key not in ("freeze_epochs", "augmentation")
+                and getattr(recipe, key) != getattr(against, key)
+            ]
+            for attempt, recipe in zip(self.frozen, recipes, strict=True)
+        }
 
     @model_validator(mode="after")
     def _compares_what_it_trains(self) -> Augmentations:
@@ -129,7 +183,7 @@ class Declared(Checked):
 class Studies(Checked):
     """All of studies.yaml. ``attempts`` are those that only studies have, as in params.yaml."""
 
-    attempts: dict[str, dict[str, Any]] = {}
+    attempts: Annotated[dict[str, dict[str, Any]], BeforeValidator(_none)]
     studies: Declared
 
     def study(self, name: str) -> Study:
@@ -145,11 +199,7 @@ class Studies(Checked):
 def parse(text: str, model: type[Model], source: str) -> Model:
     """Read YAML 1.2 into a model; UserError names ``source``, the key and what was found."""
     try:
-        values = YAML(typ="safe").load(text)
-    except (YAMLError, ValueError) as error:  # ValueError: a date in no calendar
-        raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
-    try:
-        return model.model_validate(values)
+        return model.model_validate(parse_mapping(text, source))
     except ValidationError as error:
         # A misspelt key is a missing one too: what is there tells more than what is not.
         first = min(error.errors(), key=lambda found: found["type"] == "missing")
@@ -157,9 +207,11 @@ def parse(text: str, model: type[Model], source: str) -> Model:
         said = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             said = "unknown key (misspelt?)"
-        elif first["type"] not in ("missing", "value_error"):
+        elif first["type"] == "missing":
+            said = "missing; studies/profiles/ has complete files to compare with"
+        elif first["type"] != "value_error":
             said = f"found {first['input']!r}; {said}"
-        raise UserError(f"{source}: {key + ': ' if key else ''}{said}") from None
+        raise UserError(f"{source}: {key}: {said}") from None
 
 
 def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml") -> Studies:
@@ -170,6 +222,12 @@ def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml
             there, overrides that an attempt's recipe refuses, or frozen encoders that are not
     """
     studies = parse(text, Studies, source)
+    for name, block in studies.attempts.items():
+        if "seed" in block:
+            raise UserError(
+                f"{source}: attempts.{name}.seed: each study says from which seeds it trains. Take "
+                "this line out."
+            )
     every = with_attempts(params, studies.attempts, source=source)
     for name, study in studies.named().items():
         key = f"{source}: studies.{name}"

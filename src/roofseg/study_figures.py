@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from roofseg.figures import Image, _rendered, colour
+from roofseg.figures import Image, colour, rendered
 
 IOU = "validation IoU (mean over tiles)"
 Places = Mapping[str, int]  # the place of each label among all attempts, which decides its colour
@@ -32,7 +32,7 @@ def budget(runs: pd.DataFrame, table: pd.DataFrame, places: Places, title: str) 
     figure, axes = _figure(f"Data budget, {title}: mean and range over seeds, each run a dot")
     _lines(axes, runs, table, places, "tiles", sorted(table.tiles.unique()))
     axes.set_xlabel("training tiles")
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def augmentation(
@@ -64,7 +64,7 @@ def augmentation(
     ]
     _intervals(below, contrasts, names, [colour(places[row.label]) for row in _rows(contrasts)])
     below.set_xlabel("IoU under mild minus IoU under strong augmentation, 95 % interval")
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, places: Places, title: str) -> Image:
@@ -95,7 +95,7 @@ def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, places: Places, title: str) -
     names = [f"{row.one}\nminus {row.other}" for row in _rows(pairs)]
     _intervals(below, pairs, names, [colour(places[row.one]) for row in _rows(pairs)])
     below.set_xlabel("difference in IoU, paired by seed: mean and 95 % interval (Student's t)")
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _figure(title: str, heights: Sequence[float] = (4.6,)) -> tuple[Figure, Any]:

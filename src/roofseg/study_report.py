@@ -8,7 +8,7 @@ import pandas as pd
 
 from roofseg.files import Image
 from roofseg.pages import Cell, Figure, Page, Prose, Section, Table, data_uri, html, with_interval
-from roofseg.tuning_table import DONE, HEAD, SCORES, winners
+from roofseg.tuning_table import DONE, tuned_keys, winners
 
 WIDTH = 1400  # pixels of a figure: two for each of a screen's
 
@@ -77,7 +77,7 @@ def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section
         table: `roofseg.tuning_table.tuning_table`.
         figures: (H, W, 3) uint8 RGB, by caption.
     """
-    keys = [name for name in table.columns if name not in (*HEAD, *SCORES)]
+    keys = tuned_keys(table)
     done = table[table.state == DONE]
     best = winners(table)
     words = frozenset({"attempt", "engine", "state", "", *keys})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,7 +12,7 @@ from roofseg import study_sections as sections
 from roofseg import study_tables as tables
 from roofseg.files import Image
 from roofseg.pages import Section
-from roofseg.studies import Augmentations, Study
+from roofseg.studies import Augmentations, Budget, Study
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,12 @@ class StudyResults:
 
 
 def results(
-    name: str, study: Study, scores: pd.DataFrame, places: figures.Places, title: str
+    name: str,
+    study: Study,
+    scores: pd.DataFrame,
+    places: figures.Places,
+    title: str,
+    unlike: Mapping[str, Sequence[str]],
 ) -> StudyResults:
     """What the runs of a study say.
 
@@ -34,25 +40,26 @@ def results(
         scores: rows of `study_tables.read_run`, of all runs.
         places: the place of each label among all attempts, which decides its colour.
         title: of what data, for the figure.
+        unlike: as for `study_sections.augmentation_section`; nothing in the other studies.
     """
     runs = tables.per_run(scores)
-    found = {f"{name}_runs": runs}
     if isinstance(study, Augmentations):
         table = tables.spread(scores, ["label", "augmentation"])
         sides = {"mild": study.mild, "strong": study.strong}
         contrasts = tables.contrasts(scores, frozen=study.frozen, unfrozen=study.unfrozen, **sides)
-        found |= {name: table, f"{name}_contrasts": contrasts}
-        section = sections.augmentation_section(scores, table, contrasts, **sides)
+        more = {f"{name}_contrasts": contrasts}
+        section = sections.augmentation_section(scores, table, contrasts, **sides, unlike=unlike)
         figure = figures.augmentation(runs, table, contrasts, places, title)
-    elif name == "seeds":
+    elif isinstance(study, Budget):
+        table, gains = tables.spread(scores, ["label", "tiles"]), tables.gains(scores)
+        more = {f"{name}_gains": gains}
+        section = sections.budget_section(scores, table, gains)
+        figure = figures.budget(runs, table, places, title)
+    else:
         table, pairs = tables.spread(scores, ["label"]), tables.pairs(scores)
         placed = tables.ranks(scores).add_prefix("rank_").reset_index(drop=True)
-        found |= {name: table.join(placed), f"{name}_pairs": pairs}
+        more = {f"{name}_pairs": pairs}
         section = sections.seeds_section(scores, table, pairs)
         figure = figures.seeds(runs, pairs, places, title)
-    else:
-        table = tables.spread(scores, ["label", "tiles"])
-        found |= {name: table}
-        section = sections.budget_section(scores, table)
-        figure = figures.budget(runs, table, places, title)
-    return StudyResults(found, section, figure)
+        table = table.join(placed)
+    return StudyResults({name: table, f"{name}_runs": runs, **more}, section, figure)

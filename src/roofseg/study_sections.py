@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -10,28 +10,28 @@ from roofseg.pages import Block, Cell, Prose, Section, Table, number, with_inter
 from roofseg.study_tables import agreement, per_run, ranks
 
 INTERVALS = (
-    "Intervals are at 95 %. Those of an IoU resample val tiles and seeds alike, since both are "
-    "samples. Two or three seeds say little about other seeds, and with few tiles such intervals "
-    "are too narrow (`roofseg.crossed`, `roofseg.intervals`)."
+    "Intervals are at 95 %, for other val tiles and other seeds, since both are samples "
+    "(`roofseg.crossed`). Where two or three seeds differ much they are wide: that few know little."
 )
 
 
-def budget_section(scores: pd.DataFrame, table: pd.DataFrame) -> Section:
+def budget_section(scores: pd.DataFrame, table: pd.DataFrame, gains: pd.DataFrame) -> Section:
     """IoU against the number of training tiles.
 
     Args:
         scores: rows of `study_tables.read_run`.
         table: `study_tables.spread` by label and tiles.
+        gains: `study_tables.gains`.
     """
     lines = []
     for label, own in table.groupby("label", sort=False):
         ordered = own.sort_values("tiles")
         first, last = ordered.iloc[0], ordered.iloc[-1]
-        lines.append(
-            f"With {_tiles(first.tiles)} `{label}` reaches a val IoU of "
-            f"**{number(first.val_iou)}**, with {last.tiles} **{number(last.val_iou)}** "
-            f"({_signed(last.val_iou - first.val_iou)})."
-        )
+        line = f"With {_tiles(first.tiles)} `{label}` reaches a val IoU of {_bold(first.val_iou)}"
+        for gain in gains[(gains.label == label) & (gains.tiles == last.tiles)].itertuples():
+            found = with_interval(gain.difference, gain.low, gain.high)
+            line += f", with {last.tiles} {_bold(last.val_iou)}: a difference of {found}"
+        lines.append(f"{line}.")
     how = (
         "A smaller set of tiles lies within a larger one of the same seed; the seed also decides "
         "initial weights, draws and augmentation. Every run has the same number of steps, however "
@@ -39,7 +39,11 @@ def budget_section(scores: pd.DataFrame, table: pd.DataFrame) -> Section:
     )
     blocks: list[Block] = [
         Prose(" ".join(lines)),
-        _spread(table, "Val IoU by number of training tiles", {"tiles": "training tiles"}),
+        _spread(table, "Val IoU by number of training tiles.", {"tiles": "training tiles"}),
+    ]
+    if len(gains):
+        blocks.append(_gains(gains))
+    blocks += [
         Prose(f"{how} {_size(scores)} {INTERVALS}"),
         *_failures(scores),
     ]
@@ -65,12 +69,12 @@ def seeds_section(scores: pd.DataFrame, table: pd.DataFrame, pairs: pd.DataFrame
                 f"Two seeds order the attempts with a Kendall's tau of **{number(tau, 2)}** in the "
                 "mean: 1 is the same order every time, 0 is chance."
                 if tau == tau
-                else "A single attempt has no order."
+                else "There are no orders to compare: one attempt, or all equal."
             )
         ),
-        _spread(table, "Val IoU over seeds", {}),
+        _spread(table, "Val IoU over seeds.", {}),
         Table(
-            caption=f"Ranks: in how many of {many} seeds an attempt came first, second, ...",
+            caption=f"Ranks: in how many of {many} seeds an attempt came first, second and so on.",
             header=["attempt", *(f"rank {rank}" for rank in placed)],
             rows=[
                 [Cell(str(label), code=True), *(str(count) for count in row)]
@@ -98,6 +102,7 @@ def augmentation_section(
     *,
     mild: Sequence[str],
     strong: Sequence[str],
+    unlike: Mapping[str, Sequence[str]],
 ) -> Section:
     """Presets compared, and whether a frozen encoder prefers a milder one.
 
@@ -105,6 +110,8 @@ def augmentation_section(
         scores: rows of `study_tables.read_run`.
         table: `study_tables.spread` by label and augmentation.
         contrasts: `study_tables.contrasts`, of presets ``mild`` and ``strong``.
+        unlike: by label of a frozen attempt, the keys of a recipe in which it differs from the
+            unfrozen one, beside ``freeze_epochs``.
     """
     lines = []
     for row in contrasts[contrasts.than != ""].itertuples():
@@ -117,6 +124,11 @@ def augmentation_section(
             f"Does `{row.label}` (frozen) prefer mild augmentation more than `{row.than}` does? "
             f"{verdict}."
         )
+        if others := unlike.get(str(row.label)):
+            lines.append(
+                f"The two differ in more than that ({', '.join(others)}), so freezing is not all "
+                "that it can be due to."
+            )
         if "no SAM weights" in str(row.label):
             lines.append(
                 "That is an answer about a random frozen ViT; about SAM the question stays open."
@@ -124,7 +136,7 @@ def augmentation_section(
     blocks: list[Block] = [
         Prose(" ".join(lines)),
         Table(
-            caption=f"Preference: IoU under {_and(mild)} minus IoU under {_and(strong)}",
+            caption=f"Preference: IoU under {_and(mild)} minus IoU under {_and(strong)}.",
             header=["attempt", "minus that of", "difference", "answer"],
             rows=[
                 [
@@ -137,7 +149,7 @@ def augmentation_section(
             ],
             words=frozenset({"attempt", "minus that of", "answer"}),
         ),
-        _spread(table, "Val IoU by augmentation", {"augmentation": "augmentation"}),
+        _spread(table, "Val IoU by augmentation.", {"augmentation": "augmentation"}),
         Prose(f"{_size(scores)} {INTERVALS}"),
         *_failures(scores),
     ]
@@ -162,9 +174,25 @@ def _spread(table: pd.DataFrame, caption: str, by: dict[str, str]) -> Table:
     )
 
 
+def _gains(gains: pd.DataFrame) -> Table:
+    return Table(
+        caption="What more tiles bring, paired by seed and val tile.",
+        header=["attempt", "training tiles", "minus", "difference"],
+        rows=[
+            [
+                Cell(str(row.label), code=True),
+                *(str(row.tiles), str(row.than)),
+                with_interval(row.difference, row.low, row.high),
+            ]
+            for row in gains.itertuples()
+        ],
+        words=frozenset({"attempt"}),
+    )
+
+
 def _pairs(pairs: pd.DataFrame) -> Table:
     return Table(
-        caption="Every two attempts, the better one first: its lead over the other",
+        caption="Every two attempts, the better one first: its lead over the other.",
         header=["attempt", "minus", "difference", "sd", "ahead in", "seed noise"],
         rows=[
             [
@@ -211,5 +239,5 @@ def _and(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _signed(value: float) -> str:
-    return ("+" if value >= 0 else "") + number(value)
+def _bold(value: float) -> str:
+    return f"**{number(value)}**"

@@ -27,7 +27,9 @@ from roofseg.errors import UserError
 from roofseg.files import read_json
 from roofseg.intervals import CONFIDENCE
 from roofseg.metrics import f1, iou
+from roofseg.recipe import PatchSettings, Recipe
 
+GAINS = ["label", "than", "tiles", "difference", "low", "high"]
 PAIRS = ["one", "other", "seeds", "difference", "sd", "low", "high", "ahead", "noise"]
 RUN = ["label", "tiles", "augmentation", "seed"]
 """What tells the runs of a study apart; ``label`` is the attempt's, as plots show it."""
@@ -63,6 +65,12 @@ def read_run(path: Path, target: str) -> pd.DataFrame:
             "f1": f1(counts.tp, counts.fp, counts.fn),
         }
     )
+
+
+def is_run_of(record: Mapping[str, Any], recipe: Recipe, patches: PatchSettings) -> bool:
+    """Whether the record of a run is of this recipe, resolved, and of these patches."""
+    found = tuple(record.get(key) for key in ("dataset", "patch_size", "recipe"))
+    return found == (patches.dataset, patches.patch_size, recipe.model_dump(mode="json"))
 
 
 def per_run(scores: pd.DataFrame) -> pd.DataFrame:
@@ -103,6 +111,30 @@ def spread(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def gains(scores: pd.DataFrame) -> pd.DataFrame:
+    """What more training tiles bring, paired: each number of tiles minus the smallest.
+
+    Returns:
+        One row per label and number of tiles but the smallest, with columns label, than (the
+        smallest), tiles; difference (mean IoU), and low and high, its 95 % interval over seeds and
+        tiles (`roofseg.crossed`).
+    """
+    rows = []
+    for label, own in scores.groupby("label", sort=False):
+        than, *others = sorted(own.tiles.unique())
+        for tiles in others:
+            found = crossed_interval(
+                by_tile(own[own.tiles == tiles]) - by_tile(own[own.tiles == than])
+            )
+            rows.append(
+                {
+                    **{"label": label, "than": than, "tiles": tiles},
+                    **{"difference": found.value, "low": found.low, "high": found.high},
+                }
+            )
+    return pd.DataFrame(rows, columns=GAINS)
+
+
 def by_tile(scores: pd.DataFrame) -> Floats:
     """The IoU of the runs of one group as a table of seeds by val tiles, both sorted."""
     return scores.pivot(index="seed", columns="tile", values="iou").to_numpy(np.float64)
@@ -129,15 +161,13 @@ def ranks(scores: pd.DataFrame) -> pd.DataFrame:
 def agreement(scores: pd.DataFrame) -> float:
     """How alike two seeds order the attempts: Kendall's tau-b, the mean over all pairs of seeds.
 
-    1 where every seed gives the same order, about 0 where the seed decides it, NaN where nothing
-    can be ordered: with a single attempt or seed.
+    1 where every seed gives the same order, about 0 where the seed decides it. Seeds in which all
+    attempts are equal give none, and are left out; NaN where that leaves nothing to compare.
     """
     from scipy.stats import kendalltau  # seconds
 
-    rows = by_seed(scores).to_numpy()
-    if rows.shape[1] < 2:
-        return float("nan")
-    taus = [kendalltau(one, other).statistic for one, other in combinations(rows, 2)]
+    ordered = [row for row in by_seed(scores).to_numpy() if np.ptp(row)]
+    taus = [kendalltau(one, other).statistic for one, other in combinations(ordered, 2)]
     return float(np.mean(taus)) if taus else float("nan")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from roofseg.studies import Checked, Count, Seed, Several, overridden, parse
 
 SOURCE = "studies/tuning.yaml"
 NAME_LENGTH = 12  # hex digits, as of a recipe's digest
+
+# Each recipe is validated, and their order takes the square of it: more than that means waiting
+# longer than some seconds, for recipes that nobody trains.
+LARGEST_GRID = 2_000
 
 
 class Tuning(Checked):
@@ -81,8 +86,9 @@ def spaces(
         source: the file of ``tuning``, for messages.
 
     Raises:
-        UserError: an attempt that is not there, a value that a recipe refuses, a budget larger
-            than a grid, a key in two places or that is not for tuning
+        UserError: an attempt that is not there, a value that a recipe refuses, a grid larger than
+            `LARGEST_GRID`, a budget larger than a grid, a key in two places or that is not for
+            tuning
     """
     return {
         attempt: _space(tuning, params, attempt, identity, source) for attempt in tuning.attempts
@@ -111,11 +117,16 @@ def _space(
             )
     if twice := grid.keys() & tuning.common.keys():
         raise UserError(f"{where}.{min(twice)}: in the grid and in common; one of them has to go")
+    if (size := math.prod(map(len, grid.values()))) > LARGEST_GRID:
+        raise UserError(
+            f"{where}: found a grid of {size} recipes; expected at most {LARGEST_GRID}. Take "
+            "values out, or tune some of its keys first and the others later."
+        )
     runs: dict[str, Run] = {}
     for point in itertools.product(*grid.values()):
         values = dict(zip(grid, point, strict=True))
         overrides = {**tuning.common, **values}
-        name = _name(attempt, identity(overridden(params, attempt, overrides, source=source)))
+        name = _name(attempt, identity(_recipe(tuning, params, attempt, overrides, source)))
         if name in runs:
             raise UserError(
                 f"{where}: {values} and {dict(runs[name].values)} are the same recipe; expected "
@@ -128,6 +139,23 @@ def _space(
             "every attempt gets the same number of runs. Lower it, or add values."
         )
     return _spread(list(runs.values()), tuning.seed)
+
+
+def _recipe(
+    tuning: Tuning, params: Params, attempt: str, overrides: Mapping[str, Any], source: str
+) -> Recipe:
+    try:
+        return overridden(params, attempt, overrides, source=source)
+    except UserError as error:
+        common = f"{source}: common"
+        try:
+            overridden(params, attempt, tuning.common, source=common)
+        except UserError as alone:
+            # In the same words without the grid: it is common that is wrong. (In other words it may
+            # be right: fewer epochs, say, beside a grid of freeze_epochs that are fewer still.)
+            if str(alone) == str(error).replace(source, common, 1):
+                raise alone from None
+        raise
 
 
 def _spread(runs: list[Run], seed: int) -> list[Run]:
@@ -144,8 +172,17 @@ def _spread(runs: list[Run], seed: int) -> list[Run]:
 
 
 def _name(attempt: str, identity: str) -> str:
-    found = hashlib.sha256(f"{attempt} {identity}".encode()).hexdigest()[:NAME_LENGTH]
-    return f"tune-{attempt}-{found}"
+    return f"tune-{attempt}-{_short_hash(f'{attempt} {identity}')}"
+
+
+def search_name(space: Sequence[Run]) -> str:
+    """The name of the adaptive search in an attempt's grid; it follows from the grid's recipes."""
+    names = " ".join(sorted(run.name for run in space))
+    return f"{space[0].attempt} {_short_hash(names)}"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:NAME_LENGTH]
 
 
 def budget(spaces: Mapping[str, Sequence[Run]], runs: int) -> list[Run]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from roofseg.figures import Image, _rendered, colour
-from roofseg.tuning_table import DONE, PRUNED
+from roofseg.figures import Image, colour, rendered
+from roofseg.tuning_table import BROKE_OFF, DONE, PRUNED
 
 IOU = "validation IoU (mean over tiles)"
 Places = Mapping[str, int]  # of the attempts in params.yaml, which decide their colours
@@ -44,7 +43,7 @@ def against(table: pd.DataFrame, key: str, places: Places, labels: Mapping[str, 
         *_marks(panels[0], scored),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _panel(axes: Axes, own: pd.DataFrame, key: str, ink: str) -> None:
@@ -79,10 +78,17 @@ def _order(value: float | str) -> tuple[int, float, str]:
         return 2, 0, str(value)
 
 
+INSIDE: dict[str, dict[str, str]] = {
+    DONE: {"markeredgecolor": "white"},
+    PRUNED: {"markerfacecolor": "white"},
+    BROKE_OFF: {"markerfacecoloralt": "white", "fillstyle": "bottom"},
+}
+
+
 def _mark(engine: str, state: str) -> dict[str, Any]:
+    """Whole runs are filled, pruned ones hollow, and those that broke off half of each."""
     shape = "o" if engine == "grid" else "D"
-    inside = {"markerfacecolor": "white"} if state == PRUNED else {"markeredgecolor": "white"}
-    return {"linestyle": "", "marker": shape, "markersize": 7.5, "zorder": 3, **inside}
+    return {"linestyle": "", "marker": shape, "markersize": 7.5, "zorder": 3, **INSIDE[state]}
 
 
 def _marks(axes: Axes, scored: pd.DataFrame) -> list[Any]:
@@ -94,7 +100,7 @@ def _marks(axes: Axes, scored: pd.DataFrame) -> list[Any]:
             [],
             [],
             color="0.3",
-            label=names[each.engine] + (" (pruned)" if each.state == PRUNED else ""),
+            label=names[each.engine] + ("" if each.state == DONE else f" ({each.state})"),
             **_mark(each.engine, each.state),
         )[0]
         for each in found
@@ -102,7 +108,7 @@ def _marks(axes: Axes, scored: pd.DataFrame) -> list[Any]:
 
 
 def best_so_far(table: pd.DataFrame, places: Places, labels: Mapping[str, str]) -> Image:
-    """The best val IoU of an attempt against the runs used for it; pruned runs are used, too.
+    """The best val IoU of an attempt against the runs used for it, whatever became of them.
 
     Args:
         table, places, labels: as for `against`.
@@ -117,7 +123,7 @@ def best_so_far(table: pd.DataFrame, places: Places, labels: Mapping[str, str]) 
         ordered = own.sort_values("number")
         best = ordered.val_iou.where(ordered.state == DONE).cummax().ffill().to_numpy()
         axes.step(
-            np.arange(1, len(best) + 1),
+            ordered.number,
             best,
             where="post",
             color=colour(places[attempt]),
@@ -133,7 +139,7 @@ def best_so_far(table: pd.DataFrame, places: Places, labels: Mapping[str, str]) 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
     _plain(axes)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _plain(axes: Axes) -> None:

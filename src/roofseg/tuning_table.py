@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +18,8 @@ from roofseg.metrics import f1, iou
 from roofseg.recipe import Params
 from roofseg.tuning import Run, settings
 
-DONE, PRUNED = "done", "pruned"
+# A run that broke off has a score, where it came so far, but no model that could be applied.
+DONE, PRUNED, BROKE_OFF = "done", "pruned", "broke off"
 COUNTS = ["tp", "fp", "fn"]
 HEAD = ["engine", "attempt", "number", "name", "state"]
 SCORES = ["val_iou", "val_f1", "difference", "low", "high", "tie"]
@@ -38,12 +40,19 @@ class Result:
     val: pd.DataFrame | None = None
 
 
+def trial_state(record: Mapping[str, Any]) -> str:
+    """What became of a trial of Optuna, by its record."""
+    if record["result"]["failure"]:
+        return BROKE_OFF
+    return PRUNED if record["pruned"] else DONE
+
+
 def tuning_table(results: Sequence[Result]) -> pd.DataFrame:
     """One row per run, those of an attempt together, in the order in which they were tried.
 
     Columns are `HEAD`, every key that any attempt tunes, and `SCORES`: val_iou and val_f1 are means
-    over tiles; difference is the val IoU minus that of the attempt's best run that was not pruned,
-    with its 95 % interval low to high; tie says whether that holds 0 (the best ties with itself).
+    over tiles; difference is the val IoU minus that of the attempt's best run that is `DONE`, with
+    its 95 % interval low to high; tie says whether that holds 0 (the best ties with itself).
     """
     keys = list(dict.fromkeys(key for result in results for key in result.run.values))
     rows = [
@@ -58,6 +67,11 @@ def tuning_table(results: Sequence[Result]) -> pd.DataFrame:
         if result.run.attempt == attempt
     ]
     return pd.DataFrame(rows, columns=[*HEAD, *keys, *SCORES])
+
+
+def tuned_keys(table: pd.DataFrame) -> list[str]:
+    """The columns of a `tuning_table` that are keys of a recipe."""
+    return [name for name in table.columns if name not in (*HEAD, *SCORES)]
 
 
 def _shown(values: Mapping[str, object], key: str) -> object:
@@ -119,10 +133,10 @@ def how_to_apply(
     for number, row in enumerate(winners(table).itertuples(index=False)):
         run = runs[row.name]
         own = table[(table.attempt == row.attempt) & table.val_iou.notna()]
-        ties = int((own.tie == "yes").sum()) - 1
+        ties = set(own[own.tie == "yes"].name) - {row.name}
         lines.append(
-            f"# {run.label}: val IoU {row.val_iou:.4f}, the best of "
-            f"{len(own)} runs; {ties} of the others tie with it"
+            f"# {run.label}: val IoU {row.val_iou:.4f}, the best of {own.name.nunique()} runs; "
+            f"{len(ties)} of the others tie with it"
         )
         if number == 0 and row.name in applicable:
             lines.append(
