@@ -69,9 +69,11 @@ def tune(runs: list[Run], params: Params, jobs: int) -> None:
             found = f"{waiting[name].label}: {outcome(waiting[name], succeeded)}"
             print(f"[{number}/{len(runs)}] {found}", flush=True)
     except BaseException:
-        # First: it takes some seconds, in which a second Ctrl-C waits.
-        print("stopping what runs, after its last whole epoch; `make tune` goes on", flush=True)
-        experiments.stop(waiting)
+        with experiments.signals_wait():  # a second Ctrl-C: it takes some seconds
+            try:
+                print("stopping what runs, after its last whole epoch; `make tune` goes on")
+            finally:  # Ctrl-C ends whatever is at the other end of a pipe, too
+                experiments.stop(waiting)
         raise
     if failed:
         raise UserError(

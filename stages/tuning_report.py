@@ -44,14 +44,14 @@ def main() -> None:
         raise UserError("no run of studies/tuning.yaml is done; `make tune` runs them")
     write_csv(TABLE, table.assign(dataset=params.dataset))
     draw(table, params)
-    print("\n".join(markdown_table(table.drop(columns=["name"]).map(shown))), end="\n\n")
+    print("\n".join(markdown_table(table.drop(columns=["name"]).map(cell))), end="\n\n")
     head = experiments.head()
     of_head = {name for name, each in finished.items() if each.baseline == head}
     applicable = frozenset() if tuning.common else of_head
     print(how_to_apply(table, every, params, applicable=applicable))
 
 
-def shown(value: object) -> object:
+def cell(value: object) -> object:
     """A cell of the printed table."""
     if pd.isna(value):
         return ""

@@ -15,7 +15,7 @@ from roofseg.pruning import Prune
 from roofseg.recipe import Params
 from roofseg.segmenter import NotFiniteError
 from roofseg.studies import overridden
-from roofseg.tuning import SOURCE, Run, Tuning, search_name
+from roofseg.tuning import SOURCE, Run, Tuning, search_name, warmup
 from roofseg.tuning_table import DONE, trial_state
 from stages.study_run import study_run
 from stages.tuning_runs import RECORDS
@@ -36,20 +36,10 @@ def try_out(attempt: str, space: Sequence[Run], tuning: Tuning, params: Params) 
         space,
         runs=tuning.runs,
         seed=tuning.seed,
-        warmup=warmup(attempt, space, params),
+        warmup=warmup(space, params),
         train=train,
         database=DATABASE,
     )
-
-
-def warmup(attempt: str, space: Sequence[Run], params: Params) -> int:
-    """The epochs after which runs of a grid can be compared: one more than until the last thaw.
-
-    Before its thaw a run looks like any other, and its first epoch after it says little.
-    """
-    differ = {run.overrides.get("freeze_epochs"): run.overrides for run in space}
-    recipes = (overridden(params, attempt, each, source=SOURCE) for each in differ.values())
-    return max(recipe.thaw_epoch or 0 for recipe in recipes) + 1
 
 
 def trial(run: Run, name: str, number: int, report: Report, params: Params) -> dict[str, Any]:
@@ -67,6 +57,7 @@ def trial(run: Run, name: str, number: int, report: Report, params: Params) -> d
             found["trials"][name] = number
             write_json(path, found)
         return found
+    recipe = overridden(params, run.attempt, run.overrides, source=SOURCE)
     prune = Prune(report)
 
     def note() -> dict[str, Any]:
@@ -75,7 +66,7 @@ def trial(run: Run, name: str, number: int, report: Report, params: Params) -> d
 
     try:
         record = study_run(
-            overridden(params, run.attempt, run.overrides, source=SOURCE),
+            recipe,
             study="tuning",
             attempt=run.attempt,
             params=params,
@@ -84,7 +75,10 @@ def trial(run: Run, name: str, number: int, report: Report, params: Params) -> d
             note=note,
         )
     except NotFiniteError as error:  # before there was a score
-        record = {**note(), "result": {"failure": str(error)}, "val": [], "val_iou": None}
+        record = {
+            **{"attempt": run.attempt, **note(), "recipe": recipe.model_dump(mode="json")},
+            **{"result": {"failure": str(error)}, "val": [], "val_iou": None},
+        }
         write_json(path, record)
     assert record  # trials run on one device
     return record

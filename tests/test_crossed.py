@@ -68,6 +68,14 @@ def test_it_misses_the_truth_about_as_often_as_it_says(
     assert 0.01 <= missed / cases <= 0.11
 
 
+def test_where_neither_matters_it_misses_less_than_it_says() -> None:
+    """It counts what is left of each cell with the seeds and with the tiles."""
+    rng, cases = np.random.default_rng(1), 400
+    tables = rng.normal(0, 0.1, (cases, 3, 6))
+    found = [crossed_interval(table) for table in tables]
+    assert 0.002 <= np.mean([not each.low <= 0 <= each.high for each in found]) <= 0.05
+
+
 @given(scores, st.randoms(use_true_random=False))
 def test_seeds_and_tiles_have_no_order(table: np.ndarray, random: object) -> None:
     rng = np.random.default_rng(random.randrange(2**32))  # type: ignore[attr-defined]

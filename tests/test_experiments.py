@@ -81,6 +81,32 @@ def test_a_folder_without_git_is_a_user_error(
         experiments.finished()
 
 
+def test_signals_wait_until_the_block_is_over() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    done = []
+
+    def work() -> None:
+        with experiments.signals_wait():
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+            done.append("all of it")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with experiments.signals_wait():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def project(repository: Path) -> Path:
     """A pipeline of two attempts that both wait until `let_go`."""

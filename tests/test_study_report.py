@@ -118,10 +118,12 @@ def test_runs_of_other_data_or_another_recipe_are_not_those_of_this_one(project:
         assert gather_study.there("budget", studies, params) == found
 
 
-def test_the_stage_depends_on_what_studies_left_and_on_the_templates() -> None:
+def test_the_stage_depends_on_parameters_what_studies_left_and_templates() -> None:
+    """All parameters: a run of another learning rate is not in force."""
     stages = YAML(typ="safe").load(ROOT / "studies/dvc.yaml")["stages"]
     templates = {path.relative_to(ROOT).as_posix() for path in TEMPLATES.iterdir()}
-    assert templates | {"metrics/studies"} <= set(stages["report"]["deps"])
+    needed = templates | {"metrics/studies", "params.yaml", "studies/studies.yaml"}
+    assert needed <= set(stages["report"]["deps"])
 
 
 def test_no_stage_of_the_pipeline_depends_on_a_study() -> None:

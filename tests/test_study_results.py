@@ -132,9 +132,18 @@ def test_the_hypothesis_is_answered_in_words() -> None:
 
 
 def test_attempts_that_differ_in_more_than_freezing_are_said_to() -> None:
-    assert "differ in more" not in text(made("augmentation", unlike={"cold": []}))
+    assert "They differ" not in text(made("augmentation", unlike={"cold": []}))
     said = text(made("augmentation", unlike={"cold": ["architecture", "lr"]}))
-    assert "The two differ in more than that (architecture, lr)" in said
+    assert "They differ in architecture and lr, too, so" in said
+
+
+def test_of_a_single_seed_no_interval_is_said_to_be_for_others() -> None:
+    assert "for other val tiles and other seeds" in text(made("budget"))
+    studies = parse_studies(STUDIES, TINY)
+    scores = scores_of(studies, "budget")
+    found = results("budget", studies.study("budget"), scores[scores.seed == 1], PLACES, "tiny", {})
+    assert "of other seeds a single one knows nothing" in text(found)
+    assert "other val tiles and other seeds" not in text(found)
 
 
 def test_a_frozen_vit_without_sams_weights_leaves_the_question_open() -> None:

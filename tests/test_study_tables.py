@@ -70,6 +70,15 @@ def test_the_spread_is_over_seeds(scores: pd.DataFrame) -> None:
         assert row.low < row.val_iou < row.high
 
 
+def test_the_interval_of_an_iou_holds_nothing_that_is_none() -> None:
+    runs = [
+        study_scores(attempt="a", seed=seed, ious=[iou, iou + 0.02])
+        for seed, iou in enumerate([0.1, 0.9])
+    ]
+    [row] = spread(pd.concat(runs), ["label"]).itertuples()
+    assert (row.low, row.high) == (0, 1)
+
+
 def test_gains_are_paired_by_seed_and_tile() -> None:
     """What tiles and seeds have in common cancels: a tile more is 0.01 more, everywhere."""
     rng = np.random.default_rng(1)

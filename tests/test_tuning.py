@@ -163,7 +163,7 @@ def test_settings_reach_the_attempt(tmp_path: Path) -> None:
         ({"lr": "lr: []"}, "attempts.small.lr: "),
         ({"lr": "lr: 0.1"}, "attempts.small.lr: found 0.1; "),
         ({"lr": "epochs: [2, 3]"}, "attempts.small.epochs: in the grid and in common"),
-        ({"epochs": "epochs: 0"}, "common: attempts.small.epochs: found 0"),
+        ({"epochs": "epochs: 0"}, "common.epochs: found 0"),
         (
             {"epochs": "freeze_epochs: 3"},
             "common: freeze_epochs of attempt small is 3, not less than its epochs (2)",

@@ -148,5 +148,5 @@ def test_recipes_that_were_scored_are_counted() -> None:
     runs = {result.run.name: result.run for result in RESULTS}
     both = [*RESULTS, Result(TWO, "optuna", 3, DONE, GOOD), Result(ONE, "optuna", 4, DONE, NEAR)]
     said = how_to_apply(tuning_table(both), runs, PARAMETERS, applicable=())
-    assert "the best of 3 runs; 1 of the others tie with it" in said
-    assert "the best of 1 runs; 0 of the others tie with it" in said
+    assert "the best of 3 recipes, with which 1 of the others tie" in said
+    assert "the best of 1 recipes, with which 0 of the others tie" in said

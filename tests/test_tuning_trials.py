@@ -19,11 +19,11 @@ from roofseg.engine import Trained, train
 from roofseg.errors import UserError
 from roofseg.pruning import Prune
 from roofseg.recipe import Params, digest, parse_params
-from roofseg.tuning import Run, parse_tuning, search_name, spaces
+from roofseg.tuning import Run, parse_tuning, search_name, spaces, warmup
 from roofseg.tuning_table import BROKE_OFF, DONE, tuning_table, winners
 from roofseg.weights import write_weights
 from stages.tuning_runs import RECORDS, trials
-from stages.tuning_trials import DATABASE, trial, try_out, warmup
+from stages.tuning_trials import DATABASE, trial, try_out
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -195,7 +195,7 @@ def test_trials_that_break_off_are_used_but_never_win(
 
 def test_no_run_is_compared_before_the_last_thaw_of_its_grid(params: Params) -> None:
     def of(**keys: list[object]) -> int:
-        return warmup("small", grid(params, **keys), params)
+        return warmup(grid(params, **keys), params)
 
     assert of(lr=[0.1, 0.2]) == 1
     assert of(epochs=[9], freeze_epochs=[0, 5, "all", 3]) == 6

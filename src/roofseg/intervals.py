@@ -143,10 +143,9 @@ def of_tiles(table: pd.DataFrame, names: Iterable[str] = tuple(STATISTICS)) -> d
         table: a row per tile.
         names: keys of `STATISTICS`; those whose columns some tile lacks are left out.
     """
+    known = measured(table)
     return {
-        name: interval(table[COLUMNS[name]], STATISTICS[name])
-        for name in names
-        if name in measured(table)
+        name: interval(table[COLUMNS[name]], STATISTICS[name]) for name in names if name in known
     }
 
 

@@ -58,6 +58,13 @@ def _none(values: Any) -> Any:
     return {} if values is None else values
 
 
+def _something(values: Any) -> Any:
+    # DVC reads the file, too, and merges these attempts with those of params.yaml.
+    if values is None:
+        raise ValueError("found nothing; write `attempts: {}`")
+    return values
+
+
 Overrides = Annotated[dict[str, Any], BeforeValidator(_none)]
 """Keys of a recipe with other values; nothing where all lines below it are commented out."""
 
@@ -142,9 +149,9 @@ class Augmentations(Study):
     def unlike(self, params: Params, source: str) -> dict[str, list[str]]:
         """By the label of each frozen attempt, in which keys it is not as the unfrozen one.
 
-        Of its recipe, without ``freeze_epochs``; ``params`` have the attempts of studies, too.
+        Of its recipe, without what only freezing and this study decide. ``params`` have the
+        attempts of studies, too.
         """
-
         against, *recipes = (
             overridden(params, attempt, self.overrides, source=source)
             for attempt in [self.unfrozen, *self.frozen]
@@ -153,7 +160,7 @@ class Augmentations(Study):
             recipe.label(attempt): [
                 key
                 for key in Recipe.model_fields
-                if key not in ("freeze_epochs", "augmentation")
+                if key not in ("freeze_epochs", "encoder_lr_factor", "augmentation")
                 and getattr(recipe, key) != getattr(against, key)
             ]
             for attempt, recipe in zip(self.frozen, recipes, strict=True)
@@ -183,7 +190,7 @@ class Declared(Checked):
 class Studies(Checked):
     """All of studies.yaml. ``attempts`` are those that only studies have, as in params.yaml."""
 
-    attempts: Annotated[dict[str, dict[str, Any]], BeforeValidator(_none)]
+    attempts: Annotated[dict[str, dict[str, Any]], BeforeValidator(_something)]
     studies: Declared
 
     def study(self, name: str) -> Study:

@@ -91,8 +91,9 @@ def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section
         "Tuning",
         [
             Prose(
-                f"{len(done)} runs were scored to their end. The best of several runs on the same "
-                "few tiles flatters: the more runs, the more. A **tie** cannot be told from its "
+                f"As `make tuning-report` gathered them last: {len(done)} runs were scored to "
+                "their end. The best of several runs on the same few tiles flatters: the more "
+                "runs, the more. A **tie** cannot be told from its "
                 "attempt's best by these tiles."
             ),
             Table(

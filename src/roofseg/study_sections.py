@@ -9,11 +9,6 @@ import pandas as pd
 from roofseg.pages import Block, Cell, Prose, Section, Table, number, with_interval
 from roofseg.study_tables import agreement, per_run, ranks
 
-INTERVALS = (
-    "Intervals are at 95 %, for other val tiles and other seeds, since both are samples "
-    "(`roofseg.crossed`). Where two or three seeds differ much they are wide: that few know little."
-)
-
 
 def budget_section(scores: pd.DataFrame, table: pd.DataFrame, gains: pd.DataFrame) -> Section:
     """IoU against the number of training tiles.
@@ -44,7 +39,7 @@ def budget_section(scores: pd.DataFrame, table: pd.DataFrame, gains: pd.DataFram
     if len(gains):
         blocks.append(_gains(gains))
     blocks += [
-        Prose(f"{how} {_size(scores)} {INTERVALS}"),
+        Prose(f"{how} {_size(scores)} {_intervals(scores)}"),
         *_failures(scores),
     ]
     return Section("Data budget", blocks)
@@ -91,7 +86,7 @@ def seeds_section(scores: pd.DataFrame, table: pd.DataFrame, pairs: pd.DataFrame
         "seed says nothing about the next. Intervals of differences are Student's t over seeds, "
         "on these val tiles; they are not corrected for the number of pairs."
     )
-    blocks += [Prose(f"{noise} {_size(scores)} {INTERVALS}"), *_failures(scores)]
+    blocks += [Prose(f"{noise} {_size(scores)} {_intervals(scores)}"), *_failures(scores)]
     return Section("Seeds", blocks)
 
 
@@ -126,12 +121,12 @@ def augmentation_section(
         )
         if others := unlike.get(str(row.label)):
             lines.append(
-                f"The two differ in more than that ({', '.join(others)}), so freezing is not all "
-                "that it can be due to."
+                f"They differ in {_and(others)}, too, so a difference would not be due to freezing "
+                "alone."
             )
         if "no SAM weights" in str(row.label):
             lines.append(
-                "That is an answer about a random frozen ViT; about SAM the question stays open."
+                "This answer is about a random frozen ViT; about SAM the question stays open."
             )
     blocks: list[Block] = [
         Prose(" ".join(lines)),
@@ -150,7 +145,7 @@ def augmentation_section(
             words=frozenset({"attempt", "minus that of", "answer"}),
         ),
         _spread(table, "Val IoU by augmentation.", {"augmentation": "augmentation"}),
-        Prose(f"{_size(scores)} {INTERVALS}"),
+        Prose(f"{_size(scores)} {_intervals(scores)}"),
         *_failures(scores),
     ]
     return Section("Augmentation", blocks)
@@ -216,6 +211,18 @@ def _size(scores: pd.DataFrame) -> str:
     return (
         f"{runs} runs of at most {shown}, each scored on the same {scores.tile.nunique()} val "
         "tiles with the weights of its best epoch there; test is never read."
+    )
+
+
+def _intervals(scores: pd.DataFrame) -> str:
+    if scores.seed.nunique() == 1:
+        return (
+            "Intervals are at 95 %, for other val tiles; of other seeds a single one knows nothing."
+        )
+    return (
+        "Intervals of an IoU are at 95 %, for other val tiles and other seeds, since both are "
+        "samples (`roofseg.crossed`). Where two or three seeds differ much they are wide: that few "
+        "know little."
     )
 
 

@@ -89,7 +89,7 @@ def spread(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     Returns:
         One row per group, in the given order, with columns ``by``, then: seeds (how many), val_iou
         (mean over seeds of the mean over tiles), sd (over seeds; NaN for one), min, max, and low
-        and high, the 95 % interval over seeds and tiles (`roofseg.crossed`).
+        and high, the 95 % interval over seeds and tiles (`roofseg.crossed`), within [0, 1].
     """
     rows = []
     for key, group in scores.groupby(list(by), sort=False):
@@ -104,8 +104,8 @@ def spread(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
                 "sd": means.std(ddof=1) if len(means) > 1 else np.nan,
                 "min": means.min(),
                 "max": means.max(),
-                "low": found.low,
-                "high": found.high,
+                "low": np.clip(found.low, 0, 1),
+                "high": np.clip(found.high, 0, 1),
             }
         )
     return pd.DataFrame(rows)

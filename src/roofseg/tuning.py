@@ -22,7 +22,7 @@ from pydantic import Field
 
 from roofseg.errors import UserError
 from roofseg.recipe import Params, Recipe, SharedRecipe
-from roofseg.studies import Checked, Count, Seed, Several, overridden, parse
+from roofseg.studies import Checked, Count, Overrides, Seed, Several, overridden, parse
 
 SOURCE = "studies/tuning.yaml"
 NAME_LENGTH = 12  # hex digits, as of a recipe's digest
@@ -41,7 +41,7 @@ class Tuning(Checked):
 
     seed: Seed
     runs: Count
-    common: dict[str, Any] = Field(default_factory=dict)
+    common: Overrides = Field(default_factory=dict)
     attempts: dict[str, dict[str, Several[Any]]] = Field(min_length=1)
 
 
@@ -154,7 +154,8 @@ def _recipe(
             # In the same words without the grid: it is common that is wrong. (In other words it may
             # be right: fewer epochs, say, beside a grid of freeze_epochs that are fewer still.)
             if str(alone) == str(error).replace(source, common, 1):
-                raise alone from None
+                said = str(alone).replace(f"{common}: attempts.{attempt}.", f"{common}.")
+                raise UserError(said) from None
         raise
 
 
@@ -179,6 +180,17 @@ def search_name(space: Sequence[Run]) -> str:
     """The name of the adaptive search in an attempt's grid; it follows from the grid's recipes."""
     names = " ".join(sorted(run.name for run in space))
     return f"{space[0].attempt} {_short_hash(names)}"
+
+
+def warmup(space: Sequence[Run], params: Params) -> int:
+    """The epochs after which runs of a grid can be compared: one more than until the last thaw.
+
+    Before its thaw a run looks like any other, and its first epoch after it says little.
+    """
+    differ = {run.overrides.get("freeze_epochs"): run.overrides for run in space}
+    attempt = space[0].attempt
+    recipes = (overridden(params, attempt, each, source=SOURCE) for each in differ.values())
+    return max(recipe.thaw_epoch or 0 for recipe in recipes) + 1
 
 
 def _short_hash(text: str) -> str:

@@ -135,8 +135,8 @@ def how_to_apply(
         own = table[(table.attempt == row.attempt) & table.val_iou.notna()]
         ties = set(own[own.tie == "yes"].name) - {row.name}
         lines.append(
-            f"# {run.label}: val IoU {row.val_iou:.4f}, the best of {own.name.nunique()} runs; "
-            f"{len(ties)} of the others tie with it"
+            f"# {run.label}: val IoU {row.val_iou:.4f}, the best of {own.name.nunique()} recipes, "
+            f"with which {len(ties)} of the others tie"
         )
         if number == 0 and row.name in applicable:
             lines.append(
