@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS
+from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS, data_label
 from roofseg.files import read_json, replaced, write_png, write_text
 from roofseg.pages import Page, markdown
 from roofseg.recipe import Params
@@ -73,8 +73,7 @@ def gathered(name: str, studies: Studies, params: Params) -> StudyResults:
     study = studies.study(name)
     scores = pd.concat([read_run(record_of(name, run), f"{name}@{run}") for run in study.runs()])
     places = {recipe.label(key): at for at, (key, recipe) in enumerate(params.recipes().items())}
-    synthetic = params.dataset in SYNTHETIC_DATASETS
-    title = f"{params.dataset}{' (synthetic)' if synthetic else ''}, {params.patch_size} px"
+    title = data_label(params.dataset, params.patch_size)
     unlike = study.unlike(params, str(STUDIES)) if isinstance(study, Augmentations) else {}
     return results(name, study, scores, places, title, unlike)
 

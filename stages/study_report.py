@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from roofseg.files import Image, write_text
+from roofseg.files import write_text
 from roofseg.pages import Section
 from roofseg.recipe import Params
 from roofseg.study_report import missing, study_page, tuning_section, with_figure
-from roofseg.tuning_figures import against, best_so_far
-from roofseg.tuning_table import tuned_keys
+from roofseg.tuning_figures import figures
 from stages import run
 from stages.gather_study import caveats, gathered, there
 from stages.studies import RESULTS, read_studies
@@ -49,16 +48,14 @@ def tuning_table(params: Params) -> pd.DataFrame | None:
 
 def tuning(table: pd.DataFrame, params: Params) -> Section:
     """The section of the runs in `tuning_table`."""
-    places = {name: index for index, name in enumerate(params.attempts)}
-    labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
-    figures: dict[str, Image] = {
-        f"Val IoU against {key}; a dot per run.": against(table, key, places, labels)
-        for key in tuned_keys(table)
-    }
-    figures["The best val IoU against the number of runs spent on it."] = best_so_far(
-        table, places, labels
+    captions = {"best": "The best val IoU against the number of runs spent on it."}
+    return tuning_section(
+        table,
+        {
+            captions.get(name, f"Val IoU against {name}; a dot per run."): picture
+            for name, picture in figures(table, params).items()
+        },
     )
-    return tuning_section(table, figures)
 
 
 if __name__ == "__main__":

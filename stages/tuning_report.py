@@ -13,17 +13,17 @@ from pathlib import Path
 import pandas as pd
 
 from roofseg import experiments
+from roofseg.caveats import data_label
 from roofseg.errors import UserError
 from roofseg.files import write_png
 from roofseg.recipe import Params
 from roofseg.tables import markdown_table, write_csv
 from roofseg.tuning import Run, budget
-from roofseg.tuning_figures import against, best_so_far
+from roofseg.tuning_figures import figures
 from roofseg.tuning_table import (
     DONE,
     Result,
     how_to_apply,
-    tuned_keys,
     tuning_table,
 )
 from stages import run
@@ -43,7 +43,9 @@ def main() -> None:
     if table.val_iou.isna().all():
         raise UserError("no run of studies/tuning.yaml is done; `make tune` runs them")
     write_csv(TABLE, table.assign(dataset=params.dataset))
-    draw(table, params)
+    for name, picture in figures(table, params).items():
+        write_png(PLOTS / f"tuning_{name}.png", picture)
+    print(f"Runs on {data_label(params.dataset, params.patch_size)}", end="\n\n")
     print("\n".join(markdown_table(table.drop(columns=["name"]).map(cell))), end="\n\n")
     head = experiments.head()
     of_head = {name for name, each in finished.items() if each.baseline == head}
@@ -80,15 +82,6 @@ def counts(experiment: experiments.Finished, attempt: str) -> pd.DataFrame:
     text = experiment.read(f"metrics/attempts/{attempt}/tiles.csv")
     tiles = pd.read_csv(io.StringIO(text), dtype={"tile": str}, keep_default_na=False)
     return tiles[tiles.split == "val"]
-
-
-def draw(table: pd.DataFrame, params: Params) -> None:
-    """A figure for each key that was tuned, and one of the best so far."""
-    places = {name: index for index, name in enumerate(params.attempts)}
-    labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
-    for key in tuned_keys(table):
-        write_png(PLOTS / f"tuning_{key}.png", against(table, key, places, labels))
-    write_png(PLOTS / "tuning_best.png", best_so_far(table, places, labels))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,11 @@ WITHOUT_SAM = (
 )
 
 
+def data_label(dataset: str, patch_size: int) -> str:
+    """Of what data a figure is: ``sample (synthetic), 224 px``."""
+    return f"{dataset}{' (synthetic)' if dataset in SYNTHETIC_DATASETS else ''}, {patch_size} px"
+
+
 def caveats(dataset: str, recipe: Recipe) -> dict[str, str]:
     """What is to be said of one attempt, under its heading; empty where there is nothing."""
     found = {}

@@ -10,14 +10,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from roofseg.caveats import data_label
 from roofseg.figures import Image, colour, rendered
-from roofseg.tuning_table import BROKE_OFF, DONE, PRUNED
+from roofseg.recipe import Params
+from roofseg.tuning_table import BROKE_OFF, DONE, PRUNED, tuned_keys
 
 IOU = "validation IoU (mean over tiles)"
 Places = Mapping[str, int]  # of the attempts in params.yaml, which decide their colours
 
 
-def against(table: pd.DataFrame, key: str, places: Places, labels: Mapping[str, str]) -> Image:
+def figures(table: pd.DataFrame, params: Params) -> dict[str, Image]:
+    """`against` for each key of a `tuning_table.tuning_table`, by its name, and ``best``."""
+    places = {name: index for index, name in enumerate(params.attempts)}
+    labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
+    title = data_label(params.dataset, params.patch_size)
+    return {
+        **{key: against(table, key, places, labels, title) for key in tuned_keys(table)},
+        "best": best_so_far(table, places, labels, title),
+    }
+
+
+def against(
+    table: pd.DataFrame, key: str, places: Places, labels: Mapping[str, str], title: str
+) -> Image:
     """Val IoU against the values of one key: a panel per attempt, every run a dot.
 
     Args:
@@ -25,13 +40,14 @@ def against(table: pd.DataFrame, key: str, places: Places, labels: Mapping[str, 
         key: a column of it; its values stand side by side, at equal distances.
         places: of the attempts; they give the colours.
         labels: of the attempts.
+        title: of what data, for the line above.
 
     Returns:
         (H, W, 3) uint8 RGB, 1600 px wide.
     """
     scored = table.dropna(subset=["val_iou", key])
     attempts = list(dict.fromkeys(scored.attempt))
-    figure = Figure(figsize=(10, 4.2), dpi=160, layout="constrained", facecolor="white")
+    figure = _figure(f"Tuning, {title}: each run a dot; the other keys differ from run to run")
     panels = figure.subplots(1, max(1, len(attempts)), sharey=True, squeeze=False)[0]
     for axes, attempt in zip(panels, attempts, strict=False):
         _panel(axes, scored[scored.attempt == attempt], key, colour(places[attempt]))
@@ -107,16 +123,18 @@ def _marks(axes: Axes, scored: pd.DataFrame) -> list[Any]:
     ]
 
 
-def best_so_far(table: pd.DataFrame, places: Places, labels: Mapping[str, str]) -> Image:
+def best_so_far(
+    table: pd.DataFrame, places: Places, labels: Mapping[str, str], title: str
+) -> Image:
     """The best val IoU of an attempt against the runs used for it, whatever became of them.
 
     Args:
-        table, places, labels: as for `against`.
+        table, places, labels, title: as for `against`.
 
     Returns:
         (H, W, 3) uint8 RGB, 1600 px wide.
     """
-    figure = Figure(figsize=(10, 4.2), dpi=160, layout="constrained", facecolor="white")
+    figure = _figure(f"Tuning, {title}: the best so far")
     axes = figure.subplots()
     scored = table.dropna(subset="val_iou")
     for (attempt, engine), own in scored.groupby(["attempt", "engine"], sort=False):
@@ -140,6 +158,12 @@ def best_so_far(table: pd.DataFrame, places: Places, labels: Mapping[str, str]) 
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
     _plain(axes)
     return rendered(figure)
+
+
+def _figure(title: str) -> Figure:
+    figure = Figure(figsize=(10, 4.5), dpi=160, layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
+    return figure
 
 
 def _plain(axes: Axes) -> None:
