@@ -48,7 +48,9 @@ class Trainer:
     def __call__(self, run: Run, number: int, report: Report) -> Outcome:
         for epoch in range(1, self.epochs + 1):
             reached = self.worth(run) * epoch / self.epochs
-            ended = report(epoch, reached) and epoch < self.epochs
+            answer = report(epoch, reached)
+            assert type(answer) is bool  # it goes into a record
+            ended = answer and epoch < self.epochs
             if len(self.seen) == self.stop_at:
                 raise KeyboardInterrupt
             if ended:

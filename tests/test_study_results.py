@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from study_records import study_scores
 from test_studies import STUDIES, TINY
 
+from roofseg import study_figures
 from roofseg.figures import colour
 from roofseg.pages import Page, markdown, number
 from roofseg.studies import Studies, parse_studies
@@ -159,3 +161,23 @@ def test_a_run_that_broke_off_is_named() -> None:
     assert "Broke off" not in text(made("budget"))
     broken = text(made("budget", failure="loss is not finite."))
     assert "**Broke off**: `small`, 1 training tile, light, seed 1: loss is not finite." in broken
+
+
+def test_an_interval_that_is_far_wider_than_the_others_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(study_figures, "rendered", drawn.append)
+    rows = [("a", "b", 0.1, 0.05, 0.15), ("a", "c", 0.2, 0.1, 0.3), ("b", "c", 0.1, -2, 2.2)]
+    pairs = pd.DataFrame(rows, columns=["one", "other", "difference", "low", "high"])
+    runs = pd.concat(study_scores(attempt=name, seed=1, ious=[0.5]) for name in "abc")
+    places = {"a": 0, "b": 1, "c": 2}
+    for table, arrows in ((pairs, ["<", ">"]), (pairs[:2], [])):
+        study_figures.seeds(runs.rename(columns={"iou": "val_iou"}), table, places, "tiny")
+        axes = drawn[-1].axes[1]
+        low, high = axes.get_xlim()
+        assert low > -1
+        assert high < 1
+        assert [
+            line.get_marker() for line in axes.get_lines() if line.get_marker() in "<>"
+        ] == arrows

@@ -150,7 +150,7 @@ def _next(
 
     def report(epoch: int, val_iou: float) -> bool:
         trial.report(val_iou, epoch)
-        return trial.should_prune()
+        return bool(trial.should_prune())  # NumPy's, which JSON does not know
 
     found = train(run, len(tried), report)
     if found.pruned:

@@ -156,11 +156,22 @@ def _lines(
 
 
 def _intervals(axes: Axes, table: pd.DataFrame, names: Sequence[str], inks: Sequence[str]) -> None:
-    """Differences with their intervals, one below the other, against a line at 0."""
+    """Differences with their intervals, one below the other, against a line at 0.
+
+    An interval far wider than the others is cut, with an arrow: two seeds can make one so wide that
+    nothing would be seen of the others.
+    """
     axes.axvline(0, color="0.3", linewidth=1, zorder=1)
+    reach = table.difference.abs().max() + (table.high - table.low).median()
+    if reach > 0:  # neither without rows nor where there is no interval (NaN)
+        ends = max(table.low.min(), -reach), min(table.high.max(), reach)
+        axes.set_xlim(min(ends[0], 0) - 0.05 * reach, max(ends[1], 0) + 0.05 * reach)
     for y, (row, ink) in enumerate(zip(_rows(table), inks, strict=True)):
         axes.plot([row.low, row.high], [y, y], color=ink, linewidth=2.5, solid_capstyle="butt")
         axes.plot(row.difference, y, "o", color=ink, markersize=8, markeredgecolor="white")
+        for cut, end, arrow in ((row.low < -reach, -reach, "<"), (row.high > reach, reach, ">")):
+            if cut:
+                axes.plot(end, y, arrow, color=ink, markersize=9)
     axes.set_yticks(range(len(table)), list(names), fontsize=8)
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
