@@ -49,8 +49,9 @@ def tuning_table(params: Params) -> pd.DataFrame | None:
 def tuning(table: pd.DataFrame, params: Params) -> Section:
     """The section of the runs in `tuning_table`."""
     captions = {"best": "The best val IoU against the number of runs spent on it."}
+    labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
     return tuning_section(
-        table,
+        table.replace({"attempt": labels}),
         {
             captions.get(name, f"Val IoU against {name}; a dot per run."): picture
             for name, picture in figures(table, params).items()

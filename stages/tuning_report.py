@@ -46,7 +46,9 @@ def main() -> None:
     for name, picture in figures(table, params).items():
         write_png(PLOTS / f"tuning_{name}.png", picture)
     print(f"Runs on {data_label(params.dataset, params.patch_size)}", end="\n\n")
-    print("\n".join(markdown_table(table.drop(columns=["name"]).map(cell))), end="\n\n")
+    labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
+    printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(cell)
+    print("\n".join(markdown_table(printed)), end="\n\n")
     head = experiments.head()
     of_head = {name for name, each in finished.items() if each.baseline == head}
     applicable = frozenset() if tuning.common else of_head

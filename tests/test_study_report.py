@@ -96,6 +96,9 @@ def test_the_page_tells_of_what_there_is(project: Path) -> None:
     study_report.main()
     page = PageReader((project / "studies/report.html").read_text())
     assert "Tuning" in page.text
+    assert {row[0] for row in page.rows[1:] if row[0].startswith("sam")} == {
+        "sam_unet (no SAM weights)"
+    }
     alts = [each["alt"] or "" for each in page.all("img")]
     shown = [alt.split(";")[0] for alt in alts[:2]]
     assert shown == ["Val IoU against lr", "Val IoU against augmentation"]
