@@ -18,7 +18,7 @@ from roofseg.recipe import Params
 from roofseg.tuning import Run, budget, settings
 from stages import run
 from stages.parameters import read_params
-from stages.tuning_runs import make_ready, read_tuning
+from stages.tuning_runs import check_final, make_ready, read_tuning
 
 
 def main() -> None:
@@ -40,6 +40,7 @@ def main() -> None:
         for name, space in spaces.items():
             try_out(name, space, tuning, params)
     else:
+        check_final(spaces, params)
         tune(budget(spaces, tuning.runs), params, args.jobs)
     print("All runs are done. `make tuning-report` compares them.")
 

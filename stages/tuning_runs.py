@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from roofseg import experiments
 from roofseg.errors import UserError
 from roofseg.files import read_json, sha256_files
-from roofseg.recipe import Params, Recipe, digest
+from roofseg.recipe import Params, Recipe, digest, parse_params
 from roofseg.tiles import read_nudges, read_split
 from roofseg.tuning import SOURCE, Run, Tuning, parse_tuning, search_name, spaces
 from roofseg.tuning_table import Result, trial_state
@@ -51,6 +51,19 @@ def trials(spaces: Mapping[str, Sequence[Run]]) -> list[Result]:
                 number = record["trials"][search] + 1
                 found.append(Result(each, "optuna", number, trial_state(record), val))
     return sorted(found, key=lambda each: each.number)
+
+
+def check_final(attempts: Iterable[str], params: Params) -> None:
+    """UserError where ``final`` is not as committed: runs would train, and then not evaluate."""
+    head = experiments.head()
+    committed = parse_params(experiments.Finished(head, head).read("params.yaml")).final
+    for name in attempts:
+        if params.final[name] != committed.get(name):
+            raise UserError(
+                f"params.yaml: final.{name}: found {params.final[name]!r}, but "
+                f"{committed.get(name)!r} in the current commit. Commit it, or set it back: an "
+                "experiment would train and then stop at that."
+            )
 
 
 def make_ready(attempts: Iterable[str], params: Params) -> None:

@@ -79,8 +79,6 @@ def open_test(
             f"this recipe is not final. To open it, `make finalize ATTEMPTS={attempt}`, commit "
             "params.yaml, `dvc repro`."
         )
-    if copied:
-        raise StaysSealed("this is a copy of the project; `dvc repro` in the workspace opens it.")
     try:
         revision = _git("rev-parse", "HEAD").strip()
         text = _git("show", "HEAD:./params.yaml")
@@ -95,6 +93,8 @@ def open_test(
         )
     if final != digest:
         raise StaysSealed(f"this recipe ({digest}) is not the one that is final ({final}).")
+    if copied:
+        raise StaysSealed("this is a copy of the project; `dvc repro` in the workspace opens it.")
     if changed := _git("status", "--porcelain", "--", *CODE):
         files = ", ".join(line[3:] for line in changed.splitlines())
         raise UserError(
