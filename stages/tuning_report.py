@@ -20,12 +20,7 @@ from roofseg.recipe import Params
 from roofseg.tables import markdown_table, write_csv
 from roofseg.tuning import Run, budget
 from roofseg.tuning_figures import figures
-from roofseg.tuning_table import (
-    DONE,
-    Result,
-    how_to_apply,
-    tuning_table,
-)
+from roofseg.tuning_table import DONE, Result, how_to_apply, tuning_table
 from stages import run
 from stages.parameters import read_params
 from stages.tuning_runs import TABLE, read_tuning, trials

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from roofseg.caveats import data_label
 from roofseg.figures import Image, colour, rendered
-from roofseg.recipe import Params
+from roofseg.recipe import Augmentation, Params
+from roofseg.study_figures import IOU
 from roofseg.tuning_table import BROKE_OFF, DONE, PRUNED, tuned_keys
 
-IOU = "validation IoU (mean over tiles)"
 Places = Mapping[str, int]  # of the attempts in params.yaml, which decide their colours
 
 
@@ -81,7 +81,7 @@ def _panel(axes: Axes, own: pd.DataFrame, key: str, ink: str) -> None:
     _plain(axes)
 
 
-PRESETS = ["none", "light", "medium", "heavy", "extreme"]
+PRESETS = get_args(Augmentation)  # by strength
 
 
 def _order(value: float | str) -> tuple[int, float, str]:
