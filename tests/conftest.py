@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -42,6 +44,22 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return call
 
 
+# What the tests' folders held at the most, 1.8 GB, and some room.
+SPACE_GB = 2.5
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where the disk is too small, hundreds of tests would fail: one clear error before them."""
+    folder = tempfile.gettempdir()
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    at_start = not hasattr(session.config, "workerinput")  # a process of pytest-xdist starts later
+    if at_start and not session.config.getoption("--basetemp") and free_gb < SPACE_GB:
+        raise pytest.UsageError(
+            f"{folder} has {free_gb:.1f} GB free, and the tests need {SPACE_GB} GB there: make "
+            "room, or set TMPDIR to another folder"
+        )
+
+
 def pytest_configure() -> None:
     """`nohup`, and shells that start something in the background, have signals ignored.
 
@@ -58,6 +76,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if any(item.iter_markers("slow")) or any(item.iter_markers("seal")):
+            item.add_marker(pytest.mark.timeout(3600))
         lines = (getattr(getattr(item, "obj", None), "__doc__", None) or item.name).splitlines()
         item.user_properties.append(("proves", lines[0]))
 

@@ -82,7 +82,8 @@ def kill(project: Project, who: str, number: int, epoch: int, after_s: float) ->
     """Start training; some seconds after an epoch kill dvc, the trainer, or all that was started.
 
     After epoch 0 is at the start, while the trainer imports its libraries; after the last it writes
-    its outputs. Says whether a trainer was at work: it may have ended before.
+    its outputs. Says whether a trainer was at work: it may have ended before, or have nothing left
+    to do but end.
     """
     # It shows the epochs of the run before.
     shutil.rmtree(project.folder / LIVE, ignore_errors=True)
@@ -107,7 +108,12 @@ def kill(project: Project, who: str, number: int, epoch: int, after_s: float) ->
     else:
         started.send_signal(number)
     started.wait()
-    return bool(at_work)
+    return bool(at_work) and (epoch == 0 or is_kept(project))
+
+
+def is_kept(project: Project) -> bool:
+    """Whether there is a state to go on from: not before the first epoch, nor after the outputs."""
+    return any((project.folder / ".state").glob("*/last.ckpt"))
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
@@ -129,7 +135,7 @@ def test_a_run_killed_at_random_ends_with_the_same_bytes(
         if at_work and killed % len(phases) and killed < kills:
             continue
         # An orphan may be left: the next run waits for it and goes on.
-        kept = any((project.folder / ".state").glob("*/last.ckpt"))
+        kept = is_kept(project)
         done = project.run(TRAIN)
         assert not kept or "small  goes on after epoch" in done.stdout
         assert outputs(project) == whole
