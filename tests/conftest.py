@@ -15,6 +15,11 @@ from hypothesis import settings
 # albumentations asks a server for its newest version, unless this is set when it is first imported;
 # some test modules import it before roofseg.augment sets it.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+# A git hook or a stage that runs the tests sets these, for its own repository.
+for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
+    del os.environ[name]
+# DVC reports every command to its makers, where a project does not say no, as ours does.
+os.environ["DVC_NO_ANALYTICS"] = "1"
 
 # The same examples at every run; and no time limit, which a busy machine would break.
 settings.register_profile("roofseg", max_examples=50, derandomize=True, deadline=None)

@@ -149,7 +149,6 @@ class Project:
 
 def environment() -> dict[str, str]:
     """The environment of a user who has this Python's virtual environment active."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_"))}
-    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     # Two tests at once on two cores: waiting threads must not spin.
-    return {**kept, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}

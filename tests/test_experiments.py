@@ -46,8 +46,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A git repository with one commit, the current folder."""
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
-        monkeypatch.delenv(name)
     folder = tmp_path / "a project"
     folder.mkdir()
     monkeypatch.chdir(folder)

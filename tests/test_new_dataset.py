@@ -35,8 +35,6 @@ Say = Callable[..., None]
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A git and DVC repository with one profile, which is the current folder."""
-    for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
-        monkeypatch.delenv(name)  # a git hook that runs the tests sets GIT_DIR
     folder = tmp_path / "project"
     (folder / "profiles").mkdir(parents=True)
     (folder / "profiles" / "sample.yaml").write_text(SAMPLE)

@@ -43,8 +43,6 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(tmp_path: Path, patches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in a git repository of its own (nothing committed), and the current one."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)  # a git hook that runs the tests sets GIT_DIR
     monkeypatch.chdir(tmp_path)
     shutil.copytree(patches, tmp_path / "patches")
     write_json(tmp_path / "model" / "recipe.json", {"training_inputs": "1" * 64})
