@@ -143,12 +143,10 @@ def test_a_run_killed_at_random_ends_with_the_same_bytes(
         assert list((project.folder / ".state").iterdir()) == []
         assert trainers(project) == []
         went_on += kept
-        if not at_work:
-            killed -= killed % len(phases)  # the next project has all phases again
-        if killed == kills:
+        if killed >= kills and went_on:
             break
         project = cut.copy(tmp_path / str(attempt))
-    assert killed == kills
+    assert killed >= kills
     assert went_on
 
 
