@@ -82,7 +82,7 @@ def check_places(data: Path, profile: Path) -> None:
 
 def add_to_dvc(folder: Path) -> None:
     """Give imgs and msks to DVC, where they lie now: what it writes names no folder above them."""
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", folder / "imgs", folder / "msks"]
+    command = [sys.executable, "-m", "dvc", "add", folder / "imgs", folder / "msks"]
     done = subprocess.run(command, capture_output=True, text=True)
     # Where core.autostage has DVC tell git of what it adds, it told of files that move on.
     unstage = ["git", "rm", "-r", "--cached", "--ignore-unmatch", "--", folder]

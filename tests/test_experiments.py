@@ -144,6 +144,16 @@ def queue(lr: int, attempt: str = "a") -> str:
     return f"try-{lr}"
 
 
+def test_what_dvc_says_is_told(project: Path) -> None:
+    with pytest.raises(UserError, match=r"^`dvc exp run` fails: .*nosuch"):
+        experiments.queue("x", [], ["nosuch"])
+    with pytest.raises(UserError, match=r"^`dvc repro nosuch` fails: .*nosuch"):
+        experiments.reproduce(["nosuch"], allow_missing=False)
+    (project / "train.sh").write_text("echo 'error: no tiles' >&2; exit 2")
+    with pytest.raises(UserError, match=r"^`dvc repro train@a` fails: no tiles$"):
+        experiments.reproduce(["train@a"], allow_missing=False)
+
+
 @pytest.mark.slow
 def test_the_queue_is_stopped_and_goes_on(project: Path) -> None:
     names = [queue(lr, attempt) for lr, attempt in ((2, "a"), (3, "b"), (9, "a"))]

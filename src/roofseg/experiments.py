@@ -124,12 +124,12 @@ def queue(name: str, settings: Sequence[str], targets: Sequence[str]) -> None:
     """
     changes = [word for setting in settings for word in ("-S", setting)]
     with signals_wait():
-        _dvc("exp", "run", "--quiet", "--queue", "--name", name, *changes, *targets)
+        _dvc("exp", "run", "--queue", "--name", name, *changes, *targets)
 
 
 def reproduce(targets: Sequence[str], *, allow_missing: bool) -> None:
     """Bring stages of the workspace up to date; what they were made of may be gone if allowed."""
-    _dvc("repro", "--quiet", *(["--allow-missing"] if allow_missing else []), *targets)
+    _dvc("repro", *(["--allow-missing"] if allow_missing else []), *targets)
 
 
 def forget(names: Collection[str]) -> None:
@@ -210,7 +210,11 @@ def _output(*command: str) -> str:
         said, complaint = out.read(), errors.read()
     if done.returncode:
         lines = (complaint or said).strip().splitlines() or [f"status {done.returncode}"]
-        why = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
+        # What a stage says of its own is more than what DVC says of the stage.
+        said_so = [
+            line for sign in ("error: ", "ERROR: ") for line in lines if line.startswith(sign)
+        ]
+        why = (said_so or lines[-1:])[0].removeprefix("error: ").removeprefix("ERROR: ")
         program = command[2:] if command[0] == sys.executable else command
-        raise UserError(f"`{' '.join(program[:3])}` fails: {why.removeprefix('ERROR: ')}")
+        raise UserError(f"`{' '.join(program[:3])}` fails: {why}")
     return said
