@@ -81,7 +81,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if any(item.iter_markers("slow")) or any(item.iter_markers("seal")):
+        if item.get_closest_marker("slow") or item.get_closest_marker("seal"):
             item.add_marker(pytest.mark.timeout(3600))
         lines = (getattr(getattr(item, "obj", None), "__doc__", None) or item.name).splitlines()
         item.user_properties.append(("proves", lines[0]))

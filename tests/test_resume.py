@@ -114,21 +114,20 @@ def test_a_signal_says_what_is_kept(tmp_path: Path, prior: Path, number: int, st
 
 
 def test_a_signal_to_the_loaders_workers_too_is_a_stop(tmp_path: Path, prior: Path) -> None:
-    """The training process first: `killpg` signals in any order, and a worker may die before it."""
     code = (
         "import os, signal, sys; from pathlib import Path; import small_run as s\n"
         "from test_resume import Signalling\n"
         "from roofseg.errors import StoppedError\n"
-        "class Both(Signalling):\n"
+        "os.setpgid(0, 0)\n"
+        "class Group(Signalling):\n"
         "    def __getitem__(self, index):\n"
         "        self.drawn += 1\n"
-        "        if self.drawn == self.draw:\n"
-        "            os.kill(os.getppid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        if self.drawn == self.draw: os.killpg(0, signal.SIGTERM)\n"
         "        return list.__getitem__(self, index)\n"
         "folder = Path(sys.argv[1])\n"
         "try:\n"
         "    s.train_small(folder / 'run', Path(sys.argv[2]), folder / 'state',\n"
-        "                  train_patches=Both(4), on=s.machine(workers=2))\n"
+        "                  train_patches=Group(4), on=s.machine(workers=2))\n"
         "except StoppedError as error: sys.exit(error.status)\n"
     )
     paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "src")]

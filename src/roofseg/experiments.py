@@ -211,10 +211,8 @@ def _output(*command: str) -> str:
     if done.returncode:
         lines = (complaint or said).strip().splitlines() or [f"status {done.returncode}"]
         # What a stage says of its own is more than what DVC says of the stage.
-        said_so = [
-            line for sign in ("error: ", "ERROR: ") for line in lines if line.startswith(sign)
-        ]
-        why = (said_so or lines[-1:])[0].removeprefix("error: ").removeprefix("ERROR: ")
+        signs = ("error: ", "ERROR: ")
+        told = (line[len(sign) :] for sign in signs for line in lines if line.startswith(sign))
         program = command[2:] if command[0] == sys.executable else command
-        raise UserError(f"`{' '.join(program[:3])}` fails: {why}")
+        raise UserError(f"`{' '.join(program[:3])}` fails: {next(told, lines[-1])}")
     return said
