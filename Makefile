@@ -87,10 +87,10 @@ studies-report: .venv/installed  ## studies/report.html, one page of the studies
 	dvc repro --single-item studies/dvc.yaml:report
 
 prove-repeatable: .venv/installed  ## proofs that `dvc repro --force` gives the same bytes
-	@python -m pytest -m '' --proofs -s tests/test_repeat.py
+	@python -m pytest -m '' --proofs -s tests/pipeline/test_repeat.py
 
 prove-resumable: .venv/installed  ## proofs that killed runs go on to the same bytes (20 kills)
-	@python -m pytest -m '' --proofs -s tests/test_kill.py
+	@python -m pytest -m '' --proofs -s tests/pipeline/test_kill.py
 
 prove-sealed: .venv/installed  ## proofs that training and tuning cannot reach test
-	@python -m pytest -n auto --dist load -m '' --proofs tests/test_graph.py tests/test_seal.py
+	@python -m pytest -n auto --dist load -m '' --proofs tests/pipeline/test_graph.py tests/pipeline/test_seal.py

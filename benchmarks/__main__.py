@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from benchmarks import profile
 from benchmarks.subjects import SUBJECTS, measure
 from benchmarks.table import heading, machine
-from roofseg.files import write_text
+from roofseg.core.files import write_text
 from stages import ROOT, run
 
 

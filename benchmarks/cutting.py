@@ -17,8 +17,8 @@ import rasterio
 from rasterio.transform import from_origin
 
 from benchmarks.table import Row, alternate, child, median_ratio
-from roofseg.cutting import make_patches
-from roofseg.files import write_jpeg, write_png
+from roofseg.core.images import write_jpeg, write_png
+from roofseg.cutting.cut import make_patches
 
 SIZE, PATCH, FRACTION = 5000, 1024, 0.05
 TILES = {"a": "train", "b": "val", "c": "test"}  # a split each: make_patches wants all three

@@ -23,13 +23,13 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import default_collate
 
 from benchmarks.table import ROUNDS, Row, dearer, faster, heading, machine
-from roofseg.data import Draw, PatchBatches, view_seed
-from roofseg.device import full_float32, resolve_device, resolve_precision
-from roofseg.engine import _quiet
-from roofseg.models import build_model
+from roofseg.models.device import full_float32, resolve_device, resolve_precision
+from roofseg.models.roof_model import build_model
 from roofseg.patches import Patch
-from roofseg.recipe import Recipe
-from roofseg.segmenter import Segmenter
+from roofseg.recipe.params import Recipe
+from roofseg.training.data import Draw, PatchBatches, view_seed
+from roofseg.training.engine import _quiet
+from roofseg.training.segmenter import Segmenter
 
 # Not the study's 1024 px (which `--size` takes): one such image takes SAM's encoder 10 to 25 s on
 # two cores. 448 px are four of its attention windows.
@@ -213,7 +213,9 @@ def measure(name: str, size: int | None, device: str, rounds: int) -> list[Row]:
             enable_checkpointing=False, num_sanity_val_steps=0, enable_model_summary=False,
             enable_progress_bar=False, callbacks=[alternate],
         )  # fmt: skip
-        torch.utils.deterministic.fill_uninitialized_memory = False  # as in roofseg.engine.train
+        torch.utils.deterministic.fill_uninitialized_memory = (
+            False  # as in roofseg.training.engine.train
+        )
         trainer.fit(module, data)
     assert not module.features.full
     return alternate.rows(f"{batch_size} x {size} px, {name}")

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from roofseg.files import write_text
-from roofseg.losses import BceDiceLoss
-from roofseg.models import build_model
-from roofseg.recipe import Recipe, parse_params
+from roofseg.core.files import write_text
+from roofseg.models.roof_model import build_model
+from roofseg.recipe.params import Recipe, parse_params
+from roofseg.training.loss import BceDiceLoss
 from stages import ROOT
 
 SIZE, STEPS = 1024, 10

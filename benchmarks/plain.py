@@ -18,7 +18,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
-from roofseg.augment import Augmenter
+from roofseg.training.augment import Augmenter
 
 ENCODER, BATCH = "resnet34", 4
 MEAN, STD = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]

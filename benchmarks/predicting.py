@@ -21,10 +21,10 @@ from rasterio.transform import from_origin
 
 from benchmarks.cutting import peak_mb
 from benchmarks.table import Row, alternate, child, median_ratio
-from roofseg.blocks import predict_blocks
-from roofseg.imagery import open_imagery
-from roofseg.predict import Options, predict_raster
-from roofseg.predictors import Images, Predictor, Probabilities
+from roofseg.inference.predictor import Images, Predictor, Probabilities
+from roofseg.mapping.predict import Options, predict_raster
+from roofseg.sliding_window.blocks import predict_blocks
+from roofseg.sliding_window.imagery import open_imagery
 
 ENCODER, WINDOW, BATCH = "resnet34", 512, 4
 SIZE = 5000  # of a tile of the study
@@ -117,9 +117,9 @@ def write_tile(path: Path, size: int) -> Path:
 def make_predictor(precision: str) -> Predictor:
     import torch
 
-    from roofseg.device import keep_freed_memory, resolve_precision
-    from roofseg.models import build_model
-    from roofseg.torch_predictor import TorchPredictor
+    from roofseg.inference.torch_predictor import TorchPredictor
+    from roofseg.models.device import keep_freed_memory, resolve_precision
+    from roofseg.models.roof_model import build_model
 
     torch.manual_seed(0)
     model = build_model("unet", ENCODER, dropout=0.3, patch_size=WINDOW)
@@ -138,7 +138,7 @@ def plain(tile: Path) -> float:
     """What one writes first."""
     import torch
 
-    from roofseg.models import build_model
+    from roofseg.models.roof_model import build_model
 
     model = build_model("unet", ENCODER, dropout=0.3, patch_size=WINDOW).eval()
     start = time.perf_counter()

@@ -15,7 +15,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 
 from benchmarks.training import watch
 from roofseg.patches import read_patches
-from roofseg.recipe import Recipe
+from roofseg.recipe.params import Recipe
 from stages.parameters import read_params
 
 EPOCHS, STEPS = 4, 8  # the first epoch is a warm-up, and fills what is kept of a frozen encoder

@@ -9,7 +9,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from benchmarks.table import Row, alternate, faster
-from roofseg.device import resolve_precision
+from roofseg.models.device import resolve_precision
 from roofseg.models.sam import SKIPS, SamEncoder
 
 SIZE = 1024  # pixels, SAM's own

@@ -20,10 +20,10 @@ from lightning.pytorch.profilers import SimpleProfiler
 from benchmarks.plain import BATCH, ENCODER
 from benchmarks.table import Row, dearer, faster
 from benchmarks.training import watch
-from roofseg.device import resolve_precision
-from roofseg.files import read_image, read_mask, write_jpeg, write_png
+from roofseg.core.images import read_image, read_mask, write_jpeg, write_png
+from roofseg.core.weights import write_weights
+from roofseg.models.device import resolve_precision
 from roofseg.patches import Patch
-from roofseg.weights import write_weights
 from stages import ROOT
 from stages.parameters import read_params
 

@@ -13,9 +13,9 @@ import lightning as L  # noqa: N812
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import Profiler
 
-from roofseg.engine import train
 from roofseg.patches import Patch
-from roofseg.recipe import Machine, Recipe
+from roofseg.recipe.params import Machine, Recipe
+from roofseg.training.engine import train
 
 
 def watch(

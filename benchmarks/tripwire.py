@@ -1,4 +1,4 @@
-"""Opening a file under the tripwire (`roofseg.guard`), in processes of their own."""
+"""Opening a file under the tripwire (`roofseg.core.guard`), in processes of their own."""
 
 from __future__ import annotations
 

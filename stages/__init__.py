@@ -39,7 +39,7 @@ def refusals_named() -> Iterator[None]:
 
     It names the file where the system does, which on a full disk it does not.
     """
-    from roofseg.errors import UserError
+    from roofseg.core.errors import UserError
 
     try:
         yield
@@ -56,10 +56,10 @@ def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
 
     Datasets' tiles (test among them) and the test patches are sealed to all that does not say
     ``reads_tiles``, as what brings, checks or cuts tiles does: opening one raises SealedTestError.
-    evaluate gets at the patches, and at whole tiles, through roofseg.sealed.
+    evaluate gets at the patches, and at whole tiles, through roofseg.evaluation.sealed_test.
     """
-    from roofseg import guard
-    from roofseg.errors import UserError
+    from roofseg.core import guard
+    from roofseg.core.errors import UserError
 
     if not reads_tiles:
         tiles = [tiles for name in ("imgs", "msks") for tiles in Path().glob(f"data/*/{name}")]

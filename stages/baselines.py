@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from roofseg.baselines import baselines
-from roofseg.files import write_json
+from roofseg.core.files import write_json
 from roofseg.patches import read_patches
 from stages import run
 

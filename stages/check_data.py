@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from roofseg.datasets import (
+from roofseg.intake.inspect import (
     MAX_EXPANSION,
     check_name,
     inspect_dataset,

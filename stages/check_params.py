@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofseg.errors import UserError
-from roofseg.files import write_json
-from roofseg.licences import read_licence
-from roofseg.models import build_model
-from roofseg.recipe import Params
-from roofseg.tiles import read_nudges, read_split
+from roofseg.core.errors import UserError
+from roofseg.core.files import write_json
+from roofseg.models.roof_model import build_model
+from roofseg.recipe.params import Params
+from roofseg.recipe.split import read_nudges, read_split
+from roofseg.tiles.licence import read_licence
 from stages import run
 from stages.parameters import read_params
 

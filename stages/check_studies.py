@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofseg.errors import UserError
-from roofseg.files import write_json
-from roofseg.tiles import read_split
+from roofseg.core.errors import UserError
+from roofseg.core.files import write_json
+from roofseg.recipe.split import read_split
 from stages import run
 from stages.studies import RESULTS, STUDIES, read_studies
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofseg.datasets import Report
-from roofseg.recipe import PATCH_MULTIPLE
+from roofseg.intake.inspect import Report
+from roofseg.recipe.params import PATCH_MULTIPLE
 from stages.parameters import read_params
 from stages.round_trip import round_trip
 

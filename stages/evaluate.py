@@ -9,17 +9,18 @@ import argparse
 import os
 from pathlib import Path
 
-from roofseg.cards import card
-from roofseg.costs import measure, time_inference
-from roofseg.device import resolve_device
-from roofseg.evaluate import evaluate
-from roofseg.files import write_json, write_text
-from roofseg.licences import read_licence
+from roofseg.core.files import write_json, write_text
+from roofseg.evaluation.costs import measure, time_inference
+from roofseg.evaluation.evaluate import evaluate
+from roofseg.evaluation.model_card import card
+from roofseg.evaluation.sealed_test import StaysSealed, full_tiles, ground_sampling, open_test
+from roofseg.inference.torch_predictor import load
+from roofseg.models.device import resolve_device
 from roofseg.patches import Patch, read_patches
-from roofseg.recipe import Params
-from roofseg.sealed import StaysSealed, full_tiles, ground_sampling, open_test
-from roofseg.tiles import TilePair, read_split
-from roofseg.torch_predictor import load
+from roofseg.recipe.params import Params
+from roofseg.recipe.split import read_split
+from roofseg.tiles.licence import read_licence
+from roofseg.tiles.rasters import TilePair
 from stages import run
 from stages.parameters import read_params, trained_digest
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from roofseg.errors import UserError
-from roofseg.files import replaced
+from roofseg.core.errors import UserError
+from roofseg.core.files import replaced
 from stages import run
 from stages.parameters import read_params, trained_digest
 from stages.round_trip import round_trip

@@ -12,13 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from roofseg.caveats import SYNTHETIC, SYNTHETIC_DATASETS, data_label
-from roofseg.files import read_json, replaced, write_png, write_text
-from roofseg.pages import Page, markdown
-from roofseg.recipe import Params
-from roofseg.studies import Augmentations, Declared, Studies
-from roofseg.study_results import StudyResults, results
-from roofseg.study_tables import is_run_of, read_run
+from roofseg.core.files import read_json, replaced, write_text
+from roofseg.core.images import write_png
+from roofseg.pages.page import Page, markdown
+from roofseg.recipe.params import Params
+from roofseg.results.disclaimers import SYNTHETIC, SYNTHETIC_DATASETS, data_label
+from roofseg.studies.declaration import Augmentations, Declared, Studies
+from roofseg.studies.report.results import StudyResults, results
+from roofseg.studies.report.tables import is_run_of, read_run
 from stages import run
 from stages.studies import RESULTS, STUDIES, read_studies
 

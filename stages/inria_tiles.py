@@ -11,9 +11,9 @@ import os
 from functools import partial
 from pathlib import Path
 
-from roofseg.archives import Limit
-from roofseg.inria import bring
-from roofseg.inria_sources import Limits
+from roofseg.inria.archives import Limit
+from roofseg.inria.sources import Limits
+from roofseg.inria.tiles import bring
 from stages import run
 from stages.paths import users_path
 

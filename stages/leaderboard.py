@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofseg.files import read_json
-from roofseg.leaderboard import leaderboard
-from roofseg.recipe import Recipe
-from roofseg.report import report
+from roofseg.core.files import read_json
+from roofseg.recipe.params import Recipe
+from roofseg.report.leaderboard import leaderboard
+from roofseg.report.report import report
 from stages import run
 from stages.parameters import read_params
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from roofseg.device import claim_gpus, resolve_device, visible_gpus
-from roofseg.errors import StoppedError, UserError
-from roofseg.recipe import Machine
-from roofseg.stopping import is_orphan
+from roofseg.core.errors import StoppedError, UserError
+from roofseg.models.device import claim_gpus, resolve_device, visible_gpus
+from roofseg.recipe.params import Machine
+from roofseg.training.stopping import is_orphan
 from stages import PARENT
 
 

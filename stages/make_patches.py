@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from roofseg.cutting import make_patches
+from roofseg.cutting.cut import make_patches
 from stages import run
 from stages.parameters import read_params
 

@@ -11,10 +11,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from roofseg.datasets import MAX_EXPANSION, check_name, system_errors_named, table
-from roofseg.errors import UserError
-from roofseg.files import remove_scratch, replaced
-from roofseg.intake import Division, bring_in
+from roofseg.core.errors import UserError
+from roofseg.core.files import remove_scratch, replaced
+from roofseg.intake.bring_in import Division, bring_in
+from roofseg.intake.inspect import MAX_EXPANSION, check_name, system_errors_named, table
 from stages import run
 from stages.derived_profile import derive_profile, fitting_patch
 from stages.parameters import read_params

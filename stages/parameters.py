@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from roofseg.errors import UserError
-from roofseg.files import read_json
-from roofseg.recipe import Params, Recipe, digest, parse_params
-from roofseg.tiles import read_nudges, read_split
+from roofseg.core.errors import UserError
+from roofseg.core.files import read_json
+from roofseg.recipe.digest import digest
+from roofseg.recipe.params import Params, Recipe, parse_params
+from roofseg.recipe.split import read_nudges, read_split
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:

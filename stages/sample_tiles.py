@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from roofseg.synthetic import write_sample
+from roofseg.synthetic.tile import write_sample
 from stages import run
 
 FOLDER = Path("data/sample")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofseg.errors import UserError
-from roofseg.recipe import Params
-from roofseg.studies import Studies, parse_studies, with_attempts
+from roofseg.core.errors import UserError
+from roofseg.recipe.params import Params
+from roofseg.studies.declaration import Studies, parse_studies, with_attempts
 from stages.parameters import read_params
 
 STUDIES = Path("studies/studies.yaml")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from roofseg.augment import PRESETS
-from roofseg.errors import UserError
-from roofseg.files import read_json, sha256_file
-from roofseg.recipe import Recipe
+from roofseg.core.errors import UserError
+from roofseg.core.files import read_json, sha256_file
+from roofseg.recipe.params import Recipe
+from roofseg.training.augment import PRESETS
 from stages import run
 from stages.parameters import prior_file, read_params
 from stages.study_run import study_run

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from roofseg.files import replaced, sha256_file, write_json
-from roofseg.studies import overridden
+from roofseg.core.files import replaced, sha256_file, write_json
+from roofseg.studies.declaration import overridden
 from stages import run
 from stages.parameters import prior_file
 from stages.studies import RECIPES, STUDIES, read_studies

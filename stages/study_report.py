@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from roofseg.files import write_text
-from roofseg.pages import Section
-from roofseg.recipe import Params
-from roofseg.study_report import missing, study_page, tuning_section, with_figure
-from roofseg.tuning_figures import figures
+from roofseg.core.files import write_text
+from roofseg.pages.page import Section
+from roofseg.recipe.params import Params
+from roofseg.studies.report.page import missing, study_page, with_figure
+from roofseg.tuning.figures import figures
+from roofseg.tuning.section import tuning_section
 from stages import run
 from stages.gather_study import caveats, gathered, there
 from stages.studies import RESULTS, read_studies

@@ -10,15 +10,16 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from roofseg.device import resolve_device
-from roofseg.engine import train
-from roofseg.files import remove_scratch, write_json
+from roofseg.core.files import remove_scratch, write_json
 from roofseg.metrics import COUNTS
+from roofseg.models.device import resolve_device
 from roofseg.patches import read_patches
-from roofseg.recipe import Params, Recipe, inputs_hash
-from roofseg.resume import held, state_name
-from roofseg.study_scores import tile_scores
-from roofseg.subsets import subset
+from roofseg.recipe.digest import inputs_hash
+from roofseg.recipe.params import Params, Recipe
+from roofseg.studies.runs.scores import tile_scores
+from roofseg.studies.runs.subsets import subset
+from roofseg.training.engine import train
+from roofseg.training.resume import held, state_name
 from stages.machine import check_parent, own_gpus, parent, state_root, written
 from stages.parameters import code, prior_file
 
@@ -46,7 +47,7 @@ def study_run(
 
     Returns:
         The record; None in all processes of a run on several devices but the first. ``inputs`` is a
-        hash of all that decides the result, ``result`` as `roofseg.engine.Trained.record` has it,
+        hash of all that decides the result, ``result`` as `training.engine.Trained.record` has it,
         ``val`` has the counts of each tile with the best weights, ``val_iou`` is their mean IoU.
     """
     machine = params.machine().model_copy(update={"overlay_every": 0})

@@ -10,12 +10,13 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from roofseg.engine import Trained, train
-from roofseg.files import remove_scratch, replaced, write_json
-from roofseg.models import save_model
+from roofseg.core.files import remove_scratch, replaced, write_json
+from roofseg.models.roof_model import save_model
 from roofseg.patches import read_crops, read_patches
-from roofseg.recipe import Params, Recipe, inputs_hash
-from roofseg.resume import held, state_name
+from roofseg.recipe.digest import inputs_hash
+from roofseg.recipe.params import Params, Recipe
+from roofseg.training.engine import Trained, train
+from roofseg.training.resume import held, state_name
 from stages import run
 from stages.machine import check_parent, own_gpus, parent, state_root, written
 from stages.parameters import code, prior_file, read_params, recipe_digest

@@ -15,7 +15,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from contextlib import suppress
 
-from roofseg.errors import StoppedError, UserError
+from roofseg.core.errors import StoppedError, UserError
 from stages import run
 from stages.parameters import read_params
 

@@ -12,10 +12,10 @@ import argparse
 import json
 import os
 
-from roofseg import experiments
-from roofseg.errors import UserError
-from roofseg.recipe import Params
-from roofseg.tuning import Run, budget, settings
+from roofseg.core.errors import UserError
+from roofseg.recipe.params import Params
+from roofseg.tuning import dvc_queue
+from roofseg.tuning.grid import Run, budget, settings
 from stages import run
 from stages.parameters import read_params
 from stages.tuning_runs import check_final, make_ready, read_tuning
@@ -47,34 +47,34 @@ def main() -> None:
 
 def tune(runs: list[Run], params: Params, jobs: int) -> None:
     """Run those that are not done, ``jobs`` at a time; UserError if any of them fails."""
-    done = experiments.finished().keys()
+    done = dvc_queue.finished().keys()
     waiting = {each.name: each for each in runs if each.name not in done}
     print(f"{len(runs) - len(waiting)} of {len(runs)} runs are done already", flush=True)
     if not waiting:
         return
-    experiments.forget(waiting)
-    queued = experiments.status().tasks
+    dvc_queue.forget(waiting)
+    queued = dvc_queue.status().tasks
     for name, each in waiting.items():
         if queued.get(name) not in ("Queued", "Running"):
             targets = [f"{stage}@{each.attempt}" for stage in ("train", "evaluate")]
-            experiments.queue(name, settings(each, params), targets)
+            dvc_queue.queue(name, settings(each, params), targets)
             print(f"queued {name}: {each.label}", flush=True)
     if jobs > 1:  # threads of several runs would wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     failed = []
     try:
-        experiments.start(jobs)
+        dvc_queue.start(jobs)
         first = len(runs) - len(waiting) + 1
-        for number, (name, succeeded) in enumerate(experiments.watch(waiting), first):
+        for number, (name, succeeded) in enumerate(dvc_queue.watch(waiting), first):
             failed += [] if succeeded else [name]
             found = f"{waiting[name].label}: {outcome(waiting[name], succeeded)}"
             print(f"[{number}/{len(runs)}] {found}", flush=True)
     except BaseException:
-        with experiments.signals_wait():  # a second Ctrl-C: it takes some seconds
+        with dvc_queue.signals_wait():  # a second Ctrl-C: it takes some seconds
             try:
                 print("stopping what runs, after its last whole epoch; `make tune` goes on")
             finally:  # Ctrl-C ends whatever is at the other end of a pipe, too
-                experiments.stop(waiting)
+                dvc_queue.stop(waiting)
         raise
     if failed:
         raise UserError(
@@ -87,7 +87,7 @@ def outcome(each: Run, succeeded: bool) -> str:
     """What the line of a run that has ended says of it."""
     if not succeeded:
         return f"failed (dvc queue logs {each.name})"
-    experiment = experiments.finished()[each.name]
+    experiment = dvc_queue.finished()[each.name]
     scores = json.loads(experiment.read(f"metrics/attempts/{each.attempt}/scores.json"))
     return f"val IoU {scores['val']['iou']:.4f}"
 

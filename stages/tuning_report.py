@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from roofseg import experiments
-from roofseg.caveats import data_label
-from roofseg.errors import UserError
-from roofseg.files import write_png
-from roofseg.recipe import Params
-from roofseg.tables import markdown_table, write_csv
-from roofseg.tuning import Run, budget
-from roofseg.tuning_figures import figures
-from roofseg.tuning_table import DONE, Result, how_to_apply, tuning_table
+from roofseg.core.errors import UserError
+from roofseg.core.images import write_png
+from roofseg.pages.tables import markdown_table, write_csv
+from roofseg.recipe.params import Params
+from roofseg.results.disclaimers import data_label
+from roofseg.tuning import dvc_queue
+from roofseg.tuning.figures import figures
+from roofseg.tuning.grid import Run, budget
+from roofseg.tuning.table import DONE, Result, how_to_apply, tuning_table
 from stages import run
 from stages.parameters import read_params
 from stages.tuning_runs import TABLE, read_tuning, trials
@@ -32,7 +32,7 @@ def main() -> None:
     params = read_params()
     tuning, spaces = read_tuning(params)
     every = {each.name: each for space in spaces.values() for each in space}
-    finished = experiments.finished()
+    finished = dvc_queue.finished()
     results = [*queued(budget(spaces, tuning.runs), params, finished), *trials(spaces)]
     table = tuning_table(results)
     if table.val_iou.isna().all():
@@ -44,7 +44,7 @@ def main() -> None:
     labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
     printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(cell)
     print("\n".join(markdown_table(printed)), end="\n\n")
-    head = experiments.head()
+    head = dvc_queue.head()
     of_head = {name for name, each in finished.items() if each.baseline == head}
     applicable = frozenset() if tuning.common else of_head
     print(how_to_apply(table, every, params, applicable=applicable))
@@ -58,11 +58,11 @@ def cell(value: object) -> object:
 
 
 def queued(
-    runs: list[Run], params: Params, finished: Mapping[str, experiments.Finished]
+    runs: list[Run], params: Params, finished: Mapping[str, dvc_queue.Finished]
 ) -> list[Result]:
     """The DVC experiments among these runs, and what DVC knows of the others."""
     known = [finished[each.name].baseline for each in runs if each.name in finished]
-    shown = experiments.shown({experiments.head(), *known})
+    shown = dvc_queue.shown({dvc_queue.head(), *known})
     results, numbers = [], dict.fromkeys(params.attempts, 0)
     for each in runs:
         numbers[each.attempt] += 1
@@ -74,7 +74,7 @@ def queued(
     return results
 
 
-def counts(experiment: experiments.Finished, attempt: str) -> pd.DataFrame:
+def counts(experiment: dvc_queue.Finished, attempt: str) -> pd.DataFrame:
     """The counts of the val tiles, as evaluate wrote them."""
     text = experiment.read(f"metrics/attempts/{attempt}/tiles.csv")
     tiles = pd.read_csv(io.StringIO(text), dtype={"tile": str}, keep_default_na=False)

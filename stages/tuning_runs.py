@@ -9,20 +9,21 @@ from pathlib import Path
 import pandas as pd
 from ruamel.yaml import YAML
 
-from roofseg import experiments
-from roofseg.errors import UserError
-from roofseg.files import read_json, sha256_files
-from roofseg.recipe import Params, Recipe, digest, parse_params
-from roofseg.tiles import read_nudges, read_split
-from roofseg.tuning import SOURCE, Run, Tuning, parse_tuning, search_name, spaces
-from roofseg.tuning_table import Result, trial_state
+from roofseg.core.errors import UserError
+from roofseg.core.files import read_json, sha256_files
+from roofseg.recipe.digest import digest
+from roofseg.recipe.params import Params, Recipe, parse_params
+from roofseg.recipe.split import read_nudges, read_split
+from roofseg.tuning import dvc_queue
+from roofseg.tuning.grid import SOURCE, Run, Tuning, parse_tuning, search_name, spaces
+from roofseg.tuning.table import Result, trial_state
 
 RECORDS = Path("metrics/studies/runs/tuning")  # of the trials of Optuna
 TABLE = Path("metrics/studies/tuning.csv")
 
 
 def read_tuning(params: Params) -> tuple[Tuning, dict[str, list[Run]]]:
-    """The file, and all runs of each attempt's grid (see `roofseg.tuning.spaces`)."""
+    """The file, and all runs of each attempt's grid (see `roofseg.tuning.grid.spaces`)."""
     try:
         tuning = parse_tuning(Path(SOURCE).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -55,8 +56,8 @@ def trials(spaces: Mapping[str, Sequence[Run]]) -> list[Result]:
 
 def check_final(attempts: Iterable[str], params: Params) -> None:
     """UserError where ``final`` is not as committed: runs would train, and then not evaluate."""
-    head = experiments.head()
-    committed = parse_params(experiments.Finished(head, head).read("params.yaml")).final
+    head = dvc_queue.head()
+    committed = parse_params(dvc_queue.Finished(head, head).read("params.yaml")).final
     for name in attempts:
         if params.final[name] != committed.get(name):
             raise UserError(
@@ -81,8 +82,8 @@ def make_ready(attempts: Iterable[str], params: Params) -> None:
     print("making patches and priors, where they are not up to date", flush=True)
     priors = sorted({params.recipe(attempt).prior for attempt in attempts})
     # Once there are patches, the tiles may go; a prior that is gone would stay so.
-    experiments.reproduce(["make_patches"], allow_missing=Path("patches/train").is_dir())
-    experiments.reproduce([f"weights/dvc.yaml:{prior}" for prior in priors], allow_missing=False)
+    dvc_queue.reproduce(["make_patches"], allow_missing=Path("patches/train").is_dir())
+    dvc_queue.reproduce([f"weights/dvc.yaml:{prior}" for prior in priors], allow_missing=False)
 
 
 def training_code() -> str:

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from roofseg.adaptive import Outcome, Report, search
-from roofseg.files import read_json, write_json
-from roofseg.pruning import Prune
-from roofseg.recipe import Params
-from roofseg.segmenter import NotFiniteError
-from roofseg.studies import overridden
-from roofseg.tuning import SOURCE, Run, Tuning, search_name, warmup
-from roofseg.tuning_table import DONE, trial_state
+from roofseg.core.files import read_json, write_json
+from roofseg.recipe.params import Params
+from roofseg.studies.declaration import overridden
+from roofseg.training.segmenter import NotFiniteError
+from roofseg.tuning.grid import SOURCE, Run, Tuning, search_name, warmup
+from roofseg.tuning.pruning import Prune
+from roofseg.tuning.samplers import Outcome, Report, search
+from roofseg.tuning.table import DONE, trial_state
 from stages.study_run import study_run
 from stages.tuning_runs import RECORDS
 

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from roofseg.errors import UserError
-from roofseg.files import replaced
+from roofseg.core.errors import UserError
+from roofseg.core.files import replaced
 from stages import run
 from stages.parameters import read_params
 

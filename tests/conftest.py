@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 # albumentations asks a server for its newest version, unless this is set when it is first imported;
-# some test modules import it before roofseg.augment sets it.
+# some test modules import it before roofseg.training.augment sets it.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 # A git hook or a stage that runs the tests sets these, for its own repository.
 for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:

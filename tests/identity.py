@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from roofseg.predictors import Images, Probabilities
+from roofseg.inference.predictor import Images, Probabilities
 
 P = 32
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from roofseg.recipe import Recipe
+from roofseg.recipe.params import Recipe
 
 # Of a recipe, all but the attempt's own.
 SHARED = {

@@ -9,8 +9,8 @@ import pandas as pd
 from records import SHARED
 
 from roofseg import metrics
-from roofseg.entries import Entry
-from roofseg.recipe import Recipe
+from roofseg.recipe.params import Recipe
+from roofseg.report.attempts import Entry
 
 PIXELS = 10_000  # union of prediction and truth in each tile
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from roofseg.files import write_json
-from roofseg.models import build_model, save_model
+from roofseg.core.files import write_json
+from roofseg.models.roof_model import build_model, save_model
 
 P = 64
 ENCODER = "tu-mobilenetv3_small_050"

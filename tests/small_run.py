@@ -1,4 +1,4 @@
-"""Whole training runs of a small U-Net on tiny patches, through `roofseg.engine.train`."""
+"""Whole training runs of a small U-Net on tiny patches, through `roofseg.training.engine.train`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 import torch
 from tiny_dataset import tile_pixels
 
-from roofseg.engine import Trained, train
 from roofseg.patches import Patch
-from roofseg.recipe import Machine, Recipe
+from roofseg.recipe.params import Machine, Recipe
+from roofseg.training.engine import Trained, train
 
 P = 32
 RECIPE = Recipe(

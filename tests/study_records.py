@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from project import PARAMS
 
-from roofseg.files import write_json
-from roofseg.recipe import parse_params
+from roofseg.core.files import write_json
+from roofseg.recipe.params import parse_params
 
 
 def study_scores(

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pytest
 import rasterio
 from graph import ROOT
+from mapping.test_onnx_predictor import write_model as write_onnx
 from ranges import served
 from small_model import write_model
-from test_onnx_predictor import write_model as write_onnx
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
 from unwritable import nobody, public_folder
 

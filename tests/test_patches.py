@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graph import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tiny_dataset import SPLIT, P, make, write_dataset
 
-from roofseg.errors import UserError
-from roofseg.files import read_mask, write_png
+from roofseg.core.errors import UserError
+from roofseg.core.images import read_mask, write_png
 from roofseg.patches import read_crops, read_patches
 
 
@@ -75,7 +76,7 @@ class TestReading:
         opened = subprocess.run(
             [sys.executable, "-c", code, str(folder)],
             env={"PYTHONPATH": "src"},
-            cwd=Path(__file__).parent.parent,
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,

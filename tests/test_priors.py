@@ -16,17 +16,20 @@ import pytest
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from graph import ROOT
 
 from roofseg import priors
-from roofseg.encoders import PRIOR_ENCODERS, check_prior
-from roofseg.errors import UserError
-from roofseg.files import read_image
-from roofseg.models import build_model, sam
-from roofseg.priors import PRIORS, Source, fetch, load_prior, make_prior
-from roofseg.weights import read_weights, write_weights
+from roofseg.core.errors import UserError
+from roofseg.core.images import read_image
+from roofseg.core.weights import read_weights, write_weights
+from roofseg.models import sam
+from roofseg.models.roof_model import build_model
+from roofseg.priors import PRIORS, Source, fetch, make_prior
+from roofseg.recipe.architectures import PRIOR_ENCODERS, check_prior
+from roofseg.training.prior import load_prior
 
 LITE0 = "tu-tf_efficientnet_lite0"
-SRC = Path(__file__).resolve().parent.parent / "src"
+SRC = ROOT / "src"
 
 
 def test_each_prior_fits_its_encoder_and_scratch_fits_all() -> None:
@@ -40,7 +43,7 @@ def test_each_prior_fits_its_encoder_and_scratch_fits_all() -> None:
 
 
 def test_checking_parameters_does_not_import_torch() -> None:
-    code = "import sys, roofseg.recipe; sys.exit('torch' in sys.modules)"
+    code = "import sys, roofseg.recipe.params; sys.exit('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SRC)}).returncode == 0
     )

@@ -11,7 +11,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
-from roofseg.cutting import make_patches
+from roofseg.cutting.cut import make_patches
 
 DRIVERS = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG"}
 SPLIT = {"b": "train", "a": "train", "c": "val", "d": "test"}

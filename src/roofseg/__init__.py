@@ -1,1 +1,0 @@
-"""roofseg: which segmentation architecture maps roofs best, from a few dozen labelled tiles."""

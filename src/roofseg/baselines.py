@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roofseg import metrics
-from roofseg.files import Image
+from roofseg.core.images import Image
 from roofseg.patches import Patch
 
 LEVELS = 256

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from roofseg.commands import export, predict
-from roofseg.errors import UserError
+from roofseg.core.errors import UserError
 from roofseg.version import VERSION
 
 COMMANDS = {"predict": predict, "export": export}

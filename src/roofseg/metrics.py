@@ -75,6 +75,17 @@ def f1(tp: npt.ArrayLike, fp: npt.ArrayLike, fn: npt.ArrayLike) -> Floats:
     return _ratio(np.multiply(2, tp), np.add(np.add(np.multiply(2, tp), fp), fn))
 
 
+def building_f1(buildings: npt.ArrayLike, found: npt.ArrayLike, claimed: npt.ArrayLike) -> Floats:
+    """F1 of buildings, 2 found / (buildings + claimed), in [0, 1]; 1 where there is none of either.
+
+    Args:
+        buildings: how many there are.
+        found: how many of them are matched.
+        claimed: how many were predicted.
+    """
+    return f1(found, np.subtract(claimed, found), np.subtract(buildings, found))
+
+
 def precision(tp: npt.ArrayLike, fp: npt.ArrayLike) -> Floats:
     """Share of the predicted pixels that are building, tp / (tp + fp), in [0, 1]."""
     return _ratio(tp, np.add(tp, fp))

@@ -1,8 +1,8 @@
 """Patches as they lie on disk: one square crop per tile, in a folder per split.
 
 A split's folder holds images/TILE.jpg (RGB), masks/TILE.png (0 background, 255 building) and
-crops.csv, which says where in its tile each patch comes from. `roofseg.cutting` writes them. The
-test split is read by roofseg.sealed and by nothing else.
+crops.csv, which says where in its tile each patch comes from. `cutting.cut` writes them. The
+test split is read by roofseg.evaluation.sealed_test and by nothing else.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roofseg.errors import UserError
-from roofseg.files import Image, read_image, read_mask
+from roofseg.core.errors import UserError
+from roofseg.core.images import Image, read_image, read_mask
 
 if TYPE_CHECKING:  # half a second that make_patches can do without
     import pandas as pd

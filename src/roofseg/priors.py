@@ -2,7 +2,7 @@
 
 Each prior is made once, as one safetensors file whose names are those of the encoder that it fits;
 training then loads that file strictly and downloads nothing. Which encoder each fits is said in
-`roofseg.encoders`.
+`roofseg.recipe.architectures`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from roofseg.encoders import PRIOR_ENCODERS
-from roofseg.errors import UserError
-from roofseg.files import sha256_file
-from roofseg.weights import load_weights, read_weights, write_weights
+from roofseg.core.errors import UserError
+from roofseg.core.files import sha256_file
+from roofseg.core.weights import read_weights, write_weights
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     Tensors = dict[str, torch.Tensor]
 
 CHUNK = 1 << 20  # bytes read at a time: often enough for a smooth progress bar
 TIMEOUT = 60  # seconds without a byte before a connection counts as dead
 TRIES = 5  # connections that bring nothing new before giving up
-
-
-class HasEncoder(Protocol):
-    """What a prior is loaded into, such as a RoofModel (the models themselves need torch)."""
-
-    encoder: nn.Module
 
 
 @dataclass(frozen=True)
@@ -104,26 +96,6 @@ def make_prior(name: str, folder: Path) -> Path:
     path = folder / f"{name}.safetensors"
     write_weights(path, tensors)
     return path
-
-
-def load_prior(model: HasEncoder, path: Path) -> None:
-    """Load a prior's file into the encoder of ``model``; an empty one has nothing to load.
-
-    Raises:
-        UserError: the file is missing or no safetensors file, or its names or shapes are not
-            exactly those of the encoder
-    """
-    tensors = read_weights(path)
-    if not tensors:
-        return
-    known = PRIOR_ENCODERS.get(path.stem)
-    fits = f"weights of encoder {known}" if known else "no prior that is known here"
-    load_weights(
-        model.encoder,
-        tensors,
-        f"{path} ({fits}) does not fit this attempt's encoder. Set its `encoder` or `prior` so "
-        "that they agree, or remove the file and run `dvc repro`",
-    )
 
 
 def lite0_names(state: Mapping[str, torch.Tensor]) -> Tensors:

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from roofseg.commands.arguments import local_path, number
-from roofseg.onnx_predictor import TOLERANCE
+from roofseg.mapping.onnx_predictor import TOLERANCE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    from roofseg.onnx_export import export  # seconds, for torch: `--help` must not wait for it
+    from roofseg.mapping.onnx_export import (
+        export,  # seconds, for torch: `--help` must not wait for it
+    )
 
     done = export(args.model, args.out, tolerance=args.tolerance, overwrite=args.overwrite)
     print(

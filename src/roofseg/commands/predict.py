@@ -23,13 +23,12 @@ from typing import get_args
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from roofseg.blocks import Infer, count_windows
-from roofseg.cogs import NotWrittenError
 from roofseg.commands.arguments import count, local_path, number
-from roofseg.distributed import WorkersLostError, workers
-from roofseg.errors import UserError
-from roofseg.imagery import file_name, find_rasters
-from roofseg.predict import (
+from roofseg.core.errors import UserError
+from roofseg.inference.predictor import Device, Precision, Predictor
+from roofseg.mapping.cog import NotWrittenError
+from roofseg.mapping.load_model import load_predictor
+from roofseg.mapping.predict import (
     VECTORS,
     Options,
     Vector,
@@ -39,8 +38,10 @@ from roofseg.predict import (
     predict_raster,
     remove_leftovers,
 )
-from roofseg.predictors import Device, Precision, Predictor, load_predictor
-from roofseg.windows import OVERLAP
+from roofseg.mapping.ray_workers import WorkersLostError, workers
+from roofseg.sliding_window.blocks import Infer, count_windows
+from roofseg.sliding_window.imagery import file_name, find_rasters
+from roofseg.sliding_window.windows import OVERLAP
 
 SHOWN = 10  # mistakes told at once
 

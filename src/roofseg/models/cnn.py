@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from roofseg.errors import UserError
+from roofseg.core.errors import UserError
 
 ENCODER_LIST = "https://smp.readthedocs.io/en/latest/encoders.html"
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]

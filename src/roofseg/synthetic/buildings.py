@@ -8,16 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from roofseg.synthetic.palette import CAR, GLASS, MEMBRANE, METAL, SHINGLE, pick
-from roofseg.synthetic.scene import (
-    Box,
-    Building,
-    Colour,
-    Cover,
-    Roof,
-    Wing,
-    place,
-    rectangle,
-)
+from roofseg.synthetic.scene import Box, Building, Colour, Cover, Roof, Wing, place, rectangle
 
 
 @dataclass

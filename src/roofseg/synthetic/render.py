@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from roofseg.files import Image
+from roofseg.core.images import Image
 from roofseg.synthetic.scene import (
     GSD,
     Box,

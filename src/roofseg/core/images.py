@@ -1,0 +1,56 @@
+"""Reading and writing pictures and masks as 8-bit arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from roofseg.core.errors import UserError
+
+Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB, or (H, W) grey or mask
+
+
+def _decode(path: Path, flags: int) -> Image:
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    try:
+        pixels = cv2.imdecode(data, flags) if data.size else None
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise UserError(
+            f"{path}: {data.size} bytes that do not decode as an image; expected a whole JPEG or "
+            "PNG. Run `dvc repro --force make_patches` (or `dvc checkout`) to make it anew."
+        )
+    return pixels.astype(np.uint8, copy=False)
+
+
+def read_image(path: Path) -> Image:
+    """Read an image as (H, W, 3) uint8 RGB."""
+    return np.ascontiguousarray(_decode(path, cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+def read_mask(path: Path) -> Image:
+    """Read a mask as (H, W) uint8, 0 background and 1 building (any value but 0 in the file)."""
+    return (_decode(path, cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8)
+
+
+def _write_encoded(path: Path, array: Image, suffix: str, options: list[int]) -> None:
+    bgr = array[:, :, ::-1] if array.ndim == 3 else array
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(bgr), options)
+    if not done:
+        raise ValueError(f"{path}: cannot encode an array of shape {array.shape} as {suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
+
+
+def write_png(path: Path, array: Image) -> None:
+    """Write (H, W) grey or (H, W, 3) RGB uint8 as PNG."""
+    _write_encoded(path, array, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 6])
+
+
+def write_jpeg(path: Path, rgb: Image, quality: int = 90) -> None:
+    """Write (H, W, 3) uint8 RGB as JPEG."""
+    _write_encoded(path, rgb, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -1,0 +1,241 @@
+"""Cutting patches: one square crop from every tile, written by split and shown on one sheet."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rasterio.transform import Affine
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import replaced, sha256_file
+from roofseg.core.images import Image, write_jpeg, write_png
+from roofseg.cutting.find import find_tiles, unlisted_tiles
+from roofseg.cutting.leakage import Print, near_duplicates, overlaps, shared_ground
+from roofseg.cutting.window import Crop, choose_window
+from roofseg.patches import CROPS_COLUMNS
+from roofseg.recipe.split import SPLITS, read_nudges
+from roofseg.tiles.manifest import Listed, write_listing
+from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask, read_tile_window
+
+JPEG_QUALITY = 90
+
+
+def make_patches(
+    dataset: Path,
+    out: Path,
+    *,
+    patch_size: int,
+    min_building_fraction: float,
+    warn: Callable[[str], None],
+) -> None:
+    """Cut one patch from every tile in the split of ``dataset`` into ``out``.
+
+    Writes ``out``/{train,val,test}, ``out``/tiles.csv (see `roofseg.tiles.manifest`) and
+    ``out``/overview.png, all of them or, on an error, none; `window.choose_window` says where
+    a patch is cut. ``patch_size`` is in pixels,
+    ``min_building_fraction`` in [0, 1]. ``warn`` is called with one line for the tiles that no
+    split lists, one for each tile without enough building and one for each pair of patches in two
+    splits that look alike. Raises UserError for a nudge that fits no window, for patches of two
+    splits that overlap (see `cutting.leakage`), and for all that is wrong with the dataset (see
+    `roofseg.tiles.rasters`).
+    """
+    tiles = find_tiles(dataset)
+    nudges = read_nudges(dataset)
+    unlisted = unlisted_tiles(dataset)
+    unknown = sorted(nudges.keys() - {tile.name for tile in tiles} - set(unlisted))
+    if unknown:
+        raise UserError(
+            f"{dataset / 'nudges.csv'}: {', '.join(unknown)} is no tile in {dataset / 'imgs'}. "
+            "Mend the name (a file's name without suffix) or remove the line."
+        )
+    if unlisted:
+        warn(f"{dataset / 'split.csv'} lists no split for {', '.join(unlisted)}: left out")
+
+    with ExitStack() as stack:
+        overview = stack.enter_context(replaced(out / "overview.png"))
+        listing = stack.enter_context(replaced(out / "tiles.csv"))
+        folders = {split: stack.enter_context(replaced(out / split)) for split in SPLITS}
+        rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
+        cells, prints, grids = [], [], []
+        for tile in tiles:
+            grid = check_tile(tile, patch_size)
+            nudge = nudges.get(tile.name)
+            if nudge:
+                _check_nudge(nudge, tile, grid, patch_size, dataset / "nudges.csv")
+            tile_mask = read_tile_mask(tile.mask)
+            crop = choose_window(tile_mask, patch_size, min_building_fraction, nudge)
+            if crop.method != "nudged" and crop.building_fraction < min_building_fraction:
+                warn(
+                    f"tile {tile.name} ({tile.split}): no window of {patch_size} px has "
+                    f"{min_building_fraction:.2%} of building; took the fullest, "
+                    f"{crop.building_fraction:.2%} at row {crop.row}, col {crop.col}"
+                )
+            mask = tile_mask[crop.row : crop.row + patch_size, crop.col : crop.col + patch_size]
+            image = read_tile_window(tile.image, crop.row, crop.col, patch_size)
+
+            folder = folders[tile.split]
+            write_jpeg(folder / "images" / f"{tile.name}.jpg", image, JPEG_QUALITY)
+            write_png(folder / "masks" / f"{tile.name}.png", mask * np.uint8(255))
+            corner = grid.transform and grid.transform @ Affine.translation(crop.col, crop.row)
+            rows[tile.split].append(_crop_row(tile.name, crop, grid, corner))
+            prints.append(Print.of(tile.name, tile.split, image, grid.crs, corner))
+            cells.append(_cell(tile, crop, image, mask))
+            grids.append(grid)
+        if shared := overlaps(prints):
+            raise UserError(
+                f"{dataset / 'split.csv'}: patches of two splits overlap, so scores would flatter: "
+                f"{'; '.join(shared)}. Put the tiles into one split, remove one, or move a crop "
+                "with nudges.csv."
+            )
+        for pair in near_duplicates(prints):
+            warn(f"{pair}: the same place in two splits? Look at patches/overview.png")
+        for split in SPLITS:
+            _write_crops(folders[split] / "crops.csv", rows[split])
+        write_listing(listing, _listed(tiles, grids))
+        title = f"{dataset.name}: {len(cells)} patches of {patch_size} x {patch_size} px"
+        write_png(overview, _overview(title, cells))
+
+
+def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[Listed]:
+    placed = list(zip(tiles, grids, strict=True))
+    for tile, grid in placed:
+        shared = [
+            other.name
+            for other, others_grid in placed
+            if other.split != tile.split and shared_ground(grid, others_grid)
+        ]
+        yield Listed(
+            tile.name,
+            tile.split,
+            tile.image.name,
+            sha256_file(tile.image),
+            tile.mask.name,
+            sha256_file(tile.mask),
+            " ".join(shared),
+        )
+
+
+def _check_nudge(
+    nudge: tuple[int, int], tile: TilePair, grid: Grid, patch_size: int, path: Path
+) -> None:
+    last_row, last_col = grid.height - patch_size, grid.width - patch_size
+    if nudge[0] > last_row or nudge[1] > last_col:
+        raise UserError(
+            f"{path}: tile {tile.name} is nudged to row {nudge[0]}, col {nudge[1]}, where a patch "
+            f"of {patch_size} px leaves the tile ({grid.width} x {grid.height} px). The row can be "
+            f"0 to {last_row}, the column 0 to {last_col}."
+        )
+
+
+def _crop_row(tile: str, crop: Crop, grid: Grid, corner: Affine | None) -> tuple[object, ...]:
+    """The values of CROPS_COLUMNS; ``corner`` is the transform of the crop."""
+    return (
+        tile,
+        crop.row,
+        crop.col,
+        crop.method,
+        round(crop.building_fraction, 6),
+        "" if grid.gsd is None else grid.gsd,
+        "" if grid.crs is None else grid.crs.to_string(),
+        "" if corner is None else " ".join(repr(float(number)) for number in corner[:6]),
+    )
+
+
+def _write_crops(path: Path, rows: list[tuple[object, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(CROPS_COLUMNS)
+        writer.writerows(rows)
+
+
+# The overview: every patch with its footprints outlined, for a check by eye. Lengths in pixels.
+THUMBNAIL = 320
+GAP = 16
+CAPTION_HEIGHT = 54
+HEADING_HEIGHT = 56
+MIN_COLUMNS = 6
+INK, PAPER = (40, 40, 40), 255
+# Yellow is rare in aerial imagery; the splits' colours are told apart by the colour-blind too
+# (Okabe and Ito 2008, "Color Universal Design").
+OUTLINE = (255, 235, 0)
+SPLIT_COLOURS = {"train": (0, 114, 178), "val": (213, 94, 0), "test": (0, 158, 115)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    split: str
+    name: str
+    caption: str
+    thumbnail: Image
+
+
+def _cell(tile: TilePair, crop: Crop, image: Image, mask: Image) -> _Cell:
+    size = (THUMBNAIL, THUMBNAIL)
+    thumbnail = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    covered = cv2.resize(mask * np.uint8(255), size, interpolation=cv2.INTER_AREA) >= 128
+    outlines, _ = cv2.findContours(covered.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(thumbnail, outlines, -1, OUTLINE, 1)
+    caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
+    return _Cell(tile.split, tile.name, caption, thumbnail.astype(np.uint8, copy=False))
+
+
+def _overview(title: str, cells: list[_Cell]) -> Image:
+    """Draw the sheet: (H, W, 3) uint8 RGB."""
+    columns = max(MIN_COLUMNS, math.ceil(math.sqrt(len(cells))))
+    width = GAP + columns * (THUMBNAIL + GAP)
+    bands = [_heading(f"{title}, footprints outlined", INK, width)]
+    for split in SPLITS:
+        group = [cell for cell in cells if cell.split == split]
+        bands.append(_heading(f"{split} ({len(group)})", SPLIT_COLOURS[split], width))
+        for start in range(0, len(group), columns):
+            bands.append(_row_of_cells(group[start : start + columns], width))
+    return np.concatenate(bands)
+
+
+def _heading(text: str, colour: tuple[int, int, int], width: int) -> Image:
+    band = np.full((HEADING_HEIGHT, width, 3), PAPER, np.uint8)
+    _write(band, text, GAP, HEADING_HEIGHT - 15, colour, size=28, weight=600)
+    return band
+
+
+def _row_of_cells(cells: list[_Cell], width: int) -> Image:
+    band = np.full((THUMBNAIL + CAPTION_HEIGHT + GAP, width, 3), PAPER, np.uint8)
+    for index, cell in enumerate(cells):
+        left = GAP + index * (THUMBNAIL + GAP)
+        colour = SPLIT_COLOURS[cell.split]
+        cv2.rectangle(band, (left - 3, 1), (left + THUMBNAIL + 2, THUMBNAIL + 6), colour, -1)
+        band[4 : 4 + THUMBNAIL, left : left + THUMBNAIL] = cell.thumbnail
+        _write(band, cell.name, left, THUMBNAIL + 29, INK, size=19, weight=600, max_width=THUMBNAIL)
+        _write(band, cell.caption, left, THUMBNAIL + 52, colour, size=18, weight=500)
+    return band
+
+
+def _write(
+    band: Image,
+    text: str,
+    left: int,
+    baseline: int,
+    colour: tuple[int, int, int],
+    *,
+    size: int,
+    weight: int,
+    max_width: int | None = None,
+) -> None:
+    """Write a line of text into ``band``; what is wider than ``max_width`` loses its middle."""
+    font = cv2.FontFace("sans")
+
+    def width(line: str) -> int:
+        return int(cv2.getTextSize((0, 0), line, (0, 0), font, size, weight)[2])
+
+    shown, kept = text, len(text)
+    while max_width is not None and width(shown) > max_width and kept > 2:
+        kept -= 1
+        shown = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    cv2.putText(band, shown, (left, baseline), colour, font, size, weight)

@@ -1,0 +1,113 @@
+"""What a trained model costs: weights, arithmetic, bytes, and the speed at which it maps.
+
+Counts follow from the architecture alone and are the same on every machine. Speeds are another on
+every run, so they belong in a file of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from roofseg.inference.torch_predictor import TorchPredictor
+from roofseg.models.device import resolve_precision
+from roofseg.models.roof_model import RoofModel
+
+SECONDS = 1.0
+"""`time_inference` repeats a batch until so much time has passed."""
+
+
+def measure(
+    model: RoofModel, *, weights: Path, patch_size: int, encoder_frozen: bool
+) -> dict[str, int]:
+    """Count what a model costs.
+
+    A multiply-add is one multiplication with the addition that takes up its product: half of the
+    floating-point operations that torch's FlopCounterMode counts, in convolutions, matrix products
+    and attention. Normalisations, activations and resizing are left out: few operations, whose
+    time is that of moving memory. One forward pass is counted, as in prediction.
+
+    Attention over all tokens grows with the square of the area, so of a SAM model what a megapixel
+    takes depends on the size of the patches that it comes in.
+
+    Args:
+        model: stays as it is.
+        weights: its model.safetensors.
+        patch_size: side of a patch in pixels.
+        encoder_frozen: whether training never thaws the encoder.
+
+    Returns:
+        ``encoder_parameters``, ``decoder_parameters``, ``total_parameters``,
+        ``trainable_parameters``; ``multiply_adds_per_patch``, ``multiply_adds_per_megapixel``
+        (10^6 pixels, in patches of that size); ``model_bytes``.
+    """
+    encoder = sum(parameter.numel() for parameter in model.encoder_parameters())
+    decoder = sum(parameter.numel() for parameter in model.decoder_parameters())
+    per_patch = multiply_adds(model, patch_size)
+    return {
+        "encoder_parameters": encoder,
+        "decoder_parameters": decoder,
+        "total_parameters": encoder + decoder,
+        "trainable_parameters": decoder if encoder_frozen else encoder + decoder,
+        "multiply_adds_per_patch": per_patch,
+        "multiply_adds_per_megapixel": round(per_patch / patch_size**2 * 1e6),
+        "model_bytes": weights.stat().st_size,
+    }
+
+
+def multiply_adds(model: nn.Module, patch_size: int) -> int:
+    """Multiply-adds of one forward pass over one patch; ``model`` stays as it is."""
+    # On the meta device nothing is computed. And FlopCounterMode does not know the kernel that
+    # attention takes on a CPU: it would count nothing there.
+    shapes = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shapes(torch.empty(1, 3, patch_size, patch_size, device="meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def time_inference(
+    model: nn.Module, *, patch_size: int, device: str, batch_size: int
+) -> dict[str, float | int | str]:
+    """Time how fast a model maps, from 8-bit pixels to probabilities in the host's memory.
+
+    As ``roofseg predict`` runs it, in the precision that is best on the device; but without reading
+    and writing rasters, and without the overlap of windows. The pixels are random, since no time
+    depends on them: no tile and no patch is read.
+
+    Args:
+        model: maps (B, 3, P, P) float RGB in [0, 1] to (B, 1, P, P) logits; it is put into eval
+            mode and moved to ``device``.
+        patch_size: P, side of a window in pixels.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        batch_size: windows at a time.
+
+    Returns:
+        ``megapixels_per_second`` (10^6 pixels; of the median batch), and what it holds for:
+        ``device``, ``precision``, ``threads`` (of a CPU), ``batch_size``, ``patch_size``.
+    """
+    precision = resolve_precision("auto", device)
+    predictor = TorchPredictor(model, window=patch_size, device=device, precision=precision)
+    shape = (batch_size, patch_size, patch_size, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    predictor(images)  # the first is slower: kernels are chosen, memory is taken
+    times: list[float] = []
+    while sum(times) < SECONDS:
+        start = time.perf_counter()
+        predictor(images)
+        times.append(time.perf_counter() - start)
+    pixels = batch_size * patch_size**2
+    return {
+        "megapixels_per_second": round(pixels / 1e6 / statistics.median(times), 3),
+        "device": device,
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "batch_size": batch_size,
+        "patch_size": patch_size,
+    }

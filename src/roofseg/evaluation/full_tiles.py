@@ -1,0 +1,66 @@
+"""Scoring whole tiles, not just the patch that was cut from each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from rasterio.windows import Window
+
+from roofseg.core.errors import UserError
+from roofseg.inference.predictor import Predictor
+from roofseg.metrics import COUNTS, Integers, count, f1, iou
+from roofseg.sliding_window.blocks import predict_blocks
+from roofseg.sliding_window.imagery import open_imagery
+from roofseg.tiles.rasters import TilePair, open_raster
+
+
+def full_tile_table(
+    predictor: Predictor, tiles: Sequence[TilePair], *, batch_size: int
+) -> pd.DataFrame:
+    """Count and score all pixels of each tile that hold data.
+
+    Windows, overlap and blending are those of `blocks.predict_blocks`, so the scores are
+    those of the masks that ``roofseg predict`` writes. Memory does not grow with a tile's height.
+
+    Args:
+        predictor: the model; tiles are taken to have the GSD that it was trained on.
+        tiles: image and mask of each, on one grid.
+        batch_size: windows at a time.
+
+    Returns:
+        As `roofseg.metrics.table`: one row per tile with columns tile, tp, fp, fn, tn (pixels),
+        iou, f1.
+
+    Raises UserError for a tile that is damaged or holds no data.
+    """
+    rows = pd.DataFrame({"tile": [tile.name for tile in tiles]})
+    rows[COUNTS] = np.stack([_counts(predictor, tile, batch_size) for tile in tiles])
+    return rows.assign(
+        iou=iou(rows.tp, rows.fp, rows.fn),
+        f1=f1(rows.tp, rows.fp, rows.fn),
+    )
+
+
+def _counts(predictor: Predictor, tile: TilePair, batch_size: int) -> Integers:
+    """tp, fp, fn, tn of a tile."""
+    total = np.zeros(len(COUNTS), np.int64)
+    with ExitStack() as stack:
+        imagery = stack.enter_context(open_imagery(str(tile.image)))
+        mask = stack.enter_context(open_raster(tile.mask))
+        infer = partial(map, predictor)
+        blocks = predict_blocks(imagery, predictor.window, infer, batch_size=batch_size)
+        for block in stack.enter_context(closing(blocks)):
+            height, width = block.probability.shape
+            truth = mask.read(1, window=Window(block.col, block.row, width, height))
+            inside = block.valid
+            total += np.concatenate(count(block.probability[inside][None], truth[inside][None]))
+    if not total.any():
+        raise UserError(
+            f"{tile.image}: no pixel holds data, so there is nothing to score. Take the tile out "
+            "of split.csv, or mend what it says of no data (`gdalinfo`)."
+        )
+    return total

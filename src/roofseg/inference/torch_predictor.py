@@ -1,0 +1,108 @@
+"""A trained model as a predictor, run by torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import sha256_file
+from roofseg.inference.predictor import Device, Images, Precision, Probabilities, read_record
+from roofseg.models.device import full_float32, keep_freed_memory, resolve_device, resolve_precision
+from roofseg.models.roof_model import build_model, load_model
+
+HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class TorchPredictor:
+    """A `roofseg.inference.predictor.Predictor` of a torch module.
+
+    Args:
+        model: maps (B, 3, P, P) float RGB in [0, 1] to (B, 1, P, P) logits; it is put into eval
+            mode and moved to ``device``
+        window, gsd, provenance: see `roofseg.inference.predictor.Predictor`
+        device: ``cpu``, ``cuda`` or ``mps``
+        precision: ``32-true`` (as scores are computed, see `roofseg.models.device.full_float32`),
+            ``bf16-mixed`` or ``16-mixed``
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        window: int,
+        gsd: tuple[float, ...] = (),
+        provenance: dict[str, str] | None = None,
+        device: str = "cpu",
+        precision: str = "32-true",
+    ) -> None:
+        self.window, self.gsd = window, gsd
+        self.provenance = {**(provenance or {}), "ROOFSEG_PRECISION": precision}
+        self.model = model.to(device).to(memory_format=torch.channels_last).eval()
+        self._device, self._half = device, HALVES.get(precision)
+
+    def __call__(self, images: Images) -> Probabilities:
+        # full_float32 turns off autocast and TF32, and takes deterministic kernels; what is inside
+        # turns autocast on again.
+        with (
+            torch.inference_mode(),
+            full_float32(self._device),
+            torch.autocast(self._device, self._half, enabled=self._half is not None),
+        ):
+            try:
+                batch = torch.from_numpy(images).to(self._device)  # B, P, P, 3: channels last
+                logits = self.model(batch.permute(0, 3, 1, 2).float().div_(255.0))
+                found: Probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
+            except torch.OutOfMemoryError:
+                raise UserError(
+                    f"--batch-size: {len(images)} windows of {self.window} px at a time do not fit "
+                    f"into the memory of {self._device}. Say fewer, or --device cpu."
+                ) from None
+        return found
+
+
+def load(
+    folder: Path,
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
+) -> TorchPredictor:
+    """Load the model in a folder: see `roofseg.mapping.load_model.load_predictor`."""
+    record, weights = read_record(folder), folder / "model.safetensors"
+    if not weights.is_file():
+        raise UserError(
+            f"{weights}: no such file, so the model has no weights. Get them with `dvc pull "
+            f"{folder}`, or train it with `dvc repro`."
+        )
+    try:
+        used = resolve_device(device)
+        made = resolve_precision(precision, used)
+        model = build_model(
+            record.recipe.architecture,
+            record.recipe.encoder,
+            dropout=record.recipe.dropout,
+            patch_size=record.patch_size,
+        )
+    except UserError as error:
+        # These speak of the file where training is told the same.
+        raise UserError(f"{folder}: {str(error).removeprefix('params.yaml: ')}") from None
+    load_model(weights, model)
+    if used == "cpu":
+        keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    return TorchPredictor(
+        model,
+        window=record.patch_size,
+        gsd=tuple(sorted(record.gsd)),
+        provenance={
+            "ROOFSEG_ATTEMPT": record.attempt,
+            "ROOFSEG_RECIPE_DIGEST": record.digest,
+            "ROOFSEG_WEIGHTS_SHA256": sha256_file(weights),
+        },
+        device=used,
+        precision=made,
+    )

@@ -1,0 +1,414 @@
+"""Bringing rasters of one's own in: from imagery and masks, or footprints, to a dataset.
+
+Everything is written into a folder that the caller gives and moves into place at the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import shutil
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import rasterio.shutil
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import write_json, write_text
+from roofseg.intake.convert import (
+    PERCENTILES,
+    SUFFIXES,
+    Source,
+    find_scale,
+    look_at,
+    write_rgb,
+    written,
+)
+from roofseg.intake.inspect import (
+    MAX_EXPANSION,
+    Report,
+    TileReport,
+    find_oddities,
+    find_problems,
+    find_rasters,
+    inspect_tile,
+    noted,
+    opened,
+    refuse,
+    shortened,
+    system_errors_named,
+)
+from roofseg.intake.rasterize import Burnt, burn, find_layer
+from roofseg.intake.spatial_split import divide, find_blocks
+from roofseg.recipe.split import read_split
+from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
+from roofseg.tiles.rasters import WORLD_FILES, TilePair
+
+VECTORS = {".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet"}
+# Where formats without room for it keep the georeference.
+GEOREFERENCE = {".xml", ".prj", *WORLD_FILES}
+GSD_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Division:
+    """How tiles are divided into train, val and test.
+
+    Attributes:
+        seed: of the division.
+        val, test: shares of the tiles; train gets the rest.
+        side: of squares of ground that stay together, metres; None: what touches does.
+        file: a split.csv to take instead; names are those of the files that are brought in.
+    """
+
+    seed: int = 42
+    val: float = 1 / 6
+    test: float = 1 / 6
+    side: float | None = None
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A tile to be: its valid name, image, and mask (None where footprints are burnt)."""
+
+    name: str
+    image: Path
+    mask: Path | None
+
+
+def bring_in(
+    images: Path,
+    masks: Path,
+    folder: Path,
+    *,
+    division: Division,
+    layer: str | None = None,
+    gsd: float | None = None,
+    max_expansion: float = MAX_EXPANSION,
+    say: Callable[[str], None],
+) -> Report:
+    """Make a dataset in ``folder``: imgs/, msks/, its small tables, LICENSE.md and intake.json.
+
+    Files are copied. (A hard link would be one file with what DVC keeps, which it makes read-only.)
+    Imagery that is not 8-bit RGB is converted, see `intake.convert`; intake.json records how,
+    and where each tile comes from. A tile's name is that of its file, with ``_`` for what is
+    neither letter, digit, ``_``, ``.`` nor ``-``.
+
+    Args:
+        images: a folder of rasters, or one.
+        masks: a folder of masks with the same names (apart from suffixes), one mask, or a file of
+            vector footprints, which are burnt onto the tiles' grids.
+        folder: does not exist yet; its parent does.
+        layer: of the footprints, where the file has several.
+        gsd: metres per pixel of rasters that are not georeferenced; recorded, and changes nothing.
+        max_expansion: see `roofseg.intake.inspect.opened`.
+        say: called with a line for each thing a user should know.
+
+    Raises:
+        UserError: the files do not make a dataset; all that is wrong is named at once. ``folder``
+            may then be there in part.
+    """
+    origins = {folder: folder.name}
+    _check_numbers(division, gsd, max_expansion)
+    with _originals_named(origins), system_errors_named():
+        pairs = _pair_up(images, masks, layer)
+        sources = _look_at(pairs, max_expansion)
+        scale = _scale(images, sources, max_expansion)
+        for kind in ("imgs", "msks"):
+            (folder / kind).mkdir(parents=True)
+        tiles, burnt = _take(pairs, sources, masks, layer, folder, scale, max_expansion, origins)
+        reports = [inspect_tile(tile, max_expansion=max_expansion) for tile in tiles]
+        refuse([*find_problems(masks, reports), *_gsd_problems(reports, gsd)])
+
+        split = _split(pairs, reports, folder, division, origins)
+        reports = [replace(report, split=split.get(report.name, "")) for report in reports]
+        _write_table(folder / "split.csv", ("tile", "split"), split.items())
+        _write_table(folder / "nudges.csv", ("tile", "row", "col"), ())
+        write_text(folder / LICENCE_FILE, UNSTATED)
+        write_json(folder / "intake.json", _record(pairs, sources, masks, scale, gsd, division))
+    for line in _remarks(pairs, sources, scale, burnt):
+        say(line)
+    return Report(tuple(reports), (), tuple(find_oddities(reports)), gsd)
+
+
+def tile_name(stem: str) -> str:
+    """A valid name for the tile of a file: letters (of any script), digits, ``_``, ``.``, ``-``.
+
+    "" where nothing of it is left.
+    """
+    # NFC: macOS lists names decomposed, tables that people write are composed.
+    plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", stem))
+    return plain.lstrip(".-").rstrip("_")
+
+
+def _check_numbers(division: Division, gsd: float | None, max_expansion: float) -> None:
+    for name, value in (("GSD", gsd), ("BLOCK", division.side), ("max_expansion", max_expansion)):
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{name}: found {value:g}; expected a number above 0.")
+    if division.seed < 0:
+        raise UserError(f"SEED: found {division.seed}; expected 0 or more.")
+
+
+def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
+    """The tiles to be; UserError naming all that do not pair."""
+    problems: list[str] = []
+    found = _named_rasters(images, problems)
+    if not found and not problems:
+        problems.append(
+            f"{images}: no raster in it; expected one for each tile. Folders in it are not entered."
+        )
+    if _is_vector(masks):
+        with noted(problems):
+            find_layer(masks, layer)
+        refuse(problems)
+        return [_Pair(name, image, None) for name, image in found.items()]
+    if masks.is_file() and len(found) > 1:
+        problems.append(
+            f"{masks}: one file for {len(found)} images; expected a folder of masks, or footprints "
+            f"in a file with one of the suffixes {' '.join(sorted(VECTORS))}."
+        )
+        refuse(problems)
+    found_masks = _named_rasters(masks, problems)
+    if lacking := sorted(found.keys() - found_masks.keys()):
+        spare = sorted(found_masks.keys() - found.keys())
+        problems.append(
+            f"{masks}: no mask for {shortened(lacking)}"
+            f"{f', but masks without an image: {shortened(spare)}' if spare else ''}; expected the "
+            f"same names as in {images}, apart from suffixes. Rename them, or leave those images "
+            "out."
+        )
+    refuse(problems)
+    return [_Pair(name, image, found_masks[name]) for name, image in found.items()]
+
+
+def _is_vector(masks: Path) -> bool:
+    return masks.is_file() and masks.suffix.lower() in VECTORS
+
+
+def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
+    """The rasters of a folder, or the one at ``place``, by the names of the tiles to be."""
+    found = {place.stem: place} if place.is_file() else find_rasters(place, problems)
+    named: dict[str, Path] = {}
+    seen: dict[str, Path] = {}
+    for stem, path in found.items():
+        name = tile_name(stem)
+        if not name:
+            problems.append(f"{path}: its name holds neither letter nor digit. Rename it.")
+        elif other := seen.get(name.casefold()):
+            problems.append(
+                f"{path}: it and {other.name} would both be the tile {name} (apart from case). "
+                "Rename one."
+            )
+        else:
+            named[name] = seen[name.casefold()] = path
+    return named
+
+
+def _look_at(pairs: Sequence[_Pair], max_expansion: float) -> dict[str, Source]:
+    """The headers of all images; UserError naming all that cannot be used."""
+    problems: list[str] = []
+    sources = {}
+    for pair in pairs:
+        with noted(problems):
+            sources[pair.name] = look_at(pair.image, max_expansion)
+    refuse(problems)
+    return sources
+
+
+def _scale(
+    images: Path, sources: Mapping[str, Source], max_expansion: float
+) -> tuple[float, float] | None:
+    """The scale for all images; None where they are 8-bit."""
+    kinds = {source.dtype: source.path for source in sources.values()}
+    if kinds.keys() == {"uint8"}:
+        return None
+    if len(kinds) > 1:
+        found = ", ".join(f"{path.name} has {kind}" for kind, path in sorted(kinds.items()))
+        raise UserError(
+            f"{images}: types that differ ({found}); expected one for all, since one scale makes "
+            "them 8-bit. Convert them to one, or bring them in as two datasets."
+        )
+    return find_scale([source.path for source in sources.values()], max_expansion)
+
+
+def _take(
+    pairs: Sequence[_Pair],
+    sources: Mapping[str, Source],
+    masks: Path,
+    layer: str | None,
+    folder: Path,
+    scale: tuple[float, float] | None,
+    max_expansion: float,
+    origins: dict[Path, str],
+) -> tuple[list[TilePair], dict[str, Burnt]]:
+    """Copy, convert and burn, by name; UserError naming all that fails."""
+    problems: list[str] = []
+    tiles = []
+    burnt: dict[str, Burnt] = {}
+    for pair in pairs:
+        with noted(problems):
+            if sources[pair.name].as_is:
+                image = _copy(pair.image, folder / "imgs", pair.name, max_expansion)
+            else:
+                image = folder / "imgs" / f"{pair.name}.tif"
+                write_rgb(pair.image, image, scale)
+            origins[image] = str(pair.image)
+            if pair.mask is None:
+                mask = folder / "msks" / f"{pair.name}.tif"
+                origins[mask] = f"{masks}, burnt onto {pair.image.name}"
+                burnt[pair.name] = burn(masks, pair.image, mask, layer=layer)
+            else:
+                mask = _copy(pair.mask, folder / "msks", pair.name, max_expansion)
+                origins[mask] = str(pair.mask)
+            tiles.append(TilePair(pair.name, "", image, mask))
+    refuse(problems)
+    return tiles, burnt
+
+
+def _copy(path: Path, folder: Path, name: str, max_expansion: float) -> Path:
+    """Copy a raster and its georeference as ``name``; a format that is not kept as GeoTIFF."""
+    with opened(path, max_expansion) as source:
+        suffix, beside = SUFFIXES.get(source.driver), source.files[1:]
+        if suffix is None:
+            out = folder / f"{name}.tif"
+            with written(out):
+                rasterio.shutil.copy(source, out, driver="GTiff", compress="deflate", tiled=True)
+            return out
+    out = folder / f"{name}{suffix}"
+    shutil.copyfile(path, out)
+    for sidecar in map(Path, beside):
+        if sidecar.suffix.lower() in GEOREFERENCE:
+            if sidecar.name.startswith(path.name):  # a.tif.aux.xml, and not a.tfw
+                shutil.copyfile(sidecar, folder / f"{out.name}{sidecar.name[len(path.name) :]}")
+            else:
+                shutil.copyfile(sidecar, folder / f"{name}{sidecar.suffix}")
+    return out
+
+
+def _gsd_problems(reports: Iterable[TileReport], gsd: float | None) -> Iterator[str]:
+    for report in reports:
+        own = report.grid and report.grid.gsd
+        if gsd and own and abs(own / gsd - 1) > GSD_TOLERANCE:
+            yield (
+                f"GSD: {gsd:g} m per pixel, but the georeference of {report.name} says {own:g}. "
+                "Leave GSD out; it is for tiles that do not state theirs."
+            )
+
+
+def _split(
+    pairs: Sequence[_Pair],
+    reports: Sequence[TileReport],
+    folder: Path,
+    division: Division,
+    origins: dict[Path, str],
+) -> dict[str, str]:
+    """The split of each tile: the one that is given, or one by blocks."""
+    if division.file is None:
+        grids = {report.name: report.grid for report in reports if report.grid}
+        fractions = {report.name: report.building or 0.0 for report in reports}
+        return divide(
+            find_blocks(grids, division.side),
+            fractions,
+            seed=division.seed,
+            val=division.val,
+            test=division.test,
+        )
+    copy = folder / "split.csv"
+    origins[copy] = str(division.file)
+    shutil.copyfile(division.file, copy)
+    given = read_split(folder)
+    listed: dict[str, str] = {}
+    for name in given:
+        if (other := listed.setdefault(tile_name(name), name)) != name:
+            raise UserError(
+                f"{division.file}: lists {other} and {name}, which are one tile here. Remove one "
+                "of the lines."
+            )
+    if unknown := sorted(listed[tile] for tile in listed.keys() - {pair.name for pair in pairs}):
+        raise UserError(
+            f"{division.file}: lists {shortened(unknown)}, but there is no such image. Expected "
+            "names of files without suffix."
+        )
+    return {tile: given[name] for tile, name in listed.items()}
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _record(
+    pairs: Sequence[_Pair],
+    sources: Mapping[str, Source],
+    masks: Path,
+    scale: tuple[float, float] | None,
+    gsd: float | None,
+    division: Division,
+) -> dict[str, object]:
+    """What intake.json keeps: names of files, never their folders."""
+    divided = {"seed": division.seed, "val": division.val, "test": division.test}
+    return {
+        "gsd": gsd,
+        "scale": scale and {"percentiles": PERCENTILES, "low": scale[0], "high": scale[1]},
+        "split": (
+            {"file": division.file.name} if division.file else {**divided, "square": division.side}
+        ),
+        "tiles": {
+            pair.name: {
+                "image": pair.image.name,
+                "mask": (pair.mask or masks).name,
+                "changes": sources[pair.name].notes,
+            }
+            for pair in pairs
+        },
+    }
+
+
+def _remarks(
+    pairs: Sequence[_Pair],
+    sources: Mapping[str, Source],
+    scale: tuple[float, float] | None,
+    burnt: Mapping[str, Burnt],
+) -> Iterator[str]:
+    """What a user should know of how tiles were brought in, a line each."""
+    if renamed := [
+        f"{pair.image.stem!r} is {pair.name}" for pair in pairs if pair.image.stem != pair.name
+    ]:
+        yield f"tiles with a name of their own: {shortened(renamed)}"
+    changes: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        for note in source.notes:
+            changes.setdefault(note, []).append(name)
+    for note, names in changes.items():
+        yield f"{note}: {shortened(names)}"
+    if bare := [name for name, each in burnt.items() if not each.features]:
+        yield f"no footprint on {shortened(bare)}: leave out what nobody has mapped"
+    if repaired := sum(each.repaired for each in burnt.values()):
+        yield f"footprints that were invalid and made valid: {repaired}"
+    if skipped := sum(each.skipped for each in burnt.values()):
+        yield f"features on the tiles without a polygon, left out: {skipped}"
+    if scale:
+        low, high = scale  # all digits: a raster to predict is scaled as these were
+        yield (
+            f"{low} became 0 and {high} 255: percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of "
+            f"all tiles; to predict such imagery, say --scale {low} {high}"
+        )
+
+
+@contextmanager
+def _originals_named(origins: Mapping[Path, str]) -> Iterator[None]:
+    """Name the user's own files, not the copies of them that a message is about."""
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+        for copy in sorted(origins, key=lambda path: len(str(path)), reverse=True):
+            message = message.replace(str(copy), origins[copy])
+        raise UserError(message) from None

@@ -1,0 +1,197 @@
+"""Imagery that is not 8-bit RGB, made so: one scale for all tiles of a dataset.
+
+`sliding_window.imagery` reads it, so that training and prediction see the same pixels of a tile.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from roofseg.core.errors import UserError
+from roofseg.core.images import Image
+from roofseg.intake.inspect import MAX_EXPANSION, PART_BYTES, opened, parts
+from roofseg.sliding_window.imagery import Imagery, open_imagery
+
+# The values that become 0 and 255, as percentiles of what all tiles hold: a few bright roofs and
+# deep shadows would else leave the rest hardly any contrast.
+PERCENTILES = (2, 98)
+# Pixels of all tiles together that the percentiles are taken from.
+SAMPLED = 2_000_000
+RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+UNSAID = (ColorInterp.undefined, ColorInterp.gray)
+# What the pipeline reads as it is; other formats may be no more than references to other files.
+SUFFIXES = {"GTiff": ".tif", "JPEG": ".jpg", "PNG": ".png"}
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Source:
+    """A raster of imagery by its header.
+
+    Attributes:
+        path: the file.
+        dtype: of its bands, NumPy's name.
+        as_is: 8-bit RGB and nothing else, in a format that is kept: it can be copied.
+        notes: what `write_rgb` does to it, a clause each.
+    """
+
+    path: Path
+    dtype: str
+    as_is: bool
+    notes: tuple[str, ...]
+
+
+def look_at(path: Path, max_expansion: float = MAX_EXPANSION) -> Source:
+    """Read the header of imagery.
+
+    Raises UserError if it cannot be read, has fewer than three bands, says that its first three
+    are not red, green and blue, or if those differ in type.
+    """
+    with opened(path, max_expansion) as source:
+        kinds = sorted(set(source.dtypes[:3]))
+        bands = f"{source.count} {'band' if source.count == 1 else 'bands'} of {', '.join(kinds)}"
+        colours = source.colorinterp[:3]
+        if source.count < 3:
+            remedy = (
+                "Expand its palette with `gdal_translate -expand rgb`."
+                if ColorInterp.palette in colours
+                else "Name the imagery itself, not a mask or a single band of it."
+            )
+            raise UserError(f"{path}: {bands}; expected RGB. {remedy}")
+        if any(its not in (due, *UNSAID) for its, due in zip(colours, RGB, strict=True)):
+            raise UserError(
+                f"{path}: its first three bands are {', '.join(its.name for its in colours)}; "
+                "expected red, green, blue. Put them in order with `gdal_translate -b N -b N -b N "
+                "-colorinterp red,green,blue`."
+            )
+        if len(kinds) > 1:
+            raise UserError(f"{path}: {bands}; expected bands of one type.")
+        notes = []
+        if kinds != ["uint8"]:
+            notes.append(f"{kinds[0]}, scaled to 8 bits")
+        if source.count > 3:
+            notes.append(f"{source.count} bands, of which the first three are taken")
+        if missing := _missing(source):
+            notes.append(f"pixels without data ({missing}) become black")
+        if source.driver not in SUFFIXES:
+            notes.append(f"{source.driver}, written as GeoTIFF")
+        black = not missing or set(source.nodatavals) == {0.0}
+        as_is = source.driver in SUFFIXES and source.count == 3 and kinds == ["uint8"] and black
+        return Source(path, kinds[0], as_is, () if as_is else tuple(notes))
+
+
+def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> tuple[float, float]:
+    """The values that become 0 and 255 in all of these rasters.
+
+    The `PERCENTILES` of the values of the first three bands together, over a regular grid of pixels
+    of each raster: as many of each, and `SAMPLED` in all at most. Pixels without data do not count.
+    One scale for the three bands keeps their colours.
+
+    Raises UserError if a raster cannot be read, or there are no two values to tell apart.
+    """
+    values = []
+    for path in paths:
+        with opened(path, max_expansion) as source:
+            step = math.ceil(math.sqrt(source.height * source.width * len(paths) / SAMPLED))
+            # All of it, in parts: GDAL's own reading of every nth pixel takes forty times as long.
+            for part in parts(source):
+                taken = (
+                    slice(-part.row_off % step, None, step),
+                    slice(-part.col_off % step, None, step),
+                )
+                sample = source.read((1, 2, 3), window=part)[:, *taken].astype(np.float64)
+                valid = source.dataset_mask(window=part)[taken] > 0
+                values.append(sample[:, valid & np.isfinite(sample).all(axis=0)].ravel())
+    together = np.concatenate(values)
+    low, high = np.percentile(together, PERCENTILES).tolist() if together.size else (0.0, 0.0)
+    if not low < high:
+        raise UserError(
+            f"{paths[0].parent}: nothing to scale: of {together.size} values sampled, percentile "
+            f"{PERCENTILES[0]} is {low:g} and {PERCENTILES[1]} is {high:g}; expected imagery. "
+            "Convert it to 8-bit RGB yourself, for example with `gdal_translate -ot Byte -scale`."
+        )
+    return low, high
+
+
+def write_rgb(path: Path, out: Path, scale: tuple[float, float] | None) -> None:
+    """Write the first three bands of ``path`` as a GeoTIFF of 8-bit RGB at ``out``.
+
+    With ``scale`` = (low, high), low becomes 0 and high 255, values between in proportion, rounded;
+    those beyond are clipped. Pixels without data (nodata, NaN, transparent) become black. CRS and
+    transform are kept. Raises UserError if ``path`` cannot be read, OSError if ``out`` cannot be
+    written.
+    """
+    with open_imagery(str(path), scale=scale) as imagery:
+        profile = {
+            "driver": "GTiff",
+            "height": imagery.height,
+            "width": imagery.width,
+            "count": 3,
+            "dtype": "uint8",
+            "photometric": "RGB",
+            "crs": imagery.crs,
+            "transform": None if imagery.transform == Affine.identity() else imagery.transform,
+            "tiled": True,
+            "blockxsize": BLOCK,
+            "blockysize": BLOCK,
+            "interleave": "pixel",
+            "compress": "deflate",
+            "predictor": 2,
+            "bigtiff": "if_safer",
+        }
+        with written(out), rasterio.open(out, "w", **profile) as target:
+            for window, image in _parts(imagery):
+                target.write(image.transpose(2, 0, 1), window=window)
+
+
+def _parts(imagery: Imagery) -> Iterator[tuple[Window, Image]]:
+    """All of a raster from the top, in whole blocks: windows, and their (rows, cols, 3) uint8."""
+    # A part takes 8 bytes per value while it is scaled.
+    columns = max(1, PART_BYTES // (3 * 8 * BLOCK * BLOCK)) * BLOCK
+    for row in range(0, imagery.height, BLOCK):
+        for col in range(0, imagery.width, columns):
+            rows, cols = min(BLOCK, imagery.height - row), min(columns, imagery.width - col)
+            image, _ = imagery.read(row, rows, col, cols)
+            yield Window(col, row, cols, rows), image
+
+
+@contextmanager
+def written(out: Path) -> Iterator[None]:
+    """See that what the block writes at ``out`` is there; OSError where it cannot be written.
+
+    (No UserError: those are about one tile, and are collected. This would be so for all of them.)
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain imagery is welcome
+            yield
+            # What does not fit on the disk when a file is closed, GDAL loses in silence.
+            with rasterio.open(out) as made:
+                made.read(window=Window(made.width - 1, made.height - 1, 1, 1))
+    except RasterioError as error:
+        why = f"cannot be written. Is the disk full? GDAL says: {error.__cause__ or error}"
+        raise OSError(errno.EIO, why, str(out)) from None
+
+
+def _missing(source: DatasetReader) -> str:
+    """What marks pixels without data, in words; "" where nothing does."""
+    flags = {flag for band in source.mask_flag_enums[:3] for flag in band}
+    if MaskFlags.alpha in flags:
+        return "transparent in an alpha band"
+    if MaskFlags.nodata in flags:
+        return f"nodata {', '.join(sorted({f'{value:g}' for value in source.nodatavals[:3]}))}"
+    return "masked" if MaskFlags.per_dataset in flags else ""

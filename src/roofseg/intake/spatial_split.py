@@ -1,0 +1,208 @@
+"""Dividing tiles into train, val and test so that neighbours stay together.
+
+Imagery of neighbouring tiles is alike (same roofs, same light, same shadows), so a test tile beside
+a train tile flatters the scores. Tiles are therefore divided by blocks of neighbours (Roberts et
+al. 2017, "Cross-validation strategies for data with temporal, spatial, hierarchical, or
+phylogenetic structure").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from rasterio.crs import CRS
+from rasterio.warp import transform
+
+from roofseg.core.errors import UserError
+from roofseg.recipe.split import SPLITS
+from roofseg.tiles.rasters import RASTER_ERRORS, Grid
+
+# Divisions that are drawn, of which the one with the most alike splits is taken.
+DRAWS = 200
+DECILES = np.linspace(0.1, 0.9, 9)
+
+
+def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[list[str]]:
+    """Put tiles that must stay in one split together.
+
+    Args:
+        grids: of each tile, by name.
+        side: None: tiles that touch or overlap (by a gap of less than a pixel) are a block, and so
+            are all that such tiles connect. A length in metres: the ground is ruled into squares of
+            that side instead, and tiles with their centre in one square are a block; tiles that
+            overlap still are, wherever they lie.
+
+    Returns:
+        Each block's tiles, sorted, in the order of their first tile. Tiles without georeference are
+        blocks of one; so are tiles whose coordinates cannot be compared with others'.
+
+    Raises:
+        UserError: a tile's place cannot be computed in the CRS of the others, or ``side`` is given
+            and the coordinates of that CRS are no lengths on the ground.
+    """
+    blocks = [[name] for name, grid in grids.items() if grid.transform is None]
+    places: list[object]
+    for crs, names in _comparable(grids).items():
+        outlines = [_outline(name, grids[name], crs) for name in names]
+        pixels = [
+            _pixel(outline, grids[name]) for name, outline in zip(names, outlines, strict=True)
+        ]
+        # Half a pixel outwards joins what touches, a quarter inwards only what overlaps.
+        grown = np.array(pixels) * (0.5 if side is None else -0.25)
+        joined = shapely.union_all(shapely.buffer(outlines, grown, join_style="mitre"))
+        parts = shapely.get_parts(joined)
+        part_of = shapely.STRtree(parts).nearest(shapely.centroid(outlines)).tolist()
+        places = part_of
+        if side is not None:
+            squares = _squares(shapely.centroid(parts), side, grids[names[0]])
+            places = [squares[part] for part in part_of]
+        blocks += [
+            [name for name, its in zip(names, places, strict=True) if its == place]
+            for place in dict.fromkeys(places)
+        ]
+    return sorted(sorted(block) for block in blocks)
+
+
+def divide(
+    blocks: Sequence[Sequence[str]],
+    fractions: Mapping[str, float],
+    *,
+    seed: int,
+    val: float = 1 / 6,
+    test: float = 1 / 6,
+) -> dict[str, str]:
+    """Divide blocks of tiles into train, val and test, stratified by building fraction.
+
+    Of `DRAWS` random divisions with the wanted shares (as near as whole blocks allow) the one is
+    taken whose val and test have building fractions most like those of all tiles: the mean
+    difference between their deciles is smallest (Morgan and Rubin 2012, "Rerandomization to improve
+    covariate balance in experiments").
+
+    Args:
+        blocks: tiles that stay together.
+        fractions: the share of building of each tile, [0, 1].
+        seed: the same one gives the same division.
+        val, test: shares of all tiles, between 0 and 1; train gets the rest, and each at least one
+            block.
+
+    Returns:
+        The split of each tile, by name.
+
+    Raises:
+        UserError: there are fewer than three blocks, or the shares leave nothing for a split.
+    """
+    if not (val > 0 and test > 0 and val + test < 1):
+        raise UserError(
+            f"val {val:g} and test {test:g}: expected two shares of the tiles above 0 that leave "
+            "something for train, such as 0.17 and 0.17."
+        )
+    tiles = [tile for block in blocks for tile in block]
+    if len(tiles) < len(SPLITS):
+        raise UserError(
+            f"{len(tiles)} {'tile' if len(tiles) == 1 else 'tiles'}: expected at least 3, one each "
+            "for train, val and test. Cut a large raster into tiles, for example with "
+            "`gdal_retile.py -ps 5000 5000 -targetDir DIR FILE`."
+        )
+    if len(blocks) < len(SPLITS):
+        raise UserError(
+            f"{len(tiles)} tiles in {len(blocks)} {'block' if len(blocks) == 1 else 'blocks'} that "
+            "touch, overlap or share a square: expected at least 3 blocks, one each for train, val "
+            "and test. Say BLOCK=METRES to rule the ground into (smaller) squares of that side, or "
+            "give a split of your own with SPLIT=FILE."
+        )
+    rng = np.random.default_rng(seed)
+    shares = dict(zip(SPLITS, (1 - val - test, val, test), strict=True))
+    wanted = {split: share * len(tiles) for split, share in shares.items()}
+    everywhere = np.quantile([fractions[tile] for tile in tiles], DECILES)
+
+    def imbalance(taken: Mapping[str, Sequence[str]]) -> float:
+        return max(
+            float(np.abs(_deciles(taken[split], fractions) - everywhere).mean())
+            for split in ("val", "test")
+        )
+
+    best = min((_draw(blocks, wanted, rng) for _ in range(DRAWS)), key=imbalance)
+    return {tile: split for split in SPLITS for tile in sorted(best[split])}
+
+
+def _draw(
+    blocks: Sequence[Sequence[str]], wanted: Mapping[str, float], rng: np.random.Generator
+) -> dict[str, list[str]]:
+    """One random division: the largest blocks first, each to the split that lacks most tiles."""
+    shuffled = [blocks[index] for index in rng.permutation(len(blocks))]
+    shuffled.sort(key=len, reverse=True)  # stable: blocks of one size stay in random order
+    taken: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for done, block in enumerate(shuffled):
+        empty = [split for split in SPLITS if not taken[split]]
+        # The last blocks are kept for splits that have none.
+        among = empty if len(shuffled) - done <= len(empty) else SPLITS
+        lacking = max(among, key=lambda split: wanted[split] - len(taken[split]))
+        taken[lacking] += block
+    return taken
+
+
+def _deciles(tiles: Sequence[str], fractions: Mapping[str, float]) -> npt.NDArray[np.floating]:
+    return np.quantile([fractions[tile] for tile in tiles], DECILES)
+
+
+def _comparable(grids: Mapping[str, Grid]) -> dict[CRS | None, list[str]]:
+    """Georeferenced tiles by the CRS to compare them in.
+
+    Those with coordinates on the Earth come together, in the CRS of the first; those in an
+    engineering CRS, or in none, with their like.
+    """
+    groups: dict[CRS | None, list[str]] = {}
+    earth: CRS | None = None
+    for name, grid in grids.items():
+        if grid.transform is None:
+            continue
+        crs = grid.crs
+        if crs is not None and (crs.is_projected or crs.is_geographic):
+            crs = earth = earth or crs
+        groups.setdefault(crs, []).append(name)
+    return groups
+
+
+def _outline(name: str, grid: Grid, crs: CRS | None) -> shapely.Polygon:
+    """A tile's outline in the coordinates of ``crs``."""
+    assert grid.transform is not None
+    sides = ((0, 0), (grid.width, 0), (grid.width, grid.height), (0, grid.height))
+    corners = [grid.transform @ corner for corner in sides]
+    if crs != grid.crs:
+        try:
+            x, y = zip(*corners, strict=True)
+            corners = list(zip(*transform(grid.crs, crs, x, y), strict=True))
+        except RASTER_ERRORS:
+            corners = [(math.inf, math.inf)]
+    outline = shapely.Polygon(corners) if np.isfinite(corners).all() else shapely.Polygon()
+    if not outline.is_valid or not outline.area > 0:
+        raise UserError(
+            f"tile {name}: its outline is no quadrangle"
+            f"{'' if crs is None else f' in {crs.to_string()}'}, so its neighbours cannot be found."
+            " Mend its georeference, or give a split of your own with SPLIT=FILE."
+        )
+    return outline
+
+
+def _pixel(outline: shapely.Polygon, grid: Grid) -> float:
+    """Side of a pixel in the units of the outline."""
+    return math.sqrt(outline.area / (grid.height * grid.width))
+
+
+def _squares(
+    centres: Sequence[shapely.Point], side: float, grid: Grid
+) -> list[tuple[float, float]]:
+    """The square (column, row) that each centre lies in, in coordinates of the CRS of ``grid``."""
+    crs = grid.crs
+    if crs is not None and grid.gsd is None:
+        raise UserError(
+            f"BLOCK: {side:g} m, but the tiles' coordinates are in {crs.to_string()}, whose units "
+            "are no metres on the ground. Warp the tiles to another projection, such as UTM, or "
+            "give a split of your own with SPLIT=FILE."
+        )
+    unit = side / (1.0 if crs is None else crs.linear_units_factor[1])
+    return [(centre.x // unit, centre.y // unit) for centre in centres]

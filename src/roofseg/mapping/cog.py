@@ -1,0 +1,162 @@
+"""Cloud-optimised GeoTIFFs, written block by block."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # what rasterio.shutil raises has no public name
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetWriter
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from roofseg.core.errors import UserError
+
+TILE = 512
+
+
+class NotWrittenError(UserError):
+    """An output could not be written, for this reason; the next one would not be either."""
+
+    def __init__(self, out: Path, reason: object) -> None:
+        self.reason = reason
+        super().__init__(
+            f"{out}: cannot be written ({reason}). Free some space there or mend the folder's "
+            "permissions, and run the same command again: finished files are kept."
+        )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a raster holds: its type, nodata, how overviews are made, and its band's name."""
+
+    dtype: str
+    nodata: float
+    overviews: str
+    description: str
+
+
+class Canvas:
+    """A tiled GeoTIFF that takes blocks, for a while: `publish` makes the final file of it.
+
+    A context. Blocks come from the top, one strip of columns after the other, each strip beginning
+    at a multiple of ``TILE``; whole tiles are written, so that none is compressed twice.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        layer: Layer,
+        *,
+        height: int,
+        width: int,
+        crs: CRS | None,
+        transform: Affine,
+        tags: Mapping[str, str],
+    ) -> None:
+        self.path, self.layer = path, layer
+        self._height = height
+        self._held: list[npt.NDArray[Any]] = []
+        self._row = 0  # of what is held
+        self._written: list[tuple[Window, int]] = []  # and the checksum of its pixels
+        profile = {
+            "driver": "GTiff",
+            "height": height,
+            "width": width,
+            "count": 1,
+            "dtype": layer.dtype,
+            "nodata": layer.nodata,
+            "crs": crs,
+            "transform": transform,
+            "tiled": True,
+            "blockxsize": TILE,
+            "blockysize": TILE,
+            "compress": "deflate",
+            "zlevel": 1,
+            "bigtiff": "if_safer",
+        }
+        with _plain():
+            self._target: DatasetWriter = rasterio.open(path, "w", **profile)
+        self._target.update_tags(**tags)
+        self._target.set_band_description(1, layer.description)
+
+    def __enter__(self) -> Canvas:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        with (
+            contextlib.suppress(RasterioError, CPLE_BaseError)
+            if error
+            else contextlib.nullcontext()
+        ):
+            self._target.close()
+
+    def write(self, row: int, col: int, block: npt.NDArray[Any]) -> None:
+        """Take (rows, columns) whose top-left pixel is (``row``, ``col``)."""
+        if not self._held:
+            self._row = row
+        self._held.append(block)
+        end = row + len(block)
+        whole = end if end == self._height else end - end % TILE
+        if whole <= self._row:
+            return
+        held = np.concatenate(self._held)
+        ready, rest = held[: whole - self._row], held[whole - self._row :]
+        window = Window(col, self._row, held.shape[1], len(ready))
+        self._target.write(ready, 1, window=window)
+        self._written.append((window, zlib.crc32(ready.tobytes())))
+        self._held = [rest] if len(rest) else []
+        self._row = whole
+
+    def publish(self, out: Path) -> None:
+        """Write what the closed canvas holds as a cloud-optimised GeoTIFF, deflated.
+
+        Raises OSError where it cannot be read back as it was painted: on a full disk GDAL may end a
+        file without a word.
+        """
+        with _plain():
+            rasterio.shutil.copy(
+                self.path,
+                out,
+                driver="COG",
+                compress="deflate",
+                predictor="yes" if self.layer.dtype == "float32" else "no",
+                blocksize=TILE,
+                overview_resampling=self.layer.overviews,
+                bigtiff="if_safer",
+                num_threads="all_cpus",
+            )
+            with rasterio.open(out) as made:
+                for window, checksum in self._written:
+                    if zlib.crc32(made.read(1, window=window).tobytes()) != checksum:
+                        raise OSError("it reads otherwise than it was written")
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """What cannot be written inside the block is a UserError that names ``out``."""
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError, OSError) as error:
+        raise NotWrittenError(out, error.__cause__ or error) from None
+
+
+@contextlib.contextmanager
+def _plain() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # as the input was
+        yield

@@ -1,0 +1,46 @@
+"""Load a trained model for prediction, from its folder or an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from roofseg.core.errors import UserError
+from roofseg.inference.predictor import Device, Precision, Predictor
+
+
+def load_predictor(
+    path: Path,
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
+) -> Predictor:
+    """Load a model for prediction.
+
+    Args:
+        path: a model's folder, with model.safetensors and recipe.json; or a .onnx file that
+            `roofseg export` wrote.
+        device: where it runs; "auto" is the best there is.
+        precision: "auto" is the best that the device has in hardware, "32-true" what scores are
+            computed in (see `roofseg.models.device`), and the only one of an ONNX model.
+        threads: of the CPU, for the whole process with torch; None for as many as there are cores.
+
+    Raises:
+        UserError: nothing is there, weights or recipe are missing, the weights are those of another
+            architecture or no safetensors at all (a pickle is never read), or the device or the
+            precision is not there.
+    """
+    if path.suffix.lower() == ".onnx":
+        from roofseg.mapping import onnx_predictor
+
+        return onnx_predictor.load(path, device=device, precision=precision, threads=threads)
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise UserError(
+            f"{path}: expected a model, found {found}. Name a folder that holds model.safetensors "
+            "and recipe.json, such as models/unet_imagenet (`dvc repro` makes them, `dvc pull "
+            "models` gets them), or a .onnx file."
+        )
+    from roofseg.inference import torch_predictor
+
+    return torch_predictor.load(path, device=device, precision=precision, threads=threads)

@@ -1,0 +1,270 @@
+"""Whole rasters of any size through a model: masks or probabilities on the raster's own grid.
+
+Reading, inference and writing overlap, and memory does not grow with the raster: see
+`roofseg.sliding_window.blocks`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import replaced
+from roofseg.inference.predictor import D4, Predictor
+from roofseg.mapping.cog import Canvas, Layer, NotWrittenError, writing
+from roofseg.sliding_window.blocks import Block, Infer, predict_blocks
+from roofseg.sliding_window.imagery import Imagery, file_name, open_imagery, opened
+from roofseg.sliding_window.windows import OVERLAP
+from roofseg.version import VERSION
+
+if TYPE_CHECKING:
+    from roofseg.mapping.vector_files import Driver
+
+VECTORS = ("gpkg", "geojson", "parquet")
+MASK = Layer("uint8", 255, "mode", "building (1)")
+PROBABILITY = Layer("float32", np.nan, "average", "probability of building")
+
+
+@dataclass(frozen=True)
+class Vector:
+    """Footprints beside the raster: see `roofseg.mapping.footprints.write_footprints`."""
+
+    driver: Driver
+    min_area_m2: float = 0.0
+    simplify_m: float = 0.0
+    regularise: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides a raster's result, beside the model.
+
+    Args:
+        output: "mask", uint8 {0, 1} with nodata 255; or "probability", float32 in [0, 1] with
+            nodata NaN
+        threshold: the least probability of a building
+        overlap: of neighbouring windows, a share of their side, [0, 0.5]
+        tta: average over the eight symmetries of the square
+        batch_size: windows at a time, which changes memory, speed and roundings; None for as many
+            as make `roofseg.sliding_window.blocks.BATCH_PIXELS`, but one at least
+        gsd: metres per pixel, in place of what the input says of itself
+        resample: bring an input to the GSD that the model was trained on
+        scale: the values that become 0 and 255, for an input that is not 8-bit
+        vector: footprints to write beside the raster; None for none
+    """
+
+    output: Literal["mask", "probability"] = "mask"
+    threshold: float = 0.5
+    overlap: float = OVERLAP
+    tta: bool = False
+    batch_size: int | None = None
+    gsd: float | None = None
+    resample: bool = False
+    scale: tuple[float, float] | None = None
+    vector: Vector | None = None
+
+
+def predict_raster(
+    predictor: Predictor,
+    source: str,
+    out: Path,
+    options: Options,
+    *,
+    infer: Infer | None = None,
+    progress: Callable[[int], None] = lambda windows: None,
+) -> None:
+    """Predict one raster and write it as a cloud-optimised GeoTIFF, and its footprints beside it.
+
+    Args:
+        predictor: the model; its GSD and provenance count even where ``infer`` runs it elsewhere.
+        source: what GDAL opens: a path, /vsi..., s3:// or https://.
+        out: the GeoTIFF; footprints get its name with another suffix (`footprints_path`). What was
+            there is replaced, by whole files or not at all.
+        options: see `Options`; ``infer`` must heed ``tta`` itself (`inference.predictor.D4`).
+        infer: see `roofseg.sliding_window.blocks.predict_blocks`; None runs ``predictor`` here.
+        progress: told how many windows were done, of `roofseg.sliding_window.blocks.count_windows`.
+
+    Raises:
+        UserError: the input cannot be read or predicted as it is, or the output cannot be written
+    """
+    infer = infer or partial(map, D4(predictor) if options.tta else predictor)
+    tags = provenance(predictor, source, options)
+    wanted = MASK if options.output == "mask" else PROBABILITY
+    layers = [MASK, PROBABILITY] if options.vector and wanted is MASK else [wanted]
+    shapes = outputs_of(out, options)[1:]
+    with (
+        open_input(predictor, source, options) as imagery,
+        writing(out),
+        ExitStack() as renaming,
+    ):
+        # They take their names in reverse: a raster without its footprints is seen as unfinished.
+        scratch = [renaming.enter_context(replaced(each)) for each in [*shapes, out]]
+        drawn, made = scratch[0], scratch[-1]
+        with ExitStack() as painting:
+            canvases = {
+                layer: painting.enter_context(_canvas(imagery, layer, made.parent, tags))
+                for layer in layers
+            }
+            blocks = predict_blocks(
+                imagery,
+                predictor.window,
+                infer,
+                overlap=options.overlap,
+                batch_size=options.batch_size,
+                progress=progress,
+            )
+            for block in painting.enter_context(closing(blocks)):
+                for layer, canvas in canvases.items():
+                    canvas.write(block.row, block.col, _values(block, layer, options.threshold))
+        canvases[wanted].publish(made)
+        if options.vector:
+            from roofseg.mapping.footprints import write_footprints  # half a second
+
+            try:
+                write_footprints(
+                    canvases[PROBABILITY].path,
+                    drawn,
+                    **asdict(options.vector),
+                    gsd=imagery.gsd,
+                    threshold=options.threshold,
+                    provenance=tags,
+                )
+            except NotWrittenError as error:
+                raise NotWrittenError(shapes[0], error.reason) from None
+            # Older ones beside the new raster, if only for a moment, would look finished.
+            shapes[0].unlink(missing_ok=True)
+
+
+@contextmanager
+def open_input(predictor: Predictor, source: str, options: Options) -> Iterator[Imagery]:
+    """Open a raster to predict; UserError where it cannot be predicted as it is.
+
+    Also where its footprints cannot be written afterwards, as far as its header tells.
+    """
+    with open_imagery(
+        source,
+        predictor.gsd,
+        gsd=options.gsd,
+        resample=options.resample,
+        scale=options.scale,
+    ) as imagery:
+        if options.vector:
+            _check_footprints(source, imagery, options.vector)
+        yield imagery
+
+
+def provenance(predictor: Predictor, source: str, options: Options) -> dict[str, str]:
+    """Tags that say what made an output, and of what: with the same tags it is the same output."""
+    decisive = {key: value for key, value in asdict(options).items() if key != "batch_size"}
+    return {
+        **predictor.provenance,
+        "ROOFSEG_VERSION": VERSION,
+        "ROOFSEG_SOURCE": file_name(source),
+        "ROOFSEG_OPTIONS": json.dumps(decisive, sort_keys=True),
+    }
+
+
+def is_finished(predictor: Predictor, source: str, out: Path, options: Options) -> bool:
+    """Whether the output of ``source`` is there already, made as it would be made now.
+
+    Its tags say how it was made; an input that is newer makes it out of date.
+
+    Raises:
+        UserError: something else is there, which only a user may give up
+    """
+    shapes = outputs_of(out, options)[1:]
+    if not out.exists():
+        for each in shapes:
+            if each.exists():
+                raise UserError(
+                    f"{each}: there is one already, without the raster {out.name} that says what "
+                    "made it. Say --overwrite to replace it, or choose another --out."
+                )
+        return False
+    wanted = provenance(predictor, source, options)
+    with opened(str(out)) as made:
+        found = made.tags()
+    differs = [key for key in wanted if found.get(key) != wanted[key]]
+    if differs:
+        key = differs[0]
+        was, now = _without_common(found.get(key, "unknown"), wanted[key])
+        raise UserError(
+            f"{out}: there is one already, with {key} {was!r}; now it is {now!r}. Say --overwrite "
+            "to replace it, or choose another --out."
+        )
+    if not all(each.exists() for each in shapes):
+        return False
+    local = Path(source).exists()
+    return not local or Path(source).stat().st_mtime <= out.stat().st_mtime
+
+
+def _without_common(*texts: str) -> Sequence[str]:
+    """Two texts; of two JSON objects, what each has that the other has not."""
+    try:
+        one, other = map(json.loads, texts)
+        pairs = ((one, other), (other, one))
+        return [
+            json.dumps({key: a[key] for key in a if key not in b or a[key] != b[key]})
+            for a, b in pairs
+        ]
+    except (ValueError, TypeError):
+        return texts
+
+
+def remove_leftovers(folder: Path, outs: Iterable[Path], options: Options) -> None:
+    """Remove what runs that were killed have left beside these outputs in ``folder``."""
+    names = {each.name for out in outs for each in outputs_of(out, options)}
+    with writing(folder):
+        for scratch in list(folder.glob(".*.*/")):  # once, however many outputs there are
+            if scratch.name[1:].rpartition(".")[0] in names:
+                shutil.rmtree(scratch)
+
+
+def _check_footprints(source: str, imagery: Imagery, vector: Vector) -> None:
+    from roofseg.mapping.footprints import Georeference, load_regulariser  # half a second
+
+    if vector.regularise:
+        load_regulariser()
+    place = Georeference(source, imagery.width, imagery.height, imagery.crs, imagery.transform)
+    lengths = bool(vector.min_area_m2 or vector.simplify_m or vector.regularise)
+    place.measure(vector.driver, gsd=imagery.gsd, lengths=lengths)
+
+
+def outputs_of(out: Path, options: Options) -> list[Path]:
+    """What is made with the output ``out``: the raster, and its footprints where asked for."""
+    return [out, footprints_path(out, options.vector)] if options.vector else [out]
+
+
+def footprints_path(out: Path, vector: Vector) -> Path:
+    """Where the footprints of the output ``out`` lie."""
+    return out.with_name(f"{out.stem}.{vector.driver}")
+
+
+def _canvas(imagery: Imagery, layer: Layer, folder: Path, tags: Mapping[str, str]) -> Canvas:
+    return Canvas(
+        folder / f"{layer.dtype}.canvas",
+        layer,
+        height=imagery.height,
+        width=imagery.width,
+        crs=imagery.crs,
+        transform=imagery.transform,
+        tags=tags,
+    )
+
+
+def _values(block: Block, layer: Layer, threshold: float) -> npt.NDArray[Any]:
+    """What a layer holds of a block."""
+    values = block.probability >= threshold if layer is MASK else block.probability
+    held = values.astype(layer.dtype)
+    held[~block.valid] = layer.nodata
+    return held

@@ -1,0 +1,240 @@
+"""Prediction by many processes, on one machine or a cluster: Ray actors that hold a model each.
+
+Reading, blending and writing stay where `mapping.predict` runs. Only batches of windows travel, and
+they are those of the local engine, so the result is its result to the byte, wherever the workers
+compute as the local one would (same device, same number of threads).
+
+These are plain actors and a queue of futures. What was not taken, and why:
+
+- Ray Data takes a dataset and cuts batches of its own from it. Here raster and options alone decide
+  which windows share a batch (on which the last bits of a result depend), and they come from an
+  iterator that is still being read. It would keep their order only by an option that holds results
+  back, in memory that its own scheduler governs.
+- `ray.util.ActorPool.map` submits all of its input before it gives a result: a whole raster would
+  lie in memory. Its ``submit`` and ``get_next`` would bound that, but a worker gets nothing to do
+  until the result before is taken, in order.
+
+A queue of `AHEAD` batches per worker keeps the order, bounds the memory and keeps workers busy in
+one loop. Restarts are Ray's own in each of the three.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import signal
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from roofseg.core.errors import UserError
+from roofseg.inference.predictor import D4, Device, Images, Precision, Predictor, Probabilities
+from roofseg.mapping.load_model import load_predictor
+
+AHEAD = 2  # batches per worker: one that it computes, and the next, on its way there
+RETRIES = 3  # of a batch whose worker died; one that kills every worker must end
+# Ray reads these when it is first imported, here and in the processes that it starts.
+ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}
+LOCAL = {
+    # Its name is that of the systems where this is the default: nodes on loopback alone.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Loopback is open to every user of the machine; unless told, Ray keeps a token in ~/.ray.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
+
+
+class WorkersLostError(UserError):
+    """Workers die of what they are given, or the cluster is gone: another raster fares no better"""
+
+
+class Worker:
+    """A model in a process of its own, with ``threads`` of a CPU. Arguments: see `workers`."""
+
+    def __init__(
+        self, model: Path, device: Device, precision: Precision, tta: bool, threads: int | None
+    ) -> None:
+        self._model, self._tta = model, tta
+        self._how: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Loaded when first asked for: what ``__init__`` raises, Ray tells as a death."""
+        loaded = load_predictor(self._model, **self._how)
+        return D4(loaded) if self._tta else loaded
+
+    def about(self) -> tuple[int, tuple[float, ...], dict[str, str]]:
+        """The predictor's window, GSDs and provenance."""
+        return self.predictor.window, self.predictor.gsd, self.predictor.provenance
+
+    def predict(self, images: Images) -> Probabilities:
+        """See `roofseg.inference.predictor.Predictor`."""
+        return self.predictor(images.copy())  # torch warns of what is read-only, as Ray's arrays
+
+
+class Workers:
+    """Workers with the same model: a `inference.predictor.Predictor`, and a way to run batches.
+
+    Args:
+        ray: the module, connected
+        actors: of `Worker`, at least one
+
+    Raises:
+        UserError: the model cannot be loaded, or is not the same everywhere
+    """
+
+    def __init__(self, ray: Any, actors: Sequence[Any]) -> None:
+        self.actors = actors
+        self._ray = ray
+        first, *others = map(self._get, [actor.about.remote() for actor in actors])
+        for other in others:
+            if other != first:
+                raise UserError(
+                    f"--engine ray: workers differ in their models: {first} and {other}. The model "
+                    "must be the same file on every machine; where they have different devices, "
+                    "say --precision."
+                )
+        self.window, self.gsd, self.provenance = first
+
+    def __call__(self, images: Images) -> Probabilities:
+        """See `inference.predictor.Predictor`; a single batch keeps a single worker busy."""
+        (probabilities,) = self.infer(iter([images]))
+        return probabilities
+
+    def infer(self, batches: Iterator[Images]) -> Generator[Probabilities, None, None]:
+        """Predict batches on all workers: a `roofseg.sliding_window.blocks.Infer`.
+
+        At most ``AHEAD * len(actors)`` of them are held. A worker that dies is started again, and
+        its batches are repeated.
+
+        Raises:
+            UserError: what the model raised of it
+            WorkersLostError: a batch was given up
+        """
+        waiting: deque[Any] = deque()
+        for actor, batch in zip(cycle(self.actors), batches, strict=False):
+            waiting.append(actor.predict.remote(batch))
+            if len(waiting) == AHEAD * len(self.actors):
+                yield self._get(waiting.popleft())
+        while waiting:
+            yield self._get(waiting.popleft())
+
+    def _get(self, result: Any) -> Any:
+        try:
+            return self._ray.get(result)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise UserError(f"a Ray worker: {error.cause}") from None
+            raise
+        except self._ray.exceptions.RayError as error:
+            raise WorkersLostError(
+                f"--engine ray: a batch was given up after {RETRIES + 1} tries, or the cluster is "
+                f"gone. Workers that run out of memory need a smaller --batch-size or fewer "
+                f"--workers. The same command goes on. Ray says: {error}"
+            ) from None
+
+
+@contextmanager
+def workers(
+    model: Path,
+    count: int | None = None,
+    *,
+    address: str | None = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    tta: bool = False,
+) -> Iterator[Workers]:
+    """Start workers, which end with the block. To be called in the main thread.
+
+    Args:
+        model: see `mapping.load_model.load_predictor`; every machine must have it at this path.
+        count: how many; None for one per GPU, or one per machine where there are no GPUs.
+        address: of a Ray cluster (``HOST:PORT``, or ``auto`` on one of its machines), on which
+            roofseg is installed; None starts Ray on this machine, reachable from it alone.
+        device: ``cpu``, or ``cuda``, with a GPU for each worker; "auto" is the latter where the
+            cluster has GPUs.
+        precision: see `roofseg.mapping.load_model.load_predictor`.
+        tta: average over the eight symmetries of the square.
+
+    Raises:
+        UserError: Ray is not installed, the cluster does not answer or is too small for ``count``,
+            or the model cannot be loaded
+    """
+    with connected(address) as ray:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        number, share = shares(nodes, count, device)
+        actor = ray.remote(
+            max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD", **share
+        )(Worker)
+        # Of these Ray itself tells torch, but not onnxruntime.
+        arguments = model.absolute(), device, precision, tta, share.get("num_cpus")
+        yield Workers(ray, [actor.remote(*arguments) for _ in range(number)])
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Connect to Ray and give its module: see `workers`."""
+    os.environ.update(ALWAYS)
+    if address is None:
+        for name, value in LOCAL.items():
+            os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError:
+        raise UserError(
+            "--engine ray: the package ray is not installed. Install it with `pip install ray`, or "
+            "leave the option out."
+        ) from None
+    stopped = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address or "local", include_dashboard=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        what = f"--address {address}" if address else "--engine ray"
+        raise UserError(
+            f"{what}: Ray cannot be reached or started; expected HOST:PORT of a cluster's head, as "
+            f"`ray start --head` prints it. Ray says: {error}"
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, stopped or signal.SIG_DFL)  # Ray sets one that exits with 15
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def shares(
+    nodes: Sequence[Mapping[str, float]], count: int | None, device: Device
+) -> tuple[int, dict[str, int]]:
+    """How many workers there are to be, and what of a machine each of them takes.
+
+    Args:
+        nodes: the "CPU" and "GPU" that each machine has
+        count, device: see `workers`
+
+    Returns:
+        The number, and ``{"num_gpus": 1}`` or ``{"num_cpus": N}``: as many as let every machine
+        have its part of the workers. N is the number of a worker's threads, too.
+
+    Raises:
+        UserError: there are too few
+    """
+    gpus = any(node.get("GPU") for node in nodes)
+    kind = "GPU" if device == "cuda" or (device == "auto" and gpus) else "CPU"
+    each = [int(node[kind]) for node in nodes if node.get(kind)]
+    if not each:
+        raise UserError(f"--device {device}: the cluster has no {kind}. Say --device cpu.")
+    count = count or (sum(each) if kind == "GPU" else len(each))
+    if count > sum(each):
+        raise UserError(
+            f"--workers {count}: the cluster has {sum(each)} {kind}s, and each worker takes one "
+            "at least. Say fewer, or leave the option out."
+        )
+    if kind == "GPU":
+        return count, {"num_gpus": 1}
+    return count, {"num_cpus": max(1, min(each) // math.ceil(count / len(each)))}

@@ -1,0 +1,151 @@
+"""Layers of polygons in files: GeoPackage, GeoJSON and GeoParquet, written in batches."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyogrio
+import pyogrio.raw
+import pyproj
+from pyarrow import parquet
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import replaced
+from roofseg.mapping.cog import NotWrittenError
+
+Driver = Literal["gpkg", "geojson", "parquet"]
+SUFFIXES: dict[Driver, str] = {"gpkg": ".gpkg", "geojson": ".geojson", "parquet": ".parquet"}
+LAYER = "footprints"
+MEMBER = "roofseg"  # foreign members are RFC 7946's place for what else there is to say
+GEOMETRY = pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "ogc.wkb"})
+TAIL = b"]\n}\n"  # of GeoJSON, as GDAL writes it
+
+
+def write_layer(
+    out: Path,
+    driver: Driver,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    schema: pa.Schema,
+    crs: str | None,
+    metadata: Mapping[str, str],
+) -> int:
+    """Write polygons at ``out``, whole or not at all; returns their number.
+
+    ``batches`` have the columns of ``schema``, of which one is GEOMETRY, with polygons as WKB whose
+    outer rings run counter-clockwise. They are taken one at a time, and none is kept. No batch
+    makes a layer without features. What they raise is raised here.
+
+    ``crs`` is a code such as EPSG:32614, or WKT; GeoJSON is brought from it to EPSG:4326 as RFC
+    7946 has it (7 decimals, cut at the antimeridian), and must have one. ``metadata`` belongs to
+    the layer in GeoPackage, to the file in GeoParquet, and is the member ``roofseg`` of
+    GeoJSON's collection.
+
+    Raises UserError if ``out`` is a folder or has not the suffix in SUFFIXES, NotWrittenError if it
+    cannot be written.
+    """
+    if out.suffix != SUFFIXES[driver]:
+        raise UserError(f"{out}: ends in {out.suffix!r}; expected {SUFFIXES[driver]!r}.")
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; expected the name of a file to write.")
+    stream = _Stream(batches)
+    try:
+        with replaced(out) as scratch:
+            if driver == "parquet":
+                _write_parquet(scratch, stream, schema, crs, metadata)
+            else:
+                _write_with_gdal(scratch, driver, stream, schema, crs, metadata)
+    # pyogrio's errors are RuntimeErrors, pyarrow's OSErrors or ArrowExceptions.
+    except (RuntimeError, OSError, pa.ArrowException) as error:
+        raise stream.error or NotWrittenError(out, error) from None
+    return stream.count
+
+
+class _Stream:
+    """Batches on their way through C, where it gets lost how many came and what they raised."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self.count = 0
+        self.error: BaseException | None = None
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._batches:
+                self.count += batch.num_rows
+                yield batch
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _write_with_gdal(
+    path: Path,
+    driver: Driver,
+    stream: _Stream,
+    schema: pa.Schema,
+    crs: str | None,
+    metadata: Mapping[str, str],
+) -> None:
+    options: dict[str, Any]
+    if driver == "gpkg":
+        options = {"driver": "GPKG", "layer_metadata": dict(metadata)}
+    else:
+        member = json.dumps({MEMBER: dict(metadata)}, ensure_ascii=False)
+        layer_options = {"RFC7946": "YES", "FOREIGN_MEMBERS_COLLECTION": member}
+        options = {"driver": "GeoJSON", "layer_options": layer_options}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
+        pyogrio.raw.write_arrow(
+            pa.RecordBatchReader.from_batches(schema, iter(stream)),
+            path,
+            layer=LAYER,
+            geometry_name=GEOMETRY.name,
+            geometry_type="Polygon",
+            crs=crs,
+            **options,
+        )
+    if not _is_whole(path, driver):
+        raise OSError("it was cut off")
+
+
+def _is_whole(path: Path, driver: Driver) -> bool:
+    """Whether GDAL got to the end: what goes wrong while it closes a file, it keeps to itself."""
+    if driver == "gpkg":  # its spatial index comes last
+        return bool(pyogrio.read_info(path)["capabilities"]["fast_spatial_filter"])
+    with path.open("rb") as file:
+        file.seek(-len(TAIL), os.SEEK_END)
+        return file.read() == TAIL
+
+
+def _write_parquet(
+    path: Path,
+    stream: _Stream,
+    schema: pa.Schema,
+    crs: str | None,
+    metadata: Mapping[str, str],
+) -> None:
+    """GeoParquet 1.1: Parquet with WKB and a description of it (https://geoparquet.org)."""
+    column = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        "orientation": "counterclockwise",
+        "crs": crs and pyproj.CRS.from_user_input(crs).to_json_dict(),
+    }
+    geo = {
+        "version": "1.1.0",
+        "primary_column": GEOMETRY.name,
+        "columns": {GEOMETRY.name: column},
+    }
+    described = {**metadata, "geo": json.dumps(geo)}
+    with parquet.ParquetWriter(path, schema.with_metadata(described)) as writer:
+        for batch in stream:
+            writer.write_batch(batch)

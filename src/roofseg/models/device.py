@@ -1,0 +1,161 @@
+"""Which device trains, and in which precision."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from roofseg.core.errors import UserError
+
+POLL_S = 1.0
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def resolve_device(device: str, devices: int = 1) -> str:
+    """The device to use: "auto" is the best there is (cuda, then mps, then cpu).
+
+    Raises UserError for a device that is not there, or not ``devices`` times.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        device = next(name for name, there in available.items() if there)
+    if device == "cuda" and devices > torch.cuda.device_count() > 0:
+        raise UserError(
+            f"params.yaml: devices: {devices}, but there are {torch.cuda.device_count()} GPUs here "
+            "(CUDA_VISIBLE_DEVICES can hide some); expected at most as many"
+        )
+    if not available[device]:
+        raise UserError(
+            f"params.yaml: device: {device!r} is not available here; available: "
+            f"{', '.join(name for name, there in available.items() if there)}, or auto"
+        )
+    return device
+
+
+def visible_gpus() -> list[str]:
+    """The UUIDs of the CUDA devices that this process sees, in the order of their indices.
+
+    CUDA_VISIBLE_DEVICES hides and reorders devices, but a UUID names one GPU in every process.
+    """
+    count = torch.cuda.device_count()
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
+
+
+@contextmanager
+def claim_gpus(gpus: Sequence[str], wanted: int, folder: Path) -> Iterator[list[int]]:
+    """Hold the first ``wanted`` of ``gpus`` that no other process claims; yields their indices.
+
+    ``gpus`` are names that hold for all processes of the machine (see `visible_gpus`), and
+    ``folder`` is one that they share. A claim is a file lock in it, and ends with the block or with
+    the process, however that dies. While too few are free it says so once and waits, holding none.
+    A process that sees no more GPUs than it wants has no choice: it takes them, claimed or not.
+
+    Raises UserError for a folder that no lock can be kept in.
+    """
+    locks = [FileLock(folder / f"roofseg-gpu-{gpu}.lock", mode=0o666) for gpu in gpus]
+    waits = False
+    try:
+        while len(claimed := _claim_free(locks, wanted)) < wanted < len(gpus):
+            for index in claimed:
+                locks[index].release()
+            if not waits:
+                print(f"waiting for {wanted} of {len(gpus)} GPUs: others train there", flush=True)
+            waits = True
+            time.sleep(POLL_S)
+        yield claimed if len(claimed) == wanted else list(range(wanted))
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def _claim_free(locks: Sequence[FileLock], wanted: int) -> list[int]:
+    """Acquire up to ``wanted`` of the locks, without waiting; gives their indices."""
+    claimed: list[int] = []
+    for index, lock in enumerate(locks):
+        if len(claimed) == wanted:
+            break
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"{lock.lock_file}: GPUs are claimed by a lock there, but it cannot be had "
+                f"({error}). Mend its permissions, or set TMPDIR to another folder."
+            ) from None
+        claimed.append(index)
+    return claimed
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """The precision to use: "auto" is the best that the device has in hardware.
+
+    bfloat16 where it is native, on CUDA (emulation does not count: it is slower than float32) and
+    on CPUs with AVX512-BF16 or AMX; else float16 on CUDA; else float32. CPUs train in no float16:
+    bfloat16 stands in for it (as in Lightning), and is what gets recorded.
+
+    Raises UserError for bf16-mixed on a GPU that only emulates it.
+    """
+    native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16-mixed" and device == "cuda" and not native:
+        raise UserError(
+            f"params.yaml: precision: bf16-mixed, but {torch.cuda.get_device_name()} only emulates "
+            "bfloat16, slower than float32. Say 16-mixed, or auto for the best that a device has."
+        )
+    if precision == "16-mixed" and device == "cpu":
+        return "bf16-mixed"
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        return "bf16-mixed" if native else "16-mixed"
+    if device == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+            return "bf16-mixed"
+    return "32-true"
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep what it frees for what it allocates next (glibc; elsewhere nothing).
+
+    glibc maps large blocks anew each time and gives them back when they are freed, so in training
+    on a CPU the kernel clears the pages of every tensor of every step: 15 % of its time for
+    U-Net on ResNet34, 4 x 512 px. The process then keeps the memory of its largest step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
+
+
+@contextmanager
+def full_float32(device: str) -> Iterator[None]:
+    """Run what is inside in float32, whatever a model is trained in: no autocast, no TF32.
+
+    Scores are computed under it, in training and in evaluation alike: so they are one number, and
+    do not depend on how a machine rounds half precision.
+    """
+    cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with cudnn, torch.autocast(device, enabled=False):
+        yield
+
+
+def peak_memory_gb(device: str) -> float:
+    """The most memory used so far, in GB (10^9 bytes): of the GPU, or of this process on a CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    # ru_maxrss is in kilobytes on Linux, in bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,0 +1,190 @@
+"""The models: an encoder, a decoder, and the normalisation that the encoder expects.
+
+``build_model`` makes any of them; a new architecture is one more line in ``BUILDERS`` and one in
+`roofseg.recipe.architectures.ARCHITECTURES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from roofseg.core.errors import UserError
+from roofseg.core.weights import load_weights, read_weights, write_weights
+from roofseg.models import cnn, sam
+from roofseg.recipe.architectures import check_architecture
+
+
+class RoofModel(nn.Module):
+    """A segmentation model that takes RGB in [0, 1] and normalises inside.
+
+    Args:
+        encoder: maps a normalised image to a list of features
+        decoder: maps that list to logits
+        mean, std: per RGB channel on [0, 1], as the encoder was trained
+        multiple: height and width must be multiples of this, in pixels
+        reads: the features that the decoder reads, by their place in the list (negative: from its
+            end); all of them unless told
+
+    Shape:
+        - input: (B, 3, H, W) float RGB in [0, 1]
+        - output: (B, 1, H, W) logits
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        multiple: int,
+        reads: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.multiple = multiple
+        self.reads = reads
+        self.encoder_frozen = False
+        # Not in the state dict: they belong to the architecture, not to what was learnt.
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decode(self.encode(x))
+
+    def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The encoder's features of ``x``, as ``decode`` takes them.
+
+        A feature that the decoder does not read keeps its shape alone (it is on the meta device):
+        SAM's four skips are twelve times as large as the neck's output, which is all that
+        `sam.ConvDecoder` reads.
+
+        Raises:
+            ValueError: height or width is not a multiple of ``multiple``
+        """
+        height, width = x.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(
+                f"an image of {height}x{width} pixels; expected multiples of {self.multiple}"
+            )
+        x = (x - self.mean) / self.std
+        # A frozen encoder keeps no activations, which is most of the memory of a training step.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+            features: list[torch.Tensor] = self.encoder(x)
+        if self.reads is None:
+            return features
+        read = {range(len(features))[place] for place in self.reads}
+        return [
+            feature if place in read else torch.empty_like(feature, device="meta")
+            for place, feature in enumerate(features)
+        ]
+
+    def decode(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Logits (B, 1, H, W) from what ``encode`` gave; does not write into it."""
+        logits: torch.Tensor = self.decoder(features)
+        return logits
+
+    def freeze_encoder(self, frozen: bool) -> None:
+        """Freeze or thaw the encoder.
+
+        Frozen, it runs in eval mode (its BatchNorm statistics stand still) and without gradients.
+        ``requires_grad`` stays True throughout: toggling it during a run puts DDP out of step.
+        """
+        self.encoder_frozen = frozen
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> RoofModel:
+        """As in torch, but a frozen encoder stays in eval mode."""
+        super().train(mode)
+        if self.encoder_frozen:
+            self.encoder.eval()
+        return self
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """What the thaw adds to training, and what may have a learning rate of its own."""
+        return self.encoder.parameters()
+
+    def decoder_parameters(self) -> Iterator[nn.Parameter]:
+        """What is trained from the first step: decoder and head."""
+        return self.decoder.parameters()
+
+
+@dataclass(frozen=True)
+class Builder:
+    """How an architecture is built from an encoder's name and the decoder's dropout."""
+
+    build: Callable[[str, float], tuple[nn.Module, nn.Module]]
+    statistics: Callable[[str], cnn.Statistics]
+    multiple: int  # pixels: the deepest features' stride
+    reads: Sequence[int]  # places in the encoder's list of features
+
+
+BUILDERS = {
+    # smp's encoders give the image itself first, and then one feature for each halving.
+    "unet": Builder(cnn.unet, cnn.statistics, multiple=32, reads=(1, 2, 3, 4, 5)),
+    "deeplabv3plus": Builder(cnn.deeplabv3plus, cnn.statistics, multiple=32, reads=(2, 5)),
+    "sam_conv": Builder(
+        lambda _, dropout: (sam.SamEncoder(), sam.ConvDecoder(dropout)),
+        lambda _: sam.STATISTICS,
+        multiple=sam.TOKEN,
+        reads=(4,),
+    ),
+    "sam_unet": Builder(
+        lambda _, dropout: (sam.SamEncoder(), sam.UnetDecoder(dropout)),
+        lambda _: sam.STATISTICS,
+        multiple=sam.TOKEN,
+        reads=(0, 1, 2, 3),
+    ),
+}
+
+
+def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: int) -> RoofModel:
+    """Build a model with random weights (from torch's global generator), thawed, in train mode.
+
+    Args:
+        architecture: a key of ``BUILDERS``
+        encoder: an smp encoder's name such as ``resnet34`` or ``tu-tf_efficientnet_lite0``;
+            ``sam_vit_b`` for the SAM architectures
+        dropout: probability, [0, 1), of every dropout layer in the decoder; an encoder has none
+        patch_size: side of the training patches in pixels, checked here against the strides. The
+            model takes any other multiple of them too.
+
+    Raises:
+        UserError: naming the key that cannot be served
+    """
+    check_architecture(architecture, encoder)
+    chosen = BUILDERS[architecture]
+    if patch_size <= 0 or patch_size % chosen.multiple:
+        raise UserError(
+            f"patch_size: found {patch_size}; expected a multiple of {chosen.multiple} pixels for "
+            f"architecture {architecture!r}"
+        )
+    parts = chosen.build(encoder, dropout)
+    mean, std = chosen.statistics(encoder)
+    return RoofModel(*parts, mean=mean, std=std, multiple=chosen.multiple, reads=chosen.reads)
+
+
+def save_model(path: Path, model: RoofModel) -> None:
+    """Write all weights as safetensors; the same weights give the same bytes."""
+    write_weights(path, model.state_dict())
+
+
+def load_model(path: Path, model: RoofModel) -> None:
+    """Load what ``save_model`` wrote into a model of the same architecture and encoder.
+
+    Raises:
+        UserError: the file is missing, is no safetensors file, or holds another model's weights
+    """
+    load_weights(
+        model,
+        read_weights(path),
+        f"{path}: not the weights of this architecture and encoder. Train the attempt again",
+    )

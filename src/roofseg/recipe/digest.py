@@ -1,0 +1,60 @@
+"""The recipe digest: what identifies a recipe, and the hash of all that a training run read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from roofseg.core.files import sha256_files
+from roofseg.recipe.params import PatchSettings, Recipe
+
+DIGEST_LENGTH = 12
+
+
+# Keys that came later, each with the value that says "as before". While a recipe holds it, its
+# digest does not cover the key: a recipe that trains as it did keeps its digest.
+NEUTRAL = {"augmentation_pool": None, "algorithms": "deterministic"}
+
+
+def recipe_of(
+    recipe: Recipe, patches: PatchSettings, split: Mapping[str, str], nudges: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the digest covers, as plain JSON values; see ``NEUTRAL`` for what it leaves out."""
+    return {
+        **{
+            key: value
+            for key, value in recipe.model_dump(mode="json").items()
+            if key not in NEUTRAL or value != NEUTRAL[key]
+        },
+        **{key: getattr(patches, key) for key in PatchSettings.model_fields},
+        "split": dict(sorted(split.items())),
+        "nudges": {tile: list(place) for tile, place in sorted(nudges.items())},
+    }
+
+
+def digest(
+    recipe: Recipe, patches: PatchSettings, split: Mapping[str, str], nudges: Mapping[str, Any]
+) -> str:
+    """The recipe digest: the first 12 hex digits of a SHA-256 over canonical JSON.
+
+    It covers the resolved parameters as written (``precision: auto`` stays ``auto``), the patch
+    settings, the prior's name, and the split and nudges by content (tile to split, tile to row and
+    column); not the machine, paths, workers or devices. A key that came later counts only where it
+    changes something (``NEUTRAL``). Numbers are compared by value, so ``1e-3``
+    and ``0.001`` are one recipe, and the order of keys does not matter.
+    """
+    canonical = json.dumps(
+        recipe_of(recipe, patches, split, nudges), sort_keys=True, separators=(",", ":")
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def inputs_hash(recipe_digest: str, paths: Iterable[Path]) -> str:
+    """SHA-256 (64 hex digits) of all that a training run read: its recipe, and files by content.
+
+    ``paths`` are files (code, prior) and folders (patches), as for `core.files.sha256_files`.
+    """
+    return hashlib.sha256(f"{recipe_digest} {sha256_files(paths)}".encode()).hexdigest()

@@ -1,0 +1,270 @@
+"""Parameters, the recipe of an attempt, and its digest: the one place that says what a recipe is.
+
+A recipe is everything that decides what an attempt learns. The machine it runs on (device,
+workers) and what it shows on the way (overlays) are no part of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from ruamel.yaml import YAML, YAMLError
+
+from roofseg.core.errors import UserError
+from roofseg.recipe.architectures import SAM_ENCODER, check_architecture, check_prior
+
+# DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
+ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+PATCH_MULTIPLE = 32
+
+Augmentation = Literal["none", "light", "medium", "heavy", "extreme"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switches(cls, value: Any, info: ValidationInfo) -> Any:
+        """``lr: true`` is a slip, not 1.0: hardly a knob here is a switch."""
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[str(info.field_name)].annotation is not bool
+        ):
+            raise ValueError("expected a number or a word, not true or false")
+        return value
+
+
+class PatchSettings(_Checked):
+    """How patches are cut: lengths in pixels, fractions of a patch's area."""
+
+    dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    patch_size: int
+    min_building_fraction: Fraction
+
+    @field_validator("patch_size")
+    @classmethod
+    def _halves(cls, value: int) -> int:
+        if value <= 0 or value % PATCH_MULTIPLE:
+            raise ValueError(
+                f"expected a positive multiple of {PATCH_MULTIPLE} pixels, since the encoders "
+                "halve a patch five times"
+            )
+        return value
+
+
+class SharedRecipe(_Checked):
+    """The keys that all attempts share; an attempt's block may override any of them for itself."""
+
+    seed: int = Field(ge=0, lt=2**32)
+    epochs: int = Field(gt=0)
+    draws_per_epoch: int = Field(gt=1)  # a last batch of one is dropped
+    batch_size: int = Field(gt=0)
+    lr: Annotated[float, Field(gt=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    augmentation: Augmentation
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    bce_weight: Fraction
+    scheduler: Literal["plateau", "cosine", "constant"]
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)]
+    plateau_patience: int = Field(ge=0)
+    early_stopping_patience: int = Field(gt=0)
+    freeze_epochs: Annotated[int, Field(ge=0)] | Literal["all"]
+    encoder_lr_factor: Positive
+    gradient_clip: Positive
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
+    precision: Precision
+    augmentation_pool: Annotated[int, Field(ge=1)] | None
+    algorithms: Literal["deterministic", "strict", "fast"]
+
+
+class Recipe(SharedRecipe):
+    """One attempt's recipe, resolved: its model and every shared key with its own overrides."""
+
+    architecture: str
+    encoder: str
+    prior: str
+
+    @property
+    def thaw_epoch(self) -> int | None:
+        """The first epoch (from 0) that trains the encoder; None where it stays frozen."""
+        return None if self.freeze_epochs == "all" else self.freeze_epochs
+
+    @property
+    def without_sam(self) -> bool:
+        """A SAM architecture with random weights: a test of the plumbing, not of SAM."""
+        return self.encoder == SAM_ENCODER and self.prior == "scratch"
+
+    def label(self, attempt: str) -> str:
+        """The attempt's name as tables, plots and pictures show it."""
+        return f"{attempt} (no SAM weights)" if self.without_sam else attempt
+
+    def shortened(self) -> Recipe:
+        """The same recipe cut to two epochs of two batches, to see that everything runs."""
+        freeze = self.freeze_epochs if self.freeze_epochs == "all" else min(self.freeze_epochs, 1)
+        draws = 2 * self.batch_size
+        return self.model_copy(
+            update={"epochs": 2, "draws_per_epoch": draws, "freeze_epochs": freeze}
+        )
+
+
+class Machine(_Checked):
+    """What the machine does; changes no result and is no part of a recipe."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    devices: int = Field(gt=0)
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
+    workers: int = Field(ge=0)
+    overlay_every: int = Field(ge=0)
+    feature_cache_gb: Positive
+
+
+class Evaluation(_Checked):
+    """What is scored of a trained model; no part of its recipe."""
+
+    evaluate_full_tiles: StrictBool
+
+
+class Params(PatchSettings, SharedRecipe, Machine, Evaluation):
+    """All of params.yaml, validated. ``recipe(name)`` resolves an attempt."""
+
+    attempts: dict[str, dict[str, Any]]
+    final: dict[str, str | None]
+
+    def recipe(self, attempt: str) -> Recipe:
+        """The resolved recipe of an attempt; UserError for a name that is not in ``attempts``."""
+        if attempt not in self.attempts:
+            raise UserError(
+                f"attempt {attempt!r} is not in params.yaml; it has: {', '.join(self.attempts)}"
+            )
+        return self._resolve(attempt)
+
+    def recipes(self) -> dict[str, Recipe]:
+        """The resolved recipes of all attempts, in the order of params.yaml."""
+        return {name: self._resolve(name) for name in self.attempts}
+
+    def machine(self) -> Machine:
+        return Machine(**{key: getattr(self, key) for key in Machine.model_fields})
+
+    def _resolve(self, attempt: str) -> Recipe:
+        shared = {key: getattr(self, key) for key in SharedRecipe.model_fields}
+        return Recipe.model_validate({**shared, **self.attempts[attempt]})
+
+
+def parse_mapping(text: str, source: str) -> Mapping[str, Any]:
+    """Read a mapping of keys to values from YAML 1.2 text; UserError names ``source``.
+
+    ruamel.yaml reads YAML 1.2, where ``1e-05`` (as DVC writes it) is a number; PyYAML reads a
+    string.
+    """
+    try:
+        values = YAML(typ="safe").load(text)
+    except (YAMLError, ValueError) as error:  # ValueError: a date in no calendar
+        raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, Mapping):
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise UserError(f"{source}: expected a mapping of keys to values, found {found}")
+    return values
+
+
+def parse_params(text: str, source: str = "params.yaml") -> Params:
+    """Parse and validate parameters from YAML 1.2 text.
+
+    Raises UserError naming ``source``, the key, what was found and what was expected.
+    """
+    try:
+        params = Params.model_validate(parse_mapping(text, source))
+    except ValidationError as error:
+        raise UserError(_explain(error, source, "", Params)) from None
+    if not params.attempts:
+        raise UserError(f"{source}: attempts: expected at least one attempt, found none")
+    for name in params.attempts:
+        _check_attempt(params, name, source)
+    if unknown := [name for name in params.final if name not in params.attempts]:
+        raise UserError(
+            f"{source}: final.{unknown[0]}: no such attempt; attempts has: "
+            f"{', '.join(params.attempts)}. Remove the line or mend its name."
+        )
+    return params
+
+
+def _check_attempt(params: Params, name: str, source: str) -> None:
+    if not ATTEMPT_NAME.fullmatch(name):
+        raise UserError(
+            f"{source}: attempts.{name}: a name starts with a letter and holds only letters, "
+            "digits, '_' and '-' (DVC uses it as a stage's name)"
+        )
+    if name not in params.final:
+        raise UserError(
+            f"{source}: final.{name} is missing: every attempt needs a line there. "
+            f"Add `{name}: null` under final."
+        )
+    try:
+        recipe = params.recipe(name)
+    except ValidationError as error:
+        raise UserError(_explain(error, source, f"attempts.{name}.", Recipe)) from None
+    try:
+        check_architecture(recipe.architecture, recipe.encoder)
+        check_prior(recipe.prior, recipe.encoder)
+    except UserError as error:
+        raise UserError(f"{source}: attempts.{name}.{error}") from None
+    if recipe.batch_size % params.devices:
+        raise UserError(
+            f"{source}: devices is {params.devices}, which does not divide the batch_size of "
+            f"attempt {name} ({recipe.batch_size}): each device takes an equal share of a batch"
+        )
+    if recipe.architecture == "deeplabv3plus" and recipe.batch_size == params.devices:
+        raise UserError(
+            f"{source}: batch_size of attempt {name} is {recipe.batch_size}, one patch per device; "
+            "deeplabv3plus needs at least 2 (the BatchNorm of its image pooling has one value per "
+            "patch)"
+        )
+    if recipe.thaw_epoch is not None and recipe.thaw_epoch >= recipe.epochs:
+        raise UserError(
+            f"{source}: freeze_epochs of attempt {name} is {recipe.thaw_epoch}, not less than its "
+            f"epochs ({recipe.epochs}): the encoder would never be thawed. Lower freeze_epochs, or "
+            "say `freeze_epochs: all` if that is meant."
+        )
+    if recipe.augmentation_pool is not None and recipe.thaw_epoch is not None:
+        raise UserError(
+            f"{source}: augmentation_pool of attempt {name} is {recipe.augmentation_pool}, but its "
+            f"freeze_epochs is {recipe.thaw_epoch}: a pool is for an encoder that stays frozen, "
+            "whose features of a view never change. Say `freeze_epochs: all`, or "
+            "`augmentation_pool: null` for this attempt."
+        )
+
+
+def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseModel]) -> str:
+    """One message for the first key that pydantic found wrong; it names the key."""
+
+    def key_of(found: Any) -> str:
+        # Below any but these two, pydantic goes on with the types that a value might have had.
+        depth = 2 if found["loc"][0] in ("attempts", "final") else 1
+        return prefix + ".".join(str(part) for part in found["loc"][:depth])
+
+    # A misspelt key is a missing one too: what is there tells more than what is not.
+    errors = sorted(error.errors(), key=lambda found: found["type"] == "missing")
+    first, key = errors[0], key_of(errors[0])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(model.model_fields)
+        return f"{source}: {key}: unknown key (misspelt?). Known here: {known}"
+    if first["type"] == "missing":
+        return f"{source}: {key}: missing; profiles/ has complete files to compare with"
+    expected = [
+        found["msg"].removeprefix("Value error, ") for found in errors if key_of(found) == key
+    ]
+    return f"{source}: {key}: found {first['input']!r}; {', or '.join(expected)}"

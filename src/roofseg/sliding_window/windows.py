@@ -1,0 +1,144 @@
+"""Sliding windows over a raster, and how their overlapping results become one.
+
+Windows of P pixels square lie evenly along each axis, neighbours share at least the overlap that
+was asked for, and the outermost reach half of it beyond the raster, where the image is reflected:
+so no pixel is decided by a window's rim alone. Results are blended with the weights of a Hann
+window, which fall to nothing at the rim, and leave no seam.
+
+Blending is exact: where all windows agree on a pixel, the result is their value to the bit. The
+weights of a pixel sum to 1 within some 1e-15, and so does what float64 accumulates; half a unit in
+the last place of float32 is 3e-8.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from roofseg.inference.predictor import Probabilities
+
+OVERLAP = 0.25
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where windows lie along one axis of a raster.
+
+    Args:
+        length: of the raster, pixels
+        size: of a window, pixels (P)
+        overlap: share of a window, [0, 0.5], that two neighbours have in common at least
+    """
+
+    length: int
+    size: int
+    overlap: float = OVERLAP
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """The first pixel of each window, ascending; negative where it begins in the padding.
+
+        The first begins at or before pixel 0, and the last ends at or after the raster's end.
+        """
+        shared = round(self.size * self.overlap)
+        padded = max(self.length + 2 * (shared // 2), self.size)
+        count = math.ceil((padded - self.size) / (self.size - shared)) + 1
+        first = -((padded - self.length) // 2)
+        return tuple(
+            first + round(place * (padded - self.size) / max(count - 1, 1))
+            for place in range(count)
+        )
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """The weight of each pixel in each window, (windows, P); those of a pixel sum to 1."""
+        hann = np.sin(np.pi * (np.arange(self.size) + 0.5) / self.size) ** 2
+        total = np.zeros(self.starts[-1] + self.size - self.starts[0])
+        for start in self.starts:
+            total[self._padded(start)] += hann
+        return np.stack([hann / total[self._padded(start)] for start in self.starts])
+
+    def covering(self, first: int, end: int) -> range:
+        """The windows (places in ``starts``) that hold any of the pixels ``first`` to ``end``."""
+        reach = [
+            place
+            for place, start in enumerate(self.starts)
+            if start < end and start + self.size > first
+        ]
+        return range(reach[0], reach[-1] + 1)
+
+    def pixels(self, place: int) -> npt.NDArray[np.intp]:
+        """Which pixels of the raster a window shows, (P,): beyond its ends it is reflected.
+
+        Reflection leaves out the end pixel itself, as in numpy's "reflect", and goes back and forth
+        in a raster that is smaller than its padding.
+        """
+        wanted = np.arange(self.starts[place], self.starts[place] + self.size)
+        period = max(2 * (self.length - 1), 1)
+        folded = wanted % period
+        return np.minimum(folded, period - folded)
+
+    def index(self, place: int, origin: int) -> slice | npt.NDArray[np.intp]:
+        """`pixels` as an index into an array that begins at pixel ``origin`` of the raster."""
+        start = self.starts[place]
+        if start >= 0 and start + self.size <= self.length:
+            return slice(start - origin, start - origin + self.size)
+        return self.pixels(place) - origin
+
+    def finished(self, place: int) -> int:
+        """How many of the raster's pixels are complete once windows 0 to ``place`` are in.
+
+        A ``place`` of -1 is before the first: none.
+        """
+        if place == len(self.starts) - 1:
+            return self.length
+        return min(max(self.starts[place + 1], 0), self.length)
+
+    def _padded(self, start: int) -> slice:
+        return slice(start - self.starts[0], start - self.starts[0] + self.size)
+
+
+class Blend:
+    """Blends windows, row of windows by row, into finished rows of a strip of the raster.
+
+    Holds P rows of the strip in float64 whatever the height of the raster.
+
+    Args:
+        rows, cols: the windows of the whole raster
+        first, end: columns of the raster that the strip takes
+    """
+
+    def __init__(self, rows: Axis, cols: Axis, first: int, end: int) -> None:
+        self.rows, self.cols = rows, cols
+        places = cols.covering(first, end)
+        self._left = cols.starts[places[0]]
+        self._crop = slice(first - self._left, end - self._left)
+        self._done = 0
+        self._sum = np.zeros((rows.size, cols.starts[places[-1]] + cols.size - self._left))
+        self._part = np.empty((rows.size, cols.size))
+
+    def add(self, row: int, col: int, probability: Probabilities) -> None:
+        """Add a window's (P, P) result; ``row`` and ``col`` are its places among the windows.
+
+        Rows come in order, each ended by `finish`; within one the order of columns is free, but
+        part of the result's last bit. A window that is never added counts as 0 with its weight.
+        """
+        np.multiply(probability, self.cols.weights[col], out=self._part)
+        self._part *= self.rows.weights[row][:, None]
+        start = self.cols.starts[col] - self._left
+        self._sum[:, start : start + self.cols.size] += self._part
+
+    def finish(self, row: int) -> Probabilities:
+        """End a row of windows: the raster's rows that are complete with it, (rows, columns)."""
+        top, end = self.rows.starts[row], self.rows.finished(row)
+        ready = self._sum[self._done - top : end - top, self._crop].astype(np.float32)
+        self._done = end
+        if row + 1 < len(self.rows.starts):
+            step = self.rows.starts[row + 1] - top
+            self._sum[:-step] = self._sum[step:]
+            self._sum[-step:] = 0
+        return ready

@@ -1,0 +1,181 @@
+"""Figures of the studies, as those of `roofseg.drawing`: pixels, the same for the same input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from roofseg.drawing import Image, colour, rendered
+
+IOU = "validation IoU (mean over tiles)"
+Places = Mapping[str, int]  # the place of each label among all attempts, which decides its colour
+
+
+def budget(runs: pd.DataFrame, table: pd.DataFrame, places: Places, title: str) -> Image:
+    """Val IoU against the number of training tiles: means, ranges over seeds, and every run.
+
+    Args:
+        runs: `study_tables.per_run`.
+        table: `study_tables.spread` by label and tiles.
+        places: of the labels; they give the colours.
+        title: of what data, for the line above.
+
+    Returns:
+        (H, W, 3) uint8 RGB, 1600 x 960 px.
+    """
+    figure, axes = _figure(f"Data budget, {title}: mean and range over seeds, each run a dot")
+    _lines(axes, runs, table, places, "tiles", sorted(table.tiles.unique()))
+    axes.set_xlabel("training tiles")
+    return rendered(figure)
+
+
+def augmentation(
+    runs: pd.DataFrame,
+    table: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    places: Places,
+    title: str,
+) -> Image:
+    """Val IoU under each preset, and below it how much each attempt prefers the mild ones.
+
+    Args:
+        runs, places, title: as for `budget`.
+        table: `study_tables.spread` by label and augmentation.
+        contrasts: `study_tables.contrasts`.
+
+    Returns:
+        (H, W, 3) uint8 RGB, 1600 px wide.
+    """
+    presets = list(table.augmentation.unique())
+    figure, (axes, below) = _figure(
+        f"Augmentation, {title}: mean and range over seeds, each run a dot",
+        heights=(3.4, 0.55 + 0.34 * len(contrasts)),
+    )
+    _lines(axes, runs, table, places, "augmentation", presets)
+    axes.set_xlabel("augmentation")
+    names = [
+        f"{row.label}\nminus {row.than}" if row.than else row.label for row in _rows(contrasts)
+    ]
+    _intervals(below, contrasts, names, [colour(places[row.label]) for row in _rows(contrasts)])
+    below.set_xlabel("IoU under mild minus IoU under strong augmentation, 95 % interval")
+    return rendered(figure)
+
+
+def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, places: Places, title: str) -> Image:
+    """Every run by attempt, those of a seed joined; below, each gap with its interval over seeds.
+
+    Args:
+        runs, places, title: as for `budget`.
+        pairs: `study_tables.pairs`.
+
+    Returns:
+        (H, W, 3) uint8 RGB, 1600 px wide.
+    """
+    figure, (axes, below) = _figure(
+        f"Seeds, {title}: each run a dot, those of one seed joined, means as bars",
+        heights=(3.4, 0.55 + 0.34 * len(pairs)),
+    )
+    table = runs.pivot(index="seed", columns="label", values="val_iou")[runs.label.unique()]
+    across, means = range(len(table.columns)), table.mean()
+    for _, row in table.iterrows():
+        axes.plot(across, row, color="0.75", linewidth=1, zorder=1)
+    for x, label in enumerate(table):
+        ink = colour(places[label])
+        axes.plot(np.full(len(table), x), table[label], "o", color=ink, alpha=0.55, markersize=6)
+        axes.plot([x - 0.16, x + 0.16], [means[label]] * 2, color=ink, linewidth=3, zorder=3)
+    axes.set_xticks(list(across), [f"{label}\nmean {means[label]:.3f}" for label in table])
+    axes.set_xlim(-0.5, len(table.columns) - 0.5)
+    axes.set_ylabel(IOU)
+    names = [f"{row.one}\nminus {row.other}" for row in _rows(pairs)]
+    _intervals(below, pairs, names, [colour(places[row.one]) for row in _rows(pairs)])
+    below.set_xlabel("difference in IoU, paired by seed: mean and 95 % interval (Student's t)")
+    return rendered(figure)
+
+
+def _figure(title: str, heights: Sequence[float] = (4.6,)) -> tuple[Figure, Any]:
+    size = (10, 0.8 + 1.15 * sum(heights))
+    figure = Figure(figsize=size, dpi=160, layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
+    grid = figure.subplots(len(heights), 1, height_ratios=list(heights), squeeze=False)
+    for axes in grid[:, 0]:
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, grid[0, 0] if len(heights) == 1 else grid[:, 0]
+
+
+def _lines(
+    axes: Axes,
+    runs: pd.DataFrame,
+    table: pd.DataFrame,
+    places: Places,
+    x: str,
+    ticks: Sequence[Any],
+) -> None:
+    """A line of means per label, a bar from its worst to its best seed, and a dot for each run."""
+    words = isinstance(ticks[0], str)
+    labels = list(table.label.unique())
+    # Side by side, by a share of the narrowest gap: bars of one place would cover each other.
+    gap = 1.0 if words else min(np.diff(ticks), default=1)
+    for index, label in enumerate(labels):
+        own, dots = table[table.label == label], runs[runs.label == label]
+        aside = 0.05 * gap * (index - (len(labels) - 1) / 2)
+
+        def place(values: pd.Series, aside: float = aside) -> np.ndarray:
+            return np.array([ticks.index(v) if words else v for v in values], float) + aside
+
+        ink = colour(places[label])
+        axes.plot(place(dots[x]), dots.val_iou, ".", color=ink, alpha=0.5, markersize=7)
+        axes.errorbar(
+            place(own[x]),
+            own.val_iou,
+            yerr=[own.val_iou - own["min"], own["max"] - own.val_iou],
+            color=ink,
+            linewidth=2,
+            elinewidth=1.2,
+            marker="o",
+            markersize=8,
+            markeredgecolor="white",
+            markeredgewidth=1.5,
+            label=label,
+            zorder=3,
+        )
+    if words:
+        axes.set_xticks(range(len(ticks)), list(ticks))
+    else:
+        axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel(IOU)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
+
+
+def _intervals(axes: Axes, table: pd.DataFrame, names: Sequence[str], inks: Sequence[str]) -> None:
+    """Differences with their intervals, one below the other, against a line at 0.
+
+    An interval far wider than the others is cut, with an arrow: two seeds can make one so wide that
+    nothing would be seen of the others.
+    """
+    axes.axvline(0, color="0.3", linewidth=1, zorder=1)
+    reach = table.difference.abs().max() + (table.high - table.low).median()
+    if reach > 0:  # neither without rows nor where there is no interval (NaN)
+        ends = max(table.low.min(), -reach), min(table.high.max(), reach)
+        axes.set_xlim(min(ends[0], 0) - 0.05 * reach, max(ends[1], 0) + 0.05 * reach)
+    for y, (row, ink) in enumerate(zip(_rows(table), inks, strict=True)):
+        axes.plot([row.low, row.high], [y, y], color=ink, linewidth=2.5, solid_capstyle="butt")
+        axes.plot(row.difference, y, "o", color=ink, markersize=8, markeredgecolor="white")
+        for cut, end, arrow in ((row.low < -reach, -reach, "<"), (row.high > reach, reach, ">")):
+            if cut:
+                axes.plot(end, y, arrow, color=ink, markersize=9)
+    axes.set_yticks(range(len(table)), list(names), fontsize=8)
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+
+
+def _rows(table: pd.DataFrame) -> list[Any]:
+    return list(table.itertuples(index=False))

@@ -1,0 +1,44 @@
+"""How sure a mean over seeds and tiles is, where both are samples: other tiles, and other seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from roofseg.results.intervals import CONFIDENCE, Interval
+
+
+def crossed_interval(scores: npt.ArrayLike, *, confidence: float = CONFIDENCE) -> Interval:
+    """The mean of a table of seeds by tiles, with its interval for other seeds and other tiles.
+
+    Seeds and tiles are crossed random effects, as readers and cases are in a trial where every
+    reader judges every case (S. L. Hillis, A comparison of denominator degrees of freedom methods
+    for multiple observer ROC analysis, Statistics in Medicine 26 (3), 2007). With v the variance
+    over S seeds of their means, and w that over T tiles of theirs, the variance of the mean is at
+    most v / S + w / T; the interval is Student's t on it, whose degrees of freedom weigh S - 1 and
+    T - 1 by their shares (F. E. Satterthwaite, An Approximate Distribution of Estimates of Variance
+    Components, Biometrics Bulletin 2 (6), 1946). So where two seeds differ much, it is wide: they
+    know little. A bootstrap of so few would not tell (a test has how often each is wrong).
+
+    With a single seed it is Student's interval over tiles; of other seeds it then knows nothing.
+
+    Args:
+        scores: (seeds, tiles), scores or differences of scores.
+        confidence: in (0, 1).
+
+    Returns:
+        The mean and its interval; the ends are NaN for a single tile.
+    """
+    from scipy.stats import t  # seconds
+
+    table = np.asarray(scores, np.float64)
+    value = float(table.mean())
+    if table.shape[1] == 1:
+        return Interval(value, float("nan"), float("nan"))
+    effects = [(means, len(means)) for means in (table.mean(1), table.mean(0)) if len(means) > 1]
+    shares = np.array([means.var(ddof=1) / size for means, size in effects])
+    if not shares.any():
+        return Interval(value, value, value)
+    freedom = shares.sum() ** 2 / sum(shares**2 / [size - 1 for _, size in effects])
+    half = t.ppf((1 + confidence) / 2, freedom) * np.sqrt(shares.sum())
+    return Interval(value, float(value - half), float(value + half))

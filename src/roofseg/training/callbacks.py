@@ -1,0 +1,155 @@
+"""What a training run shows while it runs: a block of text, curves, and pictures of val."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+from dvclive import Live
+from lightning.pytorch.callbacks import Callback
+
+from roofseg.core.files import replaced
+from roofseg.core.images import write_png
+from roofseg.drawing import contact_sheet, overlay
+from roofseg.models.device import peak_memory_gb
+
+METRICS = ("train/loss", "val/loss", "val/iou", "val/f1")
+
+
+class EpochReport(Callback):
+    """Logs every epoch with DVCLive (steps count epochs from 1) and prints a block about it.
+
+    A run that goes on logs its earlier epochs again, since DVC removed their files. Without a
+    ``folder`` (in all processes of a run but the first) it only keeps count.
+    """
+
+    def __init__(self, label: str, folder: Path | None) -> None:
+        self.label = label
+        self.rows: list[dict[str, float]] = []
+        self._live: Live | None = None
+        if folder:
+            # DVC tracks these files by the stages of dvc.yaml: DVCLive must not write its own, nor
+            # save an experiment.
+            self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
+            self._live.step = 1
+        self._earlier_seconds = 0.0
+        self.peak_memory_gb = 0.0  # of the whole run, as ``seconds``; see `device.peak_memory_gb`
+        self._start = self._epoch_start = self._step_start = time.monotonic()
+        self._step_seconds: list[float] = []
+        self._lr = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, with those before it was interrupted."""
+        return self._earlier_seconds + time.monotonic() - self._start
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "peak_memory_gb": self.peak_memory_gb,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._earlier_seconds = state_dict["seconds"]
+        self.peak_memory_gb = state_dict["peak_memory_gb"]
+        for row in state_dict["rows"]:
+            self._log(row)
+        if self._live:
+            print(f"{self.label}  goes on after epoch {len(self.rows)}", flush=True)
+
+    def _log(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+        if self._live:
+            for name, value in row.items():
+                self._live.log_metric(name, value)
+            self._live.next_step()
+
+    def __enter__(self) -> EpochReport:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Finish DVCLive's files, also after a run that broke off; what broke it goes first."""
+        with suppress(*([OSError] if error else [])):
+            if self._live:
+                self._live.end()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._epoch_start = time.monotonic()
+        self._step_seconds = []
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self._step_start = time.monotonic()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self._step_seconds.append(time.monotonic() - self._step_start)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        values = {name: float(trainer.callback_metrics[name]) for name in METRICS}
+        best = all(values["val/iou"] > row["val/iou"] for row in self.rows)
+        memory = peak_memory_gb(trainer.strategy.root_device.type)
+        self.peak_memory_gb = max(self.peak_memory_gb, memory)
+        self._log({"lr": self._lr, **values})
+        if self._live:
+            print(self._block(pl_module, values, best, memory), flush=True)
+
+    def _block(self, module: Any, values: dict[str, float], best: bool, memory: float) -> str:
+        recipe, tiles = module.recipe, module.val_tiles
+        worst = min(tiles, key=lambda tile: tiles[tile])
+        steps = len(self._step_seconds)
+        draws = min(recipe.draws_per_epoch, steps * recipe.batch_size)
+        missing = recipe.draws_per_epoch - draws
+        dropped = f", a last batch of {missing} dropped" if missing else ""
+        frozen = ", encoder frozen" if module.model.encoder_frozen else ""
+        if module.features.full:
+            frozen += " (feature_cache_gb is full: some of its features are computed every time)"
+        step_ms = 1000 * sorted(self._step_seconds)[steps // 2]
+        return "\n".join(
+            [
+                f"{self.label}  epoch {len(self.rows)}/{recipe.epochs}  lr {self._lr:g}{frozen}",
+                f"  train  loss {values['train/loss']:.4f}  "
+                f"n {draws}, {steps} steps of {recipe.batch_size}{dropped}",
+                f"  val    loss {values['val/loss']:.4f}  IoU {values['val/iou']:.4f}  "
+                f"F1 {values['val/f1']:.4f}{' (best)' if best else ''}",
+                "  tiles  " + "  ".join(f"{tile} {score:.3f}" for tile, score in tiles.items()),
+                f"  worst  {worst} {tiles[worst]:.3f}",
+                f"  memory {memory:.2f} GB  "
+                f"step {step_ms:.0f} ms (median)  "
+                f"epoch {time.monotonic() - self._epoch_start:.1f} s",
+            ]
+        )
+
+
+class PredictionVisualizer(Callback):
+    """Every ``every`` epochs, one picture of all val tiles: truth green, prediction red.
+
+    Writes ``folder``/epoch_NNN.png; ``every`` 0 writes none. ``folder`` is made in any case. The
+    pictures are kept in ``state`` too, for a run that goes on (at another ``every``, maybe).
+    """
+
+    def __init__(self, label: str, folder: Path, every: int, state: Path) -> None:
+        self.label, self.folder, self.every, self.state = label, folder, every, state
+        for place in (folder, state):
+            place.mkdir(parents=True, exist_ok=True)
+        for picture in state.glob("epoch_*.png"):
+            if every and int(picture.stem.partition("_")[2]) % every == 0:
+                shutil.copyfile(picture, folder / picture.name)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        epoch = trainer.current_epoch + 1
+        if self.every == 0 or epoch % self.every:
+            return
+        cells = []
+        for patch in trainer.datamodule.val.patches:  # type: ignore[attr-defined]
+            picture = overlay(patch.image, patch.mask, pl_module.val_masks[patch.tile])
+            cells.append((picture, f"{patch.tile}  IoU {pl_module.val_tiles[patch.tile]:.3f}"))
+        title = f"{self.label}, epoch {epoch}: truth green, prediction red"
+        name = f"epoch_{epoch:03d}.png"
+        with replaced(self.state / name, durable=True) as scratch:
+            write_png(scratch, contact_sheet(cells, title))
+        shutil.copyfile(self.state / name, self.folder / name)

@@ -1,0 +1,322 @@
+"""Training one attempt: the run around `training.segmenter`, from the prior to the best weights."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    RichProgressBar,
+    WeightAveraging,
+)
+from rich.console import Console
+from safetensors import SafetensorError
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from roofseg.core.errors import StoppedError, UserError
+from roofseg.core.weights import load_weights
+from roofseg.models.device import keep_freed_memory, resolve_device, resolve_precision
+from roofseg.models.roof_model import RoofModel, build_model
+from roofseg.patches import Patch
+from roofseg.recipe.params import Machine, Recipe
+from roofseg.training.callbacks import EpochReport, PredictionVisualizer
+from roofseg.training.data import PatchBatches
+from roofseg.training.prior import load_prior
+from roofseg.training.resume import DurableCheckpoints, KeepState, is_first_process
+from roofseg.training.segmenter import NotFiniteError, Segmenter
+from roofseg.training.stopping import StopBetweenSteps
+
+# How torch's warning names an operation that has no deterministic algorithm.
+NONDETERMINISTIC = re.compile(
+    r"(\w[\w:. ]*?) (?:does not have a deterministic impl|defaults to a non-deterministic algo)"
+)
+
+# As the allocator of the CPU, cuBLAS and cuDNN have it.
+OUT_OF_MEMORY = re.compile("can't allocate memory|_STATUS_ALLOC_FAILED")
+
+
+class EarlyStoppingAfterThaw(EarlyStopping):
+    """Early stopping that does not look before the thaw, and so never ends a run before the thaw
+    plus its patience."""
+
+    def __init__(self, thaw_epoch: int, patience: int) -> None:
+        super().__init__("val/iou", mode="max", patience=patience, check_on_train_epoch_end=False)
+        self.thaw_epoch = thaw_epoch
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch >= self.thaw_epoch:
+            super().on_validation_end(trainer, pl_module)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: the model with its best weights (by val IoU, over the whole run).
+
+    ``best_epoch`` counts from 1. ``nondeterministic`` names the operations for which the device
+    has no deterministic algorithm. ``failure`` is set where the run broke off; the weights are then
+    the best until there.
+    """
+
+    model: RoofModel
+    best_epoch: int
+    best_val_iou: float
+    epochs_run: int
+    device: str
+    precision: str
+    nondeterministic: tuple[str, ...]
+    seconds: float
+    peak_memory_gb: float
+    thaws: bool
+    failure: NotFiniteError | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What came out, but for the times: the same on every run on one machine."""
+        sizes = {
+            "encoder": sum(p.numel() for p in self.model.encoder_parameters()),
+            "decoder": sum(p.numel() for p in self.model.decoder_parameters()),
+        }
+        trained = sizes["decoder"] + (sizes["encoder"] if self.thaws else 0)
+        return {
+            "best_epoch": self.best_epoch,
+            "best_val_iou": self.best_val_iou,
+            "epochs_run": self.epochs_run,
+            "encoder_parameters": sizes["encoder"],
+            "decoder_parameters": sizes["decoder"],
+            "trainable_parameters": trained,
+            "device": self.device,
+            "precision": self.precision,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "nondeterministic_operations": list(self.nondeterministic),
+            "failure": str(self.failure) if self.failure else None,
+        }
+
+    def times(self) -> dict[str, float]:
+        """What is another on every run: minutes of the whole run, seconds per epoch (validation
+        included) and its peak memory in GB (see `roofseg.models.device.peak_memory_gb`)."""
+        return {
+            "minutes": round(self.seconds / 60, 2),
+            "seconds_per_epoch": round(self.seconds / self.epochs_run, 2),
+            "peak_memory_gb": round(self.peak_memory_gb, 2),
+        }
+
+
+def train(
+    recipe: Recipe,
+    *,
+    attempt: str,
+    train_patches: Sequence[Patch],
+    val_patches: Sequence[Patch],
+    prior: Path,
+    machine: Machine,
+    live: Path,
+    overlays: Path,
+    state: Path,
+    parent: int | None = None,
+    gpus: list[int] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Trained | None:
+    """Train a recipe from its prior and give back the best model.
+
+    ``live`` is the folder for DVCLive's curves, ``overlays`` the one for pictures of val, and
+    ``state`` the one (see `training.resume.held`) where the run is kept after every epoch: if it
+    holds a state, the run goes on from there, to the same result. ``parent`` is the process whose
+    end stops the run (see `stopping`). ``gpus`` are the indices of the CUDA devices to use,
+    the first ones without it. With several devices there is a process for each, and all but the
+    first give back None. ``callbacks`` are called after the project's own; what one raises ends the
+    run.
+
+    Raises:
+        UserError: a prior that does not fit, a device that is not there or has too little memory,
+            a folder that cannot be written, a loss that stops being finite before the first
+            validation, an operation without a deterministic algorithm where the recipe is strict
+        StoppedError: a signal ended the run; its finished epochs are kept
+    """
+    device = resolve_device(machine.device, machine.devices)
+    precision = resolve_precision(recipe.precision, device)
+    if device == "cpu":
+        keep_freed_memory()
+    L.seed_everything(recipe.seed, workers=True, verbose=False)
+    # Deterministic kernels would also fill every fresh tensor with NaN: for debugging, not for us.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    patch_size = train_patches[0].mask.shape[0]
+    model = build_model(
+        recipe.architecture, recipe.encoder, dropout=recipe.dropout, patch_size=patch_size
+    )
+    load_prior(model, prior)
+    start = model.encoder.state_dict(prefix="encoder.")
+    if recipe.thaw_epoch:  # it will change, and the best epoch may be one before that
+        start = {name: value.clone() for name, value in start.items()}
+    module = Segmenter(
+        model.to(memory_format=torch.channels_last), recipe, machine.feature_cache_gb
+    )
+    batches = PatchBatches(
+        train_patches,
+        val_patches,
+        preset=recipe.augmentation,
+        draws=recipe.draws_per_epoch,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        workers=machine.workers,
+        pool=recipe.augmentation_pool,
+    )
+    leads = is_first_process()
+    keep = KeepState(state)
+    report = EpochReport(recipe.label(attempt), live if leads else None)
+    pictures = PredictionVisualizer(
+        recipe.label(attempt),
+        overlays,
+        machine.overlay_every if leads else 0,
+        state / "overlays",
+    )
+    stop = StopBetweenSteps(parent)
+    failure = None
+    with _quiet(keep.nondeterministic):
+        modes = {"deterministic": "warn", "strict": True, "fast": False}
+        # The best epoch, early stopping and the plateau's learning rate all follow from val alone.
+        trainer = L.Trainer(
+            accelerator={"cuda": "gpu"}.get(device, device),
+            devices=gpus or machine.devices,
+            strategy=_strategy(machine, recipe),
+            precision=precision,  # type: ignore[arg-type]
+            max_epochs=recipe.epochs,
+            deterministic=modes[recipe.algorithms],  # type: ignore[arg-type]
+            benchmark=recipe.algorithms == "fast",
+            use_distributed_sampler=False,
+            plugins=[DurableCheckpoints()],
+            logger=False,
+            enable_checkpointing=False,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=Console().is_terminal,
+            callbacks=[stop, keep, report, pictures, *_callbacks(recipe), *callbacks],
+        )
+        try:
+            with report:
+                trainer.fit(module, batches, ckpt_path=keep.found(), weights_only=True)
+        except NotFiniteError as error:
+            if not keep.best_epoch:
+                raise
+            failure = error
+        except Exception as error:
+            explained = _explained(error, stop, keep, recipe, patch_size)
+            if explained is error:
+                raise
+            raise explained from error
+    if not leads:
+        return None
+    # What was frozen at the best epoch is as it was in the beginning.
+    load_weights(
+        model,
+        {**start, **keep.best_weights()},
+        f"{keep.folder}: not the weights of this run",
+    )
+    return Trained(
+        model=model.cpu().eval(),
+        best_epoch=keep.best_epoch,
+        best_val_iou=keep.best_val_iou,
+        epochs_run=len(report.rows),
+        device=device,
+        precision=precision,
+        nondeterministic=tuple(sorted(keep.nondeterministic)),
+        seconds=report.seconds,
+        peak_memory_gb=report.peak_memory_gb,
+        thaws=recipe.thaw_epoch is not None,
+        failure=failure,
+    )
+
+
+def _strategy(machine: Machine, recipe: Recipe) -> str:
+    if machine.devices == 1 or machine.strategy not in ("auto", "ddp"):
+        return machine.strategy
+    # While the encoder is frozen its parameters get no gradient, and DDP would wait for one.
+    return "ddp" if recipe.thaw_epoch == 0 else "ddp_find_unused_parameters_true"
+
+
+def _explained(
+    error: Exception, stop: StopBetweenSteps, keep: KeepState, recipe: Recipe, patch_size: int
+) -> Exception:
+    """What ended the run, in words for who can mend it; the error itself where nobody can."""
+    kept = f"Kept: {keep.epochs} of {recipe.epochs} epochs, in {keep.folder}; the same command "
+    kept += f"goes on with epoch {keep.epochs + 1}."
+    if isinstance(error, StoppedError) or (isinstance(error, RuntimeError) and stop.requested):
+        # The loader's workers get a signal that is sent to a whole group, and die before the step.
+        return StoppedError(f"{stop.stopped()}. {kept}", stop.stopped().status)
+    if isinstance(error, UserError):
+        return error
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(text):
+        return UserError(
+            f"out of memory in epoch {keep.epochs + 1} with batch_size {recipe.batch_size}, "
+            f"patch_size {patch_size}, precision {recipe.precision} and a feature_cache_gb that "
+            f"holds a frozen encoder's features ({text.partition('. ')[0]}). Lower batch_size, "
+            "patch_size or feature_cache_gb."
+        )
+    if isinstance(error, OSError | SafetensorError):
+        return UserError(f"the run cannot be written: {error}. Make room, then: {kept}")
+    if "does not have a deterministic implementation" in text:
+        return UserError(
+            f"algorithms: strict, but {text.splitlines()[0]} Say algorithms: deterministic (which "
+            "warns of it) or fast."
+        )
+    return error
+
+
+@contextmanager
+def _quiet(nondeterministic: set[str]) -> Iterator[None]:
+    """Silence what Lightning says of things that are meant as they are.
+
+    Operations that torch says have no deterministic algorithm are added to the set; each is printed
+    once.
+    """
+    show = warnings.showwarning
+
+    def collect(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        operation = NONDETERMINISTIC.match(str(message))
+        if not operation:
+            show(message, *args, **kwargs)
+        elif operation[1] not in nondeterministic:
+            nondeterministic.add(operation[1])
+            print(f"note: {operation[1]} has no deterministic algorithm on this device", flush=True)
+
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # A few dozen patches in memory: val needs no workers, and an epoch may be a few steps.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
+        # A frozen encoder is in eval mode.
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
+        # Lightning 2.6.6 calls a torch function that torch 2.14 calls deprecated.
+        warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")
+        warnings.filterwarnings("always", NONDETERMINISTIC.pattern, UserWarning)
+        warnings.showwarning = collect
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _callbacks(recipe: Recipe) -> list[Callback]:
+    callbacks: list[Callback] = [
+        EarlyStoppingAfterThaw(recipe.thaw_epoch or 0, recipe.early_stopping_patience)
+    ]
+    if recipe.ema_decay is not None:
+        # By linear interpolation, which leaves what does not change (a frozen encoder) as it is;
+        # EMAWeightAveraging's weighted sum would round it anew at every step.
+        average = get_ema_multi_avg_fn(recipe.ema_decay)
+        callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
+    if Console().is_terminal:
+        callbacks.append(RichProgressBar(leave=False))
+    return callbacks

@@ -1,0 +1,41 @@
+"""Loading a prior's weights into an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from roofseg.core.weights import load_weights, read_weights
+from roofseg.recipe.architectures import PRIOR_ENCODERS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    Tensors = dict[str, torch.Tensor]
+
+
+class HasEncoder(Protocol):
+    """What a prior is loaded into, such as a RoofModel (the models themselves need torch)."""
+
+    encoder: nn.Module
+
+
+def load_prior(model: HasEncoder, path: Path) -> None:
+    """Load a prior's file into the encoder of ``model``; an empty one has nothing to load.
+
+    Raises:
+        UserError: the file is missing or no safetensors file, or its names or shapes are not
+            exactly those of the encoder
+    """
+    tensors = read_weights(path)
+    if not tensors:
+        return
+    known = PRIOR_ENCODERS.get(path.stem)
+    fits = f"weights of encoder {known}" if known else "no prior that is known here"
+    load_weights(
+        model.encoder,
+        tensors,
+        f"{path} ({fits}) does not fit this attempt's encoder. Set its `encoder` or `prior` so "
+        "that they agree, or remove the file and run `dvc repro`",
+    )

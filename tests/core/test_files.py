@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import (
+    read_json,
+    remove_scratch,
+    replaced,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from roofseg.core.images import read_image, read_mask, write_jpeg, write_png
+
+SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
+GREY = SIZES.flatmap(lambda size: arrays(np.uint8, size))
+RGB = SIZES.flatmap(lambda size: arrays(np.uint8, (*size, 3)))
+
+
+def inside(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+# replaced
+
+
+def test_a_file_is_replaced_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "folder" / "a.txt"
+    for text in ("old", "new"):
+        with replaced(path) as scratch:
+            scratch.write_text(text)
+            assert not path.exists() or path.read_text() == "old"
+        assert path.read_text() == text
+    assert inside(tmp_path) == ["some", "some/folder", "some/folder/a.txt"]
+
+
+def test_a_folder_is_replaced_with_all_that_it_held(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    for name in ("old", "new"):
+        with replaced(path) as scratch:
+            (scratch / name).mkdir(parents=True)
+            (scratch / name / "file").write_text(name)
+        assert inside(tmp_path) == ["out", f"out/{name}", f"out/{name}/file"]
+
+
+@pytest.mark.parametrize("before", ["file", "folder", None])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, before: str | None) -> None:
+    path = tmp_path / "out"
+    if before == "file":
+        path.write_text("old")
+    elif before == "folder":
+        path.mkdir()
+        (path / "old").write_text("old")
+    kept = inside(tmp_path)
+
+    def fail() -> None:
+        with replaced(path) as scratch:
+            scratch.mkdir()
+            (scratch / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert inside(tmp_path) == kept
+
+
+def test_a_block_that_writes_nothing_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    with pytest.raises(FileNotFoundError), replaced(path):
+        pass
+    assert inside(tmp_path) == ["out"]
+
+
+def test_a_folder_becomes_a_file_and_back(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    for folder in (True, False, True):
+        with replaced(path) as scratch:
+            scratch.mkdir() if folder else scratch.write_text("")
+        assert path.is_dir() == folder
+    assert inside(tmp_path) == ["out"]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    # DVC may link its outputs to its cache: what lies there must stay as it is.
+    cache, path = tmp_path / "cache", tmp_path / "out"
+    cache.mkdir()
+    (cache / "old").write_text("old")
+    path.symlink_to(cache, target_is_directory=True)
+    with replaced(path) as scratch:
+        scratch.mkdir()
+    assert not path.is_symlink()
+    assert inside(tmp_path) == ["cache", "cache/old", "out"]
+
+
+# Text and JSON
+
+
+def test_text_is_written_as_given(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "ä\r\n\nb")
+    assert (tmp_path / "a").read_bytes() == "ä\r\n\nb".encode()
+
+
+def test_json_keeps_keys_in_order_and_floats_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.json"
+    write_json(path, {"b": 0.1, "a": [1, None], "ü": 1e-05})
+    assert path.read_text() == (
+        '{\n  "b": 0.1,\n  "a": [\n    1,\n    null\n  ],\n  "ü": 1e-05\n}\n'
+    )
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.floats(allow_nan=False).filter(math.isfinite),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=6,
+)
+
+
+@given(VALUES)
+def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+def test_nan_is_refused_and_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"iou": math.nan})
+    assert read_json(path) == 1
+    assert inside(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no such file"),
+        (b"", "not JSON"),
+        (b'{"a": 1', "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+    ],
+)
+def test_json_that_is_missing_or_broken(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=says) as caught:
+        read_json(path)
+    assert str(path) in str(caught.value)
+    assert "dvc repro" in str(caught.value)
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert sha256_file(tmp_path / "a") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+
+
+# Images
+
+
+@given(RGB)
+def test_png_of_an_image_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, image: np.ndarray
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "image.png"
+    write_png(path, image)
+    found = read_image(path)
+    np.testing.assert_array_equal(found, image)
+    assert found.dtype == np.uint8
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(Image.open(path), image)
+
+
+@given(GREY)
+def test_png_of_a_mask_comes_back_as_zero_and_one(
+    tmp_path_factory: pytest.TempPathFactory, mask: np.ndarray
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "mask.png"
+    write_png(path, mask)
+    found = read_mask(path)
+    np.testing.assert_array_equal(found, mask > 0)
+    assert found.dtype == np.uint8
+    with Image.open(path) as written:
+        assert written.mode == "L"
+        np.testing.assert_array_equal(written, mask)
+
+
+def test_jpeg_keeps_the_order_of_colours(tmp_path: Path) -> None:
+    image = np.full((16, 16, 3), (200, 100, 20), np.uint8)
+    write_jpeg(tmp_path / "a" / "b.jpg", image)
+    for found in (read_image(tmp_path / "a" / "b.jpg"), Image.open(tmp_path / "a" / "b.jpg")):
+        np.testing.assert_allclose(np.asarray(found, int), image, atol=3)
+
+
+def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    for write, suffix in ((write_png, "png"), (write_jpeg, "jpg")):
+        paths = [tmp_path / f"{number}.{suffix}" for number in range(2)]
+        for path in paths:
+            write(path, image)
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    write_jpeg(tmp_path / "small.jpg", image, quality=50)
+    assert (tmp_path / "small.jpg").stat().st_size < paths[0].stat().st_size
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+@pytest.mark.parametrize("content", [b"", b"not an image", "whole"])
+def test_an_image_that_does_not_decode(tmp_path: Path, read: Any, content: bytes | str) -> None:
+    path = tmp_path / "a.png"
+    if isinstance(content, str):
+        write_png(path, np.zeros((8, 8, 3), np.uint8))
+        content = path.read_bytes()[:30]
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{len(content)} bytes that do not decode") as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """The paths that Python opens during a test."""
+    seen: list[str] = []
+    watching = True
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if watching and event == "open":
+            seen.append(str(arguments[0]))
+
+    sys.addaudithook(watch)  # stays to the end of the process, silent after the test
+    yield seen
+    watching = False
+
+
+def test_an_audit_hook_sees_every_read(tmp_path: Path, opened: list[str]) -> None:
+    path = tmp_path / "a.png"
+    write_png(path, np.zeros((8, 8), np.uint8))
+    opened.clear()
+    assert cv2.imread(str(path)) is not None
+    assert str(path) not in opened  # why it is not used
+    read_image(path)
+    read_mask(path)
+    assert opened.count(str(path)) == 2
+
+
+def test_what_a_killed_process_left_beside_a_path_is_removed(tmp_path: Path) -> None:
+    with replaced(tmp_path / "model") as scratch:
+        scratch.mkdir()
+        (scratch.parent / "half").write_text("written")
+        scratch.parent.rename(tmp_path / ".model.abcd_123")  # as if the block had never ended
+        scratch.mkdir(parents=True)
+    others = [".model.v2.abcd_123", ".models.abcd_123"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    remove_scratch(tmp_path / "model")
+    assert inside(tmp_path) == [*others, "model"]

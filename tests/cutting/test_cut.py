@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from graph import ROOT
+from rasterio.transform import Affine
+from tiny_dataset import CRS, SPLIT, TRANSFORM, P, make, tile_pixels, write_dataset, write_raster
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import sha256_file
+from roofseg.core.images import read_mask
+from roofseg.cutting.cut import OUTLINE
+from roofseg.patches import CROPS_COLUMNS, read_crops, read_patches
+from roofseg.tiles.manifest import read_listing
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "data" / "mine", SPLIT, size=96)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "patches"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): sha256_file(path) for path in files}
+
+
+class TestMakePatches:
+    def test_writes_the_layout_and_nothing_else(self, dataset: Path, out: Path) -> None:
+        assert make(dataset, out) == []
+        assert list(digests(out)) == [
+            "overview.png",
+            "test/crops.csv",
+            "test/images/d.jpg",
+            "test/masks/d.png",
+            "tiles.csv",
+            "train/crops.csv",
+            "train/images/a.jpg",
+            "train/images/b.jpg",
+            "train/masks/a.png",
+            "train/masks/b.png",
+            "val/crops.csv",
+            "val/images/c.jpg",
+            "val/masks/c.png",
+        ]
+        stored = cv2.imdecode(np.fromfile(out / "val/masks/c.png", np.uint8), cv2.IMREAD_UNCHANGED)
+        assert stored.shape == (P, P)
+        assert np.unique(stored).tolist() == [0, 255]
+
+    @pytest.mark.parametrize("suffix", [".tif", ".png"])
+    def test_patches_are_the_tiles_pixels(self, tmp_path: Path, out: Path, suffix: str) -> None:
+        dataset = write_dataset(tmp_path / "data", SPLIT, suffix=suffix, georeferenced=False)
+        assert make(dataset, out) == []
+        for split in ("train", "val", "test"):
+            crops = read_crops(out / split)
+            patches = read_patches(out / split)
+            assert [patch.tile for patch in patches] == crops["tile"].tolist()
+            for patch, crop in zip(patches, crops.itertuples(), strict=True):
+                rows, cols = slice(crop.row, crop.row + P), slice(crop.col, crop.col + P)
+                mask = read_mask(dataset / "msks" / f"{patch.tile}{suffix}")[rows, cols]
+                np.testing.assert_array_equal(patch.mask, mask)
+                assert crop.building_fraction == pytest.approx(mask.mean(), abs=1e-6)
+                # JPEG keeps the roof and the ground it stands on apart, and where they are.
+                assert patch.image.shape == (P, P, 3)
+                brightness = patch.image.mean(axis=2)
+                assert ((brightness > 140) == (mask == 1)).mean() > 0.98
+
+    def test_colours_keep_their_order(self, tmp_path: Path, out: Path) -> None:
+        dataset = write_dataset(tmp_path / "data", SPLIT)
+        red = np.zeros((96, 96, 3), np.uint8)
+        red[:, :, 0] = 200
+        write_raster(dataset / "imgs" / "c.tif", red)
+        make(dataset, out)
+        (patch,) = read_patches(out / "val")
+        assert np.abs(patch.image.astype(int) - [200, 0, 0]).max() <= 3
+
+    def test_crops_say_where_a_patch_lies(self, dataset: Path, out: Path) -> None:
+        (dataset / "nudges.csv").write_text("tile,row,col\na,32,7\n")
+        make(dataset, out)
+        crops = read_crops(out / "train")
+        assert tuple(crops.columns) == CROPS_COLUMNS
+        nudged = crops.set_index("tile").loc["a"]
+        assert (nudged["row"], nudged["col"], nudged["method"]) == (32, 7, "nudged")
+        assert nudged["crs"] == CRS
+        assert nudged["gsd"] == 0.3
+        found = Affine(*map(float, nudged["transform"].split()))
+        assert found.almost_equals(Affine(0.3, 0, 621030.9, 0, -0.3, 3349990.4), precision=1e-6)
+
+    def test_unknown_georeferencing_is_empty(self, tmp_path: Path, out: Path) -> None:
+        make(write_dataset(tmp_path / "data", SPLIT, georeferenced=False), out)
+        crop = read_crops(out / "val").iloc[0]
+        assert (crop["crs"], crop["transform"]) == ("", "")
+        assert np.isnan(crop["gsd"])
+        assert (out / "val" / "crops.csv").read_text().splitlines()[1].endswith(",,,")
+
+    def test_slides_off_an_empty_centre(self, dataset: Path, out: Path) -> None:
+        mask = np.zeros((96, 96), np.uint8)
+        mask[:, 90:] = 255
+        write_raster(dataset / "msks" / "c.tif", mask)
+        assert make(dataset, out) == []
+        crop = read_crops(out / "val").iloc[0]
+        # 4 of 64 columns are the first share above 5 %: a window that ends at column 94.
+        assert (crop["row"], crop["col"], crop["method"]) == (16, 30, "slid")
+        assert crop["building_fraction"] == 4 / 64
+
+    def test_the_fullest_window_and_a_warning_where_none_has_enough(
+        self, dataset: Path, out: Path
+    ) -> None:
+        mask = np.zeros((96, 96), np.uint8)
+        mask[0, 0] = mask[95, 95] = mask[95, 94] = 1
+        write_raster(dataset / "msks" / "c.tif", mask)
+        (warning,) = make(dataset, out)
+        assert "tile c (val)" in warning
+        assert "5.00%" in warning
+        crop = read_crops(out / "val").iloc[0]
+        assert (crop["row"], crop["col"], crop["method"]) == (32, 32, "slid")
+
+    def test_a_nudge_to_an_empty_window_is_meant(self, dataset: Path, out: Path) -> None:
+        write_raster(dataset / "msks" / "c.tif", np.zeros((96, 96), np.uint8))
+        (dataset / "nudges.csv").write_text("tile,row,col\nc,0,0\n")
+        assert make(dataset, out) == []
+
+    def test_unlisted_tiles_are_named_in_one_warning(self, dataset: Path, out: Path) -> None:
+        for name in ("spare", "another"):
+            write_raster(dataset / "imgs" / f"{name}.tif", np.zeros((9, 9, 3), np.uint8))
+        (dataset / "nudges.csv").write_text("tile,row,col\nspare,500,500\n")
+        (warning,) = make(dataset, out)
+        assert "another, spare: left out" in warning
+        assert not list(out.rglob("*spare*"))
+
+    def test_the_same_bytes_every_time(self, dataset: Path, out: Path, tmp_path: Path) -> None:
+        make(dataset, out)
+        make(dataset, tmp_path / "again")
+        assert digests(out) == digests(tmp_path / "again")
+
+    def test_lists_the_tiles_by_their_bytes(self, dataset: Path, out: Path) -> None:
+        make(dataset, out)
+        listed = read_listing(out / "tiles.csv")
+        assert {name: tile.split for name, tile in listed.items()} == SPLIT
+        for name, tile in listed.items():
+            assert (tile.image, tile.mask) == (f"{name}.tif", f"{name}.tif")
+            assert tile.image_sha256 == sha256_file(dataset / "imgs" / tile.image)
+            assert tile.mask_sha256 == sha256_file(dataset / "msks" / tile.mask)
+            assert tile.shared == ""  # they lie side by side
+
+    def test_lists_tiles_of_two_splits_that_overlap_where_their_patches_do_not(
+        self, tmp_path: Path, out: Path
+    ) -> None:
+        dataset = write_dataset(tmp_path / "data", SPLIT)
+        for column, name in enumerate(["b", "a", "c", "d"]):
+            image, mask = tile_pixels(column, 96)
+            place = TRANSFORM @ Affine.translation(column * 86, 0)  # 10 px shared; patches keep 16
+            write_raster(dataset / "imgs" / f"{name}.tif", image, crs=CRS, transform=place)
+            write_raster(dataset / "msks" / f"{name}.tif", mask, crs=CRS, transform=place)
+        (dataset / "nudges.csv").write_text("tile,row,col\na,16,16\nb,16,16\nc,16,16\nd,16,16\n")
+        make(dataset, out)
+        shared = {name: tile.shared for name, tile in read_listing(out / "tiles.csv").items()}
+        assert shared == {"b": "", "a": "c", "c": "a d", "d": "c"}  # a and b are both in train
+
+    def test_replaces_what_an_earlier_run_left(self, dataset: Path, out: Path) -> None:
+        make(dataset, out)
+        fresh = digests(out)
+        (out / "train" / "images" / "leftover.jpg").touch()
+        make(dataset, out)
+        assert digests(out) == fresh
+
+    def test_a_failure_leaves_everything_as_it_was(self, dataset: Path, out: Path) -> None:
+        make(dataset, out)
+        before = digests(out)
+        last = dataset / "imgs" / "d.tif"  # test comes last: train and val are done by then
+        last.write_bytes(last.read_bytes()[:-1000])
+        with pytest.raises(UserError, match=r"d\.tif: cannot be read"):
+            make(dataset, out, patch_size=32)
+        assert digests(out) == before
+        assert sorted(path.name for path in out.iterdir()) == [
+            "overview.png",
+            "test",
+            "tiles.csv",
+            "train",
+            "val",
+        ]
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("a,33,0", r"nudges\.csv: tile a is nudged to row 33, col 0.*row can be 0 to 32"),
+            ("a,0,33", r"tile a is nudged to row 0, col 33"),
+            ("ghost,0,0", r"nudges\.csv: ghost is no tile in .*imgs"),
+        ],
+    )
+    def test_a_nudge_that_fits_no_window(
+        self, dataset: Path, out: Path, line: str, message: str
+    ) -> None:
+        (dataset / "nudges.csv").write_text(f"tile,row,col\n{line}\n")
+        with pytest.raises(UserError, match=message):
+            make(dataset, out)
+
+    def test_a_tile_of_just_a_patch(self, dataset: Path, out: Path) -> None:
+        assert make(dataset, out, patch_size=96) == []
+        assert read_patches(out / "val")[0].mask.shape == (96, 96)
+
+    def test_starts_without_the_training_stack(self) -> None:
+        code = "import sys, roofseg.cutting.cut; print(*sys.modules)"
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONPATH": "src"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        assert "roofseg.patches" in found
+        assert not {"torch", "lightning", "pandas", "matplotlib"} & set(found)
+
+
+class TestOverview:
+    def test_shows_every_patch_with_an_outline(self, tmp_path: Path, out: Path) -> None:
+        names = {f"tile_{i}": "train" for i in range(7)} | {"x": "val", "y": "test"}
+        make(write_dataset(tmp_path / "data", names), out)
+        sheet = cv2.imdecode(np.fromfile(out / "overview.png", np.uint8), cv2.IMREAD_COLOR)[
+            ..., ::-1
+        ]
+        outlined = (sheet == OUTLINE).all(axis=2).astype(np.uint8)
+        # One roof per tile, so one outline per patch.
+        count, _ = cv2.connectedComponents(outlined)
+        assert count - 1 == len(names)
+
+    def test_names_of_any_length_and_script_fit(self, tmp_path: Path, out: Path) -> None:
+        names = {"m" * 90: "train", "münchen 東京": "val", "x": "test"}
+        make(write_dataset(tmp_path / "data", names), out)
+        short = {"m": "train", "münchen 東京": "val", "x": "test"}
+        make(write_dataset(tmp_path / "short", short), tmp_path / "short_out")
+        shapes = [
+            cv2.imdecode(np.fromfile(folder / "overview.png", np.uint8), cv2.IMREAD_COLOR)
+            for folder in (out, tmp_path / "short_out")
+        ]
+        assert shapes[0].shape == shapes[1].shape
+        # Right of the first column of thumbnails the row holds nothing: the name was shortened.
+        assert (shapes[0][:, 16 + 320 + 4 :][120:500] == 255).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_a_large_tile_needs_little_memory(tmp_path: Path) -> None:
+    """Under 300 MB for tiles of 5000 x 5000 px whose crop has to slide, in a process of its own."""
+    size = 5000
+    mask = np.zeros((size, size), np.uint8)
+    mask[100:900, 100:900] = 255
+    for value, name in enumerate(SPLIT):
+        image = np.full((size, size, 3), value, np.uint8)
+        for folder, pixels in {"imgs": image, "msks": mask}.items():
+            write_raster(tmp_path / folder / f"{name}.tif", pixels, compress="deflate", tiled=True)
+    lines = "".join(f"{name},{split}\n" for name, split in SPLIT.items())
+    (tmp_path / "split.csv").write_text(f"tile,split\n{lines}")
+    (tmp_path / "nudges.csv").write_text("tile,row,col\n")
+    code = (
+        "from pathlib import Path; from roofseg.cutting.cut import make_patches\n"
+        "make_patches(Path('.'), Path('patches'), patch_size=1024, min_building_fraction=0.05,"
+        " warn=print)\n"
+        # The peak of this process alone: getrusage would count its parent's memory at the fork.
+        "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
+    )
+    src = ROOT / "src"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(src)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(read_crops(tmp_path / "patches" / "train").method) == {"slid"}
+    assert int(done.stdout.split()[-1]) * 1024 < 300e6

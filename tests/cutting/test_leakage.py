@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+from rasterio.warp import transform
+
+from roofseg.core.images import Image
+from roofseg.cutting.leakage import Print, near_duplicates, overlaps, perceptual_hash
+
+UTM14, UTM15 = CRS.from_epsg(32614), CRS.from_epsg(32615)
+SIZE = 64
+CORNER = Affine(0.3, 0.0, 621000.0, 0.0, -0.3, 3350000.0)
+
+
+def picture(seed: int, size: int = SIZE) -> Image:
+    """Smooth shapes, as a picture of something has them, with a little noise."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC).astype(int)
+    return (smooth + rng.integers(-4, 5, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+def at(
+    col: float, row: float, *, split: str = "test", seed: int = 1, crs: CRS | None = UTM14
+) -> Print:
+    """A patch whose corner lies ``col`` and ``row`` pixels from CORNER."""
+    place = CORNER @ Affine.translation(col, row)
+    return Print.of(f"tile{seed}", split, picture(seed), crs, place)
+
+
+def unplaced(image: Image, split: str) -> Print:
+    return Print.of(f"{split}tile", split, image, None, None)
+
+
+HERE = at(0, 0, split="train", seed=0)
+
+
+def test_overlapping_ground_is_named_with_its_size() -> None:
+    assert overlaps([HERE, at(50, -24)]) == [
+        "tile0 (train) and tile1 (test) share 14 x 40 px of ground"
+    ]
+
+
+@pytest.mark.parametrize("place", [(SIZE, 0), (0, SIZE), (-SIZE, -SIZE), (SIZE - 0.4, 0), (200, 9)])
+def test_neighbours_that_touch_do_not_overlap(place: tuple[float, float]) -> None:
+    assert overlaps([HERE, at(*place)]) == []
+
+
+@given(col=st.integers(-2 * SIZE, 2 * SIZE), row=st.integers(-2 * SIZE, 2 * SIZE))
+def test_overlap_is_symmetric_and_that_of_the_windows(col: int, row: int) -> None:
+    there = at(col, row)
+    assert len(overlaps([HERE, there])) == len(overlaps([there, HERE]))
+    assert bool(overlaps([HERE, there])) == (abs(col) < SIZE and abs(row) < SIZE)
+
+
+def test_patches_of_one_split_may_overlap() -> None:
+    assert overlaps([HERE, at(1, 1, split="train")]) == []
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("val", "test"), ("train", "test")])
+def test_every_two_splits_are_compared(splits: tuple[str, str]) -> None:
+    assert overlaps([at(0, 0, split=splits[0], seed=0), at(1, 1, split=splits[1])])
+
+
+def test_other_coordinates_are_brought_together() -> None:
+    (x,), (y,) = transform(UTM14, UTM15, [CORNER.c], [CORNER.f])
+    same = Print.of("b", "test", picture(1), UTM15, Affine(0.3, 0, x, 0, -0.3, y))
+    far = Print.of("c", "test", picture(2), UTM15, Affine(0.3, 0, x + 500, 0, -0.3, y))
+    assert len(overlaps([HERE, same])) == 1
+    assert overlaps([HERE, far]) == []
+
+
+def test_south_up_and_turned_patches_are_compared_by_their_outlines() -> None:
+    # As HERE, but stored from the south; and a kilometre further north.
+    south_up = CORNER @ Affine.translation(0, SIZE) @ Affine.scale(1, -1)
+    far = south_up @ Affine.translation(0, 3333)
+    for place, shared in ((south_up, 1), (far, 0)):
+        assert len(overlaps([HERE, Print.of("s", "test", picture(1), UTM14, place)])) == shared
+    # Turned by 45 degrees, the box around it reaches over HERE's corner before it does itself.
+    for (col, row), shared in (((95, 55), 0), ((80, 35), 1)):
+        turned = CORNER @ Affine.translation(col, row) @ Affine.rotation(45)
+        assert len(overlaps([HERE, Print.of("t", "test", picture(1), UTM14, turned)])) == shared
+
+
+def test_coordinates_of_ones_own_are_not_compared() -> None:
+    site = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+    assert overlaps([HERE, at(0, 0, crs=site)]) == []
+    assert overlaps([at(0, 0, split="train", seed=0, crs=site), at(1, 1, crs=site)])
+
+
+def test_a_place_that_the_other_crs_cannot_map_shares_no_ground() -> None:
+    beyond_the_pole = Affine(0.001, 0, -97, 0, -0.001, 95)
+    far = Print.of("t", "test", picture(1), CRS.from_epsg(4326), beyond_the_pole)
+    assert overlaps([HERE, far]) == []
+
+
+def test_places_without_a_common_reference_are_not_compared() -> None:
+    assert overlaps([HERE, at(1, 1, crs=None)]) == []
+    assert overlaps([HERE, unplaced(picture(1), "test")]) == []
+    # Two plain world files are taken to speak of the same coordinates.
+    assert overlaps([at(0, 0, split="train", seed=0, crs=None), at(1, 1, crs=None)])
+
+
+def test_the_same_pixels_are_found_wherever_they_claim_to_lie() -> None:
+    image = picture(0)
+    found = overlaps([unplaced(image, "train"), unplaced(image.copy(), "val")])
+    assert found == ["traintile (train) and valtile (val) are the same, pixel by pixel"]
+    assert len(overlaps([HERE, at(900, 900, seed=0)])) == 1
+    changed = image.copy()
+    changed[0, 0, 0] ^= 1
+    assert overlaps([unplaced(image, "train"), unplaced(changed, "val")]) == []
+
+
+def test_copies_look_alike_and_other_pictures_do_not() -> None:
+    image = picture(3, 128)
+    jpeg = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 1)
+    copies = {
+        "jpeg": np.asarray(jpeg, np.uint8),
+        "brighter": np.clip(image * 0.8 + 40, 0, 255).astype(np.uint8),
+        "smaller": np.asarray(cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA), np.uint8),
+    }
+    for name, copy in copies.items():
+        found = near_duplicates([unplaced(image, "train"), unplaced(copy, "test")])
+        assert len(found) == 1, name
+        assert found[0].startswith("traintile (train) and testtile (test) look alike (")
+    others = [Print.of(str(seed), "test", picture(seed, 128), None, None) for seed in range(4, 60)]
+    assert near_duplicates([unplaced(image, "train"), *others]) == []
+    # The same pixels are an overlap, and that is said once.
+    assert near_duplicates([unplaced(image, "train"), unplaced(image.copy(), "test")]) == []
+
+
+def test_a_perceptual_hash_has_64_bits_half_of_them_set() -> None:
+    hashes = [perceptual_hash(picture(seed)) for seed in range(20)]
+    assert len(set(hashes)) == 20
+    assert all(value.bit_count() == 32 for value in hashes)
+    assert all(0 <= value < 2**64 for value in hashes)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from roofseg import metrics
+from roofseg.evaluation import boundary, buildings, calibration
+from roofseg.evaluation.assessment import Assessment, assess, summarise, with_rates
+from roofseg.results.intervals import COLUMNS, STATISTICS
+
+SIDE = 40
+NAN = math.nan
+
+
+def roof(top: int, left: int, side: int) -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[top : top + side, left : left + side] = 1
+    return mask
+
+
+TRUTH = np.stack([roof(5, 5, 10) | roof(25, 25, 4), roof(0, 0, 0), roof(2, 2, 30)])
+# The first roof a column off and a speck in place of the second; nothing; a pixel too small.
+MASKS = np.stack([roof(5, 6, 10) | roof(20, 2, 1), roof(0, 0, 0), roof(3, 3, 28)])
+CHANCES = np.where(MASKS == 1, 0.9, 0.1).astype(np.float32)
+
+
+def assessed(gsd: list[float]) -> Assessment:
+    return assess(["a", "007", "NA"], CHANCES, TRUTH, gsd)
+
+
+def test_table_adds_to_that_of_the_metrics() -> None:
+    table = assessed([0.5, 0.25, 0.5]).table
+    expected = metrics.table(["a", "007", "NA"], CHANCES, TRUTH)
+    pd.testing.assert_frame_equal(table[expected.columns], expected)
+    assert list(table.columns[len(expected.columns) :]) == [
+        "precision", "recall", "boundary_iou", "boundary_iou_m", "buildings", "found", "claimed",
+        "building_f1", "ece",
+    ]  # fmt: skip
+    assert table.precision.tolist() == pytest.approx([90 / 101, 1, 1])
+    assert table.recall.tolist() == pytest.approx([90 / 116, 1, 784 / 900])
+    assert table.buildings.tolist() == [2, 0, 1]
+    assert table.found.tolist() == [1, 0, 1]
+    assert table.claimed.tolist() == [2, 0, 1]
+    assert table.building_f1.tolist() == [0.5, 1, 1]
+    # 0.9 where 90 of 101 pixels are building, 0.1 where 26 of 1499 are; and 0.1 where none is.
+    first = (abs(0.9 * 101 - 90) + abs(0.1 * 1499 - 26)) / 1600
+    assert table.ece.tolist()[:2] == pytest.approx([first, 0.1], abs=1e-6)
+
+
+def test_boundaries_are_of_three_pixels_and_of_a_metre() -> None:
+    table = assessed([0.5, NAN, 0.25]).table
+    pairs = list(zip(MASKS, TRUTH, strict=True))
+    assert table.boundary_iou.tolist() == [boundary.boundary_iou(*pair, 3) for pair in pairs]
+    assert table.boundary_iou_m[0] == boundary.boundary_iou(*pairs[0], 2)
+    assert math.isnan(table.boundary_iou_m[1])
+    assert table.boundary_iou_m[2] == boundary.boundary_iou(*pairs[2], 4)
+
+
+def test_scores_are_means_over_tiles_and_pooled() -> None:
+    found = assessed([0.5, 0.5, 0.5])
+    table, scores = found.table, found.scores
+    assert list(scores) == [
+        "iou", "f1", "iou_pooled", "f1_pooled", "precision", "recall", "boundary_iou",
+        "boundary_iou_m", "building_f1", "building_f1_pooled", "ece",
+    ]  # fmt: skip
+    assert metrics.summarise(table).items() <= scores.items()
+    for name in ("boundary_iou", "boundary_iou_m", "building_f1"):
+        assert scores[name] == pytest.approx(table[name].mean())
+    assert scores["building_f1_pooled"] == pytest.approx(2 * 2 / (3 + 3))
+    # 0.9 where 874 of 885 pixels are building, 0.1 where 142 of 3915 are.
+    assert scores["ece"] == pytest.approx(
+        (abs(0.9 * 885 - 874) + abs(0.1 * 3915 - 142)) / 4800, abs=1e-6
+    )
+    assert all(type(score) is float for score in scores.values())
+
+
+def test_a_mean_in_metres_is_of_all_tiles_or_not_told() -> None:
+    assert "boundary_iou_m" not in assessed([0.5, NAN, 0.5]).scores
+
+
+def test_of_tables_without_buildings_there_are_scores_of_pixels() -> None:
+    table = with_rates(metrics.table(["a", "b", "c"], CHANCES, TRUTH))
+    assert summarise(table) == metrics.summarise(table)
+
+
+def test_sizes_and_reliability_are_of_all_tiles() -> None:
+    found = assessed([0.5, 0.5, 0.5])
+    matches = [buildings.match_buildings(*pair) for pair in zip(MASKS, TRUTH, strict=True)]
+    pd.testing.assert_frame_equal(found.sizes, buildings.by_size(matches, [0.5] * 3))
+    assert found.sizes.buildings.tolist() == [2, 0, 0, 1, 0]
+    expected = calibration.reliability(calibration.bin_pixels(CHANCES, TRUTH))
+    pd.testing.assert_frame_equal(found.reliability, expected)
+
+
+chances = hnp.arrays(np.float32, (2, 8, 9), elements=st.floats(0, 1, width=32))
+truths = hnp.arrays(np.uint8, (2, 8, 9), elements=st.integers(0, 1))
+
+
+@given(chances, truths)
+def test_statistics_take_the_columns_of_the_table(chance: np.ndarray, truth: np.ndarray) -> None:
+    found = assess(["a", "b"], chance, truth, [0.3, 0.5])
+    for name, statistic in STATISTICS.items():
+        rows = found.table[COLUMNS[name]].to_numpy(np.float64)
+        assert float(statistic(rows)) == pytest.approx(found.scores[name], abs=1e-12)
+        assert 0 <= found.scores[name] <= 1
+    assert found.scores.keys() == {*STATISTICS, "ece"}
+
+
+@given(truths)
+def test_a_perfect_mask_scores_one_in_everything(truth: np.ndarray) -> None:
+    scores = assess(["a", "b"], truth.astype(np.float32), truth, [0.3, 0.3]).scores
+    assert scores.pop("ece") == 0
+    assert set(scores.values()) == {1.0}

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from roofseg import metrics
+from roofseg.evaluation.boundary import boundary_iou, in_pixels, inner_boundary
+
+masks = hnp.arrays(
+    np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)
+)
+distances = st.integers(1, 6)
+
+
+def square(side: int, start: int, stop: int) -> np.ndarray:
+    mask = np.zeros((side, side), np.uint8)
+    mask[start:stop, start:stop] = 1
+    return mask
+
+
+def by_definition(mask: np.ndarray, distance: int) -> np.ndarray:
+    """Pixels of the mask with background within ``distance`` rows and columns, pixel by pixel."""
+    found = np.zeros(mask.shape, bool)
+    padded = np.pad(mask, distance)
+    for row, col in np.argwhere(mask):
+        around = padded[row : row + 2 * distance + 1, col : col + 2 * distance + 1]
+        found[row, col] = not around.all()
+    return found
+
+
+def test_boundary_of_a_square_is_its_frame() -> None:
+    expected = square(12, 2, 10) - square(12, 4, 8)
+    np.testing.assert_array_equal(inner_boundary(square(12, 2, 10), 2), expected)
+
+
+def test_the_border_of_the_picture_is_an_edge() -> None:
+    expected = 1 - square(8, 3, 5)
+    np.testing.assert_array_equal(inner_boundary(np.ones((8, 8)), 3), expected)
+
+
+def test_a_building_thinner_than_two_distances_is_all_boundary() -> None:
+    mask = square(12, 3, 9)
+    np.testing.assert_array_equal(inner_boundary(mask, 3), mask)
+
+
+@given(masks, distances)
+def test_boundary_is_what_its_definition_says(mask: np.ndarray, distance: int) -> None:
+    np.testing.assert_array_equal(inner_boundary(mask, distance), by_definition(mask, distance))
+
+
+@given(masks, distances)
+def test_boundary_is_that_of_the_authors_code(mask: np.ndarray, distance: int) -> None:
+    """Cheng et al. pad the mask by a pixel of background, and erode it step by step."""
+    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    inside = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1]
+    np.testing.assert_array_equal(inner_boundary(mask, distance), mask - inside)
+
+
+def test_boundary_iou_by_hand() -> None:
+    # A roof of 8 x 8 px, and the same one column further: frames of 1 px, 28 px each. They share
+    # seven pixels of the upper row, seven of the lower one, and no column.
+    truth, predicted = square(12, 2, 10), np.roll(square(12, 2, 10), 1, axis=1)
+    assert boundary_iou(predicted, truth, 1) == 14 / (28 + 28 - 14)
+
+
+def test_it_sees_what_mask_iou_hardly_sees() -> None:
+    # An edge that is 1 px off all around a large roof.
+    truth, predicted = square(200, 20, 180), square(200, 21, 179)
+    tp, fp, fn, _ = metrics.count(predicted[None], truth[None])
+    assert metrics.iou(tp, fp, fn)[0] > 0.97
+    # Two of the three rings of pixels are shared, of four.
+    assert boundary_iou(predicted, truth) == pytest.approx(0.5, abs=0.01)
+
+
+@given(masks, masks.map(np.ravel), distances)
+def test_it_is_symmetric_bounded_and_one_for_equals(
+    truth: np.ndarray, other: np.ndarray, distance: int
+) -> None:
+    predicted = np.resize(other, truth.shape)
+    score = boundary_iou(predicted, truth, distance)
+    assert 0 <= score <= 1
+    assert score == boundary_iou(truth, predicted, distance)
+    assert boundary_iou(truth, truth, distance) == 1
+    # Where all of both masks is boundary, it is their IoU.
+    tp, fp, fn, _ = metrics.count(predicted[None], truth[None])
+    assert boundary_iou(predicted, truth, 12) == metrics.iou(tp, fp, fn)[0]
+
+
+def test_an_empty_tile_is_as_for_iou() -> None:
+    empty = np.zeros((8, 8), np.uint8)
+    assert boundary_iou(empty, empty) == 1
+    assert boundary_iou(square(8, 2, 4), empty) == 0
+
+
+@pytest.mark.parametrize(("gsd", "pixels"), [(0.3, 3), (0.075, 13), (1.0, 1), (5.0, 1)])
+def test_metres_are_whole_pixels(gsd: float, pixels: int) -> None:
+    assert in_pixels(1.0, gsd) == pixels

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from roofseg.evaluation.buildings import CLASSES, Matches, by_size, match_buildings
+from roofseg.metrics import building_f1
+
+masks = hnp.arrays(np.uint8, (6, 9), elements=st.integers(0, 1))
+NAN = math.nan
+
+
+def drawn(picture: str) -> npt.NDArray[np.uint8]:
+    """A mask of lines: # building, anything else background."""
+    return np.array([[cell == "#" for cell in line] for line in picture.split()], np.uint8)
+
+
+def matches(areas: list[int], claimed: list[int]) -> Matches:
+    """Buildings of which every second is found (half of its pixels are), claims none of which is
+    confirmed but the first."""
+    return Matches(
+        areas=np.array(areas, np.int64),
+        found=np.arange(len(areas)) % 2 == 1,
+        recall=np.full(len(areas), 0.5),
+        claimed_areas=np.array(claimed, np.int64),
+        confirmed=np.arange(len(claimed)) == 0,
+    )
+
+
+def test_matches_by_hand() -> None:
+    truth = drawn("""
+        ####..##
+        ####..##
+        ........
+        ##....##
+        ##....##
+    """)
+    predicted = drawn("""
+        ###...##
+        ###.#...
+        ........
+        .......#
+        ##....##
+    """)
+    found = match_buildings(predicted, truth)
+    # IoU: 6 of 8; 2 of 4, which is not above 0.5; 2 of 4 again; 3 of 4. One claim has no building.
+    assert found.areas.tolist() == [8, 4, 4, 4]
+    assert found.found.tolist() == [True, False, False, True]
+    assert found.recall.tolist() == [0.75, 0.5, 0.5, 0.75]
+    assert sorted(found.claimed_areas) == [1, 2, 2, 3, 6]
+    assert found.claimed_areas[found.confirmed].tolist() == [6, 3]
+
+
+def test_corners_do_not_join_and_walls_do() -> None:
+    assert match_buildings(drawn("#. .#"), drawn("#. .#")).areas.tolist() == [1, 1]
+    assert match_buildings(drawn("## .#"), drawn("## .#")).areas.tolist() == [3]
+
+
+def test_a_row_of_houses_that_is_predicted_as_one_is_not_found() -> None:
+    found = match_buildings(drawn("#####"), drawn("##.##"))
+    assert not found.found.any()
+    assert not found.confirmed.any()
+    # All of their pixels were predicted.
+    assert found.recall.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("predicted", "truth"), [("...", "..."), ("##.", "..."), ("...", "#.#")])
+def test_nothing_matches_nothing(predicted: str, truth: str) -> None:
+    found = match_buildings(drawn(predicted), drawn(truth))
+    assert not found.found.any()
+    assert not found.confirmed.any()
+    assert not found.recall.any()
+
+
+def iou_of_all(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """IoU of each building with each claim, component by component: (n, m)."""
+    parts = []
+    for mask in (truth, predicted):
+        count, labels = cv2.connectedComponents(mask, connectivity=4)
+        parts.append([labels == number for number in range(1, count)])
+    there, claims = parts
+    table = [[(a & b).sum() / (a | b).sum() for b in claims] for a in there]
+    return np.array(table).reshape(len(there), len(claims))
+
+
+@given(masks, masks)
+def test_matches_are_the_pairs_above_a_half_and_each_building_is_in_one(
+    predicted: np.ndarray, truth: np.ndarray
+) -> None:
+    pairs = iou_of_all(predicted, truth) > 0.5
+    assert (pairs.sum(axis=0) <= 1).all()  # Kirillov et al. 2019
+    found = match_buildings(predicted, truth)
+    np.testing.assert_array_equal(found.found, pairs.any(axis=1))
+    np.testing.assert_array_equal(found.confirmed, pairs.any(axis=0))
+    assert found.found.sum() == found.confirmed.sum()
+
+
+@given(masks, masks)
+def test_areas_and_recalls_add_up_to_the_pixels(predicted: np.ndarray, truth: np.ndarray) -> None:
+    found = match_buildings(predicted, truth)
+    assert found.areas.sum() == truth.sum()
+    assert found.claimed_areas.sum() == predicted.sum()
+    covered = (found.recall * found.areas).sum()
+    assert covered == pytest.approx((predicted & truth).sum())
+    assert ((found.recall >= 0) & (found.recall <= 1)).all()
+    swapped = match_buildings(truth, predicted)
+    np.testing.assert_array_equal(swapped.confirmed, found.found)
+
+
+@given(masks)
+def test_a_perfect_mask_finds_every_building(truth: np.ndarray) -> None:
+    found = match_buildings(truth, truth)
+    assert found.found.all()
+    assert found.confirmed.all()
+    assert (found.recall == 1).all()
+
+
+def test_f1_of_buildings() -> None:
+    assert building_f1(4, 2, 5) == pytest.approx(4 / 9)
+    # 0/0 as for pixels: nothing to find and nothing claimed is right.
+    assert building_f1([0, 0, 3], [0, 0, 0], [0, 2, 0]).tolist() == [1, 0, 0]
+
+
+def test_sizes_by_hand() -> None:
+    # At 0.5 m a pixel is a quarter of a square metre.
+    table = by_size([matches([199, 200, 1600], [8, 1600]), matches([], [4, 300])], [0.5, 0.5])
+    assert list(table.columns) == [
+        "unit", "size", "area_from", "area_to", "buildings", "found", "pixel_recall", "claimed",
+        "false_claims",
+    ]  # fmt: skip
+    assert set(table.unit) == {"m2"}
+    assert list(table["size"]) == ["0-50", "50-100", "100-200", "200-400", "400+"]
+    assert table.area_from.tolist() == [0, 50, 100, 200, 400]
+    assert table.area_to[:-1].tolist() == [50, 100, 200, 400]
+    assert table.area_to.isna().tolist() == [False] * 4 + [True]
+    assert table.buildings.tolist() == [1, 1, 0, 0, 1]
+    assert table.found.tolist() == [0, 1, 0, 0, 0]
+    np.testing.assert_array_equal(table.pixel_recall, [0.5, 0.5, NAN, NAN, 0.5])
+    assert table.claimed.tolist() == [2, 1, 0, 0, 1]
+    assert table.false_claims.tolist() == [0, 1, 0, 0, 1]
+
+
+def test_tiles_without_gsd_are_sorted_by_pixels() -> None:
+    tiles = [matches([100, 1024, 10_000], [9215, 9216, 9216]), matches([60], [])]
+    both = by_size(tiles, [NAN, 1.0])
+    assert list(both.unit) == ["m2"] * 5 + ["px"] * 3
+    px = both[both.unit == "px"]
+    assert list(px["size"]) == ["0-1024", "1024-9216", "9216+"]
+    assert px.buildings.tolist() == [1, 1, 1]
+    assert px.false_claims.tolist() == [0, 0, 2]
+    assert both.buildings[both.unit == "m2"].tolist() == [0, 1, 0, 0, 0]
+    assert set(by_size(tiles, [NAN, NAN]).unit) == {"px"}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 20_000), max_size=5),
+            st.lists(st.integers(1, 20_000), max_size=5),
+            st.sampled_from([0.3, 1.0, NAN]),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_every_building_and_every_claim_has_one_class(
+    tiles: list[tuple[list[int], list[int], float]],
+) -> None:
+    found = [matches(areas, claimed) for areas, claimed, _ in tiles]
+    table = by_size(found, [gsd for *_, gsd in tiles])
+    assert table.buildings.sum() == sum(len(each.areas) for each in found)
+    assert table.found.sum() == sum(each.found.sum() for each in found)
+    assert table.claimed.sum() == sum(len(each.claimed_areas) for each in found)
+    assert table.false_claims.sum() == sum((~each.confirmed).sum() for each in found)
+    assert {len(CLASSES[unit]) for unit in table.unit} == set(table.groupby("unit").size())

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from small_model import P, write_model
+from tiny_dataset import CRS, TRANSFORM, write_raster
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from roofseg.core.errors import UserError
+from roofseg.evaluation.evaluate import predict
+from roofseg.inference import torch_predictor
+from roofseg.inference.torch_predictor import TorchPredictor
+from roofseg.sliding_window.blocks import predict_blocks
+from roofseg.sliding_window.imagery import open_imagery
+from roofseg.sliding_window.windows import Axis
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NOISE = np.random.default_rng(0).integers(0, 256, (4, P, P, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "small")
+
+
+class TestPredictor:
+    def test_in_float32_it_gives_what_is_scored(self, folder: Path) -> None:
+        predictor = torch_predictor.load(folder, device="cpu", precision="32-true")
+        scored = predict(predictor.model, list(NOISE), device="cpu", batch_size=4)
+        np.testing.assert_array_equal(predictor(NOISE), scored)
+        assert 0 < scored.min() < scored.max() < 1
+
+    def test_half_precision_stays_near_and_is_recorded(self, folder: Path) -> None:
+        full = torch_predictor.load(folder, device="cpu", precision="32-true")
+        half = torch_predictor.load(folder, device="cpu", precision="bf16-mixed")
+        assert half.provenance["ROOFSEG_PRECISION"] == "bf16-mixed"
+        found = half(NOISE)
+        assert found.dtype == np.float32
+        assert 0 < np.abs(found - full(NOISE)).max() < 0.05
+
+    def test_it_keeps_dropout_out_and_no_gradients(self, folder: Path) -> None:
+        predictor = torch_predictor.load(folder, device="cpu", precision="32-true")
+        np.testing.assert_array_equal(predictor(NOISE), predictor(NOISE))
+        assert not predictor.model.training
+
+    def test_a_callers_autocast_changes_nothing(self, folder: Path) -> None:
+        predictor = torch_predictor.load(folder, device="cpu", precision="32-true")
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = predictor(NOISE)
+        np.testing.assert_array_equal(inside, predictor(NOISE))
+
+    def test_gpus_round_and_choose_kernels_as_for_scores(self) -> None:
+        """Seen from inside a model, whatever the process is set to."""
+        seen = []
+
+        class Asked(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+                return x[:, :1]
+
+        with torch.backends.cudnn.flags(enabled=True, deterministic=False, allow_tf32=True):
+            TorchPredictor(Asked(), window=P)(NOISE)
+        assert seen == [(False, True)]
+
+    def test_a_batch_that_does_not_fit_into_memory_is_told(self) -> None:
+        class Large(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        message = f"--batch-size: 4 windows of {P} px at a time do not fit into the memory of cpu"
+        with pytest.raises(UserError, match=message):
+            TorchPredictor(Large(), window=P)(NOISE)
+
+    def test_threads_are_as_many_as_told(self, folder: Path) -> None:
+        before = torch.get_num_threads()
+        try:
+            torch_predictor.load(folder, device="cpu", threads=before + 1)
+            assert torch.get_num_threads() == before + 1
+        finally:
+            torch.set_num_threads(before)
+
+
+class Network(nn.Module):
+    """Three convolutions with a receptive field of 7 x 7 px; each pads with zeros."""
+
+    REACH = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 1, 3, padding=1),
+        )
+        for weights in self.parameters():  # probabilities from nearly 0 to nearly 1
+            weights.data *= 4
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("overlap", [0.5, 0.25])
+def test_windows_give_what_the_whole_image_gives(tmp_path: Path, overlap: float) -> None:
+    """To float32, where no window's rim is in a pixel's receptive field; elsewhere nearly.
+
+    What a rim gets wrong counts with the least weights of all, so it leaves no seam.
+    """
+    height, width, window = 150, 200, 64
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    write_raster(tmp_path / "t.tif", pixels, crs=CRS, transform=TRANSFORM)
+    network, reach = Network(), Network.REACH
+
+    def windowed(overlap: float) -> npt.NDArray[np.float32]:
+        infer = partial(map, TorchPredictor(network, window=window))
+        with open_imagery(str(tmp_path / "t.tif")) as imagery:
+            blocks = list(predict_blocks(imagery, window, infer, overlap=overlap))
+        return np.concatenate([block.probability for block in blocks])
+
+    padded = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
+    with torch.inference_mode():
+        image = torch.from_numpy(padded).permute(2, 0, 1)[None] / 255
+        whole = F.pad(network(image), [-reach] * 4)[0, 0].sigmoid().numpy()
+
+    free = np.ones((height, width), bool)
+    for length, part in ((height, free), (width, free.T)):
+        for start in Axis(length, window, overlap).starts:
+            for edge in (start, start + window):
+                part[max(edge - reach, 0) : max(edge + reach, 0)] = False
+    off = np.abs(windowed(overlap) - whole)
+    assert 0.3 < free.mean() < 0.9
+    assert whole.std() > 0.1
+    assert off[free].max() < 1e-6
+    assert off.max() < 0.01
+    assert np.abs(windowed(0) - whole).max() > 0.1

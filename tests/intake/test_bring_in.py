@@ -1,0 +1,489 @@
+"""From a user's folders to a dataset: what is taken, how it is named, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.transform import Affine
+from tiny_dataset import CRS, TRANSFORM, make, tile_pixels, write_raster
+from unwritable import full_disk
+
+from roofseg.core.errors import UserError
+from roofseg.intake import inspect
+from roofseg.intake.bring_in import Division, bring_in, tile_name
+from roofseg.intake.inspect import Report, inspect_dataset
+from roofseg.recipe.split import read_nudges, read_split
+from roofseg.tiles.rasters import open_raster
+
+SIZE = 96
+NAMES = ("a", "b", "c", "d", "e", "f")
+
+
+def place_of(index: int) -> Affine:
+    """Tiles stand in a row to the east, each with a gap to the next."""
+    return TRANSFORM @ Affine.translation(index * SIZE * 1.5, 0)
+
+
+def write_pairs(
+    folder: Path,
+    names: tuple[str, ...] = NAMES,
+    *,
+    suffixes: tuple[str, str] = (".tif", ".tif"),
+    change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+    georeferenced: bool = True,
+    **profile: object,
+) -> tuple[Path, Path]:
+    """Imagery and masks of a user: folder/imagery and folder/labels."""
+    for index, name in enumerate(names):
+        image, mask = tile_pixels(index, SIZE)
+        geo = {"crs": CRS, "transform": place_of(index)} if georeferenced else {}
+        write_raster(folder / "imagery" / f"{name}{suffixes[0]}", change(image), **geo, **profile)
+        write_raster(folder / "labels" / f"{name}{suffixes[1]}", mask * np.uint8(255), **geo)
+    return folder / "imagery", folder / "labels"
+
+
+def write_footprints(path: Path, names: tuple[str, ...] = NAMES) -> Path:
+    """The roofs of `write_pairs` as polygons in degrees."""
+    roofs = []
+    for index, _ in enumerate(names):
+        rows, cols = np.nonzero(tile_pixels(index, SIZE)[1])
+        corners = [
+            place_of(index) @ (col, row)
+            for col, row in ((cols.min(), rows.min()), (cols.max() + 1, rows.max() + 1))
+        ]
+        roofs.append(shapely.box(*corners[0], *corners[1]))
+    geopandas.GeoDataFrame(geometry=roofs, crs=CRS).to_crs(4326).to_file(path)
+    return path
+
+
+def taken(images: Path, masks: Path, folder: Path, **options: Any) -> tuple[Report, list[str]]:
+    """Bring in; the report, and the lines that were said."""
+    said: list[str] = []
+    options.setdefault("division", Division())
+    return bring_in(images, masks, folder, say=said.append, **options), said
+
+
+def read(path: Path) -> np.ndarray:
+    with open_raster(path) as source:
+        return source.read().transpose(1, 2, 0)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "oslo"
+
+
+class TestTaken:
+    def test_8_bit_tiles_are_copied_to_the_byte(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path / "mine")
+        before = contents(tmp_path / "mine")
+        report, said = taken(images, masks, out)
+        for name in NAMES:
+            for kind, source in (("imgs", images), ("msks", masks)):
+                copy = out / kind / f"{name}.tif"
+                assert copy.read_bytes() == (source / f"{name}.tif").read_bytes()
+                # A link would be one file with DVC's cache, which it may make read-only.
+                assert copy.stat().st_nlink == 1
+        assert said == []
+        assert contents(tmp_path / "mine") == before
+        assert read_nudges(out) == {}
+        assert {tile.name: tile.split for tile in report.tiles} == read_split(out)
+        assert sorted(read_split(out).values()) == [
+            "test",
+            "train",
+            "train",
+            "train",
+            "train",
+            "val",
+        ]
+
+    def test_a_new_dataset_passes_the_check_and_makes_patches(
+        self, tmp_path: Path, out: Path
+    ) -> None:
+        images, masks = write_pairs(tmp_path, change=lambda image: image.astype(np.uint16) * 5)
+        report, _ = taken(images, masks, out)
+        checked = inspect_dataset(out)
+        assert (checked.problems, checked.warnings) == ((), ())
+        assert sorted(checked.tiles, key=lambda tile: tile.name) == list(report.tiles)
+        assert make(out, tmp_path / "patches") == []
+
+    def test_where_tiles_come_from_is_recorded_without_folders(
+        self, tmp_path: Path, out: Path
+    ) -> None:
+        images, masks = write_pairs(
+            tmp_path, suffixes=(".tif", ".png"), change=lambda image: image.astype(np.float32)
+        )
+        _, said = taken(images, masks, out, gsd=0.3, division=Division(seed=7))
+        text = (out / "intake.json").read_text()
+        assert str(tmp_path) not in text
+        record = json.loads(text)
+        assert record["gsd"] == 0.3
+        assert record["scale"]["percentiles"] == [2, 98]
+        low, high = record["scale"]["low"], record["scale"]["high"]
+        assert record["split"] == {"seed": 7, "val": 1 / 6, "test": 1 / 6, "square": None}
+        assert record["tiles"]["a"] == {
+            "image": "a.tif",
+            "mask": "a.png",
+            "changes": ["float32, scaled to 8 bits"],
+        }
+        assert said[0] == "float32, scaled to 8 bits: a, b, c, d, e, f"
+        assert f"{low} became 0 and {high} 255: percentiles 2 and 98 of all tiles" in said[1]
+        assert said[1].endswith(f"--scale {low} {high}")
+
+    def test_one_scale_for_all_tiles(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path, change=lambda image: image.astype(np.uint16) * 20)
+        taken(images, masks, out)
+        scale = json.loads((out / "intake.json").read_text())["scale"]
+        for name in NAMES:
+            wide = read(images / f"{name}.tif").astype(float)
+            scaled = (wide - scale["low"]) * 255 / (scale["high"] - scale["low"])
+            expected = np.rint(scaled.clip(0, 255))
+            np.testing.assert_array_equal(read(out / "imgs" / f"{name}.tif"), expected)
+
+    def test_plain_tiles_keep_their_format_and_side_files(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path, suffixes=(".jpg", ".png"), georeferenced=False)
+        (images / "a.jgw").write_text("0.3\n0\n0\n-0.3\n1000\n2000\n")
+        write_raster(images / "b.jpg", tile_pixels(1, SIZE)[0], crs=CRS, transform=place_of(1))
+        assert (images / "b.jpg.aux.xml").is_file()
+        report, _ = taken(images, masks, out)
+        grids = {tile.name: tile.grid for tile in report.tiles if tile.grid}
+        assert grids["a"].transform == Affine(0.3, 0, 999.85, 0, -0.3, 2000.15)
+        assert (grids["b"].gsd, grids["c"].gsd) == (0.3, None)
+        assert sorted(path.name for path in (out / "imgs").iterdir())[:5] == [
+            "a.jgw",
+            "a.jpg",
+            "b.jpg",
+            "b.jpg.aux.xml",
+            "c.jpg",
+        ]
+
+    def test_the_suffix_is_that_of_the_format(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path, suffixes=(".png", ".tif"), georeferenced=False)
+        for path in images.iterdir():
+            path.rename(path.with_suffix(".tif"))
+        taken(images, masks, out)
+        assert {path.suffix for path in (out / "imgs").iterdir()} == {".png"}
+
+    def test_masks_in_other_formats_become_geotiff(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        (tmp_path / "virtual").mkdir()
+        for path in masks.iterdir():
+            rasterio.shutil.copy(path, tmp_path / "virtual" / f"{path.stem}.vrt", driver="VRT")
+        taken(images, tmp_path / "virtual", out)
+        for name in NAMES:
+            np.testing.assert_array_equal(
+                read(out / "msks" / f"{name}.tif"), read(masks / f"{name}.tif")
+            )
+
+    @pytest.mark.parametrize("name", ["roofs.gpkg", "roofs.geojson", "roofs.shp"])
+    def test_footprints_are_burnt(self, tmp_path: Path, out: Path, name: str) -> None:
+        images, masks = write_pairs(tmp_path)
+        taken(images, write_footprints(tmp_path / name), out)
+        for tile in NAMES:
+            np.testing.assert_array_equal(
+                read(out / "msks" / f"{tile}.tif"), read(masks / f"{tile}.tif")
+            )
+        record = json.loads((out / "intake.json").read_text())
+        assert record["tiles"]["a"]["mask"] == name
+
+    def test_what_was_mended_in_footprints_is_said(self, tmp_path: Path, out: Path) -> None:
+        images, _ = write_pairs(tmp_path)
+        roofs = geopandas.read_file(write_footprints(tmp_path / "roofs.gpkg")).to_crs(CRS)
+        x, y = place_of(0) @ (10, 10)
+        roofs.loc[len(roofs)] = [shapely.Polygon([(x, y), (x + 5, y - 5), (x + 5, y), (x, y - 5)])]
+        roofs.to_file(tmp_path / "two.gpkg", layer="roofs")
+        roofs.to_file(tmp_path / "two.gpkg", layer="older")
+        with pytest.raises(UserError, match=r"two\.gpkg: has several layers: 'roofs', 'older'"):
+            taken(images, tmp_path / "two.gpkg", out)
+        _, said = taken(images, tmp_path / "two.gpkg", out, layer="roofs")
+        assert said == ["footprints that were invalid and made valid: 1"]
+
+    def test_tiles_that_no_footprint_touches_are_named(self, tmp_path: Path, out: Path) -> None:
+        images, _ = write_pairs(tmp_path)
+        _, said = taken(images, write_footprints(tmp_path / "roofs.gpkg", NAMES[:-2]), out)
+        assert said == ["no footprint on e, f: leave out what nobody has mapped"]
+
+    def test_names_of_files_become_names_of_tiles(self, tmp_path: Path, out: Path) -> None:
+        names = ("north 1", "Ålesund (øst)", "c;d", "x.v2", "-e", "g")
+        images, masks = write_pairs(tmp_path, names)
+        _, said = taken(images, masks, out)
+        expected = {"north_1", "Ålesund_øst", "c_d", "x.v2", "e", "g"}
+        assert set(read_split(out)) == expected
+        assert {path.stem for path in (out / "imgs").iterdir()} == expected
+        assert said == [
+            "tiles with a name of their own: '-e' is e, 'c;d' is c_d, 'north 1' is north_1, "
+            "'Ålesund (øst)' is Ålesund_øst"
+        ]
+
+    def test_the_limit_of_expansion_can_be_set(
+        self, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(inspect, "BOMB_BYTES", 1000)
+        # What the limit is not handed on to takes the default.
+        monkeypatch.setattr(inspect.opened.__wrapped__, "__defaults__", (0.01,))
+        monkeypatch.setitem(inspect.inspect_tile.__kwdefaults__, "max_expansion", 0.01)
+        images, masks = write_pairs(tmp_path)
+        with pytest.raises(UserError, match=r"^6 problems:\n .*a\.tif: .* GiB of pixels"):
+            taken(images, masks, out, max_expansion=0.01)
+        taken(images, masks, out, max_expansion=1000)
+
+    def test_links_are_followed(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        (images / "a.tif").rename(tmp_path / "elsewhere.tif")
+        (images / "a.tif").symlink_to(tmp_path / "elsewhere.tif")
+        taken(images, masks, out)
+        assert not (out / "imgs" / "a.tif").is_symlink()
+
+    def test_neighbours_share_a_split(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        for kind in (images, masks):
+            with rasterio.open(kind / "b.tif", "r+") as target:
+                target.transform = place_of(0) @ Affine.translation(SIZE, 0)
+        for seed in range(4):
+            taken(images, masks, out.with_name(f"oslo{seed}"), division=Division(seed=seed))
+            split = read_split(out.with_name(f"oslo{seed}"))
+            assert split["a"] == split["b"]
+
+    def test_a_split_of_ones_own(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path, ("A\u030a 1", "b", "c", "d"))
+        mine = tmp_path / "mine.csv"
+        mine.write_text("tile,split\nc,test\n\u00c5 1,train\nb,val\n", encoding="utf-8")
+        report, _ = taken(images, masks, out, division=Division(file=mine))
+        assert read_split(out) == {"c": "test", "\u00c5_1": "train", "b": "val"}
+        assert report.warnings == ("split.csv lists no split for d: left out",)
+        record = json.loads((out / "intake.json").read_text())
+        assert record["split"] == {"file": "mine.csv"}
+
+
+@given(st.text("ab0._- /ø\u00e9\u0301\n", max_size=8) | st.text(max_size=20))
+def test_a_tiles_name_is_valid_and_stays(stem: str) -> None:
+    name = tile_name(stem)
+    assert re.fullmatch(r"([\w][\w.-]*)?", name)
+    assert tile_name(name) == name
+
+
+def test_a_name_is_one_however_its_accents_are_kept() -> None:
+    assert tile_name("A\u030alesund") == tile_name("\u00c5lesund") == "\u00c5lesund"
+
+
+class TestRefused:
+    """Nothing of what is wrong passes, and messages name the user's own files."""
+
+    @pytest.mark.parametrize(
+        ("spoil", "says"),
+        [
+            (lambda i, m: (m / "b.tif").unlink(), "{m}: no mask for b; expected the same names"),
+            (
+                lambda i, m: [path.rename(m / f"{path.stem}_mask.tif") for path in m.iterdir()],
+                "{m}: no mask for a, b, c, d, e, f, but masks without an image: a_mask, b_mask",
+            ),
+            (lambda i, m: (i / "a.png").touch(), "{i}/a.tif: a.png in the same folder"),
+            (
+                lambda i, m: [(i / name).touch() for name in ("a b.tif", "a_b.tif")],
+                "{i}/a_b.tif: it and a b.tif would both be the tile a_b (apart from case). Rename",
+            ),
+            (
+                lambda i, m: [(i / name).touch() for name in ("A b.tif", "a_B.tif")],
+                "{i}/a_B.tif: it and A b.tif would both be the tile a_B (apart from case). Rename",
+            ),
+            (lambda i, m: (i / "!!.tif").touch(), "{i}/!!.tif: its name holds neither letter"),
+            (lambda i, m: (i / "a.tif").write_text("II*"), "{i}/a.tif: cannot be read"),
+            (lambda i, m: (i / "a.tif").write_bytes(b""), "{i}/a.tif: cannot be read"),
+            (
+                lambda i, m: write_raster(i / "a.tif", tile_pixels(0, SIZE)[0].astype(np.int16)),
+                "{i}: types that differ (a.tif has int16, f.tif has uint8)",
+            ),
+            (
+                lambda i, m: write_raster(m / "a.tif", tile_pixels(0, SIZE)[0]),
+                "{m}/a.tif: 3 bands of uint8; expected a mask with one band",
+            ),
+            (
+                lambda i, m: write_raster(m / "a.tif", tile_pixels(0, SIZE)[0][:, :, 0]),
+                "{m}/a.tif: holds the values 60",
+            ),
+            (
+                lambda i, m: write_raster(m / "a.tif", 1 - tile_pixels(0, SIZE)[1]),
+                "{m}/a.tif: 93.8% of it is building; expected 90% at most",
+            ),
+            (
+                lambda i, m: write_raster(m / "a.tif", tile_pixels(0, SIZE)[1][1:]),
+                "{m}/a.tif: 96 x 95 px, but its image {i}/a.tif has 96 x 96 px",
+            ),
+            (
+                lambda i, m: write_raster(
+                    m / "a.tif", tile_pixels(0, SIZE)[1], crs="EPSG:32633", transform=place_of(0)
+                ),
+                "{m}/a.tif: its CRS is EPSG:32633, but its image {i}/a.tif has EPSG:32614",
+            ),
+            (
+                lambda i, m: write_raster(
+                    m / "a.tif",
+                    tile_pixels(0, SIZE)[1],
+                    crs=CRS,
+                    transform=place_of(0) @ Affine.rotation(5),
+                ),
+                "px away from its image {i}/a.tif",
+            ),
+            (
+                lambda i, m: [write_raster(p, np.zeros((96, 96), np.uint8)) for p in m.iterdir()],
+                "{m}: no building in any mask",
+            ),
+            (lambda i, m: [path.unlink() for path in i.iterdir()], "{i}: no raster in it"),
+            (lambda i, m: [path.unlink() for path in list(i.iterdir())[2:]], "2 tiles: expected"),
+        ],
+        ids=[
+            "a mask missing",
+            "masks named otherwise",
+            "two images for a tile",
+            "names that become one",
+            "names that become one, but for case",
+            "no name left",
+            "truncated",
+            "empty",
+            "mixed types",
+            "mask of three bands",
+            "soft mask",
+            "inverted mask",
+            "sizes that differ",
+            "CRS that differ",
+            "rotated",
+            "no building",
+            "no imagery",
+            "two tiles",
+        ],
+    )
+    def test_what_is_wrong_is_named(
+        self, tmp_path: Path, out: Path, spoil: Callable[[Path, Path], object], says: str
+    ) -> None:
+        images, masks = write_pairs(tmp_path)
+        spoil(images, masks)
+        says = says.replace("{i}", str(images)).replace("{m}", str(masks))
+        with pytest.raises(UserError, match=re.escape(says)) as caught:
+            taken(images, masks, out)
+        assert str(out) not in str(caught.value)
+
+    def test_all_at_once(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        (images / "a.tif").write_bytes(b"")
+        write_raster(images / "b.tif", tile_pixels(0, SIZE)[0][:, :, 0])
+        with pytest.raises(UserError, match=r"^2 problems:\n.*a\.tif: .*\n.*b\.tif: 1 band"):
+            taken(images, masks, out)
+        assert not out.exists()  # headers are looked at before anything is copied
+
+    @pytest.mark.parametrize("kind", ["imagery", "labels", "roofs.gpkg", "mine.csv"])
+    def test_what_is_not_there(self, tmp_path: Path, out: Path, kind: str) -> None:
+        images, masks = write_pairs(tmp_path)
+        mine = tmp_path / "mine.csv" if kind == "mine.csv" else None
+        if kind in ("imagery", "labels"):
+            (tmp_path / kind).rename(tmp_path / "moved")
+        if kind == "roofs.gpkg":
+            masks = tmp_path / kind
+        with pytest.raises(UserError, match=f"{tmp_path}/{kind}: .*[Nn]o such f"):
+            taken(images, masks, out, division=Division(file=mine))
+
+    def test_one_file_for_many_images(self, tmp_path: Path, out: Path) -> None:
+        images, _ = write_pairs(tmp_path)
+        (tmp_path / "roofs.kml").touch()
+        says = r"roofs\.kml: one file for 6 images; expected a folder of masks, or .* \.gpkg"
+        with pytest.raises(UserError, match=says):
+            taken(images, tmp_path / "roofs.kml", out)
+
+    def test_footprints_elsewhere(self, tmp_path: Path, out: Path) -> None:
+        images, _ = write_pairs(tmp_path)
+        roofs = write_footprints(tmp_path / "roofs.gpkg")
+        there = geopandas.read_file(roofs).translate(xoff=20)
+        there.to_file(tmp_path / "there.gpkg")
+        with pytest.raises(UserError, match=r"there\.gpkg: no building in any mask. Do footprints"):
+            taken(images, tmp_path / "there.gpkg", out)
+
+    def test_footprints_for_tiles_without_a_place(self, tmp_path: Path, out: Path) -> None:
+        images, _ = write_pairs(tmp_path, suffixes=(".png", ".png"), georeferenced=False)
+        roofs = write_footprints(tmp_path / "roofs.gpkg")
+        with pytest.raises(UserError, match=r"imagery/a\.png: has no CRS and no transform"):
+            taken(images, roofs, out)
+
+    def test_footprints_that_are_none(self, tmp_path: Path, out: Path) -> None:
+        images, _ = write_pairs(tmp_path)
+        (tmp_path / "roofs.geojson").write_text('{"type": "FeatureColl')
+        with pytest.raises(UserError, match=r"roofs\.geojson: cannot be read"):
+            taken(images, tmp_path / "roofs.geojson", out)
+
+    def test_a_gsd_that_the_tiles_deny(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        with pytest.raises(
+            UserError, match=r"GSD: 1 m per pixel, but the georeference of a says 0"
+        ):
+            taken(images, masks, out, gsd=1.0)
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"gsd": 0.0}, "GSD: found 0; expected a number above 0"),
+            ({"gsd": float("nan")}, "GSD: found nan"),
+            ({"max_expansion": -1}, "max_expansion: found -1"),
+            ({"division": Division(side=float("inf"))}, "BLOCK: found inf"),
+            ({"division": Division(seed=-1)}, "SEED: found -1; expected 0 or more"),
+            ({"division": Division(val=0.9)}, "val 0.9 and test 0.166667: expected two shares"),
+        ],
+    )
+    def test_numbers_out_of_range(
+        self, tmp_path: Path, out: Path, options: dict[str, Any], says: str
+    ) -> None:
+        images, masks = write_pairs(tmp_path)
+        with pytest.raises(UserError, match=re.escape(says)):
+            taken(images, masks, out, **options)
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            (
+                "tile,split\na,train\nb,val\nx,test\n",
+                "mine.csv: lists x, but there is no such image",
+            ),
+            ("tile,split\na,train\nb,val\n", "mine.csv: no tile is in the split test"),
+            ("tile,set\na,train\n", "mine.csv: its first line lacks split"),
+            ("tile,split\na,train\na,val\n", "mine.csv, line 3: tile a is listed in train and in"),
+            (
+                "tile,split\nx,train\na b,val\na_b,test\n",
+                "mine.csv: lists a b and a_b, which are one tile here. Remove one of the lines.",
+            ),
+        ],
+    )
+    def test_a_split_that_does_not_fit(
+        self, tmp_path: Path, out: Path, text: str, says: str
+    ) -> None:
+        images, masks = write_pairs(tmp_path)
+        (tmp_path / "mine.csv").write_text(text)
+        with pytest.raises(UserError, match=re.escape(f"{tmp_path}/{says}")):
+            taken(images, masks, out, division=Division(file=tmp_path / "mine.csv"))
+
+    def test_a_full_disk(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        says = r"^oslo/imgs/a\.tif: File too large\.$"
+        with full_disk(20_000), pytest.raises(UserError, match=says):
+            taken(images, masks, out)
+
+    def test_damage_in_pixels_names_the_users_file(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path, compress="deflate")
+        data = (images / "c.tif").read_bytes()
+        middle = len(data) // 2
+        (images / "c.tif").write_bytes(data[:middle] + bytes(400) + data[middle + 400 :])
+        with pytest.raises(UserError, match=rf"^{re.escape(str(images))}/c\.tif: cannot be read"):
+            taken(images, masks, out)

@@ -1,0 +1,155 @@
+"""ONNX models as predictors: on a small graph that needs no torch, and on what is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from graph import ROOT
+from onnx import TensorProto, helper
+
+from roofseg.core.errors import UserError
+from roofseg.mapping.load_model import load_predictor
+from roofseg.mapping.onnx_predictor import About, load
+
+SRC = ROOT / "src"
+WINDOW = 8
+TAGS = {"ROOFSEG_ATTEMPT": "grey", "ROOFSEG_WEIGHTS_SHA256": "0" * 64}
+ABOUT = About(WINDOW, (0.3, 0.6), TAGS)
+
+
+def write_model(
+    path: Path,
+    metadata: dict[str, str] | None = None,
+    shape: Sequence[int] = (WINDOW, WINDOW, 3),
+    name: str = "images",
+    kind: int = TensorProto.UINT8,
+) -> Path:
+    """A model whose probability is the mean of the three colours on [0, 1]."""
+    nodes = [
+        helper.make_node("Cast", [name], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Div", ["mean", "full"], ["probability"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "grey",
+        [helper.make_tensor_value_info(name, kind, ["batch", *shape])],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["batch", *shape[:2]])],
+        [
+            helper.make_tensor("axes", TensorProto.INT64, [1], [3]),
+            helper.make_tensor("full", TensorProto.FLOAT, [], [255.0]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, ABOUT.metadata() if metadata is None else metadata)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "grey.onnx")
+
+
+def test_a_model_and_what_it_says_of_itself(model: Path) -> None:
+    predictor = load_predictor(model)
+    assert predictor.window == WINDOW
+    assert predictor.gsd == (0.3, 0.6)
+    assert predictor.provenance == {**TAGS, "ROOFSEG_PRECISION": "32-true"}
+    images = np.random.default_rng(0).integers(0, 256, (5, WINDOW, WINDOW, 3), dtype=np.uint8)
+    for batch in (images, images[:1], images[:, ::-1]):
+        found = predictor(batch)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, batch.mean(axis=3) / 255, atol=1e-6)
+
+
+def test_what_a_model_says_of_itself_comes_back() -> None:
+    assert About.read({**ABOUT.metadata(), "another": "key"}) == ABOUT
+    assert About.read(About(64, ()).metadata()) == About(64, ())
+
+
+def test_no_torch_is_needed(model: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from roofseg.predictors import load_predictor
+load_predictor(Path({str(model)!r}))
+sys.exit("torch" in sys.modules)
+"""
+    environment = {"PYTHONPATH": str(SRC), "PATH": os.environ["PATH"]}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x80\x04K\x01.", "half", None])
+def test_what_is_no_onnx_model(model: Path, content: bytes | str | None) -> None:
+    if content is None:
+        model.unlink()
+    else:
+        whole = model.read_bytes()
+        model.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2])
+    with pytest.raises(
+        UserError, match=r"no such file|damaged or no ONNX model|none that"
+    ) as error:
+        load(model)
+    assert str(error.value).startswith(str(model))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "others"),
+    [
+        ({}, {}),
+        ({**ABOUT.metadata(), "roofseg_window": "16"}, {}),
+        ({**ABOUT.metadata(), "roofseg_window": "large"}, {}),
+        ({**ABOUT.metadata(), "roofseg_gsd": "0.3"}, {}),
+        ({**ABOUT.metadata(), "roofseg_gsd": "[0.3"}, {}),
+        (None, {"shape": (WINDOW, WINDOW + 1, 3)}),
+        (None, {"name": "x"}),
+        (None, {"kind": TensorProto.FLOAT}),
+    ],
+)
+def test_another_programs_model(
+    tmp_path: Path, metadata: dict[str, str] | None, others: dict[str, object]
+) -> None:
+    path = write_model(tmp_path / "other.onnx", metadata, **others)
+    with pytest.raises(UserError, match="an ONNX model, but none that `roofseg export` wrote"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "mps"}, "device mps, precision auto; an ONNX model runs on cpu or cuda"),
+        ({"precision": "bf16-mixed"}, "precision bf16-mixed; an ONNX model .* in 32-true"),
+    ],
+)
+def test_what_onnx_models_do_not_have(model: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=rf"grey\.onnx: .*{message}"):
+        load_predictor(model, **options)
+
+
+def test_threads_are_as_many_as_told(model: Path) -> None:
+    predictor = load(model, threads=3)
+    assert predictor.session.get_session_options().intra_op_num_threads == 3
+
+
+def test_without_onnxruntime(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"onnxruntime.* is not installed. Run `pip install onnx"):
+        load(model)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there"
+)
+def test_cuda_that_is_not_there(model: Path) -> None:
+    with pytest.raises(UserError, match=r"device cuda, but onnxruntime has CPUExecution"):
+        load(model, device="cuda")

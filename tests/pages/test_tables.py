@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from roofseg.pages.tables import markdown_table, write_csv
+
+
+def test_csv_has_six_digits_and_no_index(tmp_path: Path) -> None:
+    table = pd.DataFrame({"name": ["a", "NA"], "value": [1 / 3, float("nan")], "n": [1, 2000000]})
+    write_csv(tmp_path / "new" / "table.csv", table)
+    text = (tmp_path / "new" / "table.csv").read_bytes()
+    assert text == b"name,value,n\na,0.333333,1\nNA,,2000000\n"
+
+
+def test_markdown_is_aligned_as_text_too() -> None:
+    lines = markdown_table(pd.DataFrame({"model": ["a", "long|name"], "n": [1, 20]}), {"model"})
+    assert lines == [
+        "| model      |   n |",
+        "| ---------- | --: |",
+        "| a          |   1 |",
+        "| long\\|name |  20 |",
+    ]

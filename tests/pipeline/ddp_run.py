@@ -1,0 +1,83 @@
+"""One training run, for test_ddp to start with one or two processes.
+
+python ddp_run.py FOLDER DEVICES MODEL: every process writes what it ended with to FOLDER.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import lightning as L  # noqa: N812
+import torch
+from small_run import TRAIN, VAL, P, machine, recipe
+
+from roofseg.core.weights import write_weights
+from roofseg.models.roof_model import RoofModel, build_model
+from roofseg.training.data import PatchBatches
+from roofseg.training.engine import _callbacks, _quiet, _strategy
+from roofseg.training.segmenter import Segmenter
+
+
+class Convolution(torch.nn.Conv2d):
+    """An encoder without statistics of the batch."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [super().forward(x).relu()]
+
+
+class Head(torch.nn.Conv2d):
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        return super().forward(features[0])
+
+
+def main() -> None:
+    folder, devices, name = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    torch.manual_seed(5)
+    changes = {"epochs": 4, "draws_per_epoch": 12, "batch_size": 4, "freeze_epochs": 2}
+    if name == "pixelwise":
+        # One patch's BCE is a mean over its pixels, so a batch's is the mean of its shares'; Dice's
+        # is not, and BatchNorm sees the share alone.
+        changes |= {"bce_weight": 1.0, "dropout": 0.0, "scheduler": "cosine"}
+        half = (0.5, 0.5, 0.5)
+        model = RoofModel(
+            Convolution(3, 8, 3, padding=1), Head(8, 1, 1), mean=half, std=half, multiple=1
+        )
+    else:
+        changes |= {"ema_decay": 0.5, "scheduler": "plateau", "plateau_patience": 0}
+        model = build_model("unet", "tu-mobilenetv3_small_050", dropout=0.2, patch_size=P)
+    small, on = recipe(**changes), machine(devices=devices)
+    module = Segmenter(model, small)
+    batches = PatchBatches(
+        TRAIN,
+        VAL,
+        preset="light",
+        draws=small.draws_per_epoch,
+        batch_size=small.batch_size,
+        seed=3,
+        workers=0,
+    )
+    with _quiet(set()):
+        trainer = L.Trainer(
+            accelerator="cpu",
+            devices=devices,
+            strategy=_strategy(on, small),
+            max_epochs=small.epochs,
+            use_distributed_sampler=False,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            callbacks=_callbacks(small),
+        )
+        trainer.fit(module, batches)
+    write_weights(folder / f"{trainer.global_rank}.safetensors", model.state_dict())
+    seen = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    lr = trainer.optimizers[0].param_groups[0]["lr"]
+    record = {"lr": lr, "steps": trainer.global_step, "tiles": module.val_tiles, **seen}
+    (folder / f"{trainer.global_rank}.json").write_text(json.dumps(record))
+
+
+main()

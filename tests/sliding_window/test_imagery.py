@@ -1,0 +1,391 @@
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+from ranges import served
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from rasterio.transform import Affine
+from tiny_dataset import CRS, TRANSFORM, write_raster
+from unwritable import nobody, public_folder
+
+from roofseg.core.errors import UserError
+from roofseg.sliding_window.imagery import Imagery, file_name, find_rasters, open_imagery
+
+GEO = {"crs": CRS, "transform": TRANSFORM}
+RGB = np.random.default_rng(0).integers(1, 255, (40, 60, 3)).astype(np.uint8)
+
+
+def whole(imagery: Imagery) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    return imagery.read(0, imagery.height, 0, imagery.width)
+
+
+def refused(path: Path | str, message: str, *trained: float, **options: Any) -> None:
+    """It is refused, when it is opened or at the latest when it is read."""
+    with (
+        pytest.raises(UserError, match=message),
+        open_imagery(str(path), trained, **options) as imagery,
+    ):
+        whole(imagery)
+
+
+def with_mask(path: Path, mask: npt.NDArray[np.uint8]) -> None:
+    write_raster(path, RGB, **GEO)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as target:
+        target.write_mask(mask)
+
+
+def with_alpha(path: Path, alpha: npt.NDArray[np.uint8], **profile: Any) -> None:
+    write_raster(path, np.dstack([RGB, alpha]), **GEO, **profile)
+    with rasterio.open(path, "r+") as target:
+        target.colorinterp = [
+            ColorInterp.red,
+            ColorInterp.green,
+            ColorInterp.blue,
+            ColorInterp.alpha,
+        ]
+
+
+class TestPixels:
+    @pytest.mark.parametrize("suffix", [".tif", ".png"])
+    def test_rgb_is_read_as_it_is(self, tmp_path: Path, suffix: str) -> None:
+        path = tmp_path / f"with space ü{suffix}"
+        write_raster(path, RGB)
+        with open_imagery(str(path)) as imagery:
+            assert (imagery.height, imagery.width, imagery.crs, imagery.gsd) == (40, 60, None, None)
+            assert imagery.transform == Affine.identity()
+            assert imagery.notes == []
+            image, valid = imagery.read(3, 20, 7, 31)
+        np.testing.assert_array_equal(image, RGB[3:23, 7:38])
+        assert valid.shape == (20, 31)
+        assert valid.all()
+
+    def test_a_world_file_beside_a_png_counts(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.png", RGB)
+        (tmp_path / "t.pgw").write_text("0.3\n0\n0\n-0.3\n621000.15\n3349999.85\n")
+        with open_imagery(str(tmp_path / "t.png")) as imagery:
+            assert imagery.transform.almost_equals(TRANSFORM)
+
+    def test_the_grid_is_that_of_the_file(self, tmp_path: Path) -> None:
+        turned = TRANSFORM @ Affine.rotation(30)
+        write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=turned)
+        with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
+            assert imagery.crs == CRS
+            assert imagery.transform.almost_equals(turned)
+            assert imagery.gsd == pytest.approx(0.3)
+
+    def test_pixels_of_nodata_are_black_and_not_valid(self, tmp_path: Path) -> None:
+        pixels = RGB.copy()
+        pixels[:5] = 255
+        pixels[7, 7, 1:] = 255  # one band of three is data yet
+        write_raster(tmp_path / "t.tif", pixels, nodata=255, **GEO)
+        with open_imagery(str(tmp_path / "t.tif")) as imagery:
+            image, valid = whole(imagery)
+        assert not valid[:5].any()
+        assert valid[5:].all()
+        assert (image[:5] == 0).all()
+        np.testing.assert_array_equal(image[5:], pixels[5:])
+
+    def test_transparent_pixels_are_not_valid(self, tmp_path: Path) -> None:
+        alpha = np.full((40, 60), 255, np.uint8)
+        alpha[:, :9] = 0
+        with_alpha(tmp_path / "t.tif", alpha)
+        with open_imagery(str(tmp_path / "t.tif")) as imagery:
+            assert imagery.notes == []
+            image, valid = whole(imagery)
+        np.testing.assert_array_equal(valid, alpha > 0)
+        np.testing.assert_array_equal(image[:, 9:], RGB[:, 9:])
+
+    def test_an_internal_mask_counts(self, tmp_path: Path) -> None:
+        mask = np.zeros((40, 60), np.uint8)
+        mask[10:30] = 255
+        with_mask(tmp_path / "t.tif", mask)
+        with open_imagery(str(tmp_path / "t.tif")) as imagery:
+            np.testing.assert_array_equal(whole(imagery)[1], mask > 0)
+
+    def test_of_more_bands_the_first_three_are_taken_and_that_is_said(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", np.dstack([RGB, RGB[:, :, :2]]), photometric="minisblack")
+        with open_imagery(str(tmp_path / "t.tif")) as imagery:
+            np.testing.assert_array_equal(whole(imagery)[0], RGB)
+            assert imagery.notes == [
+                "5 bands of uint8: the first three are taken as red, green, blue"
+            ]
+
+    @pytest.mark.parametrize(
+        ("pixels", "message"),
+        [
+            (RGB[:, :, 0], "1 band of uint8; expected RGB"),
+            (RGB[:, :, :2], "2 bands of uint8; expected RGB"),
+            (RGB.astype(np.uint16), "3 bands of uint16; expected 8-bit RGB.*--scale LOW HIGH"),
+            (RGB.astype(np.float32), "3 bands of float32; expected 8-bit RGB"),
+            (RGB.astype(np.complex64), "3 bands of complex64; expected real numbers"),
+        ],
+    )
+    def test_other_bands_and_types_are_refused(
+        self, tmp_path: Path, pixels: npt.NDArray[Any], message: str
+    ) -> None:
+        write_raster(tmp_path / "t.tif", pixels)
+        refused(tmp_path / "t.tif", rf"t\.tif: {message}")
+
+    def test_a_palette_is_refused_with_its_remedy(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB[:, :, 0], **GEO)
+        with rasterio.open(tmp_path / "t.tif", "r+") as target:
+            target.write_colormap(1, {value: (value, 0, 0, 255) for value in range(256)})
+        refused(tmp_path / "t.tif", "gdal_translate -expand rgb")
+
+    def test_scale_brings_other_types_to_8_bit(self, tmp_path: Path) -> None:
+        values = np.array([[100, 2100, 1100], [0, 9000, 103]], np.uint16)
+        write_raster(tmp_path / "t.tif", np.dstack([values] * 3))
+        with open_imagery(str(tmp_path / "t.tif"), scale=(100, 2100)) as imagery:
+            image, valid = whole(imagery)
+        assert image[:, :, 0].tolist() == [[0, 255, 128], [0, 255, 0]]
+        assert valid.all()
+
+    def test_nan_is_no_data(self, tmp_path: Path) -> None:
+        pixels = RGB.astype(np.float32)
+        pixels[4, 5, 2] = np.nan
+        pixels[6, :] = np.inf
+        write_raster(tmp_path / "t.tif", pixels)
+        with open_imagery(str(tmp_path / "t.tif"), scale=(0, 255)) as imagery:
+            image, valid = whole(imagery)
+        assert np.argwhere(~valid).tolist() == [[4, 5]]
+        assert image[4, 5].tolist() == [0, 0, 0]
+        assert (image[6] == 255).all()
+        np.testing.assert_array_equal(image[7:], RGB[7:])
+
+
+class TestGsd:
+    def test_another_gsd_is_an_error_that_says_both(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, **GEO)
+        message = r"t\.tif: 0\.3 m per pixel, but the model was trained on 0\.5 to 1 m per pixel"
+        refused(tmp_path / "t.tif", message, 0.5, 1.0)
+
+    @pytest.mark.parametrize("trained", [(), (0.3,), (0.29,), (0.31,), (0.1, 0.6)])
+    def test_what_lies_near_or_between_is_taken(
+        self, tmp_path: Path, trained: tuple[float, ...]
+    ) -> None:
+        write_raster(tmp_path / "t.tif", RGB, **GEO)
+        resample = bool(trained)  # to what, where that is unknown?
+        with open_imagery(str(tmp_path / "t.tif"), trained, resample=resample) as imagery:
+            assert (imagery.height, imagery.gsd, imagery.notes) == (40, 0.3, [])
+
+    @pytest.mark.parametrize("profile", [{}, {"crs": "EPSG:4326", "transform": TRANSFORM}])
+    def test_an_unknown_one_is_said_and_gsd_tells_it(
+        self, tmp_path: Path, profile: dict[str, Any]
+    ) -> None:
+        write_raster(tmp_path / "t.tif", RGB, **profile)
+        path = str(tmp_path / "t.tif")
+        with open_imagery(path, (0.3,)) as imagery:
+            assert imagery.gsd is None
+            assert imagery.notes == [
+                "its GSD is unknown; taken as the 0.3 m per pixel trained on (--gsd)"
+            ]
+        with open_imagery(path, (0.3,), gsd=0.3) as imagery:
+            assert (imagery.gsd, imagery.notes) == (0.3, [])
+        refused(path, r"its GSD is unknown.*--gsd METRES", 0.3, resample=True)
+        refused(path, r"0\.5 m per pixel, but the model.* 0\.3 m", 0.3, gsd=0.5)
+
+    def test_resampling_needs_to_know_to_what(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, **GEO)
+        refused(tmp_path / "t.tif", r"t\.tif: --resample .* does not know", resample=True)
+
+    def test_imagery_too_coarse_for_roofs_is_refused(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, **GEO)
+        message = r"t\.tif: 4 m per pixel, more than 10 times the 0\.3 m"
+        refused(tmp_path / "t.tif", message, 0.1, 0.3, gsd=4.0, resample=True)
+        with open_imagery(str(tmp_path / "t.tif"), (0.3,), gsd=3.0, resample=True) as imagery:
+            assert (imagery.height, imagery.width) == (400, 600)
+
+    @pytest.mark.parametrize("georeferenced", [True, False])
+    def test_finer_imagery_is_averaged_onto_a_grid_of_its_own(
+        self, tmp_path: Path, georeferenced: bool
+    ) -> None:
+        write_raster(tmp_path / "t.tif", RGB, **(GEO if georeferenced else {}))
+        with open_imagery(str(tmp_path / "t.tif"), (0.6,), gsd=0.3, resample=True) as imagery:
+            assert (imagery.height, imagery.width, imagery.gsd) == (20, 30, 0.6)
+            origin = TRANSFORM if georeferenced else Affine.identity()
+            assert imagery.transform.almost_equals(origin @ Affine.scale(2))
+            assert imagery.crs == (CRS if georeferenced else None)
+            assert imagery.notes == ["resampled from 0.3 to 0.6 m per pixel"]
+            image, valid = whole(imagery)
+        means = RGB.reshape(20, 2, 30, 2, 3).mean((1, 3))
+        assert np.abs(image - means).max() <= 0.5
+        assert valid.all()
+
+    def test_coarser_imagery_is_refined_to_the_nearest_of_several(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, **GEO)
+        with open_imagery(str(tmp_path / "t.tif"), (0.075, 0.15), resample=True) as imagery:
+            assert (imagery.height, imagery.width, imagery.gsd) == (80, 120, 0.15)
+            image, _ = whole(imagery)
+        back = image.reshape(40, 2, 60, 2, 3).mean((1, 3))
+        assert np.corrcoef(back.ravel(), RGB.ravel())[0, 1] > 0.95
+
+    @pytest.mark.parametrize("kind", ["nodata", "alpha", "mask"])
+    def test_what_is_no_data_stays_none_when_resampled(self, tmp_path: Path, kind: str) -> None:
+        path, valid = tmp_path / "t.tif", np.zeros((40, 60), np.uint8)
+        valid[:, 20:] = 255
+        if kind == "alpha":
+            with_alpha(path, valid)
+        elif kind == "nodata":
+            write_raster(path, np.where(valid[:, :, None] > 0, RGB, 0), nodata=0, **GEO)
+        else:
+            with_mask(path, valid)
+        with open_imagery(str(path), (0.6,), resample=True) as imagery:
+            image, found = whole(imagery)
+        np.testing.assert_array_equal(found, valid[::2, ::2] > 0)
+        means = RGB.reshape(20, 2, 30, 2, 3).mean((1, 3))
+        assert np.abs(image - means)[:, 10:].max() <= 0.5
+
+
+class TestBroken:
+    def test_a_missing_an_empty_and_a_renamed_file_are_named(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.tif").touch()
+        (tmp_path / "renamed.tif").write_text("no raster")
+        (tmp_path / "loop.tif").symlink_to("loop.tif")
+        for name in ("missing.tif", "empty.tif", "renamed.tif", "loop.tif"):
+            refused(tmp_path / name, rf"{name}: cannot be read; it is missing, cut")
+
+    @pytest.mark.parametrize("size", [0, 20])
+    def test_a_vrt_without_size_or_source_is_named(self, tmp_path: Path, size: int) -> None:
+        band = (
+            '<VRTRasterBand dataType="Byte" band="{}"><SimpleSource><SourceFilename '
+            'relativeToVRT="1">gone.tif</SourceFilename><SourceBand>1</SourceBand>'
+            "</SimpleSource></VRTRasterBand>"
+        )
+        bands = "".join(band.format(number) for number in (1, 2, 3))
+        (tmp_path / "t.vrt").write_text(
+            f'<VRTDataset rasterXSize="{size}" rasterYSize="{size}">{bands}</VRTDataset>'
+        )
+        refused(tmp_path / "t.vrt", r"t\.vrt: cannot be read")
+
+    def test_a_crs_whose_name_is_in_no_encoding_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.tif"
+        write_raster(path, RGB, crs="+proj=tmerc +lon_0=2 +datum=WGS84", transform=TRANSFORM)
+        path.write_bytes(path.read_bytes().replace(b"unknown", b"\xffnknown"))
+        refused(path, r"t\.tif: cannot be read; .*damaged.* codec can't decode")
+
+    def test_a_crs_without_a_transform_to_it_is_none(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, crs=CRS)
+        with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
+            assert (imagery.crs, imagery.gsd) == (None, None)
+        with open_imagery(str(tmp_path / "t.tif"), (0.3,), gsd=0.15, resample=True) as imagery:
+            assert (imagery.crs, imagery.gsd) == (None, 0.3)
+
+    def test_control_points_are_not_used_and_that_is_said(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.tif"
+        corners = [(0, 0), (0, 60), (40, 0)]
+        points = [
+            GroundControlPoint(row, col, *(TRANSFORM @ (col, row)), 0) for row, col in corners
+        ]
+        write_raster(path, RGB, gcps=points, crs=CRS)
+        with open_imagery(str(path)) as imagery:
+            assert imagery.crs is None
+            assert "its control points are not used" in imagery.notes[0]
+
+    def test_a_transform_to_a_point_states_no_gsd(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=Affine(0, 0, 6e5, 0, 0, 3e6))
+        with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
+            assert imagery.gsd is None
+        refused(tmp_path / "t.tif", "its GSD is unknown.*--gsd METRES", 0.3, resample=True)
+
+    def test_a_file_that_is_cut_off_is_named_where_it_is_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.tif"
+        write_raster(path, RGB, compress="deflate", tiled=True, blockxsize=16, blockysize=16)
+        path.write_bytes(path.read_bytes()[:-2000])
+        refused(path, r"t\.tif: cannot be read")
+
+    @pytest.mark.parametrize("seed", range(60))
+    def test_whatever_bytes_are_broken_it_is_read_or_refused_by_name(
+        self, tmp_path: Path, seed: int
+    ) -> None:
+        """Fuzzed headers (even seeds) and pixels: nothing but a UserError, or some pixels."""
+        path, rng = tmp_path / "t.tif", np.random.default_rng(seed)
+        write_raster(path, RGB, compress="deflate", **GEO)
+        data = bytearray(path.read_bytes())
+        places = range(0, 300) if seed % 2 == 0 else range(300, len(data))
+        for place in rng.choice(places, 12):
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        message = ""
+        try:
+            with open_imagery(str(path)) as imagery:
+                if imagery.height * imagery.width < 10**6:
+                    image, _ = whole(imagery)
+                    assert image.shape == (imagery.height, imagery.width, 3)
+        except UserError as error:
+            message = str(error)
+        assert not message or message.startswith(f"{path}: ")
+
+
+class TestNames:
+    def test_a_folder_stands_for_its_rasters_sorted(self, tmp_path: Path) -> None:
+        for name in ("b.tif", "a.TIF", "c.vrt", "a.tif.aux.xml", "notes.txt", ".hidden.tif"):
+            (tmp_path / name).touch()
+        (tmp_path / "below.tif").mkdir()
+        names = [str(tmp_path / name) for name in ("a.TIF", "b.tif", "c.vrt")]
+        assert find_rasters([str(tmp_path)]) == names
+        assert find_rasters(["x.bin", str(tmp_path), "s3://bucket/y.tif"]) == [
+            "x.bin",
+            *names,
+            "s3://bucket/y.tif",
+        ]
+
+    def test_a_folder_without_rasters_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no raster in this folder")):
+            find_rasters([str(tmp_path)])
+
+    def test_a_name_in_another_encoding_is_an_error(self, tmp_path: Path) -> None:
+        try:
+            Path(os.fsdecode(os.fsencode(tmp_path) + b"/D\xe4cher.tif")).touch()
+        except OSError:
+            pytest.skip("this file system has names in UTF-8 alone")
+        with pytest.raises(UserError, match=r"D\\udce4cher\.tif': a name that is not in UTF-8"):
+            find_rasters([str(tmp_path)])
+
+    def test_an_empty_name_is_not_the_folder_one_is_in(self) -> None:
+        with pytest.raises(UserError, match="an input's name is empty"):
+            find_rasters([""])
+
+    def test_an_unreadable_folder_is_an_error(self) -> None:
+        with public_folder() as public:
+            public.chmod(0)
+            with nobody(), pytest.raises(PermissionError, match=re.escape(str(public))):
+                find_rasters([str(public)])
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("x/a.b.tif", "a.b.tif"),
+            ("https://host/x/a.tif?key=secret/z", "a.tif"),
+            ("s3://bucket/x/a.tif", "a.tif"),
+            ("/vsizip/x.zip/a.tif", "a.tif"),
+            ("what?.tif", "what?.tif"),
+        ],
+    )
+    def test_file_names(self, name: str, expected: str) -> None:
+        assert file_name(name) == expected
+
+
+def test_an_address_is_read_by_ranges(tmp_path: Path) -> None:
+    """Of a file in tiles, one part is fetched without the rest."""
+    pixels = np.random.default_rng(1).integers(1, 255, (1024, 1024, 3)).astype(np.uint8)
+    write_raster(tmp_path / "t.tif", pixels, tiled=True, blockxsize=256, blockysize=256, **GEO)
+    with served(tmp_path) as (address, asked):
+        with open_imagery(f"{address}/t.tif?key=1", (0.3,)) as imagery:
+            image, _ = imagery.read(300, 100, 300, 100)
+        refused(f"{address}/none.tif", r"127\.0\.0\.1.*/none\.tif: cannot be read.*404")
+    np.testing.assert_array_equal(image, pixels[300:400, 300:400])
+    ranges = [wanted for path, wanted in asked if path.startswith("/t.tif") and wanted]
+    fetched = 0
+    for wanted in ranges:
+        first, last = wanted.removeprefix("bytes=").split("-")
+        fetched += int(last) + 1 - int(first)
+    assert 0 < fetched < pixels.nbytes / 2

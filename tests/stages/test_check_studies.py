@@ -1,0 +1,94 @@
+"""The stages around the runs of a study: what is checked before them, what is gathered after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from graph import ROOT
+from project import PARAMS
+from study_records import write_run
+from tiny_dataset import write_dataset
+
+from roofseg.core.errors import UserError
+from stages import check_studies, gather_study, study_recipe
+
+STUDIES = (ROOT / "tests" / "studies_tiny.yaml").read_text()
+
+
+@pytest.fixture
+def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """studies.yaml of a project with two training tiles, which is the current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(PARAMS)
+    write_dataset(Path("data/tiny"), {"a": "train", "b": "train", "c": "val", "d": "test"}, size=8)
+    Path("studies").mkdir()
+    Path("studies/studies.yaml").write_text(STUDIES)
+    return Path("studies/studies.yaml")
+
+
+def test_studies_that_can_be_run_pass(studies: Path, say: object) -> None:
+    say(check_studies)
+    passed = Path("metrics/studies/check.json").read_bytes()
+    studies.write_text(STUDIES.replace("      - 2\n    seeds", "    seeds"))
+    say(check_studies)
+    assert Path("metrics/studies/check.json").read_bytes() == passed  # so nothing reruns
+
+
+def test_more_tiles_than_there_are(studies: Path, say: object) -> None:
+    studies.write_text(STUDIES.replace("      - 2\n    seeds", "      - 3\n    seeds"))
+    with pytest.raises(UserError, match=r"budget\.tiles: found 3; expected at most 2, .* tiny$"):
+        say(check_studies)
+    assert not Path("metrics").exists()
+
+
+def test_a_file_that_is_not_there(studies: Path, say: object) -> None:
+    studies.unlink()
+    with pytest.raises(UserError, match=r"studies\.yaml: cannot be read .*studies/profiles/"):
+        say(check_studies)
+
+
+def test_a_recipe_is_another_only_where_its_own_keys_are(studies: Path, say: object) -> None:
+    Path("weights").mkdir()
+    Path("weights/scratch.safetensors").write_bytes(b"nothing")
+    made = Path("studies/recipes/small")
+
+    def recipes() -> dict[str, bytes]:
+        say(study_recipe, "small")
+        return {path.name: path.read_bytes() for path in made.iterdir()}
+
+    before = recipes()
+    assert set(before) == {"studies.json", "budget.json", "seeds.json", "augmentation.json"}
+    assert json.loads(before["budget.json"])["recipe"]["epochs"] == 1
+    Path("params.yaml").write_text(PARAMS.replace("lr: 0.0003", "lr: 0.0004"))  # of `smaller`
+    assert recipes() == before
+    studies.write_text(STUDIES.replace("epochs: 1\n  seeds", "epochs: 2\n  seeds"))
+    assert {name for name, text in recipes().items() if text != before[name]} == {"budget.json"}
+
+
+def test_a_study_is_gathered_from_the_runs_that_it_has_now(
+    studies: Path, say: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = Path("metrics/studies/runs/seeds")
+    counts = [(60, 20, 20), (80, 10, 10)]
+    for seed in (1, 2, 9):  # 9 is of an earlier studies.yaml
+        write_run(runs / f"small-{seed}.json", attempt="small", seed=seed, counts=counts)
+    say(gather_study, "seeds")
+    table = pd.read_csv("metrics/studies/seeds_runs.csv")
+    assert list(table.attempt) == ["small", "small"]
+    assert list(table.seed) == [1, 2]
+    assert table.val_iou.tolist() == pytest.approx([0.7, 0.7])
+    assert capsys.readouterr().out.startswith("# Study: seeds")
+    written = {path: path.read_bytes() for path in Path().rglob("seeds*") if path.is_file()}
+    assert Path("plots/studies/seeds.png") in written
+    say(gather_study, "seeds")
+    assert {path: path.read_bytes() for path in written} == written
+
+    with pytest.raises(SystemExit):
+        say(gather_study, "seed")
+    assert "invalid choice: 'seed'" in capsys.readouterr().err
+    (runs / "small-2.json").unlink()
+    with pytest.raises(UserError, match=r"small-2\.json: .*dvc\.yaml:seeds@small-2`"):
+        say(gather_study, "seeds")

@@ -1,0 +1,90 @@
+"""The stage as DVC runs it: `python -m stages.make_patches` from the root of a checkout."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from graph import ROOT
+from ruamel.yaml import YAML
+from tiny_dataset import write_dataset
+
+from roofseg.patches import read_patches
+
+SPLIT = {"a": "train", "b": "val", "c": "test"}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the code with the sample profile, set to a tiny dataset."""
+    root = tmp_path / "a clone"
+    for folder in ("src", "stages"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    write_dataset(root / "data" / "mine", SPLIT, size=96)
+    set_params(root, dataset="mine", patch_size=64)
+    return root
+
+
+def set_params(root: Path, **values: object) -> None:
+    yaml = YAML()
+    params = yaml.load((ROOT / "profiles" / "sample.yaml").read_text())
+    params.update(values)
+    with (root / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+
+
+def run_stage(root: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "stages.make_patches"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_makes_the_patches(checkout: Path) -> None:
+    done = run_stage(checkout)
+    assert (done.returncode, done.stderr) == (0, "")
+    for tile, split in SPLIT.items():
+        (patch,) = read_patches(checkout / "patches" / split)
+        assert (patch.tile, patch.mask.shape) == (tile, (64, 64))
+    assert (checkout / "patches" / "overview.png").is_file()
+
+
+def test_warnings_go_to_stderr_as_plain_lines(checkout: Path) -> None:
+    for folder in ("imgs", "msks"):
+        tile = checkout / "data" / "mine" / folder / "a.tif"
+        shutil.copy(tile, tile.with_stem("spare"))
+    done = run_stage(checkout)
+    assert done.returncode == 0
+    assert done.stderr == ("warning: data/mine/split.csv lists no split for spare: left out\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda root: set_params(root, dataset="mine", patch_size=100), "patch_size"),
+        (lambda root: set_params(root, dataset="nowhere"), "data/nowhere"),
+        (lambda root: (root / "data/mine/nudges.csv").unlink(), "data/mine/nudges.csv"),
+        (lambda root: (root / "data/mine/msks/c.tif").unlink(), "data/mine/msks"),
+        (lambda root: (root / "data/mine/imgs/c.tif").write_bytes(b""), "data/mine/imgs/c.tif"),
+        (lambda root: cut(root / "data/mine/imgs/c.tif"), "data/mine/imgs/c.tif"),
+        (lambda root: cut(root / "data/mine/msks/c.tif"), "data/mine/msks/c.tif"),
+    ],
+    ids=["patch size", "dataset", "nudges", "mask", "empty image", "cut image", "cut mask"],
+)
+def test_a_users_error_is_one_line_and_status_2(checkout: Path, spoil, named: str) -> None:
+    spoil(checkout)
+    done = run_stage(checkout)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert named in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list((checkout / "patches").glob("*"))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])

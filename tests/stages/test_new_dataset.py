@@ -1,0 +1,353 @@
+"""`make new-dataset` and `make check-data` as a user runs them, with real DVC."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graph import ROOT
+from intake.test_bring_in import write_footprints, write_pairs
+from project import Project, environment
+from tiny_dataset import make, tile_pixels, write_raster
+from unwritable import full_disk, nobody, public_folder
+
+from roofseg.core.errors import UserError
+from roofseg.intake.inspect import Report, TileReport
+from roofseg.recipe.params import parse_params
+from roofseg.recipe.split import read_split
+from roofseg.tiles.rasters import Grid
+from stages import check_data, new_dataset
+from stages.derived_profile import fitting_patch
+
+SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
+
+Say = Callable[..., None]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git and DVC repository with one profile, which is the current folder."""
+    folder = tmp_path / "project"
+    (folder / "profiles").mkdir(parents=True)
+    (folder / "profiles" / "sample.yaml").write_text(SAMPLE)
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but what git and DVC keep for themselves."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not {".git", ".dvc"} & set(path.relative_to(folder).parts)
+    }
+
+
+def bring(say: Say, images: Path, masks: Path, *options: object) -> None:
+    say(new_dataset, "oslo", "--imgs", images, "--msks", masks, "--base", "sample", *options)
+
+
+class TestNewDataset:
+    def test_tiles_and_footprints_become_a_dataset_and_a_profile(
+        self, project: Path, tmp_path: Path, say: Say, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        images, _ = write_pairs(tmp_path)
+        bring(say, images, write_footprints(tmp_path / "roofs.gpkg"), "--seed", 3)
+        told = capsys.readouterr()
+        assert sorted(path.name for path in (project / "data" / "oslo").iterdir()) == [
+            ".gitignore",
+            "LICENSE.md",
+            "imgs",
+            "imgs.dvc",
+            "intake.json",
+            "msks",
+            "msks.dvc",
+            "nudges.csv",
+            "split.csv",
+        ]
+        assert sorted(path.name for path in (project / "data").iterdir()) == ["oslo"]
+        assert "patch_size is 96 px, for the smallest tile" in told.out
+        assert "make profile NAME=oslo" in told.out
+        assert told.err == ""
+        assert make(Path("data/oslo"), tmp_path / "patches") == []
+
+        # What it says comes next works; and DVC has the tiles.
+        run = {"cwd": project, "check": True, "capture_output": True, "text": True}
+        add = re.search(r"git add (.*) &&", told.out)
+        assert add
+        subprocess.run(["git", "add", *add[1].split()], **run)
+        staged = subprocess.run(["git", "diff", "--cached", "--name-only"], **run).stdout.split()
+        assert [name for name in staged if not name.startswith(".dvc")] == [
+            "data/oslo/.gitignore",
+            "data/oslo/LICENSE.md",
+            "data/oslo/imgs.dvc",
+            "data/oslo/intake.json",
+            "data/oslo/msks.dvc",
+            "data/oslo/nudges.csv",
+            "data/oslo/split.csv",
+            "profiles/oslo.yaml",
+        ]
+        before = contents(project)
+        for kind in ("imgs", "msks"):
+            for path in Path("data/oslo", kind).iterdir():
+                path.unlink()
+        subprocess.run([sys.executable, "-m", "dvc", "checkout", "-q"], **run)
+        assert contents(project) == before
+
+    def test_the_profile_is_the_base_with_these_tiles(
+        self, project: Path, tmp_path: Path, say: Say
+    ) -> None:
+        final = SAMPLE.replace("  unet_scratch: null", '  unet_scratch: "0123456789ab"')
+        (project / "profiles" / "sample.yaml").write_text(final)
+        bring(say, *write_pairs(tmp_path))
+        made = (project / "profiles" / "oslo.yaml").read_text()
+        params, base = parse_params(made), parse_params(SAMPLE)
+        assert params == base.model_copy(update={"dataset": "oslo", "patch_size": 96})
+        assert re.search(
+            "^patch_size: 96 +# pixels, .*; as the smallest tile has them$", made, re.MULTILINE
+        )
+        assert made.startswith("# The tiles of oslo, under the recipe of profiles/sample.yaml")
+        _, _, rest = SAMPLE.partition("min_building_fraction:")
+        assert made.endswith(f"\nmin_building_fraction:{rest}")  # comments too
+
+    @pytest.mark.parametrize(
+        ("sizes", "most", "patch"),
+        [([(500, 130), (200, 400)], 1024, 128), ([(500, 500)], 224, 224), ([(32, 32)], 64, 32)],
+    )
+    def test_the_patch_fits_the_smallest_tile(
+        self, sizes: list[tuple[int, int]], most: int, patch: int
+    ) -> None:
+        grids = [Grid(*size, None, None) for size in sizes]
+        tiles = [TileReport("a", "val", grid, 0.1, 0.0, ()) for grid in grids]
+        unlisted = TileReport("b", "", Grid(40, 40, None, None), 0.1, 0.0, ())
+        assert fitting_patch(Report((*tiles, unlisted), (), ()), most) == patch
+
+    def test_a_split_and_a_gsd_of_ones_own(
+        self, project: Path, tmp_path: Path, say: Say, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        images, masks = write_pairs(tmp_path, suffixes=(".jpg", ".png"), georeferenced=False)
+        mine = tmp_path / "mine.csv"
+        mine.write_text("tile,split\na,test\nb,val\nc,train\nd,train\ne,train\nf,train\n")
+        bring(say, images, masks, "--split", mine, "--gsd", 1)
+        assert read_split(Path("data/oslo"))["a"] == "test"
+        capsys.readouterr()
+        say(check_data, "oslo")
+        assert "1 (stated)" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("spoil", "options", "says"),
+        [
+            (lambda i, m: (i / "a.tif").write_bytes(b""), (), r"imagery/a\.tif: cannot be read"),
+            (lambda i, m: (m / "a.tif").unlink(), (), "labels: no mask for a"),
+            (
+                lambda i, m: Path("data/oslo").mkdir(parents=True),
+                (),
+                "^data/oslo: is there already",
+            ),
+            (
+                lambda i, m: Path("profiles/oslo.yaml").touch(),
+                (),
+                r"^profiles/oslo\.yaml: is there already",
+            ),
+            (lambda i, m: None, ("--base", "nosuch"), r"^profiles/nosuch\.yaml: cannot be read"),
+            (
+                lambda i, m: Path("profiles/sample.yaml").write_text("lr: 1\n"),
+                (),
+                r"^profiles/sample\.yaml: lr: found 1",
+            ),
+            (lambda i, m: None, ("--split", "nosuch.csv"), r"^nosuch\.csv: No such file"),
+            (lambda i, m: None, ("--split", "~nobody-here/m.csv"), r"^~nobody-here/m\.csv: No su"),
+            (lambda i, m: None, ("--val", "0.9", "--test", "0.2"), "^val 0.9 and test 0.2"),
+            (lambda i, m: Path("data").touch(), (), "^data: File exists"),
+            (lambda i, m: Path(".dvc").rename(".svc"), (), r"no \.dvc folder; expected the root"),
+            (
+                lambda i, m: Path(".dvc/config").write_text("[core\n"),
+                (),
+                "^`dvc add` fails: .*config file error.*at line 1.$",
+            ),
+        ],
+        ids=[
+            "a damaged tile",
+            "a mask missing",
+            "a dataset of that name",
+            "a profile of that name",
+            "no such base",
+            "a broken base",
+            "no such split",
+            "no such user",
+            "shares",
+            "data is a file",
+            "no DVC",
+            "DVC fails",
+        ],
+    )
+    def test_what_fails_leaves_nothing(
+        self,
+        project: Path,
+        tmp_path: Path,
+        say: Say,
+        spoil: Callable[[Path, Path], object],
+        options: tuple[str, ...],
+        says: str,
+    ) -> None:
+        images, masks = write_pairs(tmp_path)
+        spoil(images, masks)
+        before = contents(tmp_path)
+        with pytest.raises(UserError, match=says):
+            bring(say, images, masks, *options)
+        assert contents(tmp_path) == before
+        assert not list(project.glob("data/.*"))
+
+    @pytest.mark.parametrize("name", ["a b", "", ".oslo", "-x/y", "../oslo", "oslo/x", "ø", "a\n"])
+    def test_names_that_are_none(self, project: Path, say: Say, name: str) -> None:
+        for stage, *options in ((new_dataset, "--imgs", "i", "--msks", "m"), (check_data,)):
+            with pytest.raises(UserError, match=f"^NAME: found {re.escape(repr(name))}; expected"):
+                say(stage, *options, "--", name)
+        with pytest.raises(UserError, match="dataset: found"):
+            parse_params(SAMPLE.replace("dataset: sample", f"dataset: {json.dumps(name)}"))
+
+    def test_a_name_that_is_too_long(self, project: Path, say: Say) -> None:
+        with pytest.raises(UserError, match=r"^profiles/a+\.yaml: File name too long"):
+            say(new_dataset, "--imgs", "i", "--msks", "m", "--base", "sample", "a" * 300)
+
+    def test_git_is_told_of_nothing(self, project: Path, tmp_path: Path, say: Say) -> None:
+        """Also where DVC is set to stage what it adds: from a folder that is gone at the end."""
+        run = {"cwd": project, "check": True, "capture_output": True, "text": True}
+        subprocess.run([sys.executable, "-m", "dvc", "config", "core.autostage", "true"], **run)
+        bring(say, *write_pairs(tmp_path))
+        listed = subprocess.run(["git", "ls-files", "data"], **run).stdout
+        assert listed == ""
+
+    def test_what_a_killed_run_left_is_removed(
+        self, project: Path, tmp_path: Path, say: Say
+    ) -> None:
+        for left in ("data/.oslo.abcd_123", "profiles/.oslo.yaml.abcd_123"):
+            (project / left).mkdir(parents=True)
+        bring(say, *write_pairs(tmp_path))
+        assert not list(project.glob("*/.oslo.*"))
+
+    def test_a_full_disk_leaves_nothing(self, project: Path, tmp_path: Path, say: Say) -> None:
+        images, masks = write_pairs(tmp_path, change=lambda image: image.astype(np.uint16))
+        before = contents(project)
+        says = r"^oslo/imgs/a\.tif: cannot be written. Is the disk full\?.*\.$"  # and no other
+        with full_disk(10_000), pytest.raises(UserError, match=says):
+            bring(say, images, masks)
+        assert contents(project) == before
+
+    def test_stopped_it_leaves_nothing(self, project: Path, tmp_path: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        before = contents(project)
+        command = [sys.executable, "-m", "stages.new_dataset", "oslo", "--base", "sample"]
+        with subprocess.Popen(
+            [*command, "--imgs", images, "--msks", masks],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            deadline = time.monotonic() + 120
+            while not list(project.glob("data/.oslo.*")):  # it is being made
+                assert running.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            running.terminate()
+            _, said = running.communicate(timeout=60)
+        assert (running.returncode, said) == (143, "error: stopped by SIGTERM\n")
+        assert contents(project) == before
+
+    def test_a_project_that_may_not_be_written(
+        self, say: Say, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with public_folder() as public:
+            images, masks = write_pairs(public)
+            (public / "profiles").mkdir()
+            (public / "profiles" / "sample.yaml").write_text(SAMPLE)
+            (public / ".dvc").mkdir()
+            before = contents(public)
+            for folder in (public / "profiles", public):
+                folder.chmod(0o555)
+            monkeypatch.chdir(public)
+            with nobody(), pytest.raises(UserError, match=r"^profiles/.*: Permission denied"):
+                bring(say, images, masks)
+            assert contents(public) == before
+            (public / "profiles").chmod(0o755)
+            monkeypatch.undo()
+
+
+class TestCheckData:
+    @pytest.fixture
+    def oslo(self, project: Path, tmp_path: Path, say: Say) -> Path:
+        bring(say, *write_pairs(tmp_path))
+        return project / "data" / "oslo"
+
+    def test_status_0_without_problems_and_2_with_all_of_them(
+        self, oslo: Path, project: Path
+    ) -> None:
+        def check(name: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "stages.check_data", name]
+            env = {**environment(), "PYTHONPATH": str(ROOT)}
+            return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
+
+        done = check("oslo")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.endswith("data/oslo: 6 tiles, no problems\n")
+        assert len(done.stdout.splitlines()) == 8
+
+        (oslo / "imgs" / "a.tif").unlink()
+        write_raster(oslo / "msks" / "b.tif", tile_pixels(0, 96)[0])
+        done = check("oslo")
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: 3 problems:\n  data/oslo/imgs: no file for a")
+        assert "Traceback" not in done.stderr
+        assert check("nosuch").stderr.startswith("error: data/nosuch: no such folder")
+
+    def test_the_limit_of_expansion_can_be_set(
+        self, oslo: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("roofseg.intake.inspect.BOMB_BYTES", 1000)
+        with pytest.raises(UserError, match="12 problems"):
+            say(check_data, "oslo", "--max-expansion", "0.01")
+        say(check_data, "oslo")
+
+
+@pytest.mark.parametrize("name", ["my tiles", "o'brien's $tuff `x`", "Ålesund"])
+def test_make_passes_what_is_given_and_no_more(name: str) -> None:
+    """Whatever a name holds, it arrives whole; what is not said is left to the stage."""
+    given = [f"NAME={name}", f"IMGS={name}", f"MSKS={name}/roofs.gpkg", "BLOCK=500", "BASE="]
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "new-dataset", *given],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    _, _, command = done.stdout.rpartition("python -m stages.new_dataset ")
+    expected = [name, "--imgs", name, "--msks", f"{name}/roofs.gpkg", "--block", "500"]
+    assert shlex.split(command.replace("\\\n", " ")) == expected
+
+
+@pytest.mark.slow
+def test_a_new_dataset_goes_through_the_pipeline(tmp_path: Path) -> None:
+    """make new-dataset, git add, use_profile, dvc repro, as it says itself; of any names."""
+    names = ("north 1", "Ålesund (øst)", "x.v2", "-e", "007", "NA")
+    images, masks = write_pairs(tmp_path, names)
+    (tmp_path / "project").mkdir()
+    project = Project.create(tmp_path / "project")
+    project.run("mkdir -p profiles && cp params.yaml profiles/tiny.yaml")
+    project.run(f"python -m stages.new_dataset oslo --imgs '{images}' --msks '{masks}' --base tiny")
+    project.run("git add data/oslo profiles/oslo.yaml && git commit -qm 'Tiles of oslo'")
+    project.run("git add -A && git commit -qm profile && python -m stages.use_profile oslo")
+    project.run("git commit -qam 'Recipe in force' && dvc repro")
+    assert "oslo" in (project.folder / "metrics" / "leaderboard.md").read_text()

@@ -1,0 +1,426 @@
+"""The small entry points, and what all of them share; the pipeline as a whole is in test_pipeline.
+
+Most run in this process: `main` is what `python -m` runs. The exit status, and that a smoke run
+writes nothing, are seen from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from graph import ROOT
+from project import PARAMS, git
+from ruamel.yaml import YAML
+from tiny_dataset import SPLIT, make, write_dataset
+from unwritable import full_disk
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import read_json, sha256_file, write_json
+from roofseg.core.weights import write_weights
+from roofseg.recipe.params import parse_params
+from stages import (
+    check_params,
+    finalize,
+    make_patches,
+    refusals_named,
+    run,
+    train,
+    use_profile,
+)
+from stages.parameters import read_params, recipe_digest
+
+SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def stage(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m stages.NAME`` in ``cwd``, with this checkout's stages."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", f"stages.{name}", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is the current one, outside any git repository."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# stages/__init__.py
+
+
+def test_a_user_error_is_one_message_and_status_two(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise UserError("params.yaml: lr: found 7; expected less than 1")
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: params.yaml: lr: found 7; expected less than 1\n"
+
+
+def test_a_bug_keeps_its_traceback_and_success_its_status(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(lambda: print("done"))
+    assert capsys.readouterr().out == "done\n"
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: print(1 / 0))
+
+
+def test_status_two_without_traceback_from_outside(here: Path) -> None:
+    done = stage("use_profile", "nosuch", cwd=here)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no profile 'nosuch'")
+    assert done.stderr.count("\n") == 1
+
+
+def test_parameters_that_cannot_be_read(here: Path) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml: cannot be read .*make profile"):
+        read_params()
+    (here / "params.yaml").write_bytes(b"lr: \xff\n")
+    with pytest.raises(UserError, match=r"params\.yaml: cannot be read"):
+        read_params()
+    (here / "params.yaml").write_text("lr: 1\n")
+    with pytest.raises(UserError, match=r"^params\.yaml: lr: found 1"):
+        read_params()
+
+
+# check_params
+
+
+@pytest.fixture
+def checked(here: Path) -> Path:
+    """A project with the tests' parameters and a dataset that passes."""
+    (here / "params.yaml").write_text(PARAMS)
+    write_dataset(here / "data" / "tiny", SPLIT)
+    return here
+
+
+@pytest.mark.parametrize("kind", ["folder", "dvc", "stage"])
+def test_tiles_may_lie_there_or_come_from_dvc(checked: Path, say: object, kind: str) -> None:
+    tiles = [Path("data/tiny/imgs"), Path("data/tiny/msks")]
+    if kind != "folder":
+        for folder in tiles:
+            shutil.rmtree(folder)
+    if kind == "dvc":
+        for folder in tiles:
+            Path(f"{folder}.dvc").touch()
+    if kind == "stage":
+        made = {"outs": [*map(str, tiles)], "cmd": "true", "wdir": ".."}
+        with Path("data/dvc.yaml").open("w") as file:
+            YAML().dump({"stages": {"tiny": made}}, file)
+    say(check_params)
+    assert Path("metrics/params_check.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (
+            lambda: Path("data/tiny").rename("data/tinny"),
+            r"dataset: found 'tiny', .* data/ has: tinny$",
+        ),
+        (lambda: shutil.rmtree("data"), r"dataset: found 'tiny', .* data/ has: none$"),
+        (lambda: Path("data/tiny/split.csv").write_text("tile\n"), r"split\.csv: .* lacks split"),
+        (lambda: Path("data/tiny/nudges.csv").unlink(), r"nudges\.csv: no such file"),
+        (lambda: Path("data/tiny/LICENSE.md").unlink(), r"LICENSE\.md: no such file; .*who made"),
+        (lambda: shutil.rmtree("data/tiny/msks"), r"^data/tiny/msks: no such .*`dvc add data/tiny"),
+    ],
+)
+def test_a_dataset_that_is_not_there_is_named(
+    checked: Path, say: object, spoil: object, says: str
+) -> None:
+    spoil()
+    with pytest.raises(UserError, match=says):
+        say(check_params)
+    assert not Path("metrics").exists()
+
+
+@pytest.mark.parametrize("name", ["sample", "inria", "austin512"])
+def test_every_model_of_a_profile_can_be_built(name: str) -> None:
+    check_params.check_models(read_params(ROOT / "profiles" / f"{name}.yaml"))
+
+
+def test_a_model_that_cannot_be_built_is_named_with_its_attempt(checked: Path, say: object) -> None:
+    head, attempt, rest = PARAMS.partition("  smaller:\n")
+    rest = rest.replace("tu-mobilenetv3_small_050", "densenet121")
+    Path("params.yaml").write_text(head + attempt + rest)
+    with pytest.raises(UserError, match=r"attempts\.smaller\.encoder: .*'densenet121', which Deep"):
+        say(check_params)
+
+
+def test_where_nothing_can_be_written_is_named(checked: Path, say: object) -> None:
+    Path("metrics").touch()
+    with pytest.raises(UserError, match=r"^metrics: File exists\. Mend that"), refusals_named():
+        say(check_params)
+
+
+# use_profile
+
+
+@pytest.fixture
+def profiles(here: Path) -> Path:
+    (here / "profiles").mkdir()
+    (here / "profiles" / "sample.yaml").write_text(SAMPLE)
+    (here / "profiles" / "tiny.yaml").write_text(PARAMS)
+    (here / "profiles" / "broken.yaml").write_text(PARAMS.replace("lr: 0.001", "lr: 7"))
+    return here
+
+
+def test_a_profile_is_put_in_force(profiles: Path, say: object) -> None:
+    say(use_profile, "tiny")
+    assert (profiles / "params.yaml").read_text() == PARAMS
+    say(use_profile, "tiny")  # again: nothing is lost by it
+
+
+@pytest.mark.parametrize("name", ["nosuch", "", "tiny.yaml", "../profiles/tiny"])
+def test_an_unknown_profile_is_named_with_the_known_ones(
+    profiles: Path, say: object, name: str
+) -> None:
+    with pytest.raises(UserError, match=f"no profile '{re.escape(name)}'.* broken, sample, tiny"):
+        say(use_profile, *([name] if name else []))
+    assert not (profiles / "params.yaml").exists()
+
+
+def test_a_broken_profile_is_not_put_in_force(profiles: Path, say: object) -> None:
+    with pytest.raises(UserError, match=r"profiles/broken\.yaml: lr: found 7"):
+        say(use_profile, "broken")
+    assert not (profiles / "params.yaml").exists()
+
+
+def test_edits_that_are_not_committed_are_not_overwritten(profiles: Path, say: object) -> None:
+    params = profiles / "params.yaml"
+    edited = SAMPLE.replace("lr: 0.001", "lr: 0.002")
+    # Outside git nothing is committed.
+    params.write_text(edited)
+    with pytest.raises(UserError, match="not committed"):
+        say(use_profile, "tiny")
+    git(profiles, "init", "-q")
+    with pytest.raises(UserError, match="not committed"):
+        say(use_profile, "tiny")
+    git(profiles, "add", "params.yaml")
+    with pytest.raises(UserError, match="not committed"):
+        say(use_profile, "tiny")
+    assert params.read_text() == edited
+    git(profiles, "commit", "-q", "-m", "edited")
+    say(use_profile, "tiny")
+    assert params.read_text() == PARAMS
+    # What is in force now is kept in profiles/: nothing to lose.
+    say(use_profile, "sample")
+    assert params.read_text() == SAMPLE
+
+
+# finalize
+
+
+@pytest.fixture
+def trained(here: Path) -> Path:
+    """A project under the sample's parameters whose two U-Nets are trained."""
+    (here / "params.yaml").write_text(SAMPLE)
+    (here / "data" / "sample").mkdir(parents=True)
+    (here / "data" / "sample" / "split.csv").write_text("tile,split\na,train\nb,val\nc,test\n")
+    (here / "data" / "sample" / "nudges.csv").write_text("tile,row,col\na,1,2\n")
+    for name in ("unet_scratch", "unet_imagenet"):
+        record = {"digest": digest_of(name), "result": {"failure": None}}
+        write_json(Path("models") / name / "recipe.json", record)
+    return here
+
+
+def digest_of(attempt: str) -> str:
+    return recipe_digest(parse_params(SAMPLE), attempt)
+
+
+def final() -> dict[str, str | None]:
+    return {name: value for name, value in read_params().final.items() if value}
+
+
+def test_finalize_writes_the_digest_and_changes_nothing_else(trained: Path, say: object) -> None:
+    say(finalize, "unet_imagenet")
+    name = digest_of("unet_imagenet")
+    assert final() == {"unet_imagenet": name}
+    expected = SAMPLE.replace("\n  unet_imagenet: null\n", f'\n  unet_imagenet: "{name}"\n')
+    assert (trained / "params.yaml").read_text() == expected
+    say(finalize, "unet_scratch", "unet_imagenet")
+    assert final() == {"unet_imagenet": name, "unet_scratch": digest_of("unet_scratch")}
+
+
+def test_undo_gives_the_file_back(trained: Path, say: object) -> None:
+    say(finalize, "unet_imagenet", "unet_scratch")
+    say(finalize, "--undo", "unet_imagenet")
+    assert list(final()) == ["unet_scratch"]
+    say(finalize, "--undo", "--all")
+    assert (trained / "params.yaml").read_text() == SAMPLE
+
+
+@pytest.mark.parametrize("name", ["123456789012", "12345e678901", "0x1234567890", "012345670123"])
+def test_a_digest_that_looks_like_a_number_stays_text(
+    trained: Path, say: object, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(finalize, "trained_digest", lambda *_: name)
+    say(finalize, "unet_scratch")
+    say(finalize, "unet_imagenet")
+    assert final() == {"unet_scratch": name, "unet_imagenet": name}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--all"),
+        (["nosuch"], "'nosuch' is not in params.yaml"),
+        (["--undo", "nosuch"], "'nosuch' is not in params.yaml"),
+        (["unet_imagenet", "nosuch"], "'nosuch' is not in params.yaml"),
+        (["sam_conv"], "models/sam_conv/recipe.json: no such file"),
+        (["unet_imagenet", "sam_conv"], "models/sam_conv/recipe.json: no such file"),
+        (["--all"], "models/deeplabv3plus_imagenet/recipe.json: no such file"),
+    ],
+)
+def test_what_cannot_be_final_changes_nothing(
+    trained: Path, say: object, arguments: list[str], says: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(says)):
+        say(finalize, *arguments)
+    assert (trained / "params.yaml").read_text() == SAMPLE
+
+
+def test_a_model_of_another_recipe_is_not_final(trained: Path, say: object) -> None:
+    edited = SAMPLE.replace("lr: 0.001", "lr: 0.002")
+    (trained / "params.yaml").write_text(edited)
+    wanted = recipe_digest(parse_params(edited), "unet_scratch")
+    with pytest.raises(UserError, match=f"now give {wanted}. Run `dvc repro train@unet_scratch`"):
+        say(finalize, "unet_scratch")
+    assert (trained / "params.yaml").read_text() == edited
+
+
+def test_a_run_that_broke_off_is_not_final(trained: Path, say: object) -> None:
+    path = trained / "models" / "unet_scratch" / "recipe.json"
+    write_json(path, {**read_json(path), "result": {"failure": "the loss is nan at epoch 3."}})
+    with pytest.raises(UserError, match=r"training broke off: the loss is nan at epoch 3\."):
+        say(finalize, "unet_scratch")
+
+
+# make_patches and train
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that is ready to train: tiny patches, an empty prior, the tests' parameters."""
+    folder = tmp_path_factory.mktemp("project")
+    make(write_dataset(folder / "data" / "tiny", SPLIT), folder / "patches")
+    shutil.rmtree(folder / "patches" / "test")  # training has no use for it
+    write_weights(folder / "weights" / "scratch.safetensors", {})
+    (folder / "params.yaml").write_text(PARAMS)
+    return folder
+
+
+@pytest.fixture
+def project(cut: Path, here: Path) -> Path:
+    shutil.copytree(cut, here, dirs_exist_ok=True)
+    return here
+
+
+def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, say: object) -> None:
+    before = contents(project)
+    full = pytest.raises(UserError, match=r"^an output: File too large\. Mend that")
+    with full_disk(1000), full, refusals_named():
+        say(make_patches)
+    assert contents(project) == before
+
+
+def test_a_smoke_run_writes_nothing(project: Path) -> None:
+    (project / "models" / "small").mkdir(parents=True)
+    (project / "models" / "small" / "model.safetensors").write_text("dear")
+    before = contents(project)
+    done = stage("train", "--attempt", "small", "--smoke", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert "small  epoch 2/2" in done.stdout
+    assert "n 4, 2 steps of 2" in done.stdout
+    assert contents(project) == before
+
+
+def test_train_writes_model_recipe_and_results(project: Path, say: object) -> None:
+    say(train, "--attempt", "small")
+    made = sorted(
+        {name for name in contents(project) if not name.startswith(("data/", "patches/"))}
+    )
+    curves = [f"plots/metrics/{name}.tsv" for name in ("lr", "train/loss", "val/f1", "val/iou")]
+    metrics = "metrics/attempts/small"
+    assert made == sorted(
+        [
+            "params.yaml",
+            "weights/scratch.safetensors",
+            "models/small/model.safetensors",
+            "models/small/recipe.json",
+            f"{metrics}/training.json",
+            f"{metrics}/times.json",
+            f"{metrics}/live/metrics.json",
+            f"{metrics}/live/plots/metrics/val/loss.tsv",
+            *(f"{metrics}/live/{name}" for name in curves),
+            "plots/training/small/epoch_001.png",
+            "plots/training/small/epoch_002.png",
+        ]
+    )
+    record = read_json(Path("models/small/recipe.json"))
+    params = read_params()
+    assert record == read_json(Path(metrics) / "training.json")
+    assert record["digest"] == recipe_digest(params, "small")
+    assert record["recipe"] == json.loads(params.recipe("small").model_dump_json())
+    assert record["gsd"] == [0.3]
+    assert record["result"]["epochs_run"] == 2
+    assert re.fullmatch("[0-9a-f]{64}", record["training_inputs"])
+    times = read_json(Path(metrics) / "times.json")
+    assert set(times) == {"minutes", "seconds_per_epoch", "peak_memory_gb"}
+    # Again: the same bytes, but for the times.
+    before = {name: sha256_file(Path(name)) for name in made if not name.endswith("times.json")}
+    say(train, "--attempt", "small")
+    assert {name: sha256_file(Path(name)) for name in before} == before
+
+
+def test_a_run_that_breaks_off_keeps_its_best_and_says_so(
+    project: Path, say: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = PARAMS.replace("freeze_epochs: 0", "freeze_epochs: 1").replace(
+        "encoder_lr_factor: 1.0", "encoder_lr_factor: 1e30"
+    )
+    (project / "params.yaml").write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: say(train, "--attempt", "small"))
+    assert caught.value.code == 2
+    assert re.search(r"^error: the .* at epoch 2, step \d", capsys.readouterr().err, re.MULTILINE)
+    assert read_json(Path("models/small/recipe.json"))["result"]["best_epoch"] == 1
+    assert Path("models/small/model.safetensors").is_file()
+    # A smoke run says so too.
+    with pytest.raises(UserError, match=r"at epoch 2, step \d"):
+        say(train, "--attempt", "small", "--smoke")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda: Path("params.yaml").write_text(PARAMS.replace("small:", "big:")), "'small'"),
+        (lambda: shutil.rmtree("patches/val"), r"patches/val/crops\.csv: no such file"),
+        (lambda: Path("weights/scratch.safetensors").unlink(), r"scratch\.safetensors: no such"),
+    ],
+)
+def test_what_cannot_be_trained_is_named_and_writes_no_model(
+    project: Path, say: object, spoil: object, says: str
+) -> None:
+    spoil()
+    with pytest.raises(UserError, match=says):
+        say(train, "--attempt", "small")
+    assert not Path("models").exists()

@@ -1,0 +1,183 @@
+"""What the studies say in words, tables and figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from studies.test_declaration import STUDIES, TINY
+from study_records import study_scores
+
+from roofseg.drawing import colour
+from roofseg.pages.page import Page, markdown, number
+from roofseg.studies.declaration import Studies, parse_studies
+from roofseg.studies.report import figures
+from roofseg.studies.report.results import StudyResults, results
+
+PLACES = {"small": 0, "smaller": 1, "cold": 2, "cold (no SAM weights)": 2}
+LEGEND = 1400  # pixels: the column where it begins, right of the lines
+LEVEL = {"small": 0.7, "smaller": 0.6, "cold": 0.5}
+
+
+def scores_of(studies: Studies, name: str, **changes: Any) -> pd.DataFrame:
+    """Plausible scores of all runs of a study, on three tiles."""
+    rng = np.random.default_rng(2)
+    frames = []
+    for run in studies.study(name).runs().values():
+        level = LEVEL[run["attempt"]] + rng.normal(scale=0.01) + 0.05 * run.get("tiles", 0)
+        level -= 0.1 * (run.get("augmentation") == "heavy" and run["attempt"] == "cold")
+        frames.append(study_scores(ious=level + np.array([-0.02, 0.0, 0.02]), **run))
+    return pd.concat(frames).assign(**changes)
+
+
+def made(
+    name: str, *, unlike: Mapping[str, Sequence[str]] | None = None, **changes: Any
+) -> StudyResults:
+    studies = parse_studies(STUDIES, TINY)
+    scores = scores_of(studies, name, **changes)
+    return results(name, studies.study(name), scores, PLACES, "tiny, 64 px", unlike or {})
+
+
+def text(found: StudyResults) -> str:
+    return markdown(Page("Study", "Tiny.", [found.section]))
+
+
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [
+        ("budget", {"budget", "budget_runs", "budget_gains"}),
+        ("seeds", {"seeds", "seeds_runs", "seeds_pairs"}),
+        ("augmentation", {"augmentation", "augmentation_runs", "augmentation_contrasts"}),
+    ],
+)
+def test_every_study_has_its_tables_a_text_and_a_figure(name: str, tables: set[str]) -> None:
+    found = made(name)
+    assert found.tables.keys() == tables
+    assert found.figure.shape[1:] == (1600, 3)
+    assert found.figure.dtype == np.uint8
+    assert found.figure.min() < 100  # something is drawn on the white
+    for label in found.tables[name].label:
+        assert f"`{label}`" in text(found)
+    assert "test is never read" in text(found)
+
+
+@pytest.mark.parametrize("name", ["budget", "seeds", "augmentation"])
+def test_the_same_runs_give_the_same_pixels_and_words(name: str) -> None:
+    one, other = made(name), made(name)
+    assert (one.figure == other.figure).all()
+    assert text(one) == text(other)
+
+
+def test_the_budget_says_what_more_tiles_bring() -> None:
+    found = made("budget")
+    row = found.tables["budget"].set_index(["label", "tiles"]).val_iou
+    few, many = row["small", 1], row["small", 2]
+    gain = found.tables["budget_gains"].iloc[0]
+    assert gain.difference == pytest.approx(many - few)
+    paired = f"{number(gain.difference)} [{number(gain.low)}, {number(gain.high)}]"
+    assert (
+        f"With 1 training tile `small` reaches a val IoU of **{few:.3f}**, with 2 **{many:.3f}**: "
+        f"a difference of {paired}."
+    ) in text(found)
+    assert f"| `small` | 2 | 1 | {paired} |" in re.sub(" +", " ", text(found))
+
+
+def test_a_budget_of_one_size_has_no_gain() -> None:
+    studies = parse_studies(STUDIES.replace("tiles: [1, 2]", "tiles: [2]"), TINY)
+    scores = scores_of(studies, "budget")
+    found = results("budget", studies.study("budget"), scores, PLACES, "tiny", {})
+    assert "With 2 training tiles `small` reaches" in text(found)
+    assert "difference" not in text(found)
+
+
+def test_the_budgets_line_rises_with_its_means() -> None:
+    """The line of an attempt, alone in its full colour, is higher where the mean is."""
+    ink = [int(colour(PLACES["small"])[at : at + 2], 16) for at in (1, 3, 5)]
+    found = made("budget")
+    rows, columns = np.nonzero((found.figure[:, :LEGEND] == ink).all(axis=2))
+    left, right = rows[columns < columns.min() + 20], rows[columns > columns.max() - 20]
+    # By as much as the mean, on the scale of the whole axis: half of it, in this study.
+    means = found.tables["budget"].set_index(["label", "tiles"]).val_iou
+    assert means["small", 2] - means["small", 1] > 0.03
+    assert left.mean() - right.mean() > 100
+
+
+def test_the_seeds_study_says_how_often_each_attempt_came_first() -> None:
+    found = made("seeds")
+    assert list(found.tables["seeds"].rank_1) == [2, 0]
+    assert "Kendall's tau of **1.00**" in text(found)
+    assert "2 of 2" in text(found)
+
+
+def test_a_single_attempt_has_a_spread_but_no_order() -> None:
+    studies = parse_studies(STUDIES, TINY)
+    scores = scores_of(studies, "seeds")
+    found = results(
+        "seeds", studies.study("seeds"), scores[scores.label == "small"], PLACES, "tiny", {}
+    )
+    assert "There are no orders to compare" in text(found)
+    assert found.tables["seeds_pairs"].empty
+    assert found.figure.shape[1] == 1600
+
+
+def test_the_hypothesis_is_answered_in_words() -> None:
+    found = made("augmentation")
+    assert "Does `cold` (frozen) prefer mild augmentation more than `small` does? **yes**" in text(
+        found
+    )
+    assert "IoU under light minus IoU under heavy" in text(found)
+
+
+def test_attempts_that_differ_in_more_than_freezing_are_said_to() -> None:
+    assert "They differ" not in text(made("augmentation", unlike={"cold": []}))
+    said = text(made("augmentation", unlike={"cold": ["architecture", "lr"]}))
+    assert "They differ in architecture and lr, too, so" in said
+
+
+def test_of_a_single_seed_no_interval_is_said_to_be_for_others() -> None:
+    assert "for other val tiles and other seeds" in text(made("budget"))
+    studies = parse_studies(STUDIES, TINY)
+    scores = scores_of(studies, "budget")
+    found = results("budget", studies.study("budget"), scores[scores.seed == 1], PLACES, "tiny", {})
+    assert "of other seeds a single one knows nothing" in text(found)
+    assert "other val tiles and other seeds" not in text(found)
+
+
+def test_a_frozen_vit_without_sams_weights_leaves_the_question_open() -> None:
+    studies = parse_studies(STUDIES, TINY)
+    scores = scores_of(studies, "augmentation")
+    scores.loc[scores.attempt == "cold", "label"] = "cold (no SAM weights)"
+    found = results("augmentation", studies.study("augmentation"), scores, PLACES, "tiny", {})
+    assert "about SAM the question stays open" in text(found)
+    assert "about SAM" not in text(made("augmentation"))
+
+
+def test_a_run_that_broke_off_is_named() -> None:
+    assert "Broke off" not in text(made("budget"))
+    broken = text(made("budget", failure="loss is not finite."))
+    assert "**Broke off**: `small`, 1 training tile, light, seed 1: loss is not finite." in broken
+
+
+def test_an_interval_that_is_far_wider_than_the_others_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "rendered", drawn.append)
+    rows = [("a", "b", 0.1, 0.05, 0.15), ("a", "c", 0.2, 0.1, 0.3), ("b", "c", 0.1, -2, 2.2)]
+    pairs = pd.DataFrame(rows, columns=["one", "other", "difference", "low", "high"])
+    runs = pd.concat(study_scores(attempt=name, seed=1, ious=[0.5]) for name in "abc")
+    places = {"a": 0, "b": 1, "c": 2}
+    for table, arrows in ((pairs, ["<", ">"]), (pairs[:2], [])):
+        figures.seeds(runs.rename(columns={"iou": "val_iou"}), table, places, "tiny")
+        axes = drawn[-1].axes[1]
+        low, high = axes.get_xlim()
+        assert low > -1
+        assert high < 1
+        assert [
+            line.get_marker() for line in axes.get_lines() if line.get_marker() in "<>"
+        ] == arrows

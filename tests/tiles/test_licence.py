@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from graph import ROOT
+
+from roofseg.core.errors import UserError
+from roofseg.recipe.architectures import PRIOR_ENCODERS
+from roofseg.tiles.licence import PRIORS, Licence, licence_of_weights, read_licence
+
+FREE, NONE = Licence("Apache-2.0", ""), Licence("none", "")
+OTHER, SHARED = Licence("other", ""), Licence("CC-BY-SA-4.0", "")
+
+
+def test_every_prior_has_its_terms() -> None:
+    assert list(PRIORS) == list(PRIOR_ENCODERS)
+    assert all(licence.terms.endswith(".") for licence in PRIORS.values())
+
+
+@pytest.mark.parametrize("name", ["sample", "inria", "austin512"])
+def test_every_dataset_here_states_its_terms(name: str) -> None:
+    licence = read_licence(ROOT / "data" / name)
+    assert licence.spdx == ("Apache-2.0" if name == "sample" else "other")
+    assert ("redistributed" in licence.terms) == (name != "sample")
+
+
+@pytest.mark.parametrize(
+    ("text", "spdx", "terms"),
+    [
+        ("SPDX-License-Identifier: CC-BY-4.0\n\nCity of Oslo,\n2024.\n", "CC-BY-4.0", "City"),
+        ("City of Oslo.\nSPDX-License-Identifier:  ODbL-1.0 \n", "ODbL-1.0", "City of Oslo."),
+        ("Nobody knows.\n", "other", "Nobody knows."),
+        ("\ufeffSPDX-License-Identifier: CC0-1.0\nAnybody.\n", "CC0-1.0", "Anybody."),
+        ("See SPDX-License-Identifier: MIT, or ask.\n", "other", "See SPDX"),
+        ("It once said SPDX-License-Identifier: MIT\n", "other", "It once"),
+    ],
+)
+def test_a_dataset_states_its_licence(tmp_path: Path, text: str, spdx: str, terms: str) -> None:
+    (tmp_path / "LICENSE.md").write_text(text)
+    licence = read_licence(tmp_path)
+    assert licence.spdx == spdx
+    assert licence.terms.startswith(terms)
+    assert "SPDX" not in licence.terms or spdx == "other"
+
+
+def test_a_dataset_without_terms_is_told_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"LICENSE\.md: no such file; expected .*If nobody knows"):
+        read_licence(tmp_path)
+    (tmp_path / "LICENSE.md").write_text(" \n")
+    with pytest.raises(UserError, match=r"LICENSE\.md: empty; expected"):
+        read_licence(tmp_path)
+    (tmp_path / "LICENSE.md").write_bytes("Kommune Ålesund.".encode("latin-1"))
+    with pytest.raises(UserError, match=r"LICENSE\.md: cannot be read .*Save it as text in UTF-8"):
+        read_licence(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([FREE, FREE], "Apache-2.0"),
+        ([NONE, FREE], "Apache-2.0"),
+        ([FREE, OTHER], "other"),
+        ([NONE, OTHER], "other"),
+        ([FREE, SHARED], "other"),
+        ([SHARED, SHARED], "other"),
+    ],
+)
+def test_weights_are_as_free_as_the_least_free_part(parts: list[Licence], expected: str) -> None:
+    assert licence_of_weights(*parts) == expected

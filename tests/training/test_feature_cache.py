@@ -1,0 +1,301 @@
+"""The cache of features, and training runs that must not notice it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch.callbacks import Callback
+from small_run import RECIPE, TRAIN, VAL, P, Run, as_bytes, machine, recipe, train_small
+
+from roofseg.core.weights import write_weights
+from roofseg.models.roof_model import build_model
+from roofseg.training.data import Draw, Draws, PatchBatches
+from roofseg.training.engine import _quiet
+from roofseg.training.feature_cache import FeatureCache, memory
+from roofseg.training.segmenter import NotFiniteError, Segmenter
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NOTHING = 1e-9  # GB: one byte
+
+
+# The cache
+
+
+@given(
+    limit=st.integers(0, 40),
+    calls=st.lists(st.sampled_from([("a", 3), ("b", 5), ("c", 8), ("d", 0), (("a", 1), 1)])),
+)
+def test_a_limit_decides_what_is_computed_and_never_what_comes_out(
+    limit: int, calls: list[tuple[Any, int]]
+) -> None:
+    cache, computed = FeatureCache(limit * 4 / 1e9), []
+
+    def compute(key: Any, size: int) -> list[torch.Tensor]:
+        computed.append(key)
+        return [torch.full((size,), float(size)), torch.empty(2, device="meta")]
+
+    kept: dict[Any, int] = {}
+    for key, size in calls:
+        before = len(computed)
+        values, shape = cache.get(key, lambda key=key, size=size: compute(key, size))
+        assert torch.equal(values, torch.full((size,), float(size)))
+        assert shape.is_meta
+        assert len(computed) == before + (key not in kept)
+        if key not in kept and sum(kept.values()) + size <= limit:
+            kept[key] = size
+        assert cache.bytes == 4 * sum(kept.values()) <= cache.limit == 4 * limit
+        assert len(cache) == len(kept)
+    assert cache.full == any(key not in kept for key, _ in calls)
+
+
+def test_clear_forgets_everything() -> None:
+    cache = FeatureCache(1.0)
+    first = cache.get("a", lambda: [torch.zeros(2)])
+    assert cache.get("a", lambda: [torch.ones(2)]) is first
+    cache.clear()
+    assert (len(cache), cache.bytes) == (0, 0)
+    assert cache.get("a", lambda: [torch.ones(2)])[0].tolist() == [1, 1]
+    full = FeatureCache(0)
+    full.get("a", lambda: [torch.zeros(2)])
+    assert full.full
+    full.clear()
+    assert not full.full
+
+
+def test_memory_is_that_of_whole_storages() -> None:
+    base = torch.zeros(3, 4)
+    assert memory([base[0]]) == memory([base, base.T, base[1:]]) == 48
+    assert memory([base, torch.zeros(2, dtype=torch.uint8)]) == 50
+    assert memory([torch.empty(5, device="meta")]) == 0
+
+
+# Whole runs
+
+
+@pytest.fixture(scope="module")
+def priors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A prior, and one that makes every loss NaN."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(1)
+    model = build_model(RECIPE.architecture, RECIPE.encoder, dropout=0.0, patch_size=P)
+    write_weights(folder / "sound.safetensors", model.encoder.state_dict())
+    with torch.no_grad():
+        next(model.encoder.parameters())[:] = math.nan
+    write_weights(folder / "broken.safetensors", model.encoder.state_dict())
+    return {name: folder / f"{name}.safetensors" for name in ("sound", "broken")}
+
+
+Runner = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def do_run(tmp_path_factory: pytest.TempPathFactory, priors: dict[str, Path]) -> Runner:
+    def go(prior: str = "sound", gb: float = 1.0, workers: int = 0, **changes: Any) -> Run:
+        folder = tmp_path_factory.mktemp("run")
+        return train_small(
+            folder / "out",
+            priors[prior],
+            folder / "state",
+            on=machine(feature_cache_gb=gb, workers=workers),
+            **changes,
+        )
+
+    return go
+
+
+FROZEN = {"freeze_epochs": "all", "augmentation": "medium", "draws_per_epoch": 9}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        FROZEN,
+        {**FROZEN, "ema_decay": 0.5},
+        {**FROZEN, "precision": "bf16-mixed"},
+        # Features from before the thaw would be wrong after it.
+        {**FROZEN, "freeze_epochs": 1},
+        {**FROZEN, "augmentation_pool": 2},
+        {**FROZEN, "augmentation_pool": 2, "precision": "bf16-mixed", "ema_decay": 0.5},
+    ],
+    ids=lambda changes: " ".join(f"{key}={value}" for key, value in changes.items()),
+)
+def test_what_is_kept_changes_no_byte(do_run: Runner, changes: dict[str, Any]) -> None:
+    everything, nothing = do_run(**changes), do_run(gb=NOTHING, **changes)
+    assert everything.weights() == nothing.weights()
+    assert everything.files() == nothing.files()
+    full = "(feature_cache_gb is full: "
+    assert full not in everything.printed
+    assert nothing.printed.count(full) == nothing.printed.count("encoder frozen")
+
+
+def test_the_number_of_workers_changes_no_byte_of_a_run_with_a_pool(do_run: Runner) -> None:
+    # A limit that holds some views and not others.
+    pooled = {**FROZEN, "augmentation_pool": 2}
+    alone, shared = do_run(**pooled), do_run(gb=2e-5, workers=2, **pooled)
+    assert alone.weights() == shared.weights()
+    assert alone.files() == shared.files()
+
+
+def test_a_pool_of_what_is_not_augmented_changes_nothing(do_run: Runner) -> None:
+    # One patch at a time: a pool's features are computed of one view alone, and a batch would
+    # round them otherwise.
+    plain = {**FROZEN, "augmentation": "none", "batch_size": 1}
+    without = do_run(**plain)
+    for size in (1, 3):
+        assert do_run(augmentation_pool=size, **plain).weights() == without.weights()
+
+
+def test_views_and_their_number_decide_the_weights(do_run: Runner) -> None:
+    runs = [do_run(augmentation_pool=size, epochs=1, **FROZEN) for size in (None, 1, 2)]
+    assert len({tuple(run.weights().values()) for run in runs}) == 3
+
+
+def test_a_loss_that_is_not_finite_names_the_tiles_of_a_pool(do_run: Runner) -> None:
+    with pytest.raises(NotFiniteError, match=r"the loss is nan .*, tiles train\d, train\d\. "):
+        do_run(prior="broken", augmentation_pool=2, **FROZEN)
+
+
+# Inside of runs
+
+
+@dataclass
+class Seen(Callback):
+    """What the encoder was asked for, and what validation found, epoch by epoch."""
+
+    trained_on: list[bytes] = field(default_factory=list)
+    validated_on: list[bytes] = field(default_factory=list)
+    scores: list[dict[str, bytes]] = field(default_factory=list)
+    decoder: dict[str, bytes] = field(default_factory=dict)
+    held: list[int] = field(default_factory=list)
+    dtypes: set[tuple[bool, torch.dtype]] = field(default_factory=set)
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        def asked(_: Any, args: tuple[torch.Tensor, ...], features: list[torch.Tensor]) -> None:
+            seen = self.validated_on if self._val else self.trained_on
+            seen += [image.contiguous().numpy().tobytes() for image in args[0]]
+            self.dtypes.add((self._val, features[-1].dtype))
+
+        self._val = False
+        pl_module.model.encoder.register_forward_hook(asked)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._val = True
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._val = False
+        self.held.append(pl_module.features.bytes)
+        scores = {name: value.numpy().tobytes() for name, value in trainer.callback_metrics.items()}
+        masks = {tile: mask.tobytes() for tile, mask in pl_module.val_masks.items()}
+        self.scores.append({**scores, **masks})
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.decoder = as_bytes(pl_module.model.decoder)
+
+
+def look(
+    gb: float = 1.0, draws: Draws | None = None, pool: int | None = None, **changes: Any
+) -> Seen:
+    """Train a model and look at it; ``draws`` replaces those of the recipe."""
+    given = recipe(**{**FROZEN, "augmentation_pool": pool, **changes})
+    torch.manual_seed(0)
+    model = build_model(given.architecture, given.encoder, dropout=given.dropout, patch_size=P)
+    data = PatchBatches(
+        TRAIN,
+        VAL,
+        preset=given.augmentation,
+        draws=given.draws_per_epoch,
+        batch_size=given.batch_size,
+        seed=given.seed,
+        workers=0,
+        pool=pool,
+    )
+    data.draws = draws or data.draws
+    seen = Seen()
+    with _quiet(set()):
+        trainer = L.Trainer(
+            accelerator="cpu",
+            precision=given.precision,  # type: ignore[arg-type]
+            max_epochs=given.epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            callbacks=[seen],
+        )
+        trainer.fit(Segmenter(model, given, gb), data)
+    return seen
+
+
+SAM = {"encoder": "sam_vit_b", "epochs": 2, "draws_per_epoch": 2}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"architecture": "deeplabv3plus"},
+        {"architecture": "sam_conv", **SAM},
+        {"architecture": "sam_unet", **SAM},
+    ],
+    ids=lambda changes: changes.get("architecture", "unet"),
+)
+def test_val_is_encoded_once_and_scored_the_same(changes: dict[str, Any]) -> None:
+    kept, anew = look(**changes), look(gb=0, **changes)
+    assert kept.scores == anew.scores
+    assert kept.decoder == anew.decoder
+    assert len(kept.scores) == changes.get("epochs", 3)
+    assert len(kept.validated_on) == len(VAL)
+    assert anew.validated_on == kept.validated_on * len(kept.scores)
+    assert anew.held == [0] * len(kept.scores)
+    assert len(set(kept.held)) == 1
+    assert kept.held[0] > 0
+
+
+def test_a_thawed_encoder_is_asked_at_every_epoch() -> None:
+    seen = look(freeze_epochs=2, epochs=5)
+    assert len(seen.validated_on) == len(VAL) * (1 + 3)
+    assert [held > 0 for held in seen.held] == [True, True, False, False, False]
+
+
+def test_each_view_of_a_pool_is_encoded_once() -> None:
+    kept, anew = look(pool=2, epochs=4), look(pool=2, epochs=4, gb=0)
+    drawn = 4 * 8  # 9 draws in twos: a last batch of one is dropped
+    assert len(anew.trained_on) == drawn
+    assert len(kept.trained_on) == len(set(kept.trained_on)) <= 2 * len(TRAIN) < drawn
+    assert set(kept.trained_on) == set(anew.trained_on)
+    assert kept.decoder == anew.decoder
+    assert kept.scores == anew.scores
+
+
+def test_val_is_encoded_in_float32_and_a_pool_as_training_is() -> None:
+    seen = look(pool=1, precision="bf16-mixed", epochs=1)
+    assert seen.dtypes == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+class PooledDraws(Draws):
+    """The draws of a pool, to be loaded and augmented at every draw."""
+
+    def __iter__(self) -> Iterator[Draw]:
+        draws = Draws(self.patches, self.count, self.seed, pool=2)
+        draws.set_epoch(self.epoch)
+        return iter(draws)
+
+
+def test_a_pool_trains_on_the_views_and_masks_of_its_draws() -> None:
+    fresh = look(draws=PooledDraws(len(TRAIN), 9, RECIPE.seed), batch_size=1)
+    pooled = look(pool=2, batch_size=1)
+    assert pooled.decoder == fresh.decoder
+    assert pooled.scores == fresh.scores
+    assert set(pooled.trained_on) == set(fresh.trained_on)
+    assert len(pooled.trained_on) < len(fresh.trained_on) == 3 * 9

@@ -1,0 +1,238 @@
+"""DVC's experiments and its queue: real ones, on stages that are over in a moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from project import environment, git
+
+from roofseg.core.errors import UserError
+from roofseg.tuning import dvc_queue
+
+PIPELINE = """\
+stages:
+  train:
+    foreach: ${attempts}
+    do:
+      cmd: exec sh train.sh ${key}
+      params:
+        - attempts.${key}
+      deps:
+        - train.sh
+      metrics:
+        - ${key}.json:
+            cache: false
+"""
+# Waits for the file `go` beside the project, and fails where the learning rate is 9.
+TRAIN = """\
+echo begun >> "%(beside)s/begun"
+grep -q 'lr: 9' params.yaml && exit 1
+until [ -e "%(beside)s/go" ]; do sleep 0.1; done
+echo '{"val": {"iou": 0.5}}' > $1.json
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository with one commit, the current folder."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "a project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "config", "user.email", "test@example.org")
+    git(folder, "config", "user.name", "test")
+    (folder / "scores.txt").write_text("0.5\n")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "start")
+    return folder
+
+
+def test_finished_experiments_are_found_by_name(repository: Path) -> None:
+    assert dvc_queue.finished() == {}
+    commit = dvc_queue.head()
+    git(repository, "update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/tune-a-1", commit)
+    git(repository, "update-ref", "refs/exps/celery/stash", commit)  # DVC's own
+    (found,) = dvc_queue.finished().items()
+    assert found == ("tune-a-1", dvc_queue.Finished(commit, commit))
+    assert found[1].read("scores.txt") == "0.5\n"
+    with pytest.raises(UserError, match=r"`git show .*nosuch\.txt` fails: "):
+        found[1].read("nosuch.txt")
+
+
+def test_a_folder_without_git_is_a_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(UserError, match=r"`git for-each-ref refs/exps` fails: .*not a git repo"):
+        dvc_queue.finished()
+
+
+def test_signals_wait_until_the_block_is_over() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    done = []
+
+    def work() -> None:
+        with dvc_queue.signals_wait():
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+            done.append("all of it")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with dvc_queue.signals_wait():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def project(repository: Path) -> Path:
+    """A pipeline of two attempts that both wait until `let_go`."""
+    beside = repository.parent
+    for name, text in {
+        "dvc.yaml": PIPELINE,
+        "params.yaml": "attempts:\n  a:\n    lr: 1\n  b:\n    lr: 1\n",
+        "train.sh": TRAIN % {"beside": beside},
+    }.items():
+        (repository / name).write_text(text)
+    subprocess.run(["dvc", "init", "-q"], check=True, env=environment())
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "pipeline")
+    return repository
+
+
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def at_work(project: Path, word: str = "") -> list[psutil.Process]:
+    """The processes of this project's queue with ``word`` in their command: workers and stages."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command = " ".join(process.info["cmdline"] or [])
+        of_here = (process.info["cwd"] or "").startswith(str(project))
+        if of_here and process.pid != os.getpid() and word in command:
+            found.append(process)
+    return found
+
+
+def queue(lr: int, attempt: str = "a") -> str:
+    dvc_queue.queue(f"try-{lr}", [f"attempts.{attempt}.lr={lr}"], [f"train@{attempt}"])
+    return f"try-{lr}"
+
+
+def test_what_dvc_says_is_told(project: Path) -> None:
+    with pytest.raises(UserError, match=r"^`dvc exp run` fails: .*nosuch"):
+        dvc_queue.queue("x", [], ["nosuch"])
+    with pytest.raises(UserError, match=r"^`dvc repro nosuch` fails: .*nosuch"):
+        dvc_queue.reproduce(["nosuch"], allow_missing=False)
+    (project / "train.sh").write_text("echo 'error: no tiles' >&2; exit 2")
+    with pytest.raises(UserError, match=r"^`dvc repro train@a` fails: no tiles$"):
+        dvc_queue.reproduce(["train@a"], allow_missing=False)
+
+
+@pytest.mark.slow
+def test_the_queue_is_stopped_and_goes_on(project: Path) -> None:
+    names = [queue(lr, attempt) for lr, attempt in ((2, "a"), (3, "b"), (9, "a"))]
+    assert dvc_queue.status() == dvc_queue.Status(dict.fromkeys(names, "Queued"), 0)
+    dvc_queue.start(1)
+    begun = project.parent / "begun"
+    wait_until(begun.exists)
+    dvc_queue.stop(names)
+    assert dvc_queue.status().tasks == {"try-2": "Failed", "try-3": "Queued", "try-9": "Queued"}
+    wait_until(lambda: not at_work(project, "queue-worker"))
+    assert len(begun.read_text().split()) == 1  # no other has begun meanwhile
+
+    dvc_queue.forget(names)
+    assert dvc_queue.status().tasks == {"try-3": "Queued", "try-9": "Queued"}
+    queue(2)
+    (project.parent / "go").touch()
+    dvc_queue.start(2)
+    assert dict(dvc_queue.watch(names)) == {"try-2": True, "try-3": True, "try-9": False}
+    found = dvc_queue.finished()
+    assert found.keys() == {"try-2", "try-3"}
+    assert found["try-3"].read("b.json") == '{"val": {"iou": 0.5}}\n'
+
+    shown = dvc_queue.shown({dvc_queue.head()})
+    assert {name: each["state"] for name, each in shown.items()} == {
+        "try-2": "success",
+        "try-3": "success",
+        "try-9": "failed",
+    }
+    assert shown["try-3"]["params"]["params.yaml"]["attempts"]["b"] == {"lr": 3}
+    assert shown["try-3"]["metrics"]["b.json"] == {"val": {"iou": 0.5}}
+    dvc_queue.forget(names)
+    assert "try-9" not in dvc_queue.status().tasks
+    queue(9)  # its name is free again
+
+
+@pytest.mark.slow
+def test_ctrl_c_waits_until_an_experiment_is_queued(project: Path) -> None:
+    """DVC writes the settings into params.yaml meanwhile, and puts it back."""
+    before = (project / "params.yaml").read_text()
+
+    def interrupt() -> None:
+        wait_until(lambda: (project / "params.yaml").read_text() != before)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        queue(2)
+    thread.join()
+    assert (project / "params.yaml").read_text() == before
+    assert dvc_queue.status().tasks == {"try-2": "Queued"}
+
+
+@pytest.mark.slow
+def test_ctrl_c_waits_until_all_is_stopped(project: Path) -> None:
+    name = queue(2)
+    dvc_queue.start(1)
+    wait_until((project.parent / "begun").exists)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        dvc_queue.stop([name])
+    assert dvc_queue.status().tasks == {name: "Failed"}
+    wait_until(lambda: not at_work(project, "queue-worker"))
+    (project.parent / "go").touch()  # for the stage, which does not look for its parent
+
+
+@pytest.mark.slow
+def test_a_queue_that_nobody_works_on_is_noticed_and_its_tasks_freed(project: Path) -> None:
+    name = queue(2)
+    dvc_queue.start(1)
+    wait_until((project.parent / "begun").exists)
+    for process in at_work(project):  # as if the machine had been switched off
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    wait_until(lambda: not at_work(project))
+    with pytest.raises(UserError, match="DVC's queue stopped with 1 experiments left, try-2"):
+        list(dvc_queue.watch([name]))
+    dvc_queue.forget([name])
+    (project.parent / "go").touch()
+    queue(2)
+    dvc_queue.start(1)
+    assert list(dvc_queue.watch([name])) == [(name, True)]
