@@ -15,8 +15,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 
 from benchmarks.training import watch
 from roofseg.patches import read_patches
-from roofseg.recipe.params import Recipe
-from stages.parameters import read_params
+from roofseg.recipe.params import Recipe, read_params
 
 EPOCHS, STEPS = 4, 8  # the first epoch is a warm-up, and fills what is kept of a frozen encoder
 PARTS = ("data", "forward", "backward", "optimizer", "validation", "logging, state", "the rest")
@@ -25,7 +24,7 @@ PATCHES, WEIGHTS = Path("patches"), Path("weights")
 
 
 def main(arguments: Sequence[str]) -> None:
-    params = read_params()
+    params = read_params(Path("params.yaml"))
     parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description=__doc__)
     parser.add_argument("attempts", nargs="*", help="of params.yaml; all unless told")
     print(f"Seconds per epoch of {STEPS} training steps, and the share of each part.\n")

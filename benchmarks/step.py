@@ -24,8 +24,8 @@ from roofseg.core.images import read_image, read_mask, write_jpeg, write_png
 from roofseg.core.weights import write_weights
 from roofseg.models.device import resolve_precision
 from roofseg.patches import Patch
+from roofseg.recipe.params import read_params
 from stages import ROOT
-from stages.parameters import read_params
 
 SIZE, WORKERS = 512, 2
 WARM_UP, STEPS = 2, 7  # memory grows for two steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.table import Row, alternate, child, faster
 
 CODE = """
-import sys, time; from pathlib import Path; from roofseg import guard
+import sys, time; from pathlib import Path; from roofseg.core import guard
 if sys.argv[1:]: guard.seal([Path('patches/test')], 'benchmark')
 start = time.perf_counter()
 for _ in range(20_000): open(guard.__file__).close()

@@ -11,17 +11,16 @@ from pathlib import Path
 from roofseg.core.errors import UserError
 from roofseg.core.files import write_json
 from roofseg.models.roof_model import build_model
-from roofseg.recipe.params import Params
+from roofseg.recipe.params import Params, read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.licence import read_licence
 from stages import run
-from stages.parameters import read_params
 
 TILE_STAGES = Path("data/dvc.yaml")
 
 
 def main() -> None:
-    params = read_params()
+    params = read_params(Path("params.yaml"))
     check_dataset(params.dataset)
     check_models(params)
     write_json(Path("metrics/params_check.json"), {"params.yaml": "valid"})

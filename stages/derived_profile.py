@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from roofseg.intake.inspect import Report
-from roofseg.recipe.params import PATCH_MULTIPLE
-from stages.parameters import read_params
+from roofseg.recipe.params import PATCH_MULTIPLE, read_params
 from stages.round_trip import round_trip
 
 

@@ -17,12 +17,12 @@ from roofseg.evaluation.sealed_test import StaysSealed, full_tiles, ground_sampl
 from roofseg.inference.torch_predictor import load
 from roofseg.models.device import resolve_device
 from roofseg.patches import Patch, read_patches
-from roofseg.recipe.params import Params
+from roofseg.recipe.digest import trained_digest
+from roofseg.recipe.params import Params, read_params
 from roofseg.recipe.split import read_split
 from roofseg.tiles.licence import read_licence
 from roofseg.tiles.rasters import TilePair
 from stages import run
-from stages.parameters import read_params, trained_digest
 
 PATCHES = Path("patches")
 
@@ -31,13 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--attempt", required=True, help="its name in params.yaml")
     attempt = parser.parse_args().attempt
-    params = read_params()
-    digest = trained_digest(params, attempt)
-    # Whatever can fail comes first: a look without a score would be a look all the same.
-    folder, device = Path("models") / attempt, resolve_device(params.device)
+    params = read_params(Path("params.yaml"))
+    folder, dataset = Path("models") / attempt, Path("data") / params.dataset
+    digest = trained_digest(params, attempt, dataset=dataset, model=folder)
+    # Do everything that can fail before opening test: opening it counts as a look.
+    device = resolve_device(params.device)
     model = load(folder, device=params.device, precision="32-true").model
     recipe = params.recipe(attempt)
-    dataset, results = Path("data") / params.dataset, Path("metrics") / "attempts" / attempt
+    results = Path("metrics") / "attempts" / attempt
     split, licence = read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
     costs = measure(

@@ -12,9 +12,10 @@ from pathlib import Path
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import replaced
+from roofseg.core.files import atomic_write
+from roofseg.recipe.digest import trained_digest
+from roofseg.recipe.params import read_params
 from stages import run
-from stages.parameters import read_params, trained_digest
 from stages.round_trip import round_trip
 
 PARAMS = Path("params.yaml")
@@ -32,7 +33,13 @@ def main() -> None:
         raise UserError("name the attempts to finalize, or say --all")
     for name in names:
         params.recipe(name)  # raises for an unknown one
-    values = {name: None if args.undo else trained_digest(params, name) for name in names}
+    dataset, models = Path("data") / params.dataset, Path("models")
+    values = {
+        name: None
+        if args.undo
+        else trained_digest(params, name, dataset=dataset, model=models / name)
+        for name in names
+    }
 
     yaml = round_trip()
     document = yaml.load(PARAMS.read_text(encoding="utf-8"))
@@ -40,7 +47,7 @@ def main() -> None:
         # Quoted, since digits alone, or digits around an "e", would be read as a number.
         document["final"][name] = value and DoubleQuotedScalarString(value)
         print(f"final.{name}: {value or 'null'}")
-    with replaced(PARAMS) as path:
+    with atomic_write(PARAMS) as path:
         yaml.dump(document, path)
     then = "closes" if args.undo else "opens"
     print(f"Commit params.yaml, then run `dvc repro`: test {then} for them.")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from roofseg.core.files import read_json, replaced, write_text
+from roofseg.core.files import atomic_write, read_json, write_text
 from roofseg.core.images import write_png
 from roofseg.pages.page import Page, markdown
 from roofseg.recipe.params import Params
@@ -45,7 +45,7 @@ def main() -> None:
         caveats=caveats(params),
     )
     write_text(RESULTS / f"{name}.md", markdown(page))
-    with replaced(PLOTS / f"{name}.png") as path:
+    with atomic_write(PLOTS / f"{name}.png") as path:
         write_png(path, found.figure)
     print(markdown(page))
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from roofseg.core.files import read_json
-from roofseg.recipe.params import Recipe
+from roofseg.recipe.params import Recipe, read_params
 from roofseg.report.leaderboard import leaderboard
 from roofseg.report.report import report
 from stages import run
-from stages.parameters import read_params
 
 RESULTS = Path("metrics/attempts")
 
 
 def main() -> None:
-    params = read_params()
+    params = read_params(Path("params.yaml"))
     text = leaderboard(
         {name: trained_recipe(name) for name in params.attempts},
         dataset=params.dataset,

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 from roofseg.cutting.cut import make_patches
+from roofseg.recipe.params import read_params
 from stages import run
-from stages.parameters import read_params
 
 
 def main() -> None:
     """Read the parameters in force and make the patches; warnings go to stderr."""
-    params = read_params()
+    params = read_params(Path("params.yaml"))
     make_patches(
         Path("data") / params.dataset,
         Path("patches"),

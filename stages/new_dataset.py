@@ -12,12 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import remove_scratch, replaced
+from roofseg.core.files import atomic_write, remove_scratch
 from roofseg.intake.bring_in import Division, bring_in
 from roofseg.intake.inspect import MAX_EXPANSION, check_name, system_errors_named, table
+from roofseg.recipe.params import read_params
 from stages import run
 from stages.derived_profile import derive_profile, fitting_patch
-from stages.parameters import read_params
 from stages.paths import users_path
 
 
@@ -30,7 +30,7 @@ def main() -> None:
         check_places(data, profile)
     most = read_params(base).patch_size
     division = Division(asked.seed, asked.val, asked.test, asked.block, asked.split)
-    with system_errors_named(), replaced(profile) as made, replaced(data) as folder:
+    with system_errors_named(), atomic_write(profile) as made, atomic_write(data) as folder:
         options = {"layer": asked.layer, "gsd": asked.gsd, "max_expansion": asked.max_expansion}
         report = bring_in(asked.imgs, asked.msks, folder, division=division, say=print, **options)
         patch_size = fitting_patch(report, most)

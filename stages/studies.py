@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.params import Params
+from roofseg.recipe.params import Params, read_params
 from roofseg.studies.declaration import Studies, parse_studies, with_attempts
-from stages.parameters import read_params
 
 STUDIES = Path("studies/studies.yaml")
 RECIPES = Path("studies/recipes")
@@ -25,6 +24,6 @@ def read_studies() -> tuple[Studies, Params]:
         raise UserError(
             f"{STUDIES}: cannot be read ({error}). Copy one of studies/profiles/ there."
         ) from None
-    params = read_params()
+    params = read_params(Path("params.yaml"))
     studies = parse_studies(text, params, str(STUDIES))
     return studies, with_attempts(params, studies.attempts, source=str(STUDIES))

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file
-from roofseg.recipe.params import Recipe
+from roofseg.recipe.params import Recipe, read_params
 from roofseg.training.augment import PRESETS
 from stages import run
-from stages.parameters import prior_file, read_params
 from stages.study_run import study_run
+from stages.training import prior_file
 
 
 def seed(text: str) -> int:
@@ -47,7 +47,7 @@ def main() -> None:
         recipe,
         study=made["study"],
         attempt=made["attempt"],
-        params=read_params(),
+        params=read_params(Path("params.yaml")),
         out=asked.out,
         tiles=asked.tiles,
         note=lambda: {"overrides": made["overrides"]},

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from roofseg.core.files import replaced, sha256_file, write_json
+from roofseg.core.files import atomic_write, sha256_file, write_json
 from roofseg.studies.declaration import overridden
 from stages import run
-from stages.parameters import prior_file
 from stages.studies import RECIPES, STUDIES, read_studies
+from stages.training import prior_file
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     studies, params = read_studies()
     prior = sha256_file(prior_file(params.recipe(attempt)))
     own = {name: study for name, study in studies.named().items() if attempt in study.attempts}
-    with replaced(RECIPES / attempt) as folder:
+    with atomic_write(RECIPES / attempt) as folder:
         write_json(folder / "studies.json", list(own))  # DVC warns of a folder that is empty
         for name, study in own.items():
             recipe = overridden(params, attempt, study.overrides, source=str(STUDIES))

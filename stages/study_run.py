@@ -20,8 +20,7 @@ from roofseg.studies.runs.scores import tile_scores
 from roofseg.studies.runs.subsets import subset
 from roofseg.training.engine import train
 from roofseg.training.resume import held, state_name
-from stages.machine import check_parent, own_gpus, parent, state_root, written
-from stages.parameters import code, prior_file
+from stages.training import check_parent, code, own_gpus, parent, prior_file, state_root, written
 
 PATCHES = Path("patches")
 Record = dict[str, Any]

@@ -10,16 +10,15 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from roofseg.core.files import remove_scratch, replaced, write_json
+from roofseg.core.files import atomic_write, remove_scratch, write_json
 from roofseg.models.roof_model import save_model
 from roofseg.patches import read_crops, read_patches
-from roofseg.recipe.digest import inputs_hash
-from roofseg.recipe.params import Params, Recipe
+from roofseg.recipe.digest import attempt_digest, inputs_hash
+from roofseg.recipe.params import Params, Recipe, read_params
 from roofseg.training.engine import Trained, train
 from roofseg.training.resume import held, state_name
 from stages import run
-from stages.machine import check_parent, own_gpus, parent, state_root, written
-from stages.parameters import code, prior_file, read_params, recipe_digest
+from stages.training import check_parent, code, own_gpus, parent, prior_file, state_root, written
 
 PATCHES = Path("patches")
 Record = dict[str, object]
@@ -30,7 +29,7 @@ def main() -> None:
     parser.add_argument("--attempt", required=True, help="its name in params.yaml")
     parser.add_argument("--smoke", action="store_true", help="two short epochs, nothing written")
     args = parser.parse_args()
-    params = read_params()
+    params = read_params(Path("params.yaml"))
     recipe = params.recipe(args.attempt)
     if args.smoke:
         with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +70,7 @@ def fit(params: Params, attempt: str, recipe: Recipe, out: Path, state: Path) ->
 
 def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:
     """What recipe.json says of a run's inputs."""
-    name = recipe_digest(params, attempt)
+    name = attempt_digest(params, attempt, dataset=Path("data") / params.dataset)
     files = [*code() | {Path(__file__).resolve()}, prior_file(recipe)]
     return {
         "attempt": attempt,
@@ -90,7 +89,7 @@ def write(attempt: str, trained: Trained, record: Record) -> None:
     files = {metrics / "training.json": record, metrics / "times.json": trained.times()}
     for path in (model, *files):
         remove_scratch(path)
-    with replaced(model) as folder:
+    with atomic_write(model) as folder:
         save_model(folder / "model.safetensors", trained.model)
         write_json(folder / "recipe.json", record)
     for path, value in files.items():

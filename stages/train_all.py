@@ -14,10 +14,11 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from contextlib import suppress
+from pathlib import Path
 
 from roofseg.core.errors import StoppedError, UserError
+from roofseg.recipe.params import read_params
 from stages import run
-from stages.parameters import read_params
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     if args.jobs < 1:
         raise UserError(f"--jobs: found {args.jobs}; expected at least 1")
     options = ["--allow-missing"] if args.allow_missing else []
-    params = read_params()
+    params = read_params(Path("params.yaml"))
     priors = {name: params.recipe(name).prior for name in params.attempts}
     failed = asyncio.run(Jobs(args.jobs, options).train(priors))
     if failed:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from pathlib import Path
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.params import Params
+from roofseg.recipe.params import Params, read_params
 from roofseg.tuning import dvc_queue
 from roofseg.tuning.grid import Run, budget, settings
 from stages import run
-from stages.parameters import read_params
 from stages.tuning_runs import check_final, make_ready, read_tuning
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     if args.jobs < 1 or (args.engine == "optuna" and args.jobs > 1):
         most = "just 1 with --engine optuna" if args.engine == "optuna" else "at least 1"
         raise UserError(f"--jobs: found {args.jobs}; expected {most}")
-    params = read_params()
+    params = read_params(Path("params.yaml"))
     tuning, spaces = read_tuning(params)
     sizes = ", ".join(f"{len(space)} of {name}" for name, space in spaces.items())
     print(f"{tuning.runs} runs of each attempt, of grids of {sizes}", flush=True)

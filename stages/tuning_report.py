@@ -15,21 +15,20 @@ import pandas as pd
 from roofseg.core.errors import UserError
 from roofseg.core.images import write_png
 from roofseg.pages.tables import markdown_table, write_csv
-from roofseg.recipe.params import Params
+from roofseg.recipe.params import Params, read_params
 from roofseg.results.disclaimers import data_label
 from roofseg.tuning import dvc_queue
 from roofseg.tuning.figures import figures
 from roofseg.tuning.grid import Run, budget
 from roofseg.tuning.table import DONE, Result, how_to_apply, tuning_table
 from stages import run
-from stages.parameters import read_params
 from stages.tuning_runs import TABLE, read_tuning, trials
 
 PLOTS = Path("plots/studies")
 
 
 def main() -> None:
-    params = read_params()
+    params = read_params(Path("params.yaml"))
     tuning, spaces = read_tuning(params)
     every = {each.name: each for space in spaces.values() for each in space}
     finished = dvc_queue.finished()

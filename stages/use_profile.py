@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import replaced
+from roofseg.core.files import atomic_write
+from roofseg.recipe.params import read_params
 from stages import run
-from stages.parameters import read_params
 
 PROFILES, PARAMS = Path("profiles"), Path("params.yaml")
 
@@ -29,7 +29,7 @@ def main() -> None:
             "params.yaml has edits that are not committed; a profile would overwrite them. "
             "Commit them, or `git checkout params.yaml`, and try again."
         )
-    with replaced(PARAMS) as path:
+    with atomic_write(PARAMS) as path:
         shutil.copyfile(source, path)
     print(f"params.yaml is now {source}. Next: dvc repro")
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import (
+    atomic_write,
     read_json,
     remove_scratch,
-    replaced,
     sha256_file,
     write_json,
     write_text,
@@ -40,7 +40,7 @@ def inside(folder: Path) -> list[str]:
 def test_a_file_is_replaced_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "some" / "folder" / "a.txt"
     for text in ("old", "new"):
-        with replaced(path) as scratch:
+        with atomic_write(path) as scratch:
             scratch.write_text(text)
             assert not path.exists() or path.read_text() == "old"
         assert path.read_text() == text
@@ -50,7 +50,7 @@ def test_a_file_is_replaced_at_the_end(tmp_path: Path) -> None:
 def test_a_folder_is_replaced_with_all_that_it_held(tmp_path: Path) -> None:
     path = tmp_path / "out"
     for name in ("old", "new"):
-        with replaced(path) as scratch:
+        with atomic_write(path) as scratch:
             (scratch / name).mkdir(parents=True)
             (scratch / name / "file").write_text(name)
         assert inside(tmp_path) == ["out", f"out/{name}", f"out/{name}/file"]
@@ -67,7 +67,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, before: str | None) -> 
     kept = inside(tmp_path)
 
     def fail() -> None:
-        with replaced(path) as scratch:
+        with atomic_write(path) as scratch:
             scratch.mkdir()
             (scratch / "half").write_text("half")
             raise KeyboardInterrupt
@@ -80,7 +80,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, before: str | None) -> 
 def test_a_block_that_writes_nothing_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.mkdir()
-    with pytest.raises(FileNotFoundError), replaced(path):
+    with pytest.raises(FileNotFoundError), atomic_write(path):
         pass
     assert inside(tmp_path) == ["out"]
 
@@ -88,7 +88,7 @@ def test_a_block_that_writes_nothing_leaves_what_was_there(tmp_path: Path) -> No
 def test_a_folder_becomes_a_file_and_back(tmp_path: Path) -> None:
     path = tmp_path / "out"
     for folder in (True, False, True):
-        with replaced(path) as scratch:
+        with atomic_write(path) as scratch:
             scratch.mkdir() if folder else scratch.write_text("")
         assert path.is_dir() == folder
     assert inside(tmp_path) == ["out"]
@@ -100,7 +100,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     cache.mkdir()
     (cache / "old").write_text("old")
     path.symlink_to(cache, target_is_directory=True)
-    with replaced(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.mkdir()
     assert not path.is_symlink()
     assert inside(tmp_path) == ["cache", "cache/old", "out"]
@@ -263,7 +263,7 @@ def test_an_audit_hook_sees_every_read(tmp_path: Path, opened: list[str]) -> Non
 
 
 def test_what_a_killed_process_left_beside_a_path_is_removed(tmp_path: Path) -> None:
-    with replaced(tmp_path / "model") as scratch:
+    with atomic_write(tmp_path / "model") as scratch:
         scratch.mkdir()
         (scratch.parent / "half").write_text("written")
         scratch.parent.rename(tmp_path / ".model.abcd_123")  # as if the block had never ended

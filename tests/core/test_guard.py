@@ -13,7 +13,7 @@ from graph import ROOT
 SEALED = """
 import io, os, sys
 from pathlib import Path
-from roofseg import guard
+from roofseg.core import guard
 guard.seal([Path("patches/test"), Path("data/x/imgs")], "train")
 """
 
@@ -75,7 +75,7 @@ def test_opening_a_sealed_file_raises(folder: Path, opening: str) -> None:
         "open('elsewhere/b')",
         "open('patches/new', 'w')",
         "open('data/x/imgs/.gitignore', 'w')",
-        "with guard.lifted(): open('patches/test/a.csv')",
+        "with guard.unsealed(): open('patches/test/a.csv')",
         "guard.check_unbroken()",
     ],
 )
@@ -85,7 +85,7 @@ def test_all_else_opens(folder: Path, opening: str) -> None:
 
 
 def test_it_is_sealed_again_after_the_lift(folder: Path) -> None:
-    done = run(folder, "with guard.lifted(): pass\nopen('patches/test/a.csv')")
+    done = run(folder, "with guard.unsealed(): pass\nopen('patches/test/a.csv')")
     assert "SealedTestError" in done.stderr
 
 

@@ -415,7 +415,8 @@ PEAK = """
 import sys
 from pathlib import Path
 import numpy as np
-from roofseg import blocks, imagery, predict
+from roofseg.mapping import predict
+from roofseg.sliding_window import blocks, imagery
 class Bright:
     window, gsd, provenance = 256, (), {}
     def __call__(self, images):

@@ -103,7 +103,7 @@ def test_only_the_seal_lifts_the_guard() -> None:
         file.name
         for file in CODE
         for node in ast.walk(ast.parse(file.read_text()))
-        if {"lifted", "_guard"} & names_in(node)
+        if {"unsealed", "_guard"} & names_in(node)
     }
     assert lifters == {"guard.py", "sealed.py"}
 

@@ -81,7 +81,7 @@ OPENINGS = {
 def test_a_training_stage_that_opens_test_stops(cut: Project, tmp_path: Path, what: str) -> None:
     """A training stage changed to open test stops with SealedTestError."""
     project = cut.copy(tmp_path / "project")
-    reading = "    params = read_params()\n"
+    reading = '    params = read_params(Path("params.yaml"))\n'
     project.replace("stages/train.py", reading, f"{reading}    {OPENINGS[what]}\n")
     done = project.run("python -m stages.train --attempt small", check=False)
     assert done.returncode == 1

@@ -24,7 +24,8 @@ from unwritable import full_disk
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file, write_json
 from roofseg.core.weights import write_weights
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.digest import attempt_digest
+from roofseg.recipe.params import parse_params, read_params
 from stages import (
     check_params,
     finalize,
@@ -34,7 +35,6 @@ from stages import (
     train,
     use_profile,
 )
-from stages.parameters import read_params, recipe_digest
 
 SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
 
@@ -91,14 +91,14 @@ def test_status_two_without_traceback_from_outside(here: Path) -> None:
 
 
 def test_parameters_that_cannot_be_read(here: Path) -> None:
-    with pytest.raises(UserError, match=r"params\.yaml: cannot be read .*make profile"):
-        read_params()
+    with pytest.raises(UserError, match=r"params\.yaml: cannot be read .*roofseg profile"):
+        read_params(Path("params.yaml"))
     (here / "params.yaml").write_bytes(b"lr: \xff\n")
     with pytest.raises(UserError, match=r"params\.yaml: cannot be read"):
-        read_params()
+        read_params(Path("params.yaml"))
     (here / "params.yaml").write_text("lr: 1\n")
     with pytest.raises(UserError, match=r"^params\.yaml: lr: found 1"):
-        read_params()
+        read_params(Path("params.yaml"))
 
 
 # check_params
@@ -243,11 +243,11 @@ def trained(here: Path) -> Path:
 
 
 def digest_of(attempt: str) -> str:
-    return recipe_digest(parse_params(SAMPLE), attempt)
+    return attempt_digest(parse_params(SAMPLE), attempt, dataset=Path("data/sample"))
 
 
 def final() -> dict[str, str | None]:
-    return {name: value for name, value in read_params().final.items() if value}
+    return {name: value for name, value in read_params(Path("params.yaml")).final.items() if value}
 
 
 def test_finalize_writes_the_digest_and_changes_nothing_else(trained: Path, say: object) -> None:
@@ -272,7 +272,7 @@ def test_undo_gives_the_file_back(trained: Path, say: object) -> None:
 def test_a_digest_that_looks_like_a_number_stays_text(
     trained: Path, say: object, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(finalize, "trained_digest", lambda *_: name)
+    monkeypatch.setattr(finalize, "trained_digest", lambda *_, **__: name)
     say(finalize, "unet_scratch")
     say(finalize, "unet_imagenet")
     assert final() == {"unet_scratch": name, "unet_imagenet": name}
@@ -301,7 +301,7 @@ def test_what_cannot_be_final_changes_nothing(
 def test_a_model_of_another_recipe_is_not_final(trained: Path, say: object) -> None:
     edited = SAMPLE.replace("lr: 0.001", "lr: 0.002")
     (trained / "params.yaml").write_text(edited)
-    wanted = recipe_digest(parse_params(edited), "unet_scratch")
+    wanted = attempt_digest(parse_params(edited), "unet_scratch", dataset=Path("data/sample"))
     with pytest.raises(UserError, match=f"now give {wanted}. Run `dvc repro train@unet_scratch`"):
         say(finalize, "unet_scratch")
     assert (trained / "params.yaml").read_text() == edited
@@ -376,9 +376,11 @@ def test_train_writes_model_recipe_and_results(project: Path, say: object) -> No
         ]
     )
     record = read_json(Path("models/small/recipe.json"))
-    params = read_params()
+    params = read_params(Path("params.yaml"))
     assert record == read_json(Path(metrics) / "training.json")
-    assert record["digest"] == recipe_digest(params, "small")
+    assert record["digest"] == attempt_digest(
+        params, "small", dataset=Path("data") / params.dataset
+    )
     assert record["recipe"] == json.loads(params.recipe("small").model_dump_json())
     assert record["gsd"] == [0.3]
     assert record["result"]["epochs_run"] == 2

@@ -22,7 +22,7 @@ from roofseg.core.errors import UserError
 
 
 @contextmanager
-def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a path to write a file or a folder at, and rename it over ``path`` at the end.
 
     If the block raises, what it wrote is removed and ``path`` stays as it was. Missing parent
@@ -62,7 +62,7 @@ def _flush(path: Path) -> None:
 
 
 def remove_scratch(path: Path) -> None:
-    """Remove what `replaced` left beside ``path`` in a process that was killed inside it."""
+    """Remove what `atomic_write` left beside ``path`` in a process that was killed inside it."""
     random = "?" * 8  # as many as tempfile adds; a longer rest is of another name's, `name.tif`
     for scratch in path.parent.glob(f".{glob.escape(path.name)}.{random}/"):
         shutil.rmtree(scratch)
@@ -70,7 +70,7 @@ def remove_scratch(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` (UTF-8, newlines as given) at ``path``, whole or not at all."""
-    with replaced(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_bytes(text.encode())
 
 

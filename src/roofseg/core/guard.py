@@ -89,7 +89,7 @@ def check_unbroken() -> None:
 
 
 @contextmanager
-def lifted() -> Iterator[None]:
+def unsealed() -> Iterator[None]:
     """Open sealed files inside the block: for `roofseg.evaluation.sealed_test` alone."""
     _guard.lifted = True
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import replaced
+from roofseg.core.files import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     from safetensors.torch import save_file
 
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    with replaced(path) as scratch:
+    with atomic_write(path) as scratch:
         save_file(plain, scratch)
 
 

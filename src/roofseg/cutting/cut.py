@@ -14,7 +14,7 @@ import numpy as np
 from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import replaced, sha256_file
+from roofseg.core.files import atomic_write, sha256_file
 from roofseg.core.images import Image, write_jpeg, write_png
 from roofseg.cutting.find import find_tiles, unlisted_tiles
 from roofseg.cutting.leakage import Print, near_duplicates, overlaps, shared_ground
@@ -59,9 +59,9 @@ def make_patches(
         warn(f"{dataset / 'split.csv'} lists no split for {', '.join(unlisted)}: left out")
 
     with ExitStack() as stack:
-        overview = stack.enter_context(replaced(out / "overview.png"))
-        listing = stack.enter_context(replaced(out / "tiles.csv"))
-        folders = {split: stack.enter_context(replaced(out / split)) for split in SPLITS}
+        overview = stack.enter_context(atomic_write(out / "overview.png"))
+        listing = stack.enter_context(atomic_write(out / "tiles.csv"))
+        folders = {split: stack.enter_context(atomic_write(out / split)) for split in SPLITS}
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
         cells, prints, grids = [], [], []
         for tile in tiles:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from roofseg import metrics
-from roofseg.core.files import replaced, write_json, write_text
+from roofseg.core.files import atomic_write, write_json, write_text
 from roofseg.core.images import Image, write_png
 from roofseg.drawing import overlay, panel
 from roofseg.evaluation.assessment import assess, summarise, with_rates
@@ -89,7 +89,7 @@ def evaluate(
     Raises UserError for a whole tile that is damaged or holds no data; then nothing is written.
     """
     found, curves = {}, {}
-    with replaced(predictions) as folder:
+    with atomic_write(predictions) as folder:
         for split, patches in splits.items():
             images = [patch.image for patch in patches]
             probabilities = predict(model, images, device=device, batch_size=batch_size)

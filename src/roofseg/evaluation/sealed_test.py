@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file, sha256_files
-from roofseg.core.guard import SealedTestError, lifted
+from roofseg.core.guard import SealedTestError, unsealed
 from roofseg.patches import Patch, read_crops, read_patches
 from roofseg.recipe.params import parse_params
 from roofseg.results.test_ledger import Look, parse_looks, record_look
@@ -110,7 +110,7 @@ def open_test(
         "revision": revision,
         "experiment": experiment,
     }
-    with lifted():
+    with unsealed():
         opened = read_patches(patches / "test")
         test_set = sha256_files([patches / "test"])
     # Before anybody sees a figure: a run that is killed later has looked all the same.
@@ -129,7 +129,7 @@ def ground_sampling(patches: Sequence[Patch], folder: Path) -> list[float]:
     Raises SealedTestError for test patches that were not opened.
     """
     opened = bool(patches) and all(patch in _opened for patch in patches)
-    with lifted() if opened else nullcontext():
+    with unsealed() if opened else nullcontext():
         crops = read_crops(folder)
     return list(crops.set_index("tile").gsd[[patch.tile for patch in patches]])
 
@@ -180,7 +180,7 @@ def _check_same(path: Path, sha256: str) -> None:
             f"{path}: no such file, but `evaluate_full_tiles` in params.yaml has whole tiles "
             f"scored. Get it with `dvc pull {path}`, or set that to false: patches are enough."
         )
-    with lifted():
+    with unsealed():
         found = sha256_file(path)
     if found != sha256:
         raise UserError(

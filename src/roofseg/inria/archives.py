@@ -21,7 +21,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import replaced
+from roofseg.core.files import atomic_write
 
 CHUNK = 1 << 20  # bytes
 SEVEN_ZIP_HEADER = struct.Struct("<6s2sIQQI")  # 7zFormat.txt, "SignatureHeader"
@@ -81,7 +81,7 @@ def extract_zipped(archive: zipfile.ZipFile, ending: str, target: Path, limit: L
     with (
         _damage_named(path),
         archive.open(member) as source,
-        replaced(target) as scratch,
+        atomic_write(target) as scratch,
         scratch.open("wb") as file,
     ):
         shutil.copyfileobj(source, file, CHUNK)
@@ -130,7 +130,7 @@ def extract_7z(
             raise _no_file(first, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         require_space(target.parent, member.uncompressed + room, f"{name} out of {first}")
-        with replaced(target) as scratch, scratch.open("wb") as file:
+        with atomic_write(target) as scratch, scratch.open("wb") as file:
             factory = _into(file, lambda done: report(done, member.uncompressed))
             archive.extract(targets=[name], factory=factory)
 

@@ -25,7 +25,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import replaced
+from roofseg.core.files import atomic_write
 from roofseg.core.images import Image
 from roofseg.tiles.rasters import GDAL_CACHE_MB, open_raster
 
@@ -123,7 +123,7 @@ def burn(footprints: Path, image: Path, out: Path, *, layer: str | None = None) 
         raise UserError(f"{out}: is a folder; expected the name of a file to write.")
     polygons, burnt = _read_polygons(source, tile)
     try:
-        with replaced(out) as scratch:
+        with atomic_write(out) as scratch:
             _write_mask(scratch, tile, polygons)
     except (RasterioError, OSError) as error:
         raise UserError(

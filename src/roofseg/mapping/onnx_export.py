@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import remove_scratch, replaced
+from roofseg.core.files import atomic_write, remove_scratch
 from roofseg.inference import torch_predictor
 from roofseg.inference.predictor import Images
 from roofseg.inference.torch_predictor import TorchPredictor
@@ -67,7 +67,7 @@ def export(
     torch_model = torch_predictor.load(folder, device="cpu", precision="32-true")
     with writing(out):
         remove_scratch(out)
-        with replaced(out) as scratch:
+        with atomic_write(out) as scratch:
             _write(torch_model, scratch, folder)
             difference = _difference(torch_model, scratch)
             if not difference <= tolerance:

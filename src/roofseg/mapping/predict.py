@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import replaced
+from roofseg.core.files import atomic_write
 from roofseg.inference.predictor import D4, Predictor
 from roofseg.mapping.cog import Canvas, Layer, NotWrittenError, writing
 from roofseg.sliding_window.blocks import Block, Infer, predict_blocks
@@ -108,7 +108,7 @@ def predict_raster(
         ExitStack() as renaming,
     ):
         # They take their names in reverse: a raster without its footprints is seen as unfinished.
-        scratch = [renaming.enter_context(replaced(each)) for each in [*shapes, out]]
+        scratch = [renaming.enter_context(atomic_write(each)) for each in [*shapes, out]]
         drawn, made = scratch[0], scratch[-1]
         with ExitStack() as painting:
             canvases = {

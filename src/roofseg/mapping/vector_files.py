@@ -16,7 +16,7 @@ import pyproj
 from pyarrow import parquet
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import replaced
+from roofseg.core.files import atomic_write
 from roofseg.mapping.cog import NotWrittenError
 
 Driver = Literal["gpkg", "geojson", "parquet"]
@@ -56,7 +56,7 @@ def write_layer(
         raise UserError(f"{out}: is a folder; expected the name of a file to write.")
     stream = _Stream(batches)
     try:
-        with replaced(out) as scratch:
+        with atomic_write(out) as scratch:
             if driver == "parquet":
                 _write_parquet(scratch, stream, schema, crs, metadata)
             else:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from roofseg.core.files import sha256_files
-from roofseg.recipe.params import PatchSettings, Recipe
+from roofseg.core.errors import UserError
+from roofseg.core.files import read_json, sha256_files
+from roofseg.recipe.params import Params, PatchSettings, Recipe
+from roofseg.recipe.split import read_nudges, read_split
 
 DIGEST_LENGTH = 12
-
 
 # Keys that came later, each with the value that says "as before". While a recipe holds it, its
 # digest does not cover the key: a recipe that trains as it did keeps its digest.
@@ -58,3 +59,35 @@ def inputs_hash(recipe_digest: str, paths: Iterable[Path]) -> str:
     ``paths`` are files (code, prior) and folders (patches), as for `core.files.sha256_files`.
     """
     return hashlib.sha256(f"{recipe_digest} {sha256_files(paths)}".encode()).hexdigest()
+
+
+def attempt_digest(params: Params, attempt: str, *, dataset: Path) -> str:
+    """The digest of an attempt's recipe, with the split and nudges in the folder ``dataset``."""
+    return digest(params.recipe(attempt), params, read_split(dataset), read_nudges(dataset))
+
+
+def trained_digest(params: Params, attempt: str, *, dataset: Path, model: Path) -> str:
+    """The digest of an attempt's recipe, if the model was trained with that very recipe.
+
+    Args:
+        params: the parameters in force.
+        attempt: its name in ``params``.
+        dataset: folder with split.csv and nudges.csv.
+        model: folder with recipe.json.
+
+    Raises:
+        UserError: the model was trained with another recipe, or its training broke off
+    """
+    wanted = attempt_digest(params, attempt, dataset=dataset)
+    path = model / "recipe.json"
+    record = read_json(path)
+    if record["digest"] != wanted:
+        raise UserError(
+            f"{path}: the model was trained with the recipe {record['digest']}, but params.yaml, "
+            f"split and nudges now give {wanted}. Run `dvc repro train@{attempt}` first."
+        )
+    if record["result"]["failure"]:
+        raise UserError(
+            f"{path}: training broke off: {record['result']['failure']} Train it to its end first."
+        )
+    return wanted

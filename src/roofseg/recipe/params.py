@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -200,6 +201,18 @@ def parse_params(text: str, source: str = "params.yaml") -> Params:
             f"{', '.join(params.attempts)}. Remove the line or mend its name."
         )
     return params
+
+
+def read_params(path: Path) -> Params:
+    """Read and validate a file of parameters; UserError where that fails (see `parse_params`)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). Run from the folder that holds dvc.yaml; "
+            "`roofseg profile sample` makes a params.yaml there."
+        ) from None
+    return parse_params(text, source=str(path))
 
 
 def _check_attempt(params: Params, name: str, source: str) -> None:

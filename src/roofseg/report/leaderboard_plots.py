@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from roofseg.core.files import replaced
+from roofseg.core.files import atomic_write
 from roofseg.core.images import Image, read_image, write_png
 from roofseg.drawing import colour, thirds
 from roofseg.metrics import SPLITS
@@ -55,7 +55,7 @@ def write_plots(
         dataset: its name.
         predictions: folder with NAME/SPLIT/panels/TILE.png of each attempt.
     """
-    with replaced(plots / "comparisons") as folder:
+    with atomic_write(plots / "comparisons") as folder:
         folder.mkdir()
         for split in SPLITS:
             grid = _grid(entries, split, dataset, predictions)
@@ -105,7 +105,7 @@ def _points(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
 
 
 def _write_picture(path: Path, picture: Image) -> None:
-    with replaced(path) as scratch:
+    with atomic_write(path) as scratch:
         write_png(scratch, picture)
 
 

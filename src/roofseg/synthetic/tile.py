@@ -16,7 +16,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import replaced
+from roofseg.core.files import atomic_write
 from roofseg.core.images import Image
 from roofseg.synthetic.layout import lay_out
 from roofseg.synthetic.render import render
@@ -98,7 +98,7 @@ def write_sample(imgs: Path, msks: Path, *, tiles: int, size: int, seed: int) ->
     """
     if tiles < 1:
         raise UserError(f"tiles: {tiles}; expected at least 1. Ask for one tile or more.")
-    with replaced(imgs) as images, replaced(msks) as masks:
+    with atomic_write(imgs) as images, atomic_write(msks) as masks:
         images.mkdir()
         masks.mkdir()
         for index in range(1, tiles + 1):

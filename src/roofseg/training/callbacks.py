@@ -12,7 +12,7 @@ import lightning as L  # noqa: N812
 from dvclive import Live
 from lightning.pytorch.callbacks import Callback
 
-from roofseg.core.files import replaced
+from roofseg.core.files import atomic_write
 from roofseg.core.images import write_png
 from roofseg.drawing import contact_sheet, overlay
 from roofseg.models.device import peak_memory_gb
@@ -150,6 +150,6 @@ class PredictionVisualizer(Callback):
             cells.append((picture, f"{patch.tile}  IoU {pl_module.val_tiles[patch.tile]:.3f}"))
         title = f"{self.label}, epoch {epoch}: truth green, prediction red"
         name = f"epoch_{epoch:03d}.png"
-        with replaced(self.state / name, durable=True) as scratch:
+        with atomic_write(self.state / name, durable=True) as scratch:
             write_png(scratch, contact_sheet(cells, title))
         shutil.copyfile(self.state / name, self.folder / name)

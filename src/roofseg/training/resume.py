@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import replaced, write_json
+from roofseg.core.files import atomic_write, write_json
 from roofseg.core.weights import read_weights, write_weights
 from roofseg.models.device import resolve_device, resolve_precision
 from roofseg.recipe.params import Machine, Recipe
@@ -152,7 +152,7 @@ class DurableCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
     ) -> None:
-        with replaced(Path(path), durable=True) as scratch:
+        with atomic_write(Path(path), durable=True) as scratch:
             try:
                 with scratch.open("wb") as file:
                     torch.save(checkpoint, file)
@@ -210,7 +210,7 @@ class KeepState(Callback):
         if val_iou > self.best_val_iou:
             self.best_epoch, self.best_val_iou = trainer.current_epoch + 1, val_iou
             if trainer.is_global_zero:
-                with replaced(self._best_file(), durable=True) as scratch:
+                with atomic_write(self._best_file(), durable=True) as scratch:
                     write_weights(scratch, pl_module.learnt())
 
     # An epoch is over, with the scheduler's step, only when the next begins or the run ends.

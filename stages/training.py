@@ -1,8 +1,9 @@
-"""What a training takes of the machine that it runs on: process, disk and GPUs."""
+"""What the stages that train share: their inputs, and the process, disk and GPUs that they take."""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from roofseg.core.errors import StoppedError, UserError
 from roofseg.models.device import claim_gpus, resolve_device, visible_gpus
-from roofseg.recipe.params import Machine
+from roofseg.recipe.params import Machine, Recipe
 from roofseg.training.stopping import is_orphan
 from stages import PARENT
 
@@ -63,3 +64,16 @@ def own_gpus(machine: Machine) -> Iterator[list[int] | None]:
         # For the further processes of this run, one per device, which look for themselves.
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(f"GPU-{visible[index]}" for index in gpus)
         yield gpus
+
+
+def code() -> set[Path]:
+    """The files of this project's packages that the process has imported."""
+    modules = [
+        module for key, module in sys.modules.items() if key.startswith(("roofseg", "stages"))
+    ]
+    return {Path(module.__file__).resolve() for module in modules if module.__file__}
+
+
+def prior_file(recipe: Recipe) -> Path:
+    """The file that weights/dvc.yaml makes for the recipe's prior."""
+    return Path("weights") / f"{recipe.prior}.safetensors"

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from small_run import machine
 
-import stages.machine
+import stages.training
 from roofseg.core.errors import StoppedError, UserError
 from stages import ROOT
-from stages.machine import check_parent, own_gpus, state_root, written
+from stages.training import check_parent, own_gpus, state_root, written
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No machine that runs the tests needs any: only what is looked up is made up."""
-    monkeypatch.setattr(stages.machine, "resolve_device", lambda device: "cuda")
-    monkeypatch.setattr(stages.machine, "visible_gpus", lambda: ["one", "two"])
+    monkeypatch.setattr(stages.training, "resolve_device", lambda device: "cuda")
+    monkeypatch.setattr(stages.training, "visible_gpus", lambda: ["one", "two"])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
 
@@ -51,13 +51,13 @@ def test_runs_are_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_process_that_dvc_started_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    monkeypatch.setattr(stages.machine, "PARENT", os.getppid() + 1)
+    monkeypatch.setattr(stages.training, "PARENT", os.getppid() + 1)
     check_parent()
     monkeypatch.setenv("DVC_STAGE", "train@small")
     with pytest.raises(StoppedError, match="dvc, which started it, is gone") as caught:
         check_parent()
     assert caught.value.status == 143
-    monkeypatch.setattr(stages.machine, "PARENT", os.getppid())
+    monkeypatch.setattr(stages.training, "PARENT", os.getppid())
     check_parent()
 
 
