@@ -7,17 +7,12 @@ reruns after it.
 
 from __future__ import annotations
 
-import itertools
-import os
-import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import write_json
 from roofseg.models.roof_model import build_model
-from roofseg.recipe.params import Params, parse_mapping, read_params
+from roofseg.recipe.params import Params, read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.licence import read_licence
 from stages import run
@@ -47,9 +42,10 @@ def check_dataset(name: str) -> None:
     read_split(folder)
     read_nudges(folder)
     read_licence(folder)
-    outputs = stage_outputs(TILE_STAGES) if TILE_STAGES.is_file() else set()
     for tiles in (folder / "imgs", folder / "msks"):
-        if not (tiles.is_dir() or Path(f"{tiles}.dvc").is_file() or tiles in outputs):
+        if tiles.is_dir() or Path(f"{tiles}.dvc").is_file():
+            continue
+        if not TILE_STAGES.is_file() or tiles.absolute() not in stage_outputs(TILE_STAGES):
             raise UserError(
                 f"{tiles}: no such folder, and neither {tiles}.dvc nor a stage of {TILE_STAGES} "
                 f"makes it. Put one raster per tile there, then `dvc add {tiles}` (README, 'Your "
@@ -58,49 +54,13 @@ def check_dataset(name: str) -> None:
 
 
 def stage_outputs(path: Path) -> set[Path]:
-    """Paths of the outputs that the stages in the dvc.yaml ``path`` declare.
+    """Absolute paths of the outputs that the stages of the dvc.yaml ``path`` declare."""
+    from dvc.dvcfile import load_file  # a second, and only where no tiles are here yet
+    from dvc.repo import Repo
 
-    Relative to the current folder, as ``path`` is. Stages made by ``foreach`` and ``matrix`` count;
-    an output that is named by a variable from elsewhere (``vars``) is left out.
-    """
-    outputs = set()
-    stages = parse_mapping(path.read_text(encoding="utf-8"), str(path)).get("stages") or {}
-    for stage in stages.values():
-        body = stage.get("do", stage)
-        for values in _iterations(stage):
-            folder = path.parent / _filled(body.get("wdir", "."), values)
-            for out in body.get("outs") or ():
-                name = out if isinstance(out, str) else next(iter(out))  # {name: options}
-                outputs.add(Path(os.path.normpath(folder / _filled(name, values))))
-    return {output for output in outputs if "${" not in str(output)}
-
-
-def _iterations(stage: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The values of ``item`` and ``key`` for each stage that DVC makes of this one."""
-    each = stage.get("foreach")
-    if isinstance(each, Mapping):
-        yield from ({"key": key, "item": item} for key, item in each.items())
-    elif isinstance(each, list):
-        yield from ({"item": item} for item in each)
-    elif axes := stage.get("matrix"):
-        for items in itertools.product(*axes.values()):
-            yield {"item": dict(zip(axes, items, strict=True))}
-    else:
-        yield {}
-
-
-def _filled(text: str, values: Mapping[str, Any]) -> str:
-    """``text`` with ``${key}``, ``${item}`` and ``${item.NAME}`` replaced by their values."""
-
-    def value(variable: re.Match[str]) -> str:
-        found: Any = values
-        for name in variable[1].strip().split("."):
-            if not (isinstance(found, Mapping) and name in found):
-                return variable[0]
-            found = found[name]
-        return str(found)
-
-    return re.sub(r"\$\{([^}]*)\}", value, text)
+    with Repo(uninitialized=True) as repo:  # without .dvc too
+        stages = load_file(repo, str(path)).stages.values()
+        return {Path(out.fs_path) for stage in stages for out in stage.outs}
 
 
 def check_models(params: Params) -> None:

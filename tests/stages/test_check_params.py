@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dvc.repo import Repo
 
 from stages.check_params import stage_outputs
 
@@ -65,6 +64,13 @@ stages:
         - ${key}/${item.kind}
         - ${key}/msks
 """
+VARIABLE = """
+vars: [{name: a}]
+stages:
+  tiles:
+    cmd: "true"
+    outs: ["${name}/imgs", "${name}/msks"]
+"""
 MATRIX = """
 stages:
   tiles:
@@ -83,39 +89,35 @@ SPELLINGS = {
     "foreach list of mappings": FOREACH_LIST_OF_MAPPINGS,
     "foreach mapping": FOREACH_MAPPING,
     "matrix": MATRIX,
+    "variable": VARIABLE,
 }
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A DVC project that is the current folder."""
-    Repo.init(str(tmp_path), no_scm=True).close()
+    """The current folder, without git and without .dvc."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     return tmp_path
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_outputs_are_those_that_dvc_reads(project: Path, spelling: str) -> None:
+def test_outputs_are_found_however_they_are_written(project: Path, spelling: str) -> None:
     path = Path("data/dvc.yaml")
     path.write_text(SPELLINGS[spelling])
-    found = stage_outputs(path)
-    assert {Path("data/a/imgs"), Path("data/a/msks")} <= found
-    with Repo() as repo:
-        assert found == {Path(out.fs_path).relative_to(project) for out in repo.index.outs}
+    assert {project / "data/a/imgs", project / "data/a/msks"} <= stage_outputs(path)
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "stages:\n  tiles:\n    cmd: echo data/a/imgs\n    deps: [a/imgs]\n",
-        "# - a/imgs\nstages:\n",
-        "stages:\n  tiles:\n    cmd: x\n    desc: |\n      - data/a/imgs\n    outs:\n",
-        "vars: [{name: a}]\nstages:\n  tiles:\n    cmd: x\n    outs: ['${name}/imgs']\n",
+        "# - a/imgs\nstages: {}\n",
+        "stages:\n  tiles:\n    cmd: x\n    desc: |\n      - data/a/imgs\n    outs: []\n",
     ],
-    ids=["dependency", "comment", "description", "variable"],
+    ids=["dependency", "comment", "description"],
 )
-def test_other_text_is_no_output(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "dvc.yaml"
+def test_other_text_is_no_output(project: Path, text: str) -> None:
+    path = Path("data/dvc.yaml")
     path.write_text(text)
     assert stage_outputs(path) == set()
