@@ -32,7 +32,7 @@ attempts:
 """
 
 
-# Without the virtual environment on PATH: DVC, its workers and the stages must be found all the same.
+# Without the virtual environment on PATH: the command finds DVC, and DVC the stages' `python`.
 ROOFSEG = f"env PATH=/usr/bin:/bin PYTHONPATH=src PYTHONUNBUFFERED=1 {sys.executable} -P -m roofseg"
 TUNE, REPORT = f"{ROOFSEG} tune", f"{ROOFSEG} tuning-report"
 
