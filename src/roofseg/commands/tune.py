@@ -50,10 +50,9 @@ def main(args: argparse.Namespace) -> None:
         )
         check_final(spaces, params)
         prepare_environment(args.jobs)
-        sizes = ", ".join(f"{len(space)} of {name}" for name, space in spaces.items())
-        print(
-            f"{tuning.runs} runs of each attempt by {tuning.sampler}; recipes: {sizes}", flush=True
-        )
+        sizes = ", ".join(f"{len(space)} recipes of {name}" for name, space in spaces.items())
+        picked_from = f"picked by the sampler {tuning.sampler} from {sizes}"
+        print(f"{tuning.runs} runs of each attempt, {picked_from}", flush=True)
         total = tuning.runs * len(spaces)
         picked = batches(
             tuning, spaces, SEARCHES, lambda run: read_val_iou(run, dvc_queue.finished())
