@@ -111,6 +111,16 @@ class TestTpe:
         assert one[:2] == other[:2]
         assert one != other
 
+    def test_the_first_runs_are_drawn_independently(self) -> None:
+        """Drawn from the same numbers, two runs of a large grid would differ in one value only."""
+
+        def first_two(seed: int) -> tuple[Run, Run]:
+            one = propose(SPACE, [], runs=8, seed=seed)
+            return one, propose(SPACE, [(one, score(one))], runs=8, seed=seed)
+
+        pairs = [first_two(seed) for seed in range(20)]
+        assert any(not one.values.items() & two.values.items() for one, two in pairs)
+
     def test_a_search_finds_the_best_sooner_than_chance(self) -> None:
         """Over many seeds: the mean of the runs that TPE picks is above that of the grid."""
 
