@@ -69,11 +69,11 @@ profile: .venv/installed  ## put profiles/NAME.yaml in force: make profile NAME=
 finalize: .venv/installed  ## mark recipes as final: make finalize ATTEMPTS="unet_imagenet ..."
 	@python -m stages.finalize $(ATTEMPTS)
 
-tune: .venv/installed  ## tune as studies/tuning.yaml says: make tune JOBS=2, or ENGINE=optuna (docs/studies.md)
-	@python -m stages.tune $(call option,jobs,JOBS) $(call option,engine,ENGINE)
+tune: .venv/installed  ## run what studies/tuning.yaml declares: make tune JOBS=2 (docs/studies.md)
+	@roofseg tune $(call option,jobs,JOBS)
 
 tuning-report: .venv/installed  ## compare the runs of `make tune`, and say how to apply the best
-	@python -m stages.tuning_report
+	@roofseg tuning-report
 
 studies: .venv/installed  ## all studies of studies/studies.yaml, and their page (docs/studies.md)
 	@python -m stages.check_studies

@@ -13,11 +13,16 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from roofseg.commands import export, predict
+from roofseg.commands import export, predict, tune, tuning_report
 from roofseg.core.errors import UserError
 from roofseg.version import VERSION
 
-COMMANDS = {"predict": predict, "export": export}
+COMMANDS = {
+    "predict": predict,
+    "export": export,
+    "tune": tune,
+    "tuning-report": tuning_report,
+}
 STOPS = (signal.SIGTERM, signal.SIGHUP)
 
 

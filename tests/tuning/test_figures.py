@@ -1,4 +1,4 @@
-"""Figures of tuning: what is drawn, and that the same input gives the same pixels."""
+"""Figures of tuning: their contents, and that the same input gives the same pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from project import PARAMS
 
 from roofseg.drawing import colour
 from roofseg.recipe.params import parse_params
-from roofseg.tuning import figures
+from roofseg.tuning import figures as figures_module
 from roofseg.tuning.figures import against, best_so_far
 from roofseg.tuning.table import HEAD, SCORES
 
@@ -20,14 +20,14 @@ PLACES, LABELS = {"small": 0, "smaller": 3}, {"small": "small", "smaller": "smal
 
 def table(**changes: object) -> pd.DataFrame:
     rows = [
-        ("grid", "small", 1, "done", 0.0001, "heavy", 0.5),
-        ("grid", "small", 2, "done", 0.003, "light", 0.7),
-        ("optuna", "small", 1, "pruned", 0.001, "light", 0.6),
-        ("optuna", "small", 2, "done", 0.001, "extreme", 0.65),
-        ("grid", "smaller", 1, "done", 0.001, "light", 0.4),
-        ("grid", "smaller", 2, "queued", 0.003, "heavy", None),
+        ("small", 1, "done", 0.0001, "heavy", 0.5),
+        ("small", 2, "done", 0.003, "light", 0.7),
+        ("small", 3, "done", 0.001, "light", 0.6),
+        ("small", 4, "done", 0.001, "extreme", 0.65),
+        ("smaller", 1, "done", 0.001, "light", 0.4),
+        ("smaller", 2, "queued", 0.003, "heavy", None),
     ]
-    columns = ["engine", "attempt", "number", "state", "lr", "augmentation", "val_iou"]
+    columns = ["attempt", "number", "state", "lr", "augmentation", "val_iou"]
     return pd.DataFrame(rows, columns=columns).assign(**changes)
 
 
@@ -45,32 +45,21 @@ def test_runs_are_drawn_in_their_attempts_colour(key: str) -> None:
     assert pixels_of(image, 1) == 0
 
 
-def test_a_pruned_run_is_hollow() -> None:
-    whole = against(table(state="done"), "lr", PLACES, LABELS, TITLE)
-    assert pixels_of(against(table(), "lr", PLACES, LABELS, TITLE), 0) != pixels_of(whole, 0)
-
-
-def test_a_run_that_broke_off_has_a_mark_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    broke_off = table().replace("pruned", "broke off")
-    found = {
-        pixels_of(against(each, "lr", PLACES, LABELS, TITLE), 0)
-        for each in (table(), table(state="done"), broke_off)
-    }
-    assert len(found) == 3
+def test_every_scored_run_is_a_dot_at_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
-    monkeypatch.setattr(figures, "rendered", figures.append)
-    against(broke_off, "lr", PLACES, LABELS, TITLE)
-    (legend,) = figures[0].legends
-    assert [text.get_text() for text in legend.get_texts()][1:] == [
-        "run of the grid",
-        "trial of Optuna (broke off)",
-        "trial of Optuna",
-    ]
+    monkeypatch.setattr(figures_module, "rendered", figures.append)
+    against(table(), "lr", PLACES, LABELS, TITLE)
+    dots = [panel.collections[0].get_offsets().tolist() for panel in figures[0].axes]
+    assert dots == [[[0, 0.5], [2, 0.7], [1, 0.6], [1, 0.65]], [[0, 0.4]]]
+    line = figures[0].axes[0].get_lines()[0]
+    assert list(line.get_ydata()) == pytest.approx([0.5, 0.625, 0.7])
 
 
-def test_presets_are_in_the_order_of_their_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_presets_are_sorted_by_strength_and_numbers_by_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     figures = []
-    monkeypatch.setattr(figures, "rendered", figures.append)
+    monkeypatch.setattr(figures_module, "rendered", figures.append)
     against(table(), "augmentation", PLACES, LABELS, TITLE)
     ticks = [label.get_text() for label in figures[0].axes[0].get_xticklabels()]
     assert ticks == ["light", "heavy", "extreme"]
@@ -80,37 +69,33 @@ def test_presets_are_in_the_order_of_their_strength(monkeypatch: pytest.MonkeyPa
     ]
 
 
-def test_a_key_may_have_numbers_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As freeze_epochs has, and ema_decay; read from a file, its numbers are words too."""
+def test_a_key_may_hold_numbers_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As freeze_epochs and ema_decay do; read from a CSV file, their numbers are words too."""
     figures = []
-    monkeypatch.setattr(figures, "rendered", figures.append)
+    monkeypatch.setattr(figures_module, "rendered", figures.append)
     for values in ([20, "all", 3, "null", 0, 3], ["20", "all", "3", "null", "0", "3"]):
         against(table(freeze_epochs=values), "freeze_epochs", PLACES, LABELS, TITLE)
         ticks = [label.get_text() for label in figures[-1].axes[0].get_xticklabels()]
         assert ticks == ["3", "20", "all", "null"]
 
 
-def test_the_best_so_far_never_falls_and_pruned_runs_count(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_best_so_far_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
-    monkeypatch.setattr(figures, "rendered", figures.append)
+    monkeypatch.setattr(figures_module, "rendered", figures.append)
     best_so_far(table(), PLACES, LABELS, TITLE)
     lines = {line.get_label(): line.get_ydata() for line in figures[0].axes[0].get_lines()}
-    assert list(lines["small, grid"]) == [0.5, 0.7]
-    assert np.array_equal(lines["small, optuna"], [np.nan, 0.65], equal_nan=True)
-    assert list(lines["smaller $ & <b>, grid"]) == [0.4]
+    assert list(lines["small"]) == [0.5, 0.7, 0.7, 0.7]
+    assert list(lines["smaller $ & <b>"]) == [0.4]
 
 
-def test_a_run_without_a_score_was_used_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_a_score_counts_as_used(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
-    monkeypatch.setattr(figures, "rendered", figures.append)
+    monkeypatch.setattr(figures_module, "rendered", figures.append)
     first_failed = table()
     first_failed.loc[0, ["state", "val_iou"]] = ["failed", None]
     best_so_far(first_failed, PLACES, LABELS, TITLE)
     lines = {line.get_label(): line for line in figures[0].axes[0].get_lines()}
-    assert list(lines["small, grid"].get_xdata()) == [2]
-    assert list(lines["small, optuna"].get_xdata()) == [1, 2]
+    assert list(lines["small"].get_xdata()) == [2, 3, 4]
 
 
 def test_the_same_runs_give_the_same_pixels() -> None:
@@ -121,13 +106,13 @@ def test_the_same_runs_give_the_same_pixels() -> None:
         assert np.array_equal(draw(table()), draw(table()))
 
 
-def test_there_is_a_figure_for_each_key_that_says_of_what_data(
+def test_each_key_has_a_figure_whose_title_names_the_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(figures, "rendered", drawn.append)
+    monkeypatch.setattr(figures_module, "rendered", drawn.append)
     params = parse_params(PARAMS.replace("dataset: tiny", "dataset: sample"))
     of_runs = pd.DataFrame(table(), columns=[*HEAD, "lr", "augmentation", *SCORES])
-    assert list(figures.figures(of_runs, params)) == ["lr", "augmentation", "best"]
+    assert list(figures_module.figures(of_runs, params)) == ["lr", "augmentation", "best"]
     for figure in drawn:
         assert figure.get_suptitle().startswith("Tuning, sample (synthetic), 64 px: ")

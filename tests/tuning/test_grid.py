@@ -1,8 +1,9 @@
-"""Grids, budgets and the settings that DVC is given."""
+"""Grids, the names of their runs, and the settings that DVC is given."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,17 @@ from project import PARAMS
 from roofseg.core.errors import UserError
 from roofseg.recipe.digest import digest
 from roofseg.recipe.params import Recipe, parse_params
-from roofseg.tuning.grid import Run, budget, parse_tuning, search_name, settings, spaces
+from roofseg.tuning.grid import (
+    Run,
+    build_spaces,
+    hash_training_code,
+    parse_tuning,
+    read_tuning,
+    settings,
+)
 
 TUNING = """\
+sampler: grid
 seed: 1
 runs: 3
 common:
@@ -35,14 +44,14 @@ attempts:
 PARAMETERS = parse_params(PARAMS)
 
 
-def identity(recipe: Recipe) -> str:
+def identify(recipe: Recipe) -> str:
     return digest(recipe, PARAMETERS, {}, {})
 
 
 def read(text: str, **changes: str) -> dict[str, list[Run]]:
     for old, new in changes.items():
         text = re.sub(rf"(?m)^( *){old}:.*$", rf"\g<1>{new}", text, count=1)
-    return spaces(parse_tuning(text), PARAMETERS, identity=identity)
+    return build_spaces(parse_tuning(text), PARAMETERS, identify=identify)
 
 
 def test_a_grid_has_every_combination_once() -> None:
@@ -55,17 +64,11 @@ def test_a_grid_has_every_combination_once() -> None:
     assert all(run.overrides == {"epochs": 1, **run.values} for run in found["small"])
 
 
-def test_every_attempt_gets_the_same_number_of_runs_in_turns() -> None:
-    chosen = budget(read(TUNING), 3)
-    assert [run.attempt for run in chosen] == ["small", "smaller"] * 3
-    assert len({run.name for run in chosen}) == 6
+def test_the_number_of_runs_does_not_change_their_order() -> None:
+    assert read(TUNING) == read(TUNING, runs="runs: 4")
 
 
-def test_a_larger_budget_goes_on_from_a_smaller_one() -> None:
-    assert budget(read(TUNING), 2) == budget(read(TUNING, runs="runs: 4"), 4)[:4]
-
-
-def test_another_seed_takes_other_runs() -> None:
+def test_another_seed_gives_another_order() -> None:
     orders = {
         tuple(run.name for run in read(TUNING, seed=f"seed: {seed}")["small"]) for seed in range(9)
     }
@@ -80,11 +83,13 @@ def test_another_seed_takes_other_runs() -> None:
 def test_a_sample_takes_all_values_of_a_key_equally_often(
     sizes: list[int], seed: int, data: st.DataObject
 ) -> None:
-    """As long as the budget is no more than the longest list of values, none comes needlessly."""
+    """With no more runs than the longest list has values, no value of it is used twice."""
     keys = dict(zip(["lr", "dropout", "bce_weight"], sizes, strict=False))
     lists = {key: [round(0.1 * (n + 1), 1) for n in range(size)] for key, size in keys.items()}
     runs = data.draw(st.integers(1, max(sizes)))
-    text = f"seed: {seed}\nruns: {runs}\nattempts:\n  small: {lists}\n".replace("'", "")
+    text = f"sampler: grid\nseed: {seed}\nruns: {runs}\nattempts:\n  small: {lists}\n".replace(
+        "'", ""
+    )
     chosen = read(text)["small"][:runs]
     for key, size in keys.items():
         used = Counter(run.values[key] for run in chosen)
@@ -93,10 +98,10 @@ def test_a_sample_takes_all_values_of_a_key_equally_often(
 
 @pytest.mark.parametrize("seed", [1, 10, 42])
 def test_a_sample_of_a_large_grid_takes_all_values_of_a_key_about_equally_often(seed: int) -> None:
-    """As 24 of the 144 recipes of studies/profiles/inria."""
+    """With sizes like those of studies/profiles/inria: 24 of 144 recipes."""
     values = {name: [round(0.1 * (n + 1), 1) for n in range(4)] for name in ("lr", "weight_decay")}
     values |= {name: [0.2, 0.5, 0.8] for name in ("dropout", "bce_weight")}
-    text = f"seed: {seed}\nruns: 24\nattempts:\n  small: {values}\n".replace("'", "")
+    text = f"sampler: grid\nseed: {seed}\nruns: 24\nattempts:\n  small: {values}\n".replace("'", "")
     chosen = read(text)["small"][:24]
     for key, each in values.items():
         used = Counter(run.values[key] for run in chosen)
@@ -104,23 +109,14 @@ def test_a_sample_of_a_large_grid_takes_all_values_of_a_key_about_equally_often(
         assert max(used.values()) - min(used.values()) <= 2
 
 
-def test_a_search_is_known_by_its_grid() -> None:
-    found = read(TUNING)
-    name = search_name(found["small"])
-    assert name.startswith("small ")
-    assert search_name(found["small"][::-1]) == name
-    assert search_name(read(TUNING, seed="seed: 9", runs="runs: 2")["small"]) == name
-    assert search_name(read(TUNING, lr="lr: [0.001, 0.3]")["small"]) != name
-
-
-def test_the_name_is_that_of_the_recipe() -> None:
-    """Whatever is in force for a tuned key, the run is the same; any other key is another run."""
+def test_a_run_is_named_by_its_recipe() -> None:
+    """Its name does not depend on a tuned key's value in params.yaml, but on all other keys."""
     before = [run.name for run in read(TUNING)["small"]]
 
     def names(params: str) -> list[str]:
         return [
             run.name
-            for run in spaces(parse_tuning(TUNING), parse_params(params), identity=identity)[
+            for run in build_spaces(parse_tuning(TUNING), parse_params(params), identify=identify)[
                 "small"
             ]
         ]
@@ -130,8 +126,8 @@ def test_the_name_is_that_of_the_recipe() -> None:
     assert all(re.fullmatch(r"tune-small-[0-9a-f]{12}", name) for name in before)
 
 
-def test_settings_reach_the_attempt(tmp_path: Path) -> None:
-    """As DVC writes them, whether the attempt has the key or not, they give the run's recipe."""
+def test_settings_change_the_attempt_alone(tmp_path: Path) -> None:
+    """DVC writes the run's recipe by them, whether or not the attempt had the key."""
     for runs in read(TUNING).values():
         for run in runs:
             path = tmp_path / "params.yaml"
@@ -147,13 +143,18 @@ def test_settings_reach_the_attempt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"runs": "runs: 5"}, "runs: found 5, but the grid of smaller has only 4"),
+        ({"runs": "runs: 5"}, "runs: found 5, but the grid of smaller has only 4 recipes"),
+        (
+            {"sampler": "sampler: optuna"},
+            "sampler: found 'optuna'; Input should be 'grid' or 'tpe'",
+        ),
+        ({"sampler": ""}, "sampler: missing; studies/profiles/ has complete files"),
         ({"runs": "runs: 0"}, "runs: found 0"),
         ({"runs": "rums: 3"}, "rums: unknown key"),
-        ({"lr": "lrr: [0.1]"}, "attempts.small.lrr: no key of a recipe. Known: seed, epochs"),
-        ({"lr": "seed: [1, 2]"}, "attempts.small.seed: a seed is not for tuning"),
-        ({"epochs": "epoch: 1"}, "common.epoch: no key of a recipe. Known: seed, epochs"),
-        ({"epochs": "seed: 1"}, "common.seed: a seed is not for tuning"),
+        ({"lr": "lrr: [0.1]"}, "attempts.small.lrr: not a recipe key. Known: seed, epochs"),
+        ({"lr": "seed: [1, 2]"}, "attempts.small.seed: the seed cannot be tuned"),
+        ({"epochs": "epoch: 1"}, "common.epoch: not a recipe key. Known: seed, epochs"),
+        ({"epochs": "seed: 1"}, "common.seed: the seed cannot be tuned"),
         (
             {"lr": "lr: [0.1, '0.1']"},
             "attempts.small: {'lr': '0.1', 'augmentation': 'light'} and {'lr': 0.1, "
@@ -163,11 +164,11 @@ def test_settings_reach_the_attempt(tmp_path: Path) -> None:
         ({"lr": "lr: [0.1, 0.1]"}, "attempts.small.lr: expected each only once, found 0.1 twice"),
         ({"lr": "lr: []"}, "attempts.small.lr: "),
         ({"lr": "lr: 0.1"}, "attempts.small.lr: found 0.1; "),
-        ({"lr": "epochs: [2, 3]"}, "attempts.small.epochs: in the grid and in common"),
+        ({"lr": "epochs: [2, 3]"}, "attempts.small.epochs: also in common"),
         ({"epochs": "epochs: 0"}, "common.epochs: found 0"),
         (
             {"epochs": "freeze_epochs: 3"},
-            "common: freeze_epochs of attempt small is 3, not less than its epochs (2)",
+            "freeze_epochs of attempt small is 3, not less than its epochs (2)",
         ),
         (
             {"epochs": "freeze_epochs: 3", "lr": "epochs: [4, 3]"},
@@ -184,14 +185,15 @@ def test_settings_reach_the_attempt(tmp_path: Path) -> None:
         ({"augmentation": "augmentation: [blur]"}, "attempts.small.augmentation: found 'blur'"),
     ],
 )
-def test_what_cannot_be_tuned_is_named(changes: dict[str, Any], says: str) -> None:
+def test_a_mistake_in_the_file_is_named_with_its_key(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as caught:
         read(TUNING, **changes)
     assert str(caught.value).startswith(f"studies/tuning.yaml: {says}")
 
 
-def test_the_grid_may_set_right_what_common_alone_would_not_be() -> None:
+def test_common_need_not_fit_the_recipe_without_the_grid() -> None:
     text = """\
+sampler: grid
 seed: 1
 runs: 2
 common: {freeze_epochs: 3}
@@ -203,11 +205,69 @@ attempts:
 
 
 @pytest.mark.parametrize("profile", ["sample", "inria", "austin512"])
-def test_every_profile_has_a_tuning_that_suits_it(profile: str) -> None:
+def test_every_profile_has_a_tuning_file_that_fits_it(profile: str) -> None:
     params = parse_params((ROOT / "profiles" / f"{profile}.yaml").read_text())
     tuning = parse_tuning((ROOT / "studies/profiles" / profile / "tuning.yaml").read_text())
     for attempt, grid in tuning.attempts.items():
         assert {"lr", "augmentation", "dropout", "bce_weight"} == grid.keys()
         largest = tuning.model_copy(update={"runs": 144, "attempts": {attempt: grid}})
-        assert len(spaces(largest, params, identity=str)[attempt]) == 144
+        assert len(build_spaces(largest, params, identify=str)[attempt]) == 144
     assert {"unet_imagenet", "deeplabv3plus_imagenet"} <= tuning.attempts.keys()
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """A project whose stage train lists a folder of code, a file of code, and a folder of data."""
+    for name in ("src/models/unet.py", "src/train/loss.py", "src/train/deep/er.py", "stages/a.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"# {Path(name).name}")
+    deps = ["patches/train", "weights/${item.prior}.safetensors"]
+    deps += ["src/train", "src/models", "stages/a.py"]
+    (tmp_path / "dvc.yaml").write_text(f"stages: {{train: {{do: {{deps: {deps}}}}}}}")
+    return tmp_path
+
+
+def test_a_change_of_the_training_code_changes_its_hash(code: Path) -> None:
+    hashes = [hash_training_code(code / "dvc.yaml")]
+    for old, new in (
+        ("src/train/loss.py", "src/models/loss.py"),  # the same bytes in another folder
+        ("src/train/deep/er.py", None),
+        ("stages/a.py", None),
+        ("src/models/unet.py", None),
+    ):
+        if new:
+            (code / old).rename(code / new)
+        else:
+            (code / old).write_text("changed")
+        hashes.append(hash_training_code(code / "dvc.yaml"))
+    assert len(set(hashes)) == 5
+
+
+def test_only_training_code_counts(code: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    before = hash_training_code(code / "dvc.yaml")
+    for name in ("src/report/page.py", "patches/train/a.py", "src/train/__pycache__/loss.pyc"):
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        (code / name).write_text("new")
+    assert hash_training_code(code / "dvc.yaml") == before
+    elsewhere = tmp_path_factory.mktemp("clone") / "project"
+    shutil.copytree(code, elsewhere)
+    assert hash_training_code(elsewhere / "dvc.yaml") == before
+
+
+def test_the_pipeline_lists_training_code_that_is_hashed(tmp_path: Path) -> None:
+    for name in ("dvc.yaml", "src", "stages"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    before = hash_training_code(tmp_path / "dvc.yaml")
+    (tmp_path / "src").unlink()
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    assert hash_training_code(tmp_path / "dvc.yaml") == before
+    loss = tmp_path / "src/roofseg/training/loss.py"
+    loss.write_text(loss.read_text() + "\n# changed\n")
+    assert hash_training_code(tmp_path / "dvc.yaml") != before
+
+
+def test_a_missing_file_is_named_with_where_to_copy_one_from(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tuning\.yaml: cannot be read .*studies/profiles/"):
+        read_tuning(
+            tmp_path / "tuning.yaml", PARAMETERS, dataset=tmp_path, pipeline=ROOT / "dvc.yaml"
+        )

@@ -1,13 +1,13 @@
-"""DVC experiments by name: queued, watched, stopped and read, through the commands of dvc and git.
+"""DVC experiments by name: queue, run, watch, stop and read them, with the commands of dvc and git.
 
-A queued experiment takes its files from the workspace at that time, and runs in a copy below
-.dvc/tmp/exps. Finished ones are commits under refs/exps/BASELINE/NAME, where BASELINE is the commit
-that they were queued at, with a slash after its second digit.
+All of it is about the project in the current folder. A queued experiment takes its files from the
+workspace at that time, and runs in a copy below .dvc/tmp/exps. Finished experiments are commits
+under refs/exps/BASELINE/NAME, where BASELINE is the commit that they were queued at, with a slash
+after its second digit.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
@@ -17,15 +17,14 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from roofseg.core.errors import UserError
 
-POLL_S = 2.0  # git alone looks so often
-STATUS_EVERY = 10  # and dvc, which takes a second of CPU, once in so many times
-SETTLE_S = 2.0  # a worker that was told to stop hears of it within a second
+POLL_S = 2.0  # between two looks for finished experiments, which need only git
+STATUS_EVERY = 10  # polls between two `dvc queue status`, which takes a second of CPU
+SETTLE_S = 2.0  # a worker receives the request to stop within a second
 
-NO_WORKERS = 3  # times in a row: a busy machine's workers may be late to answer once
+NO_WORKERS = 3  # answers in a row: the workers of a busy machine may miss one
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -42,18 +41,18 @@ class Finished:
     commit: str
 
     def read(self, path: str) -> str:
-        """The text of a file of it that git keeps; UserError where it has none."""
+        """The text of one of its files that git keeps; UserError where it has no such file."""
         return _output("git", "show", f"{self.commit}:./{path}")
 
 
 def finished() -> dict[str, Finished]:
-    """All finished experiments by name, of every commit; of two of one name, the later one."""
+    """All finished experiments by name, of every commit; the later one where two share a name."""
     refs = _output(
         *("git", "for-each-ref", "refs/exps", "--sort=committerdate"),
         "--format=%(refname) %(objectname)",
     )
-    found = map(REF.fullmatch, refs.splitlines())
-    return {each[3]: Finished(each[1] + each[2], each[4]) for each in found if each}
+    matches = map(REF.fullmatch, refs.splitlines())
+    return {match[3]: Finished(match[1] + match[2], match[4]) for match in matches if match}
 
 
 def head() -> str:
@@ -61,58 +60,38 @@ def head() -> str:
     return _output("git", "rev-parse", "HEAD").strip()
 
 
-def shown(baselines: Collection[str]) -> dict[str, dict[str, Any]]:
-    """What `dvc exp show --json` says of each experiment of these commits, by name.
-
-    Beside ``rev``, ``params`` and ``metrics`` (by file), ``state`` is success, failed, running or
-    queued; None where DVC no longer knows how it came about.
-    """
-    revisions = [word for each in sorted(baselines) for word in ("--rev", each)]
-    found = {}
-    for commit in json.loads(_dvc("exp", "show", "--json", *revisions)):
-        for each in commit["experiments"] or ():
-            data = each["revs"][0]["data"] or {}
-            found[each["name"]] = {
-                "rev": each["revs"][0]["rev"],
-                "state": (each["executor"] or {}).get("state"),
-                "params": _files(data.get("params", {})),
-                "metrics": _files(data.get("metrics", {})),
-            }
-    return found
-
-
-def _files(shown: Mapping[str, Any]) -> dict[str, Any]:
-    return {path: content["data"] for path, content in shown.items() if "data" in content}
-
-
 @dataclass(frozen=True)
 class Status:
-    """The queue: what each task is (Queued, Running, Success or Failed), and how many workers."""
+    """The queue: the state of each task (Queued, Running, Success or Failed), and its workers.
+
+    ``active`` and ``idle`` count worker processes with and without a task.
+    """
 
     tasks: Mapping[str, str]
-    workers: int
+    active: int
+    idle: int
 
 
 def status() -> Status:
     """Ask DVC for the tasks of its queue and the processes that work on them."""
     text = _dvc("queue", "status")
-    tasks = {found[1]: found[2] for found in map(TASK.match, text.splitlines()) if found}
-    workers = [list(map(int, found.groups())) for found in WORKERS.finditer(text)]
-    return Status(tasks, sum(map(sum, workers)))
+    tasks = {task[1]: task[2] for task in map(TASK.match, text.splitlines()) if task}
+    workers = WORKERS.search(text)
+    return Status(tasks, int(workers[1]), int(workers[2])) if workers else Status(tasks, 0, 0)
 
 
 @contextmanager
-def signals_wait() -> Iterator[None]:
+def delayed_signals() -> Iterator[None]:
     """Let Ctrl-C, and other requests to end, wait until the block is over."""
-    # No mask of signals: it is one thread's, and NumPy's threads would take them all the same.
+    # Not with a mask of signals: it holds for one thread, and NumPy's threads would take them.
     came: list[int] = []
-    caught = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-    before = [signal.signal(each, lambda number, _: came.append(number)) for each in caught]
+    caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = [signal.signal(number, lambda number, _: came.append(number)) for number in caught]
     try:
         yield
     finally:
-        for each, handler in zip(caught, before, strict=True):
-            signal.signal(each, handler)
+        for number, handler in zip(caught, before, strict=True):
+            signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
 
@@ -120,27 +99,22 @@ def signals_wait() -> Iterator[None]:
 def queue(name: str, settings: Sequence[str], targets: Sequence[str]) -> None:
     """Queue an experiment: the workspace with these settings of params.yaml (`-S`).
 
-    Signals wait meanwhile: DVC writes the settings into params.yaml and then puts it back.
+    Signals are delayed: DVC writes the settings into params.yaml and then restores it.
     """
     changes = [word for setting in settings for word in ("-S", setting)]
-    with signals_wait():
+    with delayed_signals():
         _dvc("exp", "run", "--queue", "--name", name, *changes, *targets)
-
-
-def reproduce(targets: Sequence[str], *, allow_missing: bool) -> None:
-    """Bring stages of the workspace up to date; what they were made of may be gone if allowed."""
-    _dvc("repro", *(["--allow-missing"] if allow_missing else []), *targets)
 
 
 def forget(names: Collection[str]) -> None:
     """Take failed and lost tasks off the queue, so that their names are free again.
 
-    A task is lost whose workers are gone: those of a machine that was switched off, for example.
+    A running task is lost where no worker is left, for example after the machine was switched off.
     """
     now = status()
     lost = {name for name in names if now.tasks.get(name) == "Running"}
     for _ in range(NO_WORKERS):
-        if lost and status().workers:
+        if lost and _any_workers(status()):
             lost = set()
     if lost:
         _dvc("queue", "kill", "--force", *sorted(lost))
@@ -149,18 +123,40 @@ def forget(names: Collection[str]) -> None:
         _dvc("queue", "remove", *sorted(lost | failed))
 
 
+def _any_workers(status: Status) -> bool:
+    return status.active + status.idle > 0
+
+
+@contextmanager
+def workers(jobs: int, names: Collection[str]) -> Iterator[None]:
+    """Have ``jobs`` processes work on the queue, and `stop` them if the block is interrupted."""
+    try:
+        start(jobs)
+        yield
+    except BaseException:
+        with delayed_signals():  # stopping takes some seconds, in which Ctrl-C may come again
+            try:
+                print("stopping what runs, after its last whole epoch", flush=True)
+            finally:  # the reader of a pipe may be gone
+                stop(names)
+        raise
+
+
 def start(jobs: int) -> None:
     """Have ``jobs`` processes work on the queue in the background, until it is empty."""
+    # An idle worker takes a task or ends, within seconds. DVC would count one that is ending.
+    while status().idle:
+        time.sleep(POLL_S)
     _dvc("queue", "start", "--jobs", str(jobs))
 
 
 def stop(names: Collection[str]) -> None:
-    """Stop the workers and those of these experiments that run; what is queued stays queued.
+    """Stop the workers and the running ones of these experiments; queued ones stay queued.
 
-    Signals wait meanwhile: half of it would leave workers running that nobody watches.
+    Signals are delayed: stopped half-way, it would leave workers that nobody watches.
     """
-    with signals_wait():
-        # Not `queue stop --kill`: a worker whose task is killed takes the next before it hears.
+    with delayed_signals():
+        # Not `queue stop --kill`: a worker whose task is killed takes the next one before it stops.
         _dvc("queue", "stop")
         time.sleep(SETTLE_S)
         tasks = status().tasks
@@ -169,9 +165,9 @@ def stop(names: Collection[str]) -> None:
 
 
 def watch(names: Collection[str]) -> Iterator[tuple[str, bool]]:
-    """Yield each experiment as it ends, with whether it succeeded, until all have.
+    """Yield each experiment as it ends, with whether it succeeded, until all have ended.
 
-    Raises UserError where nobody works on those that are left.
+    Raises UserError where no worker is left to run the others.
     """
     waiting, turn, alone = set(names), 0, 0
     while waiting:
@@ -179,15 +175,15 @@ def watch(names: Collection[str]) -> Iterator[tuple[str, bool]]:
         if turn % STATUS_EVERY == STATUS_EVERY - 1:
             now = status()
             failed = {name for name in waiting if now.tasks.get(name) == "Failed"}
-            alone = 0 if now.workers else alone + 1
+            alone = 0 if _any_workers(now) else alone + 1
         ended = waiting & finished().keys()
         for name in sorted(ended | failed):
             yield name, name in ended
         waiting -= ended | failed
         if waiting and alone == NO_WORKERS:
             raise UserError(
-                f"DVC's queue stopped with {len(waiting)} experiments left, {min(waiting)} for "
-                "one; the same command goes on. (`dvc queue status` shows the queue.)"
+                f"DVC's queue stopped with {len(waiting)} experiments left, for example "
+                f"{min(waiting)} (see `dvc queue status`). Run the same command again to go on."
             )
         if waiting:
             time.sleep(POLL_S)
@@ -199,20 +195,19 @@ def _dvc(*arguments: str) -> str:
 
 
 def _output(*command: str) -> str:
-    # Into files: `dvc queue start` leaves its workers the writing end, and a pipe's reader would
-    # wait for them. In a session of its own, since Ctrl-C is for who waits, not for the workers.
+    # Output goes to files: the workers that `dvc queue start` leaves behind inherit it, and the
+    # reader of a pipe would wait for them. A session of its own keeps Ctrl-C away from the workers.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True
         )
         out.seek(0)
         errors.seek(0)
-        said, complaint = out.read(), errors.read()
+        printed, complaint = out.read(), errors.read()
     if done.returncode:
-        lines = (complaint or said).strip().splitlines() or [f"status {done.returncode}"]
-        # What a stage says of its own is more than what DVC says of the stage.
-        signs = ("error: ", "ERROR: ")
-        told = (line[len(sign) :] for sign in signs for line in lines if line.startswith(sign))
+        lines = (complaint or printed).strip().splitlines() or [f"status {done.returncode}"]
+        # DVC ends with a line about its support.
+        messages = (line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: "))
         program = command[2:] if command[0] == sys.executable else command
-        raise UserError(f"`{' '.join(program[:3])}` fails: {next(told, lines[-1])}")
-    return said
+        raise UserError(f"`{' '.join(program[:3])}` fails: {next(messages, lines[-1])}")
+    return printed

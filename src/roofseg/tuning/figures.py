@@ -1,9 +1,12 @@
-"""Figures of tuning, as those of `roofseg.drawing`: pixels, the same for the same input."""
+"""Figures of tuning: val IoU against each key, and the best so far.
+
+Every function returns (H, W, 3) uint8 RGB, the same pixels for the same input.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import get_args
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,14 +16,21 @@ from matplotlib.ticker import MaxNLocator
 from roofseg.drawing import Image, colour, rendered
 from roofseg.recipe.params import Augmentation, Params
 from roofseg.results.disclaimers import data_label
-from roofseg.studies.report.figures import IOU
-from roofseg.tuning.table import BROKE_OFF, DONE, PRUNED, tuned_keys
+from roofseg.tuning.table import tuned_keys
 
-Places = Mapping[str, int]  # of the attempts in params.yaml, which decide their colours
+IOU = "validation IoU (mean over tiles)"
+PRESETS = get_args(Augmentation)  # from the mildest to the strongest
+
+Places = Mapping[str, int]  # each attempt's place in params.yaml, which decides its colour
 
 
 def figures(table: pd.DataFrame, params: Params) -> dict[str, Image]:
-    """`against` for each key of a `tuning_table.tuning_table`, by its name, and ``best``."""
+    """`against` for each tuned key, by its name, and `best_so_far` as ``best``.
+
+    Args:
+        table: `roofseg.tuning.table.tuning_table`.
+        params: the parameters in force, for the names, order and colours of the attempts.
+    """
     places = {name: index for index, name in enumerate(params.attempts)}
     labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
     title = data_label(params.dataset, params.patch_size)
@@ -33,17 +43,14 @@ def figures(table: pd.DataFrame, params: Params) -> dict[str, Image]:
 def against(
     table: pd.DataFrame, key: str, places: Places, labels: Mapping[str, str], title: str
 ) -> Image:
-    """Val IoU against the values of one key: a panel per attempt, every run a dot.
+    """Val IoU against the values of one key: a panel per attempt, a dot per run.
 
     Args:
-        table: `tuning_table.tuning_table`.
-        key: a column of it; its values stand side by side, at equal distances.
-        places: of the attempts; they give the colours.
-        labels: of the attempts.
-        title: of what data, for the line above.
-
-    Returns:
-        (H, W, 3) uint8 RGB, 1600 px wide.
+        table: `roofseg.tuning.table.tuning_table`.
+        key: a column of the table; its values are drawn at equal distances.
+        places: each attempt's place in params.yaml.
+        labels: each attempt's name as figures show it.
+        title: the data, as the heading names it.
     """
     scored = table.dropna(subset=["val_iou", key])
     attempts = list(dict.fromkeys(scored.attempt))
@@ -54,38 +61,26 @@ def against(
         axes.set_title(labels[attempt], fontsize=10)
         axes.set_xlabel(key)
     panels[0].set_ylabel(IOU)
-    marks = [
-        panels[0].plot([], [], color="0.3", linewidth=2, label="mean of whole runs")[0],
-        *_marks(panels[0], scored),
-    ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    (mean,) = panels[0].plot([], [], color="0.3", linewidth=2, label="mean of the runs")
+    figure.legend(handles=[mean], loc="outside lower center", frameon=False)
     return rendered(figure)
 
 
 def _panel(axes: Axes, own: pd.DataFrame, key: str, ink: str) -> None:
     values = sorted(own[key].unique(), key=_order)
-    means = own[own.state == DONE].groupby(key, sort=False).val_iou.mean()
-    at = [place for place, value in enumerate(values) if value in means.index]
-    axes.plot(at, means[[values[place] for place in at]], color=ink, linewidth=2, alpha=0.6)
-    engines = list(dict.fromkeys(own.engine))
-    for (engine, state), runs in own.groupby(["engine", "state"], sort=False):
-        # Side by side: a trial of a recipe that the grid has, too, would cover it.
-        aside = 0.2 * (engines.index(engine) - (len(engines) - 1) / 2)
-        places = [values.index(value) + aside for value in runs[key]]
-        axes.plot(places, runs.val_iou, color=ink, **_mark(str(engine), str(state)))
+    means = own.groupby(key, sort=False).val_iou.mean()
+    axes.plot(range(len(values)), means.loc[values], color=ink, linewidth=2, alpha=0.6)
+    dots = [values.index(value) for value in own[key]]
+    axes.scatter(dots, own.val_iou, s=56, color=ink, edgecolor="white", zorder=3)
     axes.set_xlim(-0.5, len(values) - 0.5)
-    # As the values are written: 3e-05, not 0.00003.
-    axes.set_xticks(
-        range(len(values)), [f"{v}" if isinstance(v, str) else f"{v:g}" for v in values]
-    )
+    # Labels as tuning.yaml writes the values: 3e-05, not 0.00003.
+    labels = [value if isinstance(value, str) else f"{value:g}" for value in values]
+    axes.set_xticks(range(len(values)), labels)
     _plain(axes)
 
 
-PRESETS = get_args(Augmentation)  # by strength
-
-
 def _order(value: float | str) -> tuple[int, float, str]:
-    """Numbers by size (words, where a key such as freeze_epochs has both), presets by strength."""
+    """Sort numbers by size, then presets by strength, then other words (freeze_epochs: all)."""
     if value in PRESETS:
         return 1, PRESETS.index(str(value)), ""
     try:
@@ -94,63 +89,28 @@ def _order(value: float | str) -> tuple[int, float, str]:
         return 2, 0, str(value)
 
 
-INSIDE: dict[str, dict[str, str]] = {
-    DONE: {"markeredgecolor": "white"},
-    PRUNED: {"markerfacecolor": "white"},
-    BROKE_OFF: {"markerfacecoloralt": "white", "fillstyle": "bottom"},
-}
-
-
-def _mark(engine: str, state: str) -> dict[str, Any]:
-    """Whole runs are filled, pruned ones hollow, and those that broke off half of each."""
-    shape = "o" if engine == "grid" else "D"
-    return {"linestyle": "", "marker": shape, "markersize": 7.5, "zorder": 3, **INSIDE[state]}
-
-
-def _marks(axes: Axes, scored: pd.DataFrame) -> list[Any]:
-    """What the marks that are there mean."""
-    found = scored[["engine", "state"]].drop_duplicates().itertuples(index=False)
-    names = {"grid": "run of the grid", "optuna": "trial of Optuna"}
-    return [
-        axes.plot(
-            [],
-            [],
-            color="0.3",
-            label=names[each.engine] + ("" if each.state == DONE else f" ({each.state})"),
-            **_mark(each.engine, each.state),
-        )[0]
-        for each in found
-    ]
-
-
 def best_so_far(
     table: pd.DataFrame, places: Places, labels: Mapping[str, str], title: str
 ) -> Image:
-    """The best val IoU of an attempt against the runs used for it, whatever became of them.
+    """The best val IoU of each attempt against the number of its runs, failed ones counted.
 
     Args:
-        table, places, labels, title: as for `against`.
-
-    Returns:
-        (H, W, 3) uint8 RGB, 1600 px wide.
+        table, places, labels, title: see `against`.
     """
     figure = _figure(f"Tuning, {title}: the best so far")
     axes = figure.subplots()
-    scored = table.dropna(subset="val_iou")
-    for (attempt, engine), own in scored.groupby(["attempt", "engine"], sort=False):
+    for attempt, own in table.dropna(subset="val_iou").groupby("attempt", sort=False):
         ordered = own.sort_values("number")
-        best = ordered.val_iou.where(ordered.state == DONE).cummax().ffill().to_numpy()
         axes.step(
             ordered.number,
-            best,
+            ordered.val_iou.cummax(),
             where="post",
             color=colour(places[attempt]),
-            linestyle="-" if engine == "grid" else "--",
             linewidth=2,
-            marker="o" if engine == "grid" else "D",
+            marker="o",
             markersize=7,
             markeredgecolor="white",
-            label=f"{labels[attempt]}, {engine}",
+            label=labels[attempt],
         )
     axes.set_xlabel("runs used")
     axes.set_ylabel(f"best {IOU}")

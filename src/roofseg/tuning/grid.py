@@ -1,10 +1,9 @@
-"""Tuning: for each attempt a grid of recipe keys, and as many runs from it as for every other.
+"""The search space of tuning: for each attempt a grid of recipe keys and their values.
 
-The runs of a grid have an order of their own, drawn with a seed: a budget smaller than the grid
-takes the first of them. That is a random search (Bergstra and Bengio, Random Search for
-Hyper-Parameter Optimization, JMLR 13, 2012) whose samples are spread as in a Latin hypercube (McKay
-et al., Technometrics 21, 1979): of each key all values come about equally often. A larger budget
-goes on from a smaller one.
+The recipes of a grid are kept in a seeded order, and a budget takes the first of them: a random
+search (Bergstra and Bengio, Random Search for Hyper-Parameter Optimization, JMLR 13, 2012) that is
+spread like a Latin hypercube (McKay et al., Technometrics 21, 1979), so that all values of a key
+are used about equally often. A larger budget extends a smaller one.
 """
 
 from __future__ import annotations
@@ -15,30 +14,38 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
+from ruamel.yaml import YAML
 
 from roofseg.core.errors import UserError
+from roofseg.core.files import sha256_file
+from roofseg.recipe.digest import digest
 from roofseg.recipe.params import Params, Recipe, SharedRecipe
+from roofseg.recipe.split import read_nudges, read_split
 from roofseg.studies.declaration import Checked, Count, Overrides, Seed, Several, overridden, parse
 
 SOURCE = "studies/tuning.yaml"
-NAME_LENGTH = 12  # hex digits, as of a recipe's digest
+HASH_LENGTH = 12  # hex digits, like a recipe's digest
 
-# Each recipe is validated, and their order takes the square of it: more than that means waiting
-# longer than some seconds, for recipes that nobody trains.
+# Every recipe of a grid is validated, and ordering them takes quadratic time: a larger grid would
+# make each command wait for recipes that nobody trains.
 LARGEST_GRID = 2_000
 
 
 class Tuning(Checked):
-    """All of tuning.yaml: the values to try, by attempt and key, and how many runs of them.
+    """All of tuning.yaml.
 
-    ``seed`` decides which runs; it is not that of training. ``runs`` is the budget of each attempt.
-    ``common`` holds recipe keys that all runs share, such as fewer epochs.
+    ``sampler`` picks the runs of each attempt's grid: ``grid`` takes a seeded sample, ``tpe`` picks
+    each run by the results of the ones before it. ``seed`` is the sampler's, not training's.
+    ``runs`` is the number of runs of each attempt. ``common`` holds recipe keys that all runs
+    share, such as fewer epochs. ``attempts`` holds the values to try, by attempt and key.
     """
 
+    sampler: Literal["grid", "tpe"]
     seed: Seed
     runs: Count
     common: Overrides = Field(default_factory=dict)
@@ -49,9 +56,9 @@ class Tuning(Checked):
 class Run:
     """A recipe to try.
 
-    ``name`` is that of its experiment. It follows from the whole recipe and the code that trains,
-    so a run that is done is known again, whatever the recipe in force was meanwhile. ``values`` are
-    those of the grid; ``overrides`` are they and the common ones.
+    ``name`` is the name of its DVC experiment. It is derived from the whole recipe and the training
+    code, so a finished run is recognised even when params.yaml was changed in between. ``values``
+    are the run's place in the grid; ``overrides`` are these and the common keys.
     """
 
     attempt: str
@@ -61,155 +68,180 @@ class Run:
 
     @property
     def label(self) -> str:
-        """As progress shows it: ``unet_imagenet lr 0.001, augmentation light``."""
+        """The run in a progress line: ``unet_imagenet lr 0.001, augmentation light``."""
         values = ", ".join(f"{key} {value}" for key, value in self.values.items())
         return f"{self.attempt} {values}"
 
 
+Spaces = Mapping[str, Sequence[Run]]
+"""All runs of each attempt's grid, by attempt."""
+
+
+def read_tuning(
+    path: Path, params: Params, *, dataset: Path, pipeline: Path
+) -> tuple[Tuning, Spaces]:
+    """Read tuning.yaml and build the grids that it declares (see `build_spaces`).
+
+    Args:
+        path: tuning.yaml.
+        params: the parameters in force.
+        dataset: folder with split.csv and nudges.csv.
+        pipeline: the dvc.yaml that lists the training code (see `hash_training_code`).
+
+    Raises:
+        UserError: the file cannot be read, or declares something that cannot be run
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). Copy one of studies/profiles/ there."
+        ) from None
+    tuning = parse_tuning(text, str(path))
+    split, nudges, code = read_split(dataset), read_nudges(dataset), hash_training_code(pipeline)
+
+    def identify(recipe: Recipe) -> str:
+        return f"{digest(recipe, params, split, nudges)} {code}"
+
+    return tuning, build_spaces(tuning, params, identify=identify, source=str(path))
+
+
+def hash_training_code(pipeline: Path) -> str:
+    """SHA-256 (64 hex digits) of the Python code that the stage train depends on.
+
+    It covers the contents and the names, from the project's root, of the .py files that dvc.yaml
+    lists under src and stages, and of those below the folders that it lists there.
+    """
+    stages = YAML(typ="safe").load(pipeline.read_text(encoding="utf-8"))["stages"]
+    root = pipeline.parent
+    listed = [
+        root / path
+        for path in stages["train"]["do"]["deps"]
+        if path.startswith(("src/", "stages/"))
+    ]
+    files = {
+        file
+        for path in listed
+        for file in (path.rglob("*.py") if path.is_dir() else [path])
+        if file.suffix == ".py"
+    }
+    lines = sorted(f"{file.relative_to(root).as_posix()} {sha256_file(file)}" for file in files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def parse_tuning(text: str, source: str = SOURCE) -> Tuning:
-    """Parse tuning.yaml from YAML 1.2 text; `spaces` then holds it against the parameters.
+    """Parse tuning.yaml from YAML 1.2 text; `build_spaces` checks it against the parameters.
 
     Raises UserError naming ``source``, the key and what was found.
     """
     return parse(text, Tuning, source)
 
 
-def spaces(
-    tuning: Tuning, params: Params, *, identity: Callable[[Recipe], str], source: str = SOURCE
+def build_spaces(
+    tuning: Tuning, params: Params, *, identify: Callable[[Recipe], str], source: str = SOURCE
 ) -> dict[str, list[Run]]:
-    """All runs of each attempt's grid, in their order; the first ``tuning.runs`` are the budget.
+    """All runs of each attempt's grid, in a seeded order; the first ``tuning.runs`` are its sample.
 
     Args:
-        tuning: what to try.
-        params: the parameters in force, which say the rest of a recipe.
-        identity: what a recipe's run is known by: its digest and whatever else decides the result.
+        tuning: the grids.
+        params: the parameters in force, which give the rest of each recipe.
+        identify: gives the text that identifies a recipe's result: its digest and everything else
+            that decides it. Runs are named by it.
         source: the file of ``tuning``, for messages.
 
     Raises:
-        UserError: an attempt that is not there, a value that a recipe refuses, a grid larger than
-            `LARGEST_GRID`, a budget larger than a grid, a key in two places or that is not for
-            tuning
+        UserError: an unknown attempt, a value that a recipe refuses, a grid larger than
+            `LARGEST_GRID`, more runs than a grid holds, a key in both the grid and common, or a key
+            that cannot be tuned
     """
     return {
-        attempt: _space(tuning, params, attempt, identity, source) for attempt in tuning.attempts
+        attempt: _build_space(tuning, params, attempt, identify, source)
+        for attempt in tuning.attempts
     }
 
 
-def _space(
-    tuning: Tuning, params: Params, attempt: str, identity: Callable[[Recipe], str], source: str
+def _build_space(
+    tuning: Tuning, params: Params, attempt: str, identify: Callable[[Recipe], str], source: str
 ) -> list[Run]:
     grid, where = tuning.attempts[attempt], f"{source}: attempts.{attempt}"
     if attempt not in params.attempts:
         raise UserError(
-            f"{where}: no such attempt; params.yaml has: {', '.join(params.attempts)}. Take it out "
-            "(studies/profiles/ has what suits each profile)."
+            f"{where}: no such attempt; params.yaml has: {', '.join(params.attempts)}. Remove it "
+            "(studies/profiles/ has a file for each profile)."
         )
     for place, keys in ((where, grid.keys()), (f"{source}: common", tuning.common.keys())):
         if "seed" in keys:
             raise UserError(
-                f"{place}.seed: a seed is not for tuning: the best of several is luck. How much a "
-                "seed decides is what the study of seeds is for."
+                f"{place}.seed: the seed cannot be tuned: the best of several seeds is luck. "
+                "Remove it; the study of seeds (docs/studies.md) measures what a seed changes."
             )
         if unknown := keys - SharedRecipe.model_fields.keys():
             raise UserError(
-                f"{place}.{min(unknown)}: no key of a recipe. "
+                f"{place}.{min(unknown)}: not a recipe key. "
                 f"Known: {', '.join(SharedRecipe.model_fields)}"
             )
     if twice := grid.keys() & tuning.common.keys():
-        raise UserError(f"{where}.{min(twice)}: in the grid and in common; one of them has to go")
+        raise UserError(f"{where}.{min(twice)}: also in common; remove it from one of the two")
     if (size := math.prod(map(len, grid.values()))) > LARGEST_GRID:
         raise UserError(
-            f"{where}: found a grid of {size} recipes; expected at most {LARGEST_GRID}. Take "
-            "values out, or tune some of its keys first and the others later."
+            f"{where}: found a grid of {size} recipes; expected at most {LARGEST_GRID}. Remove "
+            "values, or tune some of the keys first and the others later."
         )
     runs: dict[str, Run] = {}
     for point in itertools.product(*grid.values()):
         values = dict(zip(grid, point, strict=True))
         overrides = {**tuning.common, **values}
-        name = _name(attempt, identity(_recipe(tuning, params, attempt, overrides, source)))
+        identity = identify(_resolve(tuning, params, attempt, overrides, source))
+        name = f"tune-{attempt}-{short_hash(f'{attempt} {identity}')}"
         if name in runs:
             raise UserError(
                 f"{where}: {values} and {dict(runs[name].values)} are the same recipe; expected "
-                "each once. Take one of the values out."
+                "different ones. Remove one of the values."
             )
         runs[name] = Run(attempt, name, values, overrides)
     if tuning.runs > len(runs):
         raise UserError(
-            f"{source}: runs: found {tuning.runs}, but the grid of {attempt} has only {len(runs)}; "
-            "every attempt gets the same number of runs. Lower it, or add values."
+            f"{source}: runs: found {tuning.runs}, but the grid of {attempt} has only {len(runs)} "
+            "recipes, and every attempt gets the same number of runs. Lower it, or add values."
         )
     return _spread(list(runs.values()), tuning.seed)
 
 
-def _recipe(
+def _resolve(
     tuning: Tuning, params: Params, attempt: str, overrides: Mapping[str, Any], source: str
 ) -> Recipe:
     try:
         return overridden(params, attempt, overrides, source=source)
     except UserError as error:
-        common = f"{source}: common"
-        try:
-            overridden(params, attempt, tuning.common, source=common)
-        except UserError as alone:
-            # In the same words without the grid: it is common that is wrong. (In other words it may
-            # be right: fewer epochs, say, beside a grid of freeze_epochs that are fewer still.)
-            if str(alone) == str(error).replace(source, common, 1):
-                said = str(alone).replace(f"{common}: attempts.{attempt}.", f"{common}.")
-                raise UserError(said) from None
-        raise
+        message = str(error)
+        for key in tuning.common:
+            message = message.replace(f"attempts.{attempt}.{key}:", f"common.{key}:")
+        raise UserError(message) from None
 
 
 def _spread(runs: list[Run], seed: int) -> list[Run]:
-    """The runs in a random order, where the next is always one whose values were used least."""
+    """Shuffle the runs, such that the next one is always a run whose values were used least."""
     waiting = [runs[index] for index in np.random.default_rng(seed).permutation(len(runs))]
     used: Counter[tuple[str, Any]] = Counter()
-    order = []
+    ordered = []
     while waiting:
         run = min(waiting, key=lambda run: sum(used[item] for item in run.values.items()))
         waiting.remove(run)
         used.update(run.values.items())
-        order.append(run)
-    return order
+        ordered.append(run)
+    return ordered
 
 
-def _name(attempt: str, identity: str) -> str:
-    return f"tune-{attempt}-{_short_hash(f'{attempt} {identity}')}"
-
-
-def search_name(space: Sequence[Run]) -> str:
-    """The name of the adaptive search in an attempt's grid; it follows from the grid's recipes."""
-    names = " ".join(sorted(run.name for run in space))
-    return f"{space[0].attempt} {_short_hash(names)}"
-
-
-def warmup(space: Sequence[Run], params: Params) -> int:
-    """The epochs after which runs of a grid can be compared: one more than until the last thaw.
-
-    Before its thaw a run looks like any other, and its first epoch after it says little.
-    """
-    differ = {run.overrides.get("freeze_epochs"): run.overrides for run in space}
-    attempt = space[0].attempt
-    recipes = (overridden(params, attempt, each, source=SOURCE) for each in differ.values())
-    return max(recipe.thaw_epoch or 0 for recipe in recipes) + 1
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:NAME_LENGTH]
-
-
-def budget(spaces: Mapping[str, Sequence[Run]], runs: int) -> list[Run]:
-    """The first ``runs`` of each attempt, in turns: stopped early, all have had as many."""
-    return [space[number] for number in range(runs) for space in spaces.values()]
+def short_hash(text: str) -> str:
+    """The first 12 hex digits of the text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
 
 def settings(run: Run, params: Params) -> list[str]:
     """The run's overrides as DVC's ``-S`` takes them, with a + where the attempt lacks the key."""
     block = params.attempts[run.attempt]
     return [
-        f"{'' if key in block else '+'}attempts.{run.attempt}.{key}={_written(value)}"
+        f"{'' if key in block else '+'}attempts.{run.attempt}.{key}="
+        f"{'null' if value is None else value}"
         for key, value in run.overrides.items()
     ]
-
-
-def _written(value: Any) -> str:
-    return "null" if value is None else str(value)

@@ -1,15 +1,14 @@
-"""What tuning found: every run in one table, the best of each attempt, and how to apply it.
+"""The results of tuning: a table of all runs, the best of each attempt, and how to apply it.
 
-The best run is the best of several on the same few val tiles, so its val IoU flatters it: the more
-runs, the more. A run ties with the best where the 95 % paired interval of the difference over tiles
-holds 0 (`roofseg.results.intervals.compare`).
+The best run is the best of several on the same few val tiles, so its val IoU is biased upwards, and
+more so with more runs. A run ties with the best where the 95 % paired interval of their difference
+over tiles holds 0 (`roofseg.results.intervals.compare`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -18,49 +17,42 @@ from roofseg.recipe.params import Params
 from roofseg.results.intervals import STATISTICS, compare
 from roofseg.tuning.grid import Run, settings
 
-# A run that broke off has a score, where it came so far, but no model that could be applied.
-DONE, PRUNED, BROKE_OFF = "done", "pruned", "broke off"
+DONE = "done"
 COUNTS = ["tp", "fp", "fn"]
-HEAD = ["engine", "attempt", "number", "name", "state"]
+HEAD = ["attempt", "number", "name", "state"]
 SCORES = ["val_iou", "val_f1", "difference", "low", "high", "tie"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run of an engine (grid or optuna), and what became of it.
+    """A run and its result.
 
-    ``number`` counts an attempt's runs from 1, as the budget has them. ``val`` has a row per val
-    tile with columns tile, tp, fp, fn; None while there is no score.
+    ``number`` counts an attempt's runs from 1, in the order in which they were picked. ``state`` is
+    `DONE` or a word for why the run has no scores. ``counts`` has a row per val tile with the
+    columns tile, tp, fp and fn; None where the run is not done.
     """
 
     run: Run
-    engine: str
     number: int
     state: str
-    val: pd.DataFrame | None = None
-
-
-def trial_state(record: Mapping[str, Any]) -> str:
-    """What became of a trial of Optuna, by its record."""
-    if record["result"]["failure"]:
-        return BROKE_OFF
-    return PRUNED if record["pruned"] else DONE
+    counts: pd.DataFrame | None = None
 
 
 def tuning_table(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per run, those of an attempt together, in the order in which they were tried.
+    """One row per run, those of an attempt together, in the order of ``results``.
 
     Columns are `HEAD`, every key that any attempt tunes, and `SCORES`: val_iou and val_f1 are means
-    over tiles; difference is the val IoU minus that of the attempt's best run that is `DONE`, with
-    its 95 % interval low to high; tie says whether that holds 0 (the best ties with itself).
+    over tiles; difference is val_iou minus that of the attempt's best run, with its 95 % interval
+    from low to high; tie is "yes" where the interval holds 0 (as it does for the best run itself),
+    else "no".
     """
     keys = list(dict.fromkeys(key for result in results for key in result.run.values))
     rows = [
         {
-            **{"engine": result.engine, "attempt": result.run.attempt, "number": result.number},
+            **{"attempt": attempt, "number": result.number},
             **{"name": result.run.name, "state": result.state},
             **{key: _shown(result.run.values, key) for key in keys},
-            **_scores(result, _best(results, result.run.attempt)),
+            **_scores(result, _best_counts(results, attempt)),
         }
         for attempt in dict.fromkeys(result.run.attempt for result in results)
         for result in results
@@ -75,45 +67,43 @@ def tuned_keys(table: pd.DataFrame) -> list[str]:
 
 
 def _shown(values: Mapping[str, object], key: str) -> object:
-    """A value that was tried; None where the attempt tunes no such key, which null is not."""
+    """A cell of the table: "null" for null, None where the attempt does not tune the key."""
     return "null" if key in values and values[key] is None else values.get(key)
 
 
-def _iou(result: Result) -> float:
-    assert result.val is not None
-    return float(iou(*(result.val[column] for column in COUNTS)).mean())
+def _mean_iou(counts: pd.DataFrame) -> float:
+    return float(iou(*(counts[column] for column in COUNTS)).mean())
 
 
-def _best(results: Sequence[Result], attempt: str) -> Result | None:
-    whole = [
-        result
+def _best_counts(results: Sequence[Result], attempt: str) -> pd.DataFrame | None:
+    scored = [
+        result.counts
         for result in results
-        if result.run.attempt == attempt and result.state == DONE and result.val is not None
+        if result.run.attempt == attempt and result.counts is not None
     ]
-    return max(whole, key=_iou, default=None)
+    return max(scored, key=_mean_iou, default=None)
 
 
-def _scores(result: Result, best: Result | None) -> dict[str, object]:
-    if result.val is None:
+def _scores(result: Result, best: pd.DataFrame | None) -> dict[str, object]:
+    if result.counts is None or best is None:
         return {}
-    counts = [result.val[column] for column in COUNTS]
-    found: dict[str, object] = {"val_iou": _iou(result), "val_f1": float(f1(*counts).mean())}
-    if best is None or best.val is None:
-        return found
-    own, highest = (each.sort_values("tile")[COUNTS].to_numpy() for each in (result.val, best.val))
-    difference = compare(own, highest, STATISTICS["iou"])
-    interval = difference.difference
+    own, highest = (
+        counts.sort_values("tile")[COUNTS].to_numpy() for counts in (result.counts, best)
+    )
+    comparison = compare(own, highest, STATISTICS["iou"])
+    interval = comparison.difference
     return {
-        **found,
+        "val_iou": _mean_iou(result.counts),
+        "val_f1": float(f1(*(result.counts[column] for column in COUNTS)).mean()),
         **{"difference": interval.value, "low": interval.low, "high": interval.high},
-        "tie": "yes" if difference.tie else "no",
+        "tie": "yes" if comparison.tie else "no",
     }
 
 
 def winners(table: pd.DataFrame) -> pd.DataFrame:
-    """The row of each attempt's best run; of equals the one that was tried first."""
-    whole = table[table.state == DONE].dropna(subset="val_iou")
-    return whole.loc[whole.groupby("attempt", sort=False).val_iou.idxmax()]
+    """The row of each attempt's best run; the earlier one where two are equal."""
+    scored = table.dropna(subset="val_iou")
+    return scored.loc[scored.groupby("attempt", sort=False).val_iou.idxmax()]
 
 
 def how_to_apply(
@@ -123,31 +113,28 @@ def how_to_apply(
 
     Args:
         table: `tuning_table`.
-        runs: by name.
+        runs: the runs of the table, by name.
         params: the parameters in force.
-        applicable: the runs that are experiments of the current commit and as long as the recipe.
-            Any other is run here: `dvc exp apply` brings all files as that experiment had them,
-            older ones and a shortened recipe too. DVC trains nothing twice.
+        applicable: names of the runs that `dvc exp apply` may apply: experiments of the current
+            commit, and as long as the recipe. It would bring the older files or the shortened
+            recipe of the others, so the commands run their values here; DVC trains nothing twice.
     """
     lines = []
     for number, row in enumerate(winners(table).itertuples(index=False)):
         run = runs[row.name]
         own = table[(table.attempt == row.attempt) & table.val_iou.notna()]
-        ties = set(own[own.tie == "yes"].name) - {row.name}
         lines.append(
-            f"# {run.label}: val IoU {row.val_iou:.4f}, the best of {own.name.nunique()} recipes, "
-            f"with which {len(ties)} of the others tie"
+            f"# {run.label}: val IoU {row.val_iou:.4f}, the best of {len(own)} recipes; "
+            f"{(own.tie == 'yes').sum() - 1} of the others tie with it"
         )
         if number == 0 and row.name in applicable:
-            lines.append(
-                "# (which may complain of outputs that were never made here; it is applied)"
-            )
+            lines.append("# (DVC may complain of outputs that were never made here; it is applied)")
             lines.append(f"dvc exp apply {row.name}")
         else:
-            # A second `dvc exp apply` would take back the first: it brings all of params.yaml.
-            chosen = Run(run.attempt, run.name, run.values, run.values)
-            changes = " ".join(f"-S {setting}" for setting in settings(chosen, params))
-            lines.append(f"dvc exp run {changes} evaluate@{run.attempt}")
-        lines.append(f"make finalize ATTEMPTS={run.attempt}")
+            # `dvc exp apply` brings all of params.yaml: a second one would undo the first.
+            changes = settings(replace(run, overrides=run.values), params)
+            chosen = " ".join(f"-S {change}" for change in changes)
+            lines.append(f"dvc exp run {chosen} evaluate@{run.attempt}")
+        lines.append(f"roofseg finalize {run.attempt}")
         lines.append(f'git commit -am "Tuned {run.attempt}" && dvc repro')
     return "\n".join(lines)

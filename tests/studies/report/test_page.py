@@ -13,17 +13,16 @@ from ruamel.yaml import YAML
 from roofseg.core.files import write_json
 from roofseg.pages.page import TEMPLATES, Prose, Section, Table
 from roofseg.studies.report.page import CAPTIONS, missing, study_page, with_figure
-from roofseg.tuning.section import tuning_section
 from roofseg.tuning.table import HEAD, SCORES
 from stages import gather_study, study_report
 from stages.studies import read_studies
 
 PICTURE = np.full((20, 40, 3), 200, np.uint8)
 RUNS = [
-    ("grid", "unet", 1, "a", "done", 0.001, "light", 0.71, 0.82, -0.02, -0.05, 0.01, "yes"),
-    ("grid", "unet", 2, "b", "done", 0.003, "heavy", 0.73, 0.84, 0.0, 0.0, 0.0, "yes"),
-    ("optuna", "unet", 3, "c", "pruned", 0.1, "light", 0.79, 0.8, 0.06, 0.01, 0.1, "no"),
-    ("grid", "sam", 1, "d", "not queued", 0.001, None, *[np.nan] * 5, None),
+    ("unet", 1, "a", "done", 0.001, "light", 0.71, 0.82, -0.02, -0.05, 0.01, "yes"),
+    ("unet", 2, "b", "done", 0.003, "heavy", 0.73, 0.84, 0.0, 0.0, 0.0, "yes"),
+    ("unet", 3, "c", "done", 0.1, "light", 0.59, 0.8, -0.14, -0.2, -0.1, "no"),
+    ("sam", 1, "d", "not queued", 0.001, None, *[np.nan] * 5, None),
 ]
 TUNING = pd.DataFrame(RUNS, columns=[*HEAD, "lr", "augmentation", *SCORES])
 
@@ -49,24 +48,6 @@ def test_a_study_that_was_not_run_is_named_with_its_command() -> None:
     text = read(missing("seeds", "Seeds", 3, 12)).text
     assert "Not run to its end: 3 of 12 runs are there." in text
     assert "dvc repro studies/dvc.yaml:gather_seeds" in text
-
-
-def test_tuning_shows_the_best_of_each_attempt_and_every_run() -> None:
-    page = read(tuning_section(TUNING, {"IoU against lr.": PICTURE}))
-    # A run that was pruned is not the best, whatever its score.
-    assert page.rows[0] == ["attempt", "engine", "lr", "augmentation", "val IoU"]
-    assert page.rows[1] == ["unet", "grid", "0.003", "heavy", "0.730"]
-    assert page.rows[2][:4] == ["attempt", "engine", "state", "lr"]
-    minus, dash = "\N{MINUS SIGN}", "\N{EN DASH}"
-    assert page.rows[3][3:] == [
-        "0.001", "light", "0.710", f"{minus}0.020 [{minus}0.050, 0.010]", "tie",
-    ]  # fmt: skip
-    assert page.rows[5][-1] == ""
-    assert page.rows[6][4:] == ["", dash, dash, ""]
-    assert "2 runs were scored to their end" in page.text
-    assert [each["alt"] for each in page.all("img")] == [
-        "IoU against lr. The numbers are in the table below."
-    ]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`make tune` and `make tuning-report` with real DVC experiments, on tiny tiles."""
+"""`roofseg tune` and `roofseg tuning-report` with real DVC experiments, on tiny tiles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from ruamel.yaml import YAML
 pytestmark = pytest.mark.slow
 
 TUNING = """\
+sampler: grid
 seed: 3
 runs: 2
 attempts:
@@ -30,9 +32,14 @@ attempts:
 """
 
 
+# Without the virtual environment on PATH: the command finds DVC, and DVC the stages' `python`.
+ROOFSEG = f"env PATH=/usr/bin:/bin PYTHONPATH=src PYTHONUNBUFFERED=1 {sys.executable} -P -m roofseg"
+TUNE, REPORT = f"{ROOFSEG} tune", f"{ROOFSEG} tuning-report"
+
+
 @dataclass(frozen=True)
 class Tuned:
-    """What was printed on the way, and where it led."""
+    """The output of the commands, and the table that they led to."""
 
     project: Project
     stopped: str
@@ -66,11 +73,11 @@ def of_this_project(project: Project) -> list[str]:
 
 
 def stop_after(project: Project, command: str, *lines: str) -> tuple[str, int]:
-    """Interrupt a command after each of ``lines``, patterns; gives its words and status."""
+    """Interrupt a command after each of ``lines``, patterns; gives its output and exit status."""
     process = subprocess.Popen(
         command.split(),
         cwd=project.folder,
-        env={**environment(), "PYTHONUNBUFFERED": "1"},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -92,15 +99,14 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     (project.folder / "studies" / "tuning.yaml").write_text(TUNING)
     project.run("dvc repro -q make_patches weights/dvc.yaml:scratch")
     project.commit("ready to tune")
-    tune = "python -m stages.tune --jobs 1"
-    stopped, status = stop_after(project, tune, "val IoU", "stopping")
+    stopped, status = stop_after(project, TUNE, "val IoU", "stopping")
     for _ in range(100):  # training ends after its step
         if not (left_running := of_this_project(project)):
             break
         time.sleep(0.3)
-    gone_on = project.run(tune).stdout
-    nothing_left = project.run(tune).stdout
-    report = project.run("python -m stages.tuning_report").stdout
+    gone_on = project.run(TUNE).stdout
+    nothing_left = project.run(TUNE).stdout
+    report = project.run(REPORT).stdout
     table = pd.read_csv(project.folder / "metrics" / "studies" / "tuning.csv")
     return Tuned(project, stopped, status, left_running, gone_on, nothing_left, report, table)
 
@@ -108,21 +114,21 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 def test_a_stopped_tuning_leaves_nothing_running(tuned: Tuned) -> None:
     """Nor does one that is interrupted again while it stops."""
     assert tuned.status == 130
-    assert "0 of 4 runs are done already" in tuned.stopped
     assert tuned.stopped.count("queued tune-") == 4
-    assert "error: stopped by SIGINT" in tuned.stopped
-    assert "`make tune` goes on" in tuned.stopped
+    assert "stopping what runs, after its last whole epoch" in tuned.stopped
+    assert "stopped: the same command goes on" in tuned.stopped
     assert tuned.left_running == []
 
 
 def test_a_stopped_tuning_goes_on(tuned: Tuned) -> None:
-    """What was done stays done, what was queued stays queued: only what was killed is queued."""
-    assert "1 of 4 runs are done already" in tuned.gone_on
+    """Finished runs stay finished, queued ones queued: only the killed one is queued again."""
+    assert tuned.gone_on.count(", done before") == 1
     assert tuned.gone_on.count("queued tune-") <= 1
-    assert tuned.gone_on.count(": val IoU") == 3
+    assert tuned.gone_on.count(": val IoU") == 4
+    assert "[4/4]" in tuned.gone_on
     assert "All runs are done." in tuned.gone_on
-    assert "4 of 4 runs are done already" in tuned.nothing_left
-    assert "queued" not in tuned.nothing_left
+    assert tuned.nothing_left.count(", done before") == 4
+    assert "queued tune-" not in tuned.nothing_left
 
 
 def test_every_attempt_had_the_same_budget(tuned: Tuned) -> None:
@@ -133,7 +139,7 @@ def test_every_attempt_had_the_same_budget(tuned: Tuned) -> None:
     assert own.lr.nunique() == own.augmentation.nunique() == 2
 
 
-def test_a_run_is_of_its_attempts_stages_alone(tuned: Tuned) -> None:
+def test_a_run_has_the_stages_of_its_attempt_alone(tuned: Tuned) -> None:
     for row in tuned.table.itertuples():
         stages = YAML(typ="safe").load(tuned.shown(row.name, "dvc.lock"))["stages"]
         others = {stage for stage in stages if "@" in stage}
@@ -143,7 +149,7 @@ def test_a_run_is_of_its_attempts_stages_alone(tuned: Tuned) -> None:
         assert recipe["recipe"]["augmentation"] == row.augmentation
 
 
-def test_tuning_sees_val_alone(tuned: Tuned) -> None:
+def test_tuning_opens_val_alone(tuned: Tuned) -> None:
     for row in tuned.table.itertuples():
         folder = f"metrics/attempts/{row.attempt}"
         scores = json.loads(tuned.shown(row.name, f"{folder}/scores.json"))
@@ -153,7 +159,7 @@ def test_tuning_sees_val_alone(tuned: Tuned) -> None:
         assert len(tuned.shown(row.name, f"{folder}/test_looks.csv").splitlines()) == 1
 
 
-def test_the_report_draws_and_says_how_to_apply(tuned: Tuned) -> None:
+def test_the_report_draws_and_prints_the_commands_that_apply_the_best(tuned: Tuned) -> None:
     plots = tuned.project.folder / "plots" / "studies"
     names = {"tuning_lr.png", "tuning_augmentation.png", "tuning_best.png"}
     assert {path.name for path in plots.glob("*.png")} == names
@@ -164,15 +170,15 @@ def test_the_report_draws_and_says_how_to_apply(tuned: Tuned) -> None:
     assert tuned.project.run("git status --porcelain").stdout.split() == ["??", "metrics/studies/"]
 
 
-def test_the_winners_are_applied_by_the_commands_of_the_report(tuned: Tuned) -> None:
-    """Both lead to the models that were tuned, and the second leaves the first in force."""
+def test_the_commands_of_the_report_apply_the_best_runs(tuned: Tuned) -> None:
+    """Both give the tuned models, and the second keeps the first in force."""
     apply, others = (
         re.search(rf"^dvc exp {word} .*$", tuned.report, re.MULTILINE) for word in ("apply", "run")
     )
     assert apply
     assert others
     project = tuned.project
-    # DVC complains of what was never made here (another dataset's tiles), when all else is applied.
+    # DVC complains of outputs that were never made here (another dataset's tiles), at the end.
     done = project.run(apply[0], check=False)
     assert done.returncode == 0 or "Checkout failed" in done.stderr
     assert "params.yaml" in project.run("git diff --stat").stdout
@@ -181,36 +187,76 @@ def test_the_winners_are_applied_by_the_commands_of_the_report(tuned: Tuned) -> 
     applied = project.folder / "metrics" / "attempts" / attempt / "scores.json"
     assert applied.read_text() == tuned.shown(name, f"metrics/attempts/{attempt}/scores.json")
     digest = json.loads((project.folder / "models" / attempt / "recipe.json").read_text())["digest"]
-    assert (
-        f"final.{attempt}: {digest}" in project.run(f"python -m stages.finalize {attempt}").stdout
-    )
-    project.run(f"python -m stages.finalize --undo {attempt}")
+    params = (project.folder / "params.yaml").read_text()
+    finalized = project.run(f"make -s -o .venv/installed finalize ATTEMPTS={attempt}").stdout
+    assert f"final.{attempt}: {digest}" in finalized
+    assert f"roofseg finalize {attempt}\n" in tuned.report
+    (project.folder / "params.yaml").write_text(params)
     project.run(others[0])
     for row in tuned.table.loc[tuned.table.groupby("attempt").val_iou.idxmax()].itertuples():
         path = f"metrics/attempts/{row.attempt}/scores.json"
         assert (project.folder / path).read_text() == tuned.shown(row.name, path)
     assert "Running stage 'train" not in project.run("dvc repro --dry evaluate@small").stdout
-    # A recipe that is in force is the same recipe: nothing is to be tuned again.
-    assert "4 of 4 runs are done already" in project.run("python -m stages.tune").stdout
+    # The applied values change no run's recipe, so no run is tuned again.
+    assert project.run(TUNE).stdout.count(", done before") == 4
     project.run("git checkout -q . && dvc checkout -q --allow-missing --force")
 
 
-def test_optuna_finds_the_same_scores_and_goes_on(tuned: Tuned) -> None:
-    """Stopped in its second trial, it has the first no more to do; recipes score as in DVC's."""
+def test_dvc_shows_every_run_as_an_experiment(tuned: Tuned) -> None:
+    shown = tuned.project.run("dvc exp show --csv").stdout
+    for row in tuned.table.itertuples():
+        assert row.name in shown
+    first, second = tuned.table.name[:2]
+    difference = json.loads(
+        tuned.project.run(f"dvc metrics diff --json {tuned.ref(first)} {tuned.ref(second)}").stdout
+    )
+    scores = difference["metrics/attempts/small/scores.json"]["val.iou"]
+    assert [scores["old"], scores["new"]] == pytest.approx(tuned.table.val_iou[:2].to_list())
+
+
+def test_the_sampler_tpe_runs_experiments_and_goes_on(tuned: Tuned) -> None:
+    """It takes what the grid ran, runs the rest two at a time, and is stopped and goes on."""
     pytest.importorskip("optuna")
-    command = "python -m stages.tune --engine optuna"
-    said, status = stop_after(tuned.project, command, r"\[1/2\].*epoch 1/2")
-    assert status == 130, said
-    gone_on = tuned.project.run(command).stdout
-    assert "[1/2] small " not in gone_on
-    assert "[2/2] small " in gone_on
-    assert gone_on.count("] smaller ") == 2
-    assert "]" not in tuned.project.run(command).stdout
-    report = tuned.project.run("python -m stages.tuning_report").stdout
-    assert "| optuna |" in report
-    table = pd.read_csv(tuned.project.folder / "metrics" / "studies" / "tuning.csv")
-    assert table.engine.value_counts().to_dict() == {"grid": 4, "optuna": 4}
-    both = table[table.state == "done"].groupby("name").filter(lambda own: len(own) == 2)
-    # All there is of small, whose grid is as large as the budget.
-    assert both.attempt.value_counts()["small"] == 4
-    assert (both.groupby("name").val_iou.nunique() == 1).all()
+    project = tuned.project
+    project.replace("studies/tuning.yaml", "sampler: grid", "sampler: tpe")
+    # Another grid for `smaller` alone, of which no run is done.
+    project.replace("studies/tuning.yaml", "[0.00001, 0.0003]", "[0.0001, 0.0005]")
+    command = f"{TUNE} --jobs 2"
+    stopped, status = stop_after(project, command, r"smaller[^\n]*: val IoU.*queued tune-smaller")
+    assert status == 130, stopped
+    assert stopped.count(", done before") == 2 or "small lr" in stopped
+    searches = json.loads((project.folder / "studies" / "searches.json").read_text())
+    assert sorted(map(len, searches.values())) == [2, 2]
+    gone_on = project.run(command).stdout
+    assert gone_on.count(", done before") == 3
+    assert gone_on.count(": val IoU") == 4
+    assert project.run(command).stdout.count(", done before") == 4
+    report = project.run(REPORT).stdout
+    assert "by tpe" in report
+    table = pd.read_csv(project.folder / "metrics" / "studies" / "tuning.csv")
+    assert list(table.name) == [name for names in searches.values() for name in names]
+    assert set(table.state) == {"done"}
+    # The grid of `small` holds no other runs, and each run has one result.
+    before = tuned.table[tuned.table.attempt == "small"].set_index("name").val_iou
+    after = table[table.attempt == "small"].set_index("name").val_iou
+    assert before.sort_index().to_dict() == after.sort_index().to_dict()
+    assert project.run("git status --porcelain params.yaml dvc.lock").stdout == ""
+
+
+def test_a_failed_run_is_named_and_the_others_are_run(tuned: Tuned) -> None:
+    """With either sampler; the same command tries it again."""
+    project = tuned.project
+    project.run("git checkout -q studies/tuning.yaml")
+    for sampler in ("grid", "tpe"):
+        (project.folder / "studies" / "tuning.yaml").write_text(
+            f"{{sampler: {sampler}, seed: 1, runs: 2, attempts: "
+            "{small: {lr: [0.001], encoder_lr_factor: [1.0, 1e+30]}}}"
+        )
+        done = project.run(TUNE, check=False)
+        assert done.returncode == 2
+        assert done.stdout.count(": failed (dvc queue logs tune-small-") == 1
+        assert done.stdout.count(": val IoU") == 1
+        assert "error: 1 of 2 runs failed; `dvc queue logs tune-small-" in done.stderr
+        project.run(REPORT)
+        table = pd.read_csv(project.folder / "metrics" / "studies" / "tuning.csv")
+        assert sorted(table.state) == ["done", "failed"]

@@ -1,0 +1,64 @@
+"""Compare the runs of `roofseg tune`, and print the commands that apply the best ones.
+
+Writes metrics/studies/tuning.csv, a row per run, and plots/studies/tuning_*.png. The runs are those
+that the sampler of studies/tuning.yaml has picked so far; all scores are of val. It can be called
+while runs are missing.
+
+Exit status: 0 done; 2 no run is done, or something is wrong, and told.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from roofseg.commands.sealed import sealed
+from roofseg.commands.tune import SEARCHES, TUNING
+from roofseg.core.errors import UserError
+from roofseg.recipe.params import read_params
+
+TABLE, PLOTS = Path("metrics/studies/tuning.csv"), Path("plots/studies")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def main(args: argparse.Namespace) -> None:
+    import pandas as pd  # with Matplotlib: `--help` must not wait for it
+
+    from roofseg.core.images import write_png
+    from roofseg.pages.tables import markdown_table, write_csv
+    from roofseg.results.disclaimers import data_label
+    from roofseg.tuning import dvc_queue
+    from roofseg.tuning.execute import read_results
+    from roofseg.tuning.figures import figures
+    from roofseg.tuning.grid import read_tuning
+    from roofseg.tuning.sampler import known_runs
+    from roofseg.tuning.table import how_to_apply, tuning_table
+
+    def cell(value: object) -> object:
+        if pd.isna(value):
+            return ""
+        return f"{value:.4g}" if isinstance(value, float) else value
+
+    with sealed("roofseg tuning-report"):
+        params = read_params(Path("params.yaml"))
+        tuning, spaces = read_tuning(
+            TUNING, params, dataset=Path("data") / params.dataset, pipeline=Path("dvc.yaml")
+        )
+        runs = {run.name: run for run in known_runs(tuning, spaces, SEARCHES)}
+        table = tuning_table(read_results(runs.values()))
+        if table.val_iou.isna().all():
+            raise UserError(f"no run of {TUNING} is done; `roofseg tune` runs them")
+        write_csv(TABLE, table.assign(dataset=params.dataset))
+        for name, picture in figures(table, params).items():
+            write_png(PLOTS / f"tuning_{name}.png", picture)
+        print(f"Runs on {data_label(params.dataset, params.patch_size)}, by {tuning.sampler}\n")
+        labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
+        printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(cell)
+        print("\n".join(markdown_table(printed)), end="\n\n")
+        head = dvc_queue.head()
+        current = {name for name, found in dvc_queue.finished().items() if found.baseline == head}
+        applicable = set() if tuning.common else current
+        print(how_to_apply(table, runs, params, applicable=applicable))

@@ -1,0 +1,103 @@
+"""Run recipes as DVC experiments of their attempt's stages, and read what they came to."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from roofseg.recipe.params import Params
+from roofseg.tuning import dvc_queue
+from roofseg.tuning.dvc_queue import Finished
+from roofseg.tuning.grid import Run, settings
+from roofseg.tuning.table import DONE, Result
+
+
+def execute(
+    batches: Iterable[Sequence[Run]], params: Params, *, total: int, jobs: int
+) -> list[str]:
+    """Run the batches one after the other, and print a line for each run that has ended.
+
+    A run whose experiment is finished is not run again; one that is queued already is waited for.
+    Interrupted, it stops the runs at work and leaves the others queued.
+
+    Args:
+        batches: runs; those of a batch can be run at the same time. The next batch is asked for
+            when all runs of this one have ended.
+        params: the parameters in force.
+        total: the number of runs of all batches, for the printed lines.
+        jobs: how many runs are run at the same time.
+
+    Returns:
+        The names of the runs that failed.
+    """
+    ended, failed = 0, []
+    for batch in batches:
+        done = dvc_queue.finished()
+        waiting = {run.name: run for run in batch if run.name not in done}
+        for run in batch:
+            if run.name in done:
+                ended += 1
+                _report(ended, total, run, f"{_outcome(run, done)}, done before")
+        if not waiting:
+            continue
+        _queue(waiting, params)
+        with dvc_queue.workers(jobs, waiting):
+            for name, succeeded in dvc_queue.watch(waiting):
+                ended += 1
+                run = waiting[name]
+                if succeeded:
+                    _report(ended, total, run, _outcome(run, dvc_queue.finished()))
+                else:
+                    failed.append(name)
+                    _report(ended, total, run, f"failed (dvc queue logs {name})")
+    return failed
+
+
+def _report(number: int, total: int, run: Run, outcome: str) -> None:
+    print(f"[{number}/{total}] {run.label}: {outcome}", flush=True)
+
+
+def _outcome(run: Run, finished: Mapping[str, Finished]) -> str:
+    return f"val IoU {read_val_iou(run, finished):.4f}"
+
+
+def _queue(runs: Mapping[str, Run], params: Params) -> None:
+    """Queue the runs that are not queued yet, failed ones again."""
+    dvc_queue.forget(runs)
+    tasks = dvc_queue.status().tasks
+    for name, run in runs.items():
+        if tasks.get(name) not in ("Queued", "Running"):
+            targets = [f"{stage}@{run.attempt}" for stage in ("train", "evaluate")]
+            dvc_queue.queue(name, settings(run, params), targets)
+            print(f"queued {name}: {run.label}", flush=True)
+
+
+def read_val_iou(run: Run, finished: Mapping[str, Finished]) -> float | None:
+    """The mean IoU over val tiles of a run, as evaluate wrote it; None where it is not finished."""
+    if run.name not in finished:
+        return None
+    text = finished[run.name].read(f"metrics/attempts/{run.attempt}/scores.json")
+    return float(json.loads(text)["val"]["iou"])
+
+
+def read_results(runs: Iterable[Run]) -> list[Result]:
+    """The results of these runs; where a run is not finished, its state in DVC's queue."""
+    finished, tasks = dvc_queue.finished(), dvc_queue.status().tasks
+    results: list[Result] = []
+    for run in runs:
+        number = 1 + sum(run.attempt == result.run.attempt for result in results)
+        if run.name in finished:
+            results.append(Result(run, number, DONE, _read_counts(run, finished)))
+        else:
+            results.append(Result(run, number, tasks.get(run.name, "not queued").lower()))
+    return results
+
+
+def _read_counts(run: Run, finished: Mapping[str, Finished]) -> pd.DataFrame:
+    """A row per val tile with the columns tile, tp, fp and fn, as evaluate wrote them."""
+    text = finished[run.name].read(f"metrics/attempts/{run.attempt}/tiles.csv")
+    tiles = pd.read_csv(io.StringIO(text), dtype={"tile": str}, keep_default_na=False)
+    return tiles[tiles.split == "val"]

@@ -1,0 +1,38 @@
+"""The section on tuning, read from the page that shows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from page_reader import PageReader
+
+from roofseg.studies.report.page import study_page
+from roofseg.tuning.section import tuning_section
+from roofseg.tuning.table import HEAD, SCORES
+
+PICTURE = np.full((20, 40, 3), 200, np.uint8)
+RUNS = [
+    ("unet", 1, "a", "done", 0.001, "light", 0.71, 0.82, -0.02, -0.05, 0.01, "yes"),
+    ("unet", 2, "b", "done", 0.003, "heavy", 0.73, 0.84, 0.0, 0.0, 0.0, "yes"),
+    ("unet", 3, "c", "done", 0.1, "light", 0.59, 0.8, -0.14, -0.2, -0.1, "no"),
+    ("sam", 1, "d", "not queued", 0.001, None, *[np.nan] * 5, None),
+]
+TABLE = pd.DataFrame(RUNS, columns=[*HEAD, "lr", "augmentation", *SCORES])
+
+
+def test_the_section_shows_the_best_of_each_attempt_and_every_run() -> None:
+    section = tuning_section(TABLE, {"IoU against lr.": PICTURE})
+    page = PageReader(study_page("city", 64, [section], {}))
+    assert page.rows[0] == ["attempt", "lr", "augmentation", "val IoU"]
+    assert page.rows[1] == ["unet", "0.003", "heavy", "0.730"]
+    assert page.rows[2][:3] == ["attempt", "state", "lr"]
+    minus, dash = "\N{MINUS SIGN}", "\N{EN DASH}"
+    assert page.rows[3][2:] == [
+        "0.001", "light", "0.710", f"{minus}0.020 [{minus}0.050, 0.010]", "tie",
+    ]  # fmt: skip
+    assert page.rows[5][-1] == ""
+    assert page.rows[6][3:] == ["", dash, dash, ""]
+    assert "3 runs are done" in page.text
+    assert [image["alt"] for image in page.all("img")] == [
+        "IoU against lr. The numbers are in the table below."
+    ]
