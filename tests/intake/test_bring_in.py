@@ -236,8 +236,8 @@ class TestTaken:
         self, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(inspect, "BOMB_BYTES", 1000)
-        # What the limit is not handed on to takes the default.
-        monkeypatch.setattr(inspect.opened.__wrapped__, "__defaults__", (0.01,))
+        # A function that the limit is not passed to uses its default.
+        monkeypatch.setattr(inspect.open_bounded.__wrapped__, "__defaults__", (0.01,))
         monkeypatch.setitem(inspect.inspect_tile.__kwdefaults__, "max_expansion", 0.01)
         images, masks = write_pairs(tmp_path)
         with pytest.raises(UserError, match=r"^6 problems:\n .*a\.tif: .* GiB of pixels"):
@@ -316,7 +316,7 @@ class TestRefused:
             ),
             (
                 lambda i, m: write_raster(m / "a.tif", tile_pixels(0, SIZE)[0][:, :, 0]),
-                "{m}/a.tif: holds the values 60",
+                "{m}/a.tif: rows 0 to 95 hold the values 60",
             ),
             (
                 lambda i, m: write_raster(m / "a.tif", 1 - tile_pixels(0, SIZE)[1]),

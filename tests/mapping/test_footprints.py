@@ -349,14 +349,17 @@ class TestErrors:
     )
     def test_soft_masks(self, tmp_path: Path, values: tuple[int, ...], shown: str) -> None:
         pixels = np.resize(np.array(values, np.uint8), (9, 9))
-        self.refused(written(tmp_path / "m.tif", pixels), rf"m\.tif: holds the values {shown}; exp")
+        self.refused(
+            written(tmp_path / "m.tif", pixels),
+            rf"m\.tif: rows 0 to 8 hold the values {shown}; exp",
+        )
 
     def test_a_mask_that_changes_its_value(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(footprints, "STRIP_PIXELS", 9)
         pixels = np.repeat(np.array([[0], [1], [255]], np.uint8), 9, axis=1)
-        self.refused(written(tmp_path / "m.tif", pixels), "holds the values 1, 255; expected")
+        self.refused(written(tmp_path / "m.tif", pixels), "rows 2 to 2 hold the values 1, 255;")
 
     def test_values_that_are_no_probabilities(self, tmp_path: Path, mask: Path) -> None:
         values = PROBABILITY * 8 - 4

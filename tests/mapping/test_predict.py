@@ -34,7 +34,7 @@ from roofseg.mapping.predict import (
     remove_leftovers,
 )
 from roofseg.metrics import THRESHOLD
-from roofseg.sliding_window.imagery import opened
+from roofseg.tiles.rasters import open_raster
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 SITE = 'LOCAL_CS["site",UNIT["metre",1]]'
@@ -112,7 +112,7 @@ class TestRaster:
     def test_a_raster_without_georeference_has_a_result_without(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.png", picture(50, 70))
         predict_raster(Identity(), str(tmp_path / "t.png"), tmp_path / "out.tif", RATES)
-        with opened(str(tmp_path / "out.tif")) as found:
+        with open_raster(str(tmp_path / "out.tif")) as found:
             assert found.crs is None
             assert found.transform == rasterio.Affine.identity()
 

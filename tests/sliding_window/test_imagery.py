@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
 from ranges import served
+from raster_files import name_bands, write_bands_of_two_types
 from rasterio.control import GroundControlPoint
-from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_raster
 from unwritable import nobody, public_folder
 
 from roofseg.core.errors import UserError
-from roofseg.sliding_window.imagery import Imagery, file_name, find_rasters, open_imagery
+from roofseg.sliding_window.imagery import Imagery, file_name, list_inputs, open_imagery
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 RGB = np.random.default_rng(0).integers(1, 255, (40, 60, 3)).astype(np.uint8)
@@ -36,21 +39,15 @@ def refused(path: Path | str, message: str, *trained: float, **options: Any) -> 
         whole(imagery)
 
 
-def with_mask(path: Path, mask: npt.NDArray[np.uint8]) -> None:
-    write_raster(path, RGB, **GEO)
+def with_mask(path: Path, mask: npt.NDArray[np.uint8], pixels: npt.NDArray[np.uint8] = RGB) -> None:
+    write_raster(path, pixels, photometric="rgb", **GEO)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as target:
         target.write_mask(mask)
 
 
 def with_alpha(path: Path, alpha: npt.NDArray[np.uint8], **profile: Any) -> None:
     write_raster(path, np.dstack([RGB, alpha]), **GEO, **profile)
-    with rasterio.open(path, "r+") as target:
-        target.colorinterp = [
-            ColorInterp.red,
-            ColorInterp.green,
-            ColorInterp.blue,
-            ColorInterp.alpha,
-        ]
+    name_bands(path, "red", "green", "blue", "alpha")
 
 
 class TestPixels:
@@ -110,22 +107,85 @@ class TestPixels:
         with open_imagery(str(tmp_path / "t.tif")) as imagery:
             np.testing.assert_array_equal(whole(imagery)[1], mask > 0)
 
-    def test_of_more_bands_the_first_three_are_taken_and_that_is_said(self, tmp_path: Path) -> None:
+    def test_of_five_unnamed_bands_the_first_three_are_read_and_the_user_is_told(
+        self, tmp_path: Path
+    ) -> None:
         write_raster(tmp_path / "t.tif", np.dstack([RGB, RGB[:, :, :2]]), photometric="minisblack")
         with open_imagery(str(tmp_path / "t.tif")) as imagery:
             np.testing.assert_array_equal(whole(imagery)[0], RGB)
             assert imagery.notes == [
-                "5 bands of uint8: the first three are taken as red, green, blue"
+                "5 bands of uint8: bands 1, 2, 3 are read as red, green, blue (by position)"
             ]
+
+    @given(
+        order=st.permutations(["red", "green", "blue", "alpha", "nir"]),
+        left_out=st.sets(st.sampled_from(["alpha", "nir"])),
+        factor=st.sampled_from([1, 2]),
+    )
+    def test_named_bands_are_read_in_any_order_and_alpha_is_no_data(
+        self, order: list[str], left_out: set[str], factor: int
+    ) -> None:
+        """With and without resampling."""
+        names = [name for name in order if name not in left_out]
+        alpha = np.full((40, 60), 255, np.uint8)
+        alpha[:, :20] = 0
+        bands = dict(zip(["red", "green", "blue"], RGB.transpose(2, 0, 1), strict=True))
+        bands |= {"alpha": alpha, "nir": RGB[:, :, 0] // 2}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "t.tif"
+            pixels = np.dstack([bands[name] for name in names])
+            write_raster(path, pixels, photometric="minisblack", **GEO)
+            name_bands(path, *names)
+            resample = {"resample": True} if factor == 2 else {}
+            with open_imagery(str(path), (0.3 * factor,), **resample) as imagery:
+                image, valid = whole(imagery)
+        expected = np.ones((40, 60), bool) if "alpha" in left_out else alpha > 0
+        np.testing.assert_array_equal(valid, expected[::factor, ::factor])
+        means = RGB.reshape(40 // factor, factor, 60 // factor, factor, 3).mean((1, 3))
+        assert np.abs(image - means)[valid].max() <= 0.5
+        numbers = ", ".join(str(names.index(name) + 1) for name in ("red", "green", "blue"))
+        says = f"bands {numbers} are read as red, green, blue (by colour interpretation)"
+        quiet = numbers == "1, 2, 3" and "nir" in left_out
+        assert any(says in note for note in imagery.notes) == (not quiet)
+
+    def test_alpha_before_unnamed_bands_is_no_data(self, tmp_path: Path) -> None:
+        alpha = np.full((40, 60), 255, np.uint8)
+        alpha[:7] = 0
+        write_raster(tmp_path / "t.tif", np.dstack([alpha, RGB]), photometric="minisblack")
+        name_bands(tmp_path / "t.tif", "alpha", "undefined", "undefined", "undefined")
+        with open_imagery(str(tmp_path / "t.tif")) as imagery:
+            image, valid = whole(imagery)
+        np.testing.assert_array_equal(valid, alpha > 0)
+        np.testing.assert_array_equal(image[7:], RGB[7:])
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("nir", "red", "green"),
+            ("blue", "green", "undefined"),
+            ("cyan", "magenta", "yellow", "black"),
+            ("undefined", "undefined", "red", "alpha"),
+        ],
+    )
+    def test_other_colours_are_refused(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        pixels = np.dstack([RGB[:, :, 0]] * len(names))
+        write_raster(tmp_path / "t.tif", pixels, photometric="minisblack")
+        name_bands(tmp_path / "t.tif", *names)
+        refused(tmp_path / "t.tif", rf"t\.tif: its bands are {', '.join(names)}; expected bands n")
+
+    def test_bands_of_two_types_are_refused(self, tmp_path: Path) -> None:
+        """Even with a scale for both."""
+        write_bands_of_two_types(tmp_path / "c.vrt")
+        refused(tmp_path / "c.vrt", "3 bands of uint16, uint8; .* of one type", scale=(0, 9))
 
     @pytest.mark.parametrize(
         ("pixels", "message"),
         [
             (RGB[:, :, 0], "1 band of uint8; expected RGB"),
-            (RGB[:, :, :2], "2 bands of uint8; expected RGB"),
+            (RGB[:, :, :2], r"2 bands of uint8( \(gray, alpha\))?; expected RGB"),
             (RGB.astype(np.uint16), "3 bands of uint16; expected 8-bit RGB.*--scale LOW HIGH"),
             (RGB.astype(np.float32), "3 bands of float32; expected 8-bit RGB"),
-            (RGB.astype(np.complex64), "3 bands of complex64; expected real numbers"),
+            (RGB.astype(np.complex64), "holds numbers of type complex64; expected real numbers"),
         ],
     )
     def test_other_bands_and_types_are_refused(
@@ -194,7 +254,7 @@ class TestGsd:
 
     def test_resampling_needs_to_know_to_what(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
-        refused(tmp_path / "t.tif", r"t\.tif: --resample .* does not know", resample=True)
+        refused(tmp_path / "t.tif", r"t\.tif: --resample .* does not state it", resample=True)
 
     def test_imagery_too_coarse_for_roofs_is_refused(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
@@ -227,16 +287,18 @@ class TestGsd:
         back = image.reshape(40, 2, 60, 2, 3).mean((1, 3))
         assert np.corrcoef(back.ravel(), RGB.ravel())[0, 1] > 0.95
 
-    @pytest.mark.parametrize("kind", ["nodata", "alpha", "mask"])
-    def test_what_is_no_data_stays_none_when_resampled(self, tmp_path: Path, kind: str) -> None:
+    @pytest.mark.parametrize("kind", ["nodata", "alpha", "mask", "mask of 4 bands"])
+    def test_pixels_without_data_have_none_when_resampled(self, tmp_path: Path, kind: str) -> None:
         path, valid = tmp_path / "t.tif", np.zeros((40, 60), np.uint8)
         valid[:, 20:] = 255
         if kind == "alpha":
             with_alpha(path, valid)
         elif kind == "nodata":
             write_raster(path, np.where(valid[:, :, None] > 0, RGB, 0), nodata=0, **GEO)
-        else:
+        elif kind == "mask":
             with_mask(path, valid)
+        else:
+            with_mask(path, valid, np.dstack([RGB, RGB[:, :, 0]]))
         with open_imagery(str(path), (0.6,), resample=True) as imagery:
             image, found = whole(imagery)
         np.testing.assert_array_equal(found, valid[::2, ::2] > 0)
@@ -330,8 +392,8 @@ class TestNames:
             (tmp_path / name).touch()
         (tmp_path / "below.tif").mkdir()
         names = [str(tmp_path / name) for name in ("a.TIF", "b.tif", "c.vrt")]
-        assert find_rasters([str(tmp_path)]) == names
-        assert find_rasters(["x.bin", str(tmp_path), "s3://bucket/y.tif"]) == [
+        assert list_inputs([str(tmp_path)]) == names
+        assert list_inputs(["x.bin", str(tmp_path), "s3://bucket/y.tif"]) == [
             "x.bin",
             *names,
             "s3://bucket/y.tif",
@@ -340,25 +402,25 @@ class TestNames:
     def test_a_folder_without_rasters_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()
         with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no raster in this folder")):
-            find_rasters([str(tmp_path)])
+            list_inputs([str(tmp_path)])
 
     def test_a_name_in_another_encoding_is_an_error(self, tmp_path: Path) -> None:
         try:
             Path(os.fsdecode(os.fsencode(tmp_path) + b"/D\xe4cher.tif")).touch()
         except OSError:
             pytest.skip("this file system has names in UTF-8 alone")
-        with pytest.raises(UserError, match=r"D\\udce4cher\.tif': a name that is not in UTF-8"):
-            find_rasters([str(tmp_path)])
+        with pytest.raises(UserError, match=r"D\\udce4cher\.tif': its name is not UTF-8"):
+            list_inputs([str(tmp_path)])
 
     def test_an_empty_name_is_not_the_folder_one_is_in(self) -> None:
         with pytest.raises(UserError, match="an input's name is empty"):
-            find_rasters([""])
+            list_inputs([""])
 
     def test_an_unreadable_folder_is_an_error(self) -> None:
         with public_folder() as public:
             public.chmod(0)
             with nobody(), pytest.raises(PermissionError, match=re.escape(str(public))):
-                find_rasters([str(public)])
+                list_inputs([str(public)])
 
     @pytest.mark.parametrize(
         ("name", "expected"),

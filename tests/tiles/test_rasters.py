@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
+from raster_files import name_bands
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_dataset, write_raster
 
@@ -206,6 +210,18 @@ class TestCheckTile:
         with pytest.raises(UserError, match=rf"t\.tif: {found}; expected 8-bit RGB"):
             check_tile(pair(tmp_path), 32)
 
+    def test_bands_in_another_order_are_read_as_rgb(self, tmp_path: Path) -> None:
+        pixels = np.random.default_rng(6).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+        write_raster(tmp_path / "t.tif", pixels, photometric="minisblack")
+        write_raster(tmp_path / "t_mask.tif", MASK)
+        name_bands(tmp_path / "t.tif", "blue", "green", "red")
+        check_tile(pair(tmp_path), 32)
+        window = read_tile_window(tmp_path / "t.tif", 3, 5, 32)
+        np.testing.assert_array_equal(window, pixels[3:35, 5:37, ::-1])
+        name_bands(tmp_path / "t.tif", "nir", "red", "green")
+        with pytest.raises(UserError, match=r"t\.tif: its bands are nir, red, green; expected"):
+            check_tile(pair(tmp_path), 32)
+
     def test_a_mask_with_three_bands(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", IMAGE)
         write_raster(tmp_path / "t_mask.tif", IMAGE)
@@ -366,3 +382,12 @@ def test_a_mask_damaged_in_its_middle_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match="cannot be read"):
         read_tile_mask(path)
+
+
+class TestPrivateNames:
+    def test_rasterio_raises_errors_that_have_no_public_name(self, tmp_path: Path) -> None:
+        """Once this fails, `roofseg.tiles.rasters` no longer needs rasterio._err."""
+        write_raster(tmp_path / "a.tif", MASK, **GEO)
+        with pytest.raises(CPLE_BaseError) as caught:
+            rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "nowhere" / "b.tif", driver="COG")
+        assert not isinstance(caught.value, RasterioError)

@@ -40,7 +40,7 @@ from roofseg.mapping.predict import (
 )
 from roofseg.mapping.ray_workers import WorkersLostError, workers
 from roofseg.sliding_window.blocks import Infer, count_windows
-from roofseg.sliding_window.imagery import file_name, find_rasters
+from roofseg.sliding_window.imagery import file_name, list_inputs
 from roofseg.sliding_window.windows import OVERLAP
 
 SHOWN = 10  # mistakes told at once
@@ -156,7 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     options = read_options(args)
-    outputs = name_outputs(find_rasters(args.inputs), args.out)
+    outputs = name_outputs(list_inputs(args.inputs), args.out)
     folders = [Path(name) for name in args.inputs if Path(name).is_dir()]
     if args.out.is_dir() and any(args.out.samefile(folder) for folder in folders):
         raise UserError(

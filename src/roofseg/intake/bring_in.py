@@ -22,9 +22,9 @@ from roofseg.core.files import write_json, write_text
 from roofseg.intake.convert import (
     PERCENTILES,
     SUFFIXES,
-    Source,
+    ImageHeader,
     find_scale,
-    look_at,
+    read_image_header,
     write_rgb,
     written,
 )
@@ -32,13 +32,13 @@ from roofseg.intake.inspect import (
     MAX_EXPANSION,
     Report,
     TileReport,
+    collect_errors,
     find_oddities,
     find_problems,
-    find_rasters,
     inspect_tile,
-    noted,
-    opened,
-    refuse,
+    open_bounded,
+    raise_all,
+    rasters_by_stem,
     shortened,
     system_errors_named,
 )
@@ -51,7 +51,8 @@ from roofseg.tiles.rasters import WORLD_FILES, TilePair
 VECTORS = {".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet"}
 # Where formats without room for it keep the georeference.
 GEOREFERENCE = {".xml", ".prj", *WORLD_FILES}
-GSD_TOLERANCE = 0.01
+# The stated GSD may differ from that of a georeference by this share, which is rounding.
+STATED_GSD_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def bring_in(
         folder: does not exist yet; its parent does.
         layer: of the footprints, where the file has several.
         gsd: metres per pixel of rasters that are not georeferenced; recorded, and changes nothing.
-        max_expansion: see `roofseg.intake.inspect.opened`.
+        max_expansion: see `roofseg.intake.inspect.open_bounded`.
         say: called with a line for each thing a user should know.
 
     Raises:
@@ -117,13 +118,13 @@ def bring_in(
     _check_numbers(division, gsd, max_expansion)
     with _originals_named(origins), system_errors_named():
         pairs = _pair_up(images, masks, layer)
-        sources = _look_at(pairs, max_expansion)
+        sources = _read_headers(pairs, max_expansion)
         scale = _scale(images, sources, max_expansion)
         for kind in ("imgs", "msks"):
             (folder / kind).mkdir(parents=True)
         tiles, burnt = _take(pairs, sources, masks, layer, folder, scale, max_expansion, origins)
         reports = [inspect_tile(tile, max_expansion=max_expansion) for tile in tiles]
-        refuse([*find_problems(masks, reports), *_gsd_problems(reports, gsd)])
+        raise_all([*find_problems(masks, reports), *_gsd_problems(reports, gsd)])
 
         split = _split(pairs, reports, folder, division, origins)
         reports = [replace(report, split=split.get(report.name, "")) for report in reports]
@@ -163,16 +164,16 @@ def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
             f"{images}: no raster in it; expected one for each tile. Folders in it are not entered."
         )
     if _is_vector(masks):
-        with noted(problems):
+        with collect_errors(problems):
             find_layer(masks, layer)
-        refuse(problems)
+        raise_all(problems)
         return [_Pair(name, image, None) for name, image in found.items()]
     if masks.is_file() and len(found) > 1:
         problems.append(
             f"{masks}: one file for {len(found)} images; expected a folder of masks, or footprints "
             f"in a file with one of the suffixes {' '.join(sorted(VECTORS))}."
         )
-        refuse(problems)
+        raise_all(problems)
     found_masks = _named_rasters(masks, problems)
     if lacking := sorted(found.keys() - found_masks.keys()):
         spare = sorted(found_masks.keys() - found.keys())
@@ -182,7 +183,7 @@ def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
             f"same names as in {images}, apart from suffixes. Rename them, or leave those images "
             "out."
         )
-    refuse(problems)
+    raise_all(problems)
     return [_Pair(name, image, found_masks[name]) for name, image in found.items()]
 
 
@@ -192,7 +193,7 @@ def _is_vector(masks: Path) -> bool:
 
 def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
     """The rasters of a folder, or the one at ``place``, by the names of the tiles to be."""
-    found = {place.stem: place} if place.is_file() else find_rasters(place, problems)
+    found = {place.stem: place} if place.is_file() else rasters_by_stem(place, problems)
     named: dict[str, Path] = {}
     seen: dict[str, Path] = {}
     for stem, path in found.items():
@@ -209,19 +210,19 @@ def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
     return named
 
 
-def _look_at(pairs: Sequence[_Pair], max_expansion: float) -> dict[str, Source]:
+def _read_headers(pairs: Sequence[_Pair], max_expansion: float) -> dict[str, ImageHeader]:
     """The headers of all images; UserError naming all that cannot be used."""
     problems: list[str] = []
     sources = {}
     for pair in pairs:
-        with noted(problems):
-            sources[pair.name] = look_at(pair.image, max_expansion)
-    refuse(problems)
+        with collect_errors(problems):
+            sources[pair.name] = read_image_header(pair.image, max_expansion)
+    raise_all(problems)
     return sources
 
 
 def _scale(
-    images: Path, sources: Mapping[str, Source], max_expansion: float
+    images: Path, sources: Mapping[str, ImageHeader], max_expansion: float
 ) -> tuple[float, float] | None:
     """The scale for all images; None where they are 8-bit."""
     kinds = {source.dtype: source.path for source in sources.values()}
@@ -238,7 +239,7 @@ def _scale(
 
 def _take(
     pairs: Sequence[_Pair],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, ImageHeader],
     masks: Path,
     layer: str | None,
     folder: Path,
@@ -251,7 +252,7 @@ def _take(
     tiles = []
     burnt: dict[str, Burnt] = {}
     for pair in pairs:
-        with noted(problems):
+        with collect_errors(problems):
             if sources[pair.name].as_is:
                 image = _copy(pair.image, folder / "imgs", pair.name, max_expansion)
             else:
@@ -266,13 +267,13 @@ def _take(
                 mask = _copy(pair.mask, folder / "msks", pair.name, max_expansion)
                 origins[mask] = str(pair.mask)
             tiles.append(TilePair(pair.name, "", image, mask))
-    refuse(problems)
+    raise_all(problems)
     return tiles, burnt
 
 
 def _copy(path: Path, folder: Path, name: str, max_expansion: float) -> Path:
     """Copy a raster and its georeference as ``name``; a format that is not kept as GeoTIFF."""
-    with opened(path, max_expansion) as source:
+    with open_bounded(path, max_expansion) as source:
         suffix, beside = SUFFIXES.get(source.driver), source.files[1:]
         if suffix is None:
             out = folder / f"{name}.tif"
@@ -293,7 +294,7 @@ def _copy(path: Path, folder: Path, name: str, max_expansion: float) -> Path:
 def _gsd_problems(reports: Iterable[TileReport], gsd: float | None) -> Iterator[str]:
     for report in reports:
         own = report.grid and report.grid.gsd
-        if gsd and own and abs(own / gsd - 1) > GSD_TOLERANCE:
+        if gsd and own and abs(own / gsd - 1) > STATED_GSD_TOLERANCE:
             yield (
                 f"GSD: {gsd:g} m per pixel, but the georeference of {report.name} says {own:g}. "
                 "Leave GSD out; it is for tiles that do not state theirs."
@@ -346,7 +347,7 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]
 
 def _record(
     pairs: Sequence[_Pair],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, ImageHeader],
     masks: Path,
     scale: tuple[float, float] | None,
     gsd: float | None,
@@ -373,7 +374,7 @@ def _record(
 
 def _remarks(
     pairs: Sequence[_Pair],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, ImageHeader],
     scale: tuple[float, float] | None,
     burnt: Mapping[str, Burnt],
 ) -> Iterator[str]:

@@ -27,7 +27,14 @@ from roofseg.core.errors import UserError
 from roofseg.intake.spatial_split import find_blocks
 from roofseg.recipe.params import PATCH_MULTIPLE
 from roofseg.recipe.split import read_nudges, read_split
-from roofseg.tiles.rasters import SIDECARS, Grid, TilePair, check_tile, open_raster
+from roofseg.tiles.rasters import (
+    SIDECARS,
+    Grid,
+    TilePair,
+    check_mask_values,
+    check_tile,
+    open_raster,
+)
 
 # Few tiles have that much building. Above the first, a mask is taken to be inverted.
 MAX_BUILDING, MUCH_BUILDING = 0.9, 0.5
@@ -119,7 +126,7 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
             "nudges.csv."
         )
     problems: list[str] = []
-    images, masks = (find_rasters(folder / kind, problems) for kind in ("imgs", "msks"))
+    images, masks = (rasters_by_stem(folder / kind, problems) for kind in ("imgs", "msks"))
     names = sorted(images.keys() | masks.keys())
     for name in names:
         if name not in images or name not in masks:
@@ -131,11 +138,11 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
     split: dict[str, str] = {}
     nudges: dict[str, tuple[int, int]] = {}
     gsd: float | None = None
-    with noted(problems):
+    with collect_errors(problems):
         gsd = read_stated_gsd(folder)
-    with noted(problems):
+    with collect_errors(problems):
         split = read_split(folder)
-    with noted(problems):
+    with collect_errors(problems):
         nudges = read_nudges(folder)
     for table, listed in (("split.csv", split), ("nudges.csv", nudges)):
         if unknown := sorted(listed.keys() - set(names)):
@@ -159,9 +166,9 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
     """Read a tile's image and mask, every pixel of them."""
     problems: list[str] = []
     grid = building = black = None
-    with noted(problems):
+    with collect_errors(problems):
         for path in (tile.image, tile.mask):
-            with opened(path, max_expansion):
+            with open_bounded(path, max_expansion):
                 pass
         grid = check_tile(tile, PATCH_MULTIPLE)  # the smallest patch
         if grid.transform is not None and grid.transform.is_degenerate:
@@ -169,13 +176,13 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
                 f"{tile.image}: its transform maps all pixels to one line or point. Mend it, or "
                 "remove it (`gdal_edit.py -unsetgt`)."
             )
-    with noted(problems):
+    with collect_errors(problems):
         black = black_share(tile.image, max_expansion)
         if black == 1:
             raise UserError(
                 f"{tile.image}: black throughout; expected imagery. Leave the tile out."
             )
-    with noted(problems):
+    with collect_errors(problems):
         building = building_share(tile.mask, max_expansion)
         if building > MAX_BUILDING:
             raise UserError(
@@ -205,7 +212,7 @@ def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
     return problems
 
 
-def refuse(problems: Iterable[str]) -> None:
+def raise_all(problems: Iterable[str]) -> None:
     """Raise one UserError with all of these problems, each once, if there are any."""
     once = list(dict.fromkeys(problems))
     if len(once) == 1:
@@ -219,7 +226,7 @@ def black_share(image: Path, max_expansion: float = MAX_EXPANSION) -> float:
 
     Raises UserError if any of it cannot be read.
     """
-    with opened(image, max_expansion) as source:
+    with open_bounded(image, max_expansion) as source:
         black = 0
         for part in parts(source):
             black += int((source.read(window=part) == 0).all(axis=0).sum())
@@ -231,26 +238,16 @@ def building_share(mask: Path, max_expansion: float = MAX_EXPANSION) -> float:
 
     Raises UserError if any of it cannot be read, or holds other values than 0 and one of 1 and 255.
     """
-    with opened(mask, max_expansion) as source:
-        building, count = 0, 0  # the value, once there is one, and how many pixels have it
+    with open_bounded(mask, max_expansion) as source:
+        building, count = 0, 0
         for part in parts(source):
             values = source.read(1, window=part)
-            if building == 0 and values.max() in (1, 255):
-                building = int(values.max())
-            holds = values == building if building else np.zeros(values.shape, bool)
-            if not (holds | (values == 0)).all():
-                found = sorted({*np.unique(values).tolist(), *([building] if building else [])})
-                raise UserError(
-                    f"{mask}: holds the values {', '.join(f'{value:g}' for value in found[:6])}"
-                    f"{', ...' if len(found) > 6 else ''}; expected 0 for background and one other "
-                    "value for building, 1 or 255, throughout the file. A soft mask (resampled, "
-                    "anti-aliased or saved as JPEG) needs a threshold first."
-                )
-            count += int(holds.sum())
+            building = check_mask_values(mask, values, part.row_off, building)
+            count += int(np.count_nonzero(values))
         return count / (source.height * source.width)
 
 
-def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
+def rasters_by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
     """The files of a folder by stem, without hidden files, sidecars and folders.
 
     What is wrong with the folder is added to ``problems``: it is missing or cannot be listed, a
@@ -291,20 +288,13 @@ def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
 
 
 @contextmanager
-def opened(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[DatasetReader]:
-    """Open a raster for reading.
+def open_bounded(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[DatasetReader]:
+    """Open a raster as `open_raster` does, unless it is a decompression bomb.
 
-    UserError if it is damaged, holds complex numbers, or claims to hold over 1 GiB of pixels that
-    are more than ``max_expansion`` times its size.
+    Raises UserError, too, if it claims to hold over 1 GiB of pixels that are more than
+    ``max_expansion`` times its size.
     """
     with open_raster(path) as source:
-        if not source.count:
-            raise UserError(
-                f"{path}: no band; expected one raster. Is it a container of several? Take one out "
-                "with `gdal_translate`."
-            )
-        if strange := [kind for kind in source.dtypes if kind.startswith("complex")]:
-            raise UserError(f"{path}: holds numbers of type {strange[0]}; expected real numbers.")
         held = source.count * max(np.dtype(kind).itemsize for kind in source.dtypes)
         height, width = source.block_shapes[0]
         claimed = held * max(source.height * source.width, height * width)
@@ -319,7 +309,7 @@ def opened(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[Dataset
 
 
 @contextmanager
-def noted(problems: list[str]) -> Iterator[None]:
+def collect_errors(problems: list[str]) -> Iterator[None]:
     """Add the UserError that ends the block to ``problems``, and go on after it."""
     try:
         yield

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError  # what rasterio.shutil raises has no public name
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetWriter
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
+from roofseg.tiles.rasters import GDAL_ERRORS
 
 TILE = 512
 
@@ -98,11 +98,7 @@ class Canvas:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        with (
-            contextlib.suppress(RasterioError, CPLE_BaseError)
-            if error
-            else contextlib.nullcontext()
-        ):
+        with contextlib.suppress(*GDAL_ERRORS) if error else contextlib.nullcontext():
             self._target.close()
 
     def write(self, row: int, col: int, block: npt.NDArray[Any]) -> None:
@@ -151,7 +147,7 @@ def writing(out: Path) -> Iterator[None]:
     """What cannot be written inside the block is a UserError that names ``out``."""
     try:
         yield
-    except (RasterioError, CPLE_BaseError, OSError) as error:
+    except (*GDAL_ERRORS, OSError) as error:
         raise NotWrittenError(out, error.__cause__ or error) from None
 
 

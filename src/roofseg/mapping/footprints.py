@@ -27,7 +27,7 @@ from roofseg.core.errors import UserError
 from roofseg.mapping.area import Ellipsoid, Plane, Polygons, ground
 from roofseg.mapping.polygonize import Component, Strip, polygonise
 from roofseg.mapping.vector_files import GEOMETRY, SUFFIXES, Driver, write_layer
-from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.rasters import check_mask_values, describe_bands, open_raster, read_grid
 
 __all__ = ["SUFFIXES", "Driver", "Georeference", "write_footprints"]
 
@@ -93,9 +93,9 @@ def write_footprints(
     """
     _check_numbers(gsd, threshold, min_area_m2, simplify_m)
     straighten = load_regulariser() if regularise else None
-    source = _Source.read(raster)
+    source = _Header.read(raster)
     if probability is not None:
-        _check_grid(source, _Source.read(probability))
+        _check_grid(source, _Header.read(probability))
     elif source.floats:
         probability = raster
     place = source.georeference
@@ -175,7 +175,7 @@ class Georeference:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Header:
     """What the header of a raster of one band says."""
 
     path: Path
@@ -184,18 +184,17 @@ class _Source:
     georeference: Georeference
 
     @classmethod
-    def read(cls, path: Path) -> _Source:
+    def read(cls, path: Path) -> _Header:
         with open_raster(path) as source:
             dtype = np.dtype(source.dtypes[0])
             if source.count != 1 or dtype.kind not in "buif":
                 raise UserError(
-                    f"{path}: {source.count} bands of {dtype}; expected one band, a mask of "
+                    f"{path}: {describe_bands(source)}; expected one band, a mask of "
                     "integers or probabilities as floats."
                 )
-            # GDAL gives the identity to a raster that states no transform.
-            placed = source.crs and source.transform != Affine.identity()
-            crs = source.crs if placed else None
-            place = Georeference(str(path), source.width, source.height, crs, source.transform)
+            grid = read_grid(source)
+            crs = grid.crs if grid.transform else None
+            place = Georeference(str(path), grid.width, grid.height, crs, source.transform)
             return cls(path, source.block_shapes[0][0], dtype.kind == "f", place)
 
 
@@ -211,7 +210,7 @@ def _check_numbers(
             raise UserError(f"{name}: {value}; expected a number that is not negative.")
 
 
-def _check_grid(source: _Source, probability: _Source) -> None:
+def _check_grid(source: _Header, probability: _Header) -> None:
     if not probability.floats:
         raise UserError(
             f"{probability.path}: holds integers; expected probabilities as floats in [0, 1]."
@@ -225,7 +224,7 @@ def _check_grid(source: _Source, probability: _Source) -> None:
             )
 
 
-def _strips(source: _Source, probability: Path | None, threshold: float) -> Iterator[Strip]:
+def _strips(source: _Header, probability: Path | None, threshold: float) -> Iterator[Strip]:
     """Read building and probabilities in strips of about STRIP_PIXELS, of whole blocks if it can.
 
     Pixels without data have the probability NaN.
@@ -234,7 +233,7 @@ def _strips(source: _Source, probability: Path | None, threshold: float) -> Iter
     rows = max(1, STRIP_PIXELS // width)
     if rows > source.block_rows:
         rows -= rows % source.block_rows
-    value = 0  # of building, until the first strip that holds any
+    value = 0  # that marks building; 0 until a strip holds one
     for row in range(0, height, rows):
         window = Window(0, row, width, min(rows, height - row))
         band = _read(source.path, window)
@@ -242,8 +241,9 @@ def _strips(source: _Source, probability: Path | None, threshold: float) -> Iter
             _check_probability(source.path, band)
             building = (band >= threshold).filled(False)
         else:
-            value = _check_mask(source.path, band, value)
-            building = (band != 0).filled(False)
+            values = band.filled(0)
+            value = check_mask_values(source.path, values, row, value)
+            building = values != 0
         chances = None
         if probability is not None:
             if probability != source.path:
@@ -258,20 +258,6 @@ def _read(path: Path, window: Window) -> Band:
     with open_raster(path) as source:
         band: Band = source.read(1, window=window, masked=True)
     return band
-
-
-def _check_mask(path: Path, band: Band, building: int) -> int:
-    """Check a strip of a mask; gives the value of building, or 0 where it is not known yet."""
-    values = np.unique(band.compressed())
-    known = building or next((value for value in (255, 1) if value in values), 0)
-    if not np.isin(values, (0, known)).all():
-        shown = ", ".join(f"{value:g}" for value in sorted({*values.tolist(), known})[:6])
-        raise UserError(
-            f"{path}: holds the values {shown}{', ...' if len(values) > 6 else ''}; expected a "
-            "mask of integers, 0 for background and one other value for building, 1 or 255, or "
-            "probabilities as floats."
-        )
-    return known
 
 
 def _check_probability(path: Path, band: Band) -> None:

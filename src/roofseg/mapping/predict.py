@@ -23,8 +23,9 @@ from roofseg.core.files import atomic_write
 from roofseg.inference.predictor import D4, Predictor
 from roofseg.mapping.cog import Canvas, Layer, NotWrittenError, writing
 from roofseg.sliding_window.blocks import Block, Infer, predict_blocks
-from roofseg.sliding_window.imagery import Imagery, file_name, open_imagery, opened
+from roofseg.sliding_window.imagery import Imagery, file_name, open_imagery
 from roofseg.sliding_window.windows import OVERLAP
+from roofseg.tiles.rasters import open_raster
 from roofseg.version import VERSION
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def is_finished(predictor: Predictor, source: str, out: Path, options: Options) 
                 )
         return False
     wanted = provenance(predictor, source, options)
-    with opened(str(out)) as made:
+    with open_raster(out) as made:
         found = made.tags()
     differs = [key for key in wanted if found.get(key) != wanted[key]]
     if differs:
