@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 import rasterio
 from graph import ROOT
-from mapping.test_onnx_predictor import write_model as write_onnx
+from onnx_files import write_model as write_onnx
 from ranges import served
 from small_model import write_model
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
@@ -259,9 +259,9 @@ class TestMistakes:
         maps = tmp_path / "maps"
         other = tmp_path / "other" / "a.png"
         write_raster(other, tile_pixels(0, 40)[0])
-        message = f"error: {other}: its output {maps / 'a.tif'} is that of {tiles / 'a.tif'} too"
+        message = f"error: {other}: its output {maps / 'a.tif'} is also that of {tiles / 'a.tif'}"
         self.refused(capsys, maps, message, *common, tiles, other)
-        self.refused(capsys, maps, f"is that of {tiles / 'a.tif'} too", *common, tiles, tiles)
+        self.refused(capsys, maps, f"is also that of {tiles / 'a.tif'}", *common, tiles, tiles)
         message = f"error: {tiles / 'a.tif'}: its output would replace it. Choose another --out"
         self.refused(capsys, tiles, message, *common, tiles)
         self.refused(capsys, tiles, message, *common, tiles, "--overwrite")
@@ -344,7 +344,7 @@ class TestMistakes:
                         closed,
                     ),
                 ):
-                    message = f"error: {found}: Permission denied. Mend its permissions"
+                    message = f"error: {found}: Permission denied. Change its permissions"
                     self.refused(capsys, public / "maps", message, *arguments)
         long = tmp_path / ("a" * 300)
         self.refused(

@@ -8,7 +8,7 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from roofseg.mapping.area import Ellipsoid, Plane, Polygons, ground
+from roofseg.mapping.area import Ellipsoid, Plane, Polygons, measure_ground
 
 UTM = Affine(0.3, 0.0, 621000.0, 0.0, -0.3, 3350000.0)
 # A building of 20 x 10 m with a court of 5 x 4 m, in metres from a corner.
@@ -22,7 +22,7 @@ def polygons(*found: shapely.Polygon) -> Polygons:
 
 
 def measure(crs: str, transform: Affine = UTM) -> Plane | Ellipsoid | None:
-    return ground(CRS.from_user_input(crs), transform, 100, 100, None)
+    return measure_ground(CRS.from_user_input(crs), transform, 100, 100, None)
 
 
 class TestPlane:
@@ -49,9 +49,9 @@ class TestPlane:
     @pytest.mark.parametrize("crs", [None, 'LOCAL_CS["site",UNIT["metre",1]]'])
     def test_without_a_place_on_earth_the_gsd_tells(self, crs: str | None) -> None:
         parsed = crs and CRS.from_user_input(crs)
-        assert ground(parsed or None, Affine.identity(), 9, 9, 0.5) == Plane(0.5)
-        assert ground(parsed or None, Affine.scale(2), 9, 9, 0.5) == Plane(0.25)
-        assert ground(parsed or None, Affine.identity(), 9, 9, None) is None
+        assert measure_ground(parsed or None, Affine.identity(), 9, 9, 0.5) == Plane(0.5)
+        assert measure_ground(parsed or None, Affine.scale(2), 9, 9, 0.5) == Plane(0.25)
+        assert measure_ground(parsed or None, Affine.identity(), 9, 9, None) is None
 
 
 class TestEllipsoid:

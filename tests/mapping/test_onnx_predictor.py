@@ -5,54 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from graph import ROOT
-from onnx import TensorProto, helper
+from onnx import TensorProto
+from onnx_files import METADATA, TAGS, WINDOW, write_model
 
 from roofseg.core.errors import UserError
 from roofseg.mapping.load_model import load_predictor
-from roofseg.mapping.onnx_predictor import About, load
+from roofseg.mapping.onnx_predictor import OnnxMetadata, load
 
 SRC = ROOT / "src"
-WINDOW = 8
-TAGS = {"ROOFSEG_ATTEMPT": "grey", "ROOFSEG_WEIGHTS_SHA256": "0" * 64}
-ABOUT = About(WINDOW, (0.3, 0.6), TAGS)
-
-
-def write_model(
-    path: Path,
-    metadata: dict[str, str] | None = None,
-    shape: Sequence[int] = (WINDOW, WINDOW, 3),
-    name: str = "images",
-    kind: int = TensorProto.UINT8,
-) -> Path:
-    """A model whose probability is the mean of the three colours on [0, 1]."""
-    nodes = [
-        helper.make_node("Cast", [name], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Div", ["mean", "full"], ["probability"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "grey",
-        [helper.make_tensor_value_info(name, kind, ["batch", *shape])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["batch", *shape[:2]])],
-        [
-            helper.make_tensor("axes", TensorProto.INT64, [1], [3]),
-            helper.make_tensor("full", TensorProto.FLOAT, [], [255.0]),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, ABOUT.metadata() if metadata is None else metadata)
-    onnx.save(model, path)
-    return path
 
 
 @pytest.fixture
@@ -73,8 +40,8 @@ def test_a_model_and_what_it_says_of_itself(model: Path) -> None:
 
 
 def test_what_a_model_says_of_itself_comes_back() -> None:
-    assert About.read({**ABOUT.metadata(), "another": "key"}) == ABOUT
-    assert About.read(About(64, ()).metadata()) == About(64, ())
+    assert OnnxMetadata.read({**METADATA.metadata(), "another": "key"}) == METADATA
+    assert OnnxMetadata.read(OnnxMetadata(64, ()).metadata()) == OnnxMetadata(64, ())
 
 
 def test_no_torch_is_needed(model: Path) -> None:
@@ -107,10 +74,10 @@ def test_what_is_no_onnx_model(model: Path, content: bytes | str | None) -> None
     ("metadata", "others"),
     [
         ({}, {}),
-        ({**ABOUT.metadata(), "roofseg_window": "16"}, {}),
-        ({**ABOUT.metadata(), "roofseg_window": "large"}, {}),
-        ({**ABOUT.metadata(), "roofseg_gsd": "0.3"}, {}),
-        ({**ABOUT.metadata(), "roofseg_gsd": "[0.3"}, {}),
+        ({**METADATA.metadata(), "roofseg_window": "16"}, {}),
+        ({**METADATA.metadata(), "roofseg_window": "large"}, {}),
+        ({**METADATA.metadata(), "roofseg_gsd": "0.3"}, {}),
+        ({**METADATA.metadata(), "roofseg_gsd": "[0.3"}, {}),
         (None, {"shape": (WINDOW, WINDOW + 1, 3)}),
         (None, {"name": "x"}),
         (None, {"kind": TensorProto.FLOAT}),

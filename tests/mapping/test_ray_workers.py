@@ -16,7 +16,7 @@ import psutil
 import pytest
 from graph import ROOT
 from identity import picture
-from mapping.test_onnx_predictor import TAGS, WINDOW, write_model
+from onnx_files import TAGS, WINDOW, write_model
 from tiny_dataset import CRS, TRANSFORM, write_raster
 
 from roofseg import cli
@@ -24,7 +24,14 @@ from roofseg.core.errors import UserError
 from roofseg.inference.predictor import D4, Images
 from roofseg.mapping.load_model import load_predictor
 from roofseg.mapping.predict import Options, predict_raster
-from roofseg.mapping.ray_workers import AHEAD, Worker, Workers, connected, shares, workers
+from roofseg.mapping.ray_workers import (
+    BATCHES_PER_WORKER,
+    Worker,
+    Workers,
+    connected,
+    plan_workers,
+    workers,
+)
 from roofseg.sliding_window.blocks import count_windows
 from roofseg.sliding_window.imagery import open_imagery
 
@@ -126,7 +133,7 @@ class TestOnALocalRay:
         for batch, found in zip(sent, pool.infer(batches()), strict=True):
             ahead -= 1
             np.testing.assert_array_equal(found, local(batch))
-        assert most == AHEAD * 2
+        assert most == BATCHES_PER_WORKER * 2
         np.testing.assert_array_equal(pool(sent[3]), local(sent[3]))
 
     def test_nothing_listens_beyond_loopback(self, pool: Workers) -> None:
@@ -221,7 +228,7 @@ class TestCommand:
 def test_what_each_worker_takes_of_a_machine(
     nodes: list[dict[str, float]], count: int | None, device: Any, expected: Any
 ) -> None:
-    found, share = shares(nodes, count, device)
+    found, share = plan_workers(nodes, count, device)
     assert (found, share) == expected
     kind, each = "GPU" if "num_gpus" in share else "CPU", max(share.values())
     assert sum(node.get(kind, 0) // each for node in nodes) >= found  # or one would wait for ever
@@ -239,7 +246,7 @@ def test_too_small_a_cluster(
     nodes: list[dict[str, float]], count: int | None, device: Any, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        shares(nodes, count, device)
+        plan_workers(nodes, count, device)
 
 
 def test_workers_heed_symmetries(model: Path) -> None:

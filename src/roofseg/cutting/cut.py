@@ -21,7 +21,7 @@ from roofseg.cutting.leakage import Print, near_duplicates, overlaps, shared_gro
 from roofseg.cutting.window import Crop, choose_window
 from roofseg.patches import CROPS_COLUMNS
 from roofseg.recipe.split import SPLITS, read_nudges
-from roofseg.tiles.manifest import Listed, write_listing
+from roofseg.tiles.manifest import TileRecord, write_manifest
 from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask, read_tile_window
 
 JPEG_QUALITY = 90
@@ -98,12 +98,12 @@ def make_patches(
             warn(f"{pair}: the same place in two splits? Look at patches/overview.png")
         for split in SPLITS:
             _write_crops(folders[split] / "crops.csv", rows[split])
-        write_listing(listing, _listed(tiles, grids))
+        write_manifest(listing, _listed(tiles, grids))
         title = f"{dataset.name}: {len(cells)} patches of {patch_size} x {patch_size} px"
         write_png(overview, _overview(title, cells))
 
 
-def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[Listed]:
+def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[TileRecord]:
     placed = list(zip(tiles, grids, strict=True))
     for tile, grid in placed:
         shared = [
@@ -111,7 +111,7 @@ def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[Listed]:
             for other, others_grid in placed
             if other.split != tile.split and shared_ground(grid, others_grid)
         ]
-        yield Listed(
+        yield TileRecord(
             tile.name,
             tile.split,
             tile.image.name,

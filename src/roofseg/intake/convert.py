@@ -1,6 +1,6 @@
-"""Imagery that is not 8-bit RGB, made so: one scale for all tiles of a dataset.
+"""Convert imagery to 8-bit RGB, with one scale for all tiles of a dataset.
 
-`sliding_window.imagery` reads it, so that training and prediction see the same pixels of a tile.
+`sliding_window.imagery` reads the imagery, so that training and prediction see the same pixels.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from roofseg.intake.inspect import MAX_EXPANSION, PART_BYTES, open_bounded, part
 from roofseg.sliding_window.imagery import Imagery, open_imagery
 from roofseg.tiles.rasters import RgbBands, find_rgb, is_all_valid, read_valid
 
-# The values that become 0 and 255, as percentiles of what all tiles hold: a few bright roofs and
-# deep shadows would else leave the rest hardly any contrast.
+# These percentiles over all tiles become 0 and 255. With the extremes instead, a few bright roofs
+# and deep shadows would leave the rest hardly any contrast.
 PERCENTILES = (2, 98)
 # Pixels of all tiles together that the percentiles are taken from.
 SAMPLED = 2_000_000
-# What the pipeline reads as it is; other formats may be no more than references to other files.
+# Formats that are kept; others are converted, as they may only refer to other files.
 SUFFIXES = {"GTiff": ".tif", "JPEG": ".jpg", "PNG": ".png"}
 BLOCK = 512
 
@@ -76,11 +76,11 @@ def read_image_header(path: Path, max_expansion: float = MAX_EXPANSION) -> Image
 
 
 def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> tuple[float, float]:
-    """The values that become 0 and 255 in all of these rasters.
+    """Find the values that become 0 and 255 in all of these rasters.
 
-    The `PERCENTILES` of the values of the first three bands together, over a regular grid of pixels
-    of each raster: as many of each, and `SAMPLED` in all at most. Pixels without data do not count.
-    One scale for the three bands keeps their colours.
+    They are the `PERCENTILES` of red, green and blue values together, over a regular grid of pixels
+    of each raster: about as many of each, and at most `SAMPLED` in all. Pixels without data do not
+    count. One scale for the three bands keeps their colours.
 
     Raises UserError if a raster cannot be read, or there are no two values to tell apart.
     """
@@ -89,7 +89,7 @@ def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> t
         with open_bounded(path, max_expansion) as source:
             bands = find_rgb(path, source).indexes
             step = math.ceil(math.sqrt(source.height * source.width * len(paths) / SAMPLED))
-            # All of it, in parts: GDAL's own reading of every nth pixel takes forty times as long.
+            # Reads everything, in parts: GDAL's decimated read takes forty times as long.
             for part in parts(source):
                 taken = (
                     slice(-part.row_off % step, None, step),
@@ -110,10 +110,10 @@ def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> t
 
 
 def write_rgb(path: Path, out: Path, scale: tuple[float, float] | None) -> None:
-    """Write the first three bands of ``path`` as a GeoTIFF of 8-bit RGB at ``out``.
+    """Write red, green and blue of ``path`` as a GeoTIFF of 8-bit RGB at ``out``.
 
-    With ``scale`` = (low, high), low becomes 0 and high 255, values between in proportion, rounded;
-    those beyond are clipped. Pixels without data (nodata, NaN, transparent) become black. CRS and
+    With ``scale`` = (low, high), low becomes 0 and high 255, linearly and rounded; values beyond
+    are clipped. Pixels without data (nodata, NaN, transparent) become black. CRS and
     transform are kept. Raises UserError if ``path`` cannot be read, OSError if ``out`` cannot be
     written.
     """
@@ -135,13 +135,13 @@ def write_rgb(path: Path, out: Path, scale: tuple[float, float] | None) -> None:
             "predictor": 2,
             "bigtiff": "if_safer",
         }
-        with written(out), rasterio.open(out, "w", **profile) as target:
+        with verified_write(out), rasterio.open(out, "w", **profile) as target:
             for window, image in _parts(imagery):
                 target.write(image.transpose(2, 0, 1), window=window)
 
 
 def _parts(imagery: Imagery) -> Iterator[tuple[Window, Image]]:
-    """All of a raster from the top, in whole blocks: windows, and their (rows, cols, 3) uint8."""
+    """All of a raster from the top, in whole blocks: windows and (rows, cols, 3) uint8."""
     # A part takes 8 bytes per value while it is scaled.
     columns = max(1, PART_BYTES // (3 * 8 * BLOCK * BLOCK)) * BLOCK
     for row in range(0, imagery.height, BLOCK):
@@ -152,16 +152,16 @@ def _parts(imagery: Imagery) -> Iterator[tuple[Window, Image]]:
 
 
 @contextmanager
-def written(out: Path) -> Iterator[None]:
-    """See that what the block writes at ``out`` is there; OSError where it cannot be written.
+def verified_write(out: Path) -> Iterator[None]:
+    """Check that the raster that the block writes at ``out`` is whole; OSError if it is not.
 
-    (No UserError: those are about one tile, and are collected. This would be so for all of them.)
+    (Not a UserError: those concern one tile and are collected. A full disk concerns all tiles.)
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain imagery is welcome
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain imagery is allowed
             yield
-            # What does not fit on the disk when a file is closed, GDAL loses in silence.
+            # GDAL does not report a disk that is full when it closes a file.
             with rasterio.open(out) as made:
                 made.read(window=Window(made.width - 1, made.height - 1, 1, 1))
     except RasterioError as error:
