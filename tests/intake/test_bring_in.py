@@ -85,9 +85,7 @@ class TestTaken:
         assert sorted(checked.tiles, key=lambda tile: tile.name) == list(report.tiles)
         assert make(out, tmp_path / "patches") == []
 
-    def test_where_tiles_come_from_is_recorded_without_folders(
-        self, tmp_path: Path, out: Path
-    ) -> None:
+    def test_the_source_files_are_recorded_without_folders(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(
             tmp_path, suffixes=(".tif", ".png"), change=lambda image: image.astype(np.float32)
         )
@@ -135,7 +133,7 @@ class TestTaken:
             "c.jpg",
         ]
 
-    def test_the_suffix_is_that_of_the_format(self, tmp_path: Path, out: Path) -> None:
+    def test_the_suffix_follows_the_format(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path, suffixes=(".png", ".tif"), georeferenced=False)
         for path in images.iterdir():
             path.rename(path.with_suffix(".tif"))
@@ -154,7 +152,7 @@ class TestTaken:
             )
 
     @pytest.mark.parametrize("name", ["roofs.gpkg", "roofs.geojson", "roofs.shp"])
-    def test_footprints_are_burnt(self, tmp_path: Path, out: Path, name: str) -> None:
+    def test_footprints_are_rasterized(self, tmp_path: Path, out: Path, name: str) -> None:
         images, masks = write_pairs(tmp_path)
         taken(images, write_footprints(tmp_path / name), out)
         for tile in NAMES:
@@ -164,7 +162,7 @@ class TestTaken:
         record = json.loads((out / "intake.json").read_text())
         assert record["tiles"]["a"]["mask"] == name
 
-    def test_what_was_mended_in_footprints_is_said(self, tmp_path: Path, out: Path) -> None:
+    def test_repaired_footprints_are_reported(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)
         roofs = geopandas.read_file(write_footprints(tmp_path / "roofs.gpkg")).to_crs(CRS)
         x, y = place_of(0) @ (10, 10)
@@ -181,7 +179,7 @@ class TestTaken:
         _, said = taken(images, write_footprints(tmp_path / "roofs.gpkg", NAMES[:-2]), out)
         assert said == ["no footprint on e, f: leave out what nobody has mapped"]
 
-    def test_names_of_files_become_names_of_tiles(self, tmp_path: Path, out: Path) -> None:
+    def test_tiles_are_named_after_files(self, tmp_path: Path, out: Path) -> None:
         names = ("north 1", "Ålesund (øst)", "c;d", "x.v2", "-e", "g")
         images, masks = write_pairs(tmp_path, names)
         _, said = taken(images, masks, out)
@@ -222,7 +220,7 @@ class TestTaken:
             split = read_split(out.with_name(f"oslo{seed}"))
             assert split["a"] == split["b"]
 
-    def test_a_split_of_ones_own(self, tmp_path: Path, out: Path) -> None:
+    def test_a_split_given_by_the_user(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path, ("A\u030a 1", "b", "c", "d"))
         mine = tmp_path / "mine.csv"
         mine.write_text("tile,split\nc,test\n\u00c5 1,train\nb,val\n", encoding="utf-8")
@@ -234,13 +232,13 @@ class TestTaken:
 
 
 @given(st.text("ab0._- /ø\u00e9\u0301\n", max_size=8) | st.text(max_size=20))
-def test_a_tiles_name_is_valid_and_stays(stem: str) -> None:
+def test_a_tile_name_is_valid_and_maps_to_itself(stem: str) -> None:
     name = tile_name(stem)
     assert re.fullmatch(r"([\w][\w.-]*)?", name)
     assert tile_name(name) == name
 
 
-def test_a_name_is_one_however_its_accents_are_kept() -> None:
+def test_composed_and_decomposed_accents_give_one_name() -> None:
     assert tile_name("A\u030alesund") == tile_name("\u00c5lesund") == "\u00c5lesund"
 
 
@@ -330,7 +328,7 @@ class TestRefused:
             "two tiles",
         ],
     )
-    def test_what_is_wrong_is_named(
+    def test_each_problem_is_named(
         self, tmp_path: Path, out: Path, spoil: Callable[[Path, Path], object], says: str
     ) -> None:
         images, masks = write_pairs(tmp_path)
@@ -340,7 +338,7 @@ class TestRefused:
             taken(images, masks, out)
         assert str(out) not in str(caught.value)
 
-    def test_all_at_once(self, tmp_path: Path, out: Path) -> None:
+    def test_all_problems_are_named_at_once(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path)
         (images / "a.tif").write_bytes(b"")
         write_raster(images / "b.tif", tile_pixels(0, SIZE)[0][:, :, 0])
@@ -349,7 +347,7 @@ class TestRefused:
         assert not out.exists()  # headers are looked at before anything is copied
 
     @pytest.mark.parametrize("kind", ["imagery", "labels", "roofs.gpkg", "mine.csv"])
-    def test_what_is_not_there(self, tmp_path: Path, out: Path, kind: str) -> None:
+    def test_missing_files_and_folders(self, tmp_path: Path, out: Path, kind: str) -> None:
         images, masks = write_pairs(tmp_path)
         mine = tmp_path / "mine.csv" if kind == "mine.csv" else None
         if kind in ("imagery", "labels"):
@@ -366,7 +364,7 @@ class TestRefused:
         with pytest.raises(UserError, match=says):
             taken(images, tmp_path / "roofs.kml", out)
 
-    def test_footprints_elsewhere(self, tmp_path: Path, out: Path) -> None:
+    def test_footprints_on_other_ground(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)
         roofs = write_footprints(tmp_path / "roofs.gpkg")
         there = geopandas.read_file(roofs).translate(xoff=20)
@@ -374,19 +372,19 @@ class TestRefused:
         with pytest.raises(UserError, match=r"there\.gpkg: no building in any mask. Do footprints"):
             taken(images, tmp_path / "there.gpkg", out)
 
-    def test_footprints_for_tiles_without_a_place(self, tmp_path: Path, out: Path) -> None:
+    def test_footprints_for_tiles_without_georeference(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path, suffixes=(".png", ".png"), georeferenced=False)
         roofs = write_footprints(tmp_path / "roofs.gpkg")
         with pytest.raises(UserError, match=r"imagery/a\.png: has no CRS and no transform"):
             taken(images, roofs, out)
 
-    def test_footprints_that_are_none(self, tmp_path: Path, out: Path) -> None:
+    def test_files_that_are_not_footprints(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)
         (tmp_path / "roofs.geojson").write_text('{"type": "FeatureColl')
         with pytest.raises(UserError, match=r"roofs\.geojson: cannot be read"):
             taken(images, tmp_path / "roofs.geojson", out)
 
-    def test_a_gsd_that_the_tiles_deny(self, tmp_path: Path, out: Path) -> None:
+    def test_a_gsd_that_contradicts_the_tiles(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path)
         with pytest.raises(
             UserError, match=r"GSD: 1 m per pixel, but the georeference of a says 0"

@@ -81,7 +81,7 @@ class TestLaws:
         driver=st.sampled_from(["gpkg", "geojson"]),
         rows=st.sampled_from([2, 2**24]),
     )
-    def test_footprints_of_a_mask_burn_back_to_it(
+    def test_footprints_of_a_mask_rasterize_back_to_it(
         self, mask: npt.NDArray[np.bool_], turn: float, driver: Any, rows: int
     ) -> None:
         """Also on a turned grid, and by way of EPSG:4326."""
@@ -102,7 +102,9 @@ class TestLaws:
 class TestBurn:
     @pytest.mark.parametrize("suffix", FORMATS)
     @pytest.mark.parametrize("to", [CRS, "EPSG:4326", "EPSG:3857", "EPSG:2277"])
-    def test_formats_and_systems(self, tmp_path: Path, image: Path, suffix: str, to: str) -> None:
+    def test_formats_and_coordinate_systems(
+        self, tmp_path: Path, image: Path, suffix: str, to: str
+    ) -> None:
         court = at(5, 5, 10, 20) - at(8, 10, 4, 6)
         vector = footprints(tmp_path / f"houses{suffix}", court, at(30, 30, 8, 6), to=to)
         out = tmp_path / "msks" / "tile.tif"
@@ -125,7 +127,7 @@ class TestBurn:
         assert burn(vector, image, tmp_path / "m.tif").features == 2
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected((5, 4, 10, 10)))
 
-    def test_only_what_meets_the_tile_counts(self, tmp_path: Path, image: Path) -> None:
+    def test_features_off_the_tile_are_ignored(self, tmp_path: Path, image: Path) -> None:
         vector = footprints(
             tmp_path / "h.gpkg",
             at(-5, -5, 10, 10),  # over its corner
@@ -166,7 +168,7 @@ class TestBurn:
         assert burn(vector, image, tmp_path / "m.tif") == RasterizeStats(1, 0, skipped=2)
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected((5, 5, 10, 10)))
 
-    def test_what_cannot_be_shown_is_counted(self, tmp_path: Path, image: Path) -> None:
+    def test_features_that_cannot_be_drawn_are_counted(self, tmp_path: Path, image: Path) -> None:
         """A vertex that is no place on Earth, and a surface in 3D."""
         x, y = TRANSFORM @ (WIDTH / 2, HEIGHT / 2)
         (place,) = geopandas.GeoSeries([shapely.Point(x, y)], crs=CRS).to_crs("EPSG:4326")
@@ -215,7 +217,7 @@ class TestBurn:
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected((5, 5, 10, 10)))
 
     @pytest.mark.parametrize("suffix", FORMATS)
-    def test_null_and_empty_geometries_are_not_there(
+    def test_null_and_empty_geometries_are_ignored(
         self, tmp_path: Path, image: Path, suffix: str
     ) -> None:
         vector = footprints(tmp_path / f"h{suffix}", None, at(5, 5, 9, 9), shapely.Polygon())
@@ -242,7 +244,7 @@ class TestBurn:
         assert 35 < np.count_nonzero(mask[:, :15][:10]) < 65  # half of the square
         assert (mask[30:35, :5] == 255).all()
 
-    def test_strips_leave_no_trace(
+    def test_the_mask_does_not_depend_on_strips(
         self, tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rng = np.random.default_rng(0)
@@ -274,7 +276,7 @@ class TestBurn:
 
 
 class TestLayers:
-    def test_one_of_several_is_named(self, tmp_path: Path, image: Path) -> None:
+    def test_one_of_several_layers_must_be_named(self, tmp_path: Path, image: Path) -> None:
         vector = footprints(tmp_path / "map.gpkg", at(0, 0, 5, 5), layer="Häuser")
         footprints(vector, at(9, 9, 5, 5), layer="parks")
         with pytest.raises(UserError, match=r"map\.gpkg: has several layers: 'Häuser', 'parks'"):
@@ -285,7 +287,7 @@ class TestLayers:
         with pytest.raises(UserError, match="found 'Häuser', 'parks'; expected the layer 'roads'"):
             burn(vector, image, tmp_path / "m.tif", layer="roads")
 
-    def test_tables_without_geometries_are_no_layers(self, tmp_path: Path) -> None:
+    def test_tables_without_geometries_are_ignored(self, tmp_path: Path) -> None:
         """QGIS keeps its styles in one."""
         vector = footprints(tmp_path / "map.gpkg", at(0, 0, 5, 5), layer="houses")
         styles = pd.DataFrame({"style": ["red"]})
@@ -399,7 +401,7 @@ class TestErrors:
         vector.with_suffix(".prj").unlink()
         self.refused(vector, image, r"has no CRS.*\.prj")
 
-    def test_no_files(self, tmp_path: Path, image: Path) -> None:
+    def test_missing_files(self, tmp_path: Path, image: Path) -> None:
         self.refused(tmp_path / "none.gpkg", image, r"none\.gpkg: cannot be read; it is missing")
         vector = footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5))
         self.refused(vector, tmp_path / "none.tif", r"none\.tif: cannot be read")

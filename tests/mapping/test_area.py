@@ -47,7 +47,7 @@ class TestPlane:
         assert plane.scales(polygons(BUILDING)) == pytest.approx(np.full((1, 2), unit))
 
     @pytest.mark.parametrize("crs", [None, 'LOCAL_CS["site",UNIT["metre",1]]'])
-    def test_without_a_place_on_earth_the_gsd_tells(self, crs: str | None) -> None:
+    def test_without_a_crs_the_gsd_decides(self, crs: str | None) -> None:
         parsed = crs and CRS.from_user_input(crs)
         assert measure_ground(parsed or None, Affine.identity(), 9, 9, 0.5) == Plane(0.5)
         assert measure_ground(parsed or None, Affine.scale(2), 9, 9, 0.5) == Plane(0.25)
@@ -77,7 +77,7 @@ class TestEllipsoid:
             assert found.areas(polygons(polygon)) == pytest.approx([180], rel=1e-5)
         assert up == pytest.approx(1 / unit, rel=0.01)
 
-    def test_scales_are_those_of_each_place(self) -> None:
+    def test_scales_differ_between_places(self) -> None:
         found = measure("EPSG:4326", Affine(1, 0, 0, 0, -1, 70))
         assert isinstance(found, Ellipsoid)
         near, far = (shapely.Point(0, y).buffer(1e-3) for y in (0, 60))

@@ -27,7 +27,7 @@ def model(tmp_path: Path) -> Path:
     return write_model(tmp_path / "grey.onnx")
 
 
-def test_a_model_and_what_it_says_of_itself(model: Path) -> None:
+def test_a_model_predicts_and_states_its_metadata(model: Path) -> None:
     predictor = load_predictor(model)
     assert predictor.window == WINDOW
     assert predictor.gsd == (0.3, 0.6)
@@ -39,7 +39,7 @@ def test_a_model_and_what_it_says_of_itself(model: Path) -> None:
         np.testing.assert_allclose(found, batch.mean(axis=3) / 255, atol=1e-6)
 
 
-def test_what_a_model_says_of_itself_comes_back() -> None:
+def test_metadata_survive_a_round_trip() -> None:
     assert OnnxMetadata.read({**METADATA.metadata(), "another": "key"}) == METADATA
     assert OnnxMetadata.read(OnnxMetadata(64, ()).metadata()) == OnnxMetadata(64, ())
 
@@ -57,7 +57,7 @@ sys.exit("torch" in sys.modules)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\x80\x04K\x01.", "half", None])
-def test_what_is_no_onnx_model(model: Path, content: bytes | str | None) -> None:
+def test_files_that_are_not_onnx_models(model: Path, content: bytes | str | None) -> None:
     if content is None:
         model.unlink()
     else:
@@ -83,7 +83,7 @@ def test_what_is_no_onnx_model(model: Path, content: bytes | str | None) -> None
         (None, {"kind": TensorProto.FLOAT}),
     ],
 )
-def test_another_programs_model(
+def test_a_model_of_another_program(
     tmp_path: Path, metadata: dict[str, str] | None, others: dict[str, object]
 ) -> None:
     path = write_model(tmp_path / "other.onnx", metadata, **others)
@@ -98,12 +98,14 @@ def test_another_programs_model(
         ({"precision": "bf16-mixed"}, "precision bf16-mixed; an ONNX model .* in 32-true"),
     ],
 )
-def test_what_onnx_models_do_not_have(model: Path, options: dict[str, Any], message: str) -> None:
+def test_unsupported_devices_and_precisions(
+    model: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=rf"grey\.onnx: .*{message}"):
         load_predictor(model, **options)
 
 
-def test_threads_are_as_many_as_told(model: Path) -> None:
+def test_the_number_of_threads_is_set(model: Path) -> None:
     predictor = load(model, threads=3)
     assert predictor.session.get_session_options().intra_op_num_threads == 3
 
@@ -117,6 +119,6 @@ def test_without_onnxruntime(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.skipif(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there"
 )
-def test_cuda_that_is_not_there(model: Path) -> None:
+def test_cuda_that_is_not_available(model: Path) -> None:
     with pytest.raises(UserError, match=r"device cuda, but onnxruntime has CPUExecution"):
         load(model, device="cuda")

@@ -29,7 +29,7 @@ def by_place(components: list[Component]) -> list[Component]:
 
 class TestPolygonise:
     @given(mask=masks, heights=st.lists(st.integers(1, 5), max_size=12))
-    def test_polygons_are_valid_and_burn_back_to_the_mask(
+    def test_polygons_are_valid_and_rasterize_back_to_the_mask(
         self, mask: Mask, heights: list[int]
     ) -> None:
         components = list(polygonize(strips(mask, heights)))
@@ -48,7 +48,7 @@ class TestPolygonise:
         assert np.array_equal(back, mask)
 
     @given(mask=masks, heights=st.lists(st.integers(1, 5), max_size=12))
-    def test_strips_leave_no_trace(self, mask: Mask, heights: list[int]) -> None:
+    def test_components_do_not_depend_on_strips(self, mask: Mask, heights: list[int]) -> None:
         whole = by_place(list(polygonize(strips(mask, []))))
         cut = by_place(list(polygonize(strips(mask, heights))))
         assert len(whole) == len(cut)
@@ -57,7 +57,7 @@ class TestPolygonise:
             assert one_outline.equals_exact(other_outline)  # the same vertices, too
             assert (one.pixels, one.probability) == (other.pixels, other.probability)
 
-    def test_pixels_that_meet_at_a_corner_are_apart(self) -> None:
+    def test_pixels_that_meet_at_a_corner_are_separate(self) -> None:
         mask = np.array([[1, 0], [0, 1]], bool)
         for heights in ([], [1]):
             polygons = [component.polygon for component in polygonize(strips(mask, heights))]
@@ -70,7 +70,7 @@ class TestPolygonise:
         assert component.polygon.is_valid
         assert component.polygon.area == 7
 
-    def test_a_component_is_given_out_as_soon_as_it_ends(self) -> None:
+    def test_a_component_is_yielded_as_soon_as_it_ends(self) -> None:
         column = np.array([[1, 0, 0], [1, 0, 1], [0, 0, 1], [1, 0, 1]], bool)
         taken = []
 
@@ -83,7 +83,7 @@ class TestPolygonise:
         assert next(components).polygon.bounds == (0, 0, 1, 2)
         assert len(taken) == 3
 
-    def test_nothing(self) -> None:
+    def test_a_raster_without_building(self) -> None:
         assert list(polygonize([])) == []
         assert list(polygonize([(np.zeros((3, 4), bool), None)])) == []
 

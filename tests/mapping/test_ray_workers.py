@@ -76,7 +76,7 @@ def processes(pool: Workers) -> list[int]:
 
 
 class TestOnALocalRay:
-    def test_workers_tell_of_their_model(self, pool: Workers) -> None:
+    def test_workers_describe_their_model(self, pool: Workers) -> None:
         assert (pool.window, pool.gsd) == (WINDOW, (0.3, 0.6))
         assert pool.provenance == {**TAGS, "ROOFSEG_PRECISION": "32-true"}
         assert len(set(processes(pool))) == 2
@@ -176,9 +176,7 @@ class TestCommand:
             text=True,
         )
 
-    def test_many_rasters_as_the_local_engine_writes_them(
-        self, model: Path, tmp_path: Path
-    ) -> None:
+    def test_outputs_equal_those_of_the_local_engine(self, model: Path, tmp_path: Path) -> None:
         for seed in range(3):
             write_raster(tmp_path / "in" / f"{seed}.tif", picture(40, 50 + seed, seed), **GEO)
         common = ("--model", model, tmp_path / "in", "--device", "cpu", "--tta", "--probability")
@@ -192,7 +190,7 @@ class TestCommand:
         assert written[0] == written[1]
         assert len(written[0]) == 3
 
-    def test_stopped_it_takes_its_workers_along(self, model: Path, tmp_path: Path) -> None:
+    def test_stopping_the_command_ends_its_workers(self, model: Path, tmp_path: Path) -> None:
         write_raster(tmp_path / "in" / "a.tif", picture(3000, 3000), **GEO)
         out = tmp_path / "maps"
         common = ("--model", model, tmp_path / "in", "--device", "cpu", "--batch-size", 1)
@@ -225,7 +223,7 @@ class TestCommand:
         ([{"CPU": 8, "GPU": 4}, {}], None, "cpu", (1, {"num_cpus": 8})),
     ],
 )
-def test_what_each_worker_takes_of_a_machine(
+def test_the_plan_of_workers(
     nodes: list[dict[str, float]], count: int | None, device: Any, expected: Any
 ) -> None:
     found, share = plan_workers(nodes, count, device)
@@ -242,14 +240,14 @@ def test_what_each_worker_takes_of_a_machine(
         ([{"CPU": 2}], None, "cuda", "--device cuda: the cluster has no GPU"),
     ],
 )
-def test_too_small_a_cluster(
+def test_a_cluster_that_is_too_small(
     nodes: list[dict[str, float]], count: int | None, device: Any, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         plan_workers(nodes, count, device)
 
 
-def test_workers_heed_symmetries(model: Path) -> None:
+def test_workers_apply_test_time_augmentation(model: Path) -> None:
     assert isinstance(Worker(model, "cpu", "auto", True, None).predictor, D4)
     assert not isinstance(Worker(model, "cpu", "auto", False, None).predictor, D4)
 
@@ -258,13 +256,13 @@ def test_workers_heed_symmetries(model: Path) -> None:
     ("arguments", "message"),
     [
         (("--engine", "ray"), "error: --engine ray: the package ray is not installed. Install it"),
-        (("--workers", "2"), "error: --workers is for many processes; say --engine ray"),
-        (("--address", "head:6379"), "error: --address is for many processes; say --engine ray"),
+        (("--workers", "2"), "error: --workers is for many processes; add --engine ray"),
+        (("--address", "head:6379"), "error: --address is for many processes; add --engine ray"),
         (("--engine", "ray", "--workers", "0"), "--workers: found '0', expected a positive whole"),
         (("--engine", "dask"), "--engine: invalid choice: 'dask'"),
     ],
 )
-def test_mistakes(
+def test_wrong_options(
     model: Path,
     tile: Path,
     tmp_path: Path,

@@ -81,7 +81,7 @@ class TestWriteLayer:
         assert held[-1] <= held[1]
 
     @pytest.mark.parametrize("error", [UserError("broken tile"), KeyboardInterrupt(), KeyError()])
-    def test_what_batches_raise_comes_through(
+    def test_errors_of_batches_are_raised(
         self, tmp_path: Path, driver: Driver, error: BaseException
     ) -> None:
         def broken() -> Iterator[pa.RecordBatch]:
@@ -139,7 +139,7 @@ class TestFormats:
         assert info["layer_metadata"] == {"ROOFSEG_ATTEMPT": "unet für Dächer"}
         assert info["capabilities"]["fast_spatial_filter"]
 
-    def test_geojson_is_as_rfc_7946_has_it(self, tmp_path: Path) -> None:
+    def test_geojson_follows_rfc_7946(self, tmp_path: Path) -> None:
         clockwise = shapely.box(621000, 3350000, 621003, 3350003, ccw=False)
         write(tmp_path / "out.geojson", "geojson", iter([batch(clockwise)]))
         found = json.loads((tmp_path / "out.geojson").read_text(encoding="utf-8"))

@@ -70,7 +70,7 @@ class TestPixels:
         with open_imagery(str(tmp_path / "t.png")) as imagery:
             assert imagery.transform.almost_equals(TRANSFORM)
 
-    def test_the_grid_is_that_of_the_file(self, tmp_path: Path) -> None:
+    def test_the_grid_is_read_from_the_file(self, tmp_path: Path) -> None:
         turned = TRANSFORM @ Affine.rotation(30)
         write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=turned)
         with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
@@ -100,7 +100,7 @@ class TestPixels:
         np.testing.assert_array_equal(valid, alpha > 0)
         np.testing.assert_array_equal(image[:, 9:], RGB[:, 9:])
 
-    def test_an_internal_mask_counts(self, tmp_path: Path) -> None:
+    def test_an_internal_mask_marks_no_data(self, tmp_path: Path) -> None:
         mask = np.zeros((40, 60), np.uint8)
         mask[10:30] = 255
         with_mask(tmp_path / "t.tif", mask)
@@ -222,13 +222,13 @@ class TestPixels:
 
 
 class TestGsd:
-    def test_another_gsd_is_an_error_that_says_both(self, tmp_path: Path) -> None:
+    def test_another_gsd_is_an_error_that_states_both(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
         message = r"t\.tif: 0\.3 m per pixel, but the model was trained on 0\.5 to 1 m per pixel"
         refused(tmp_path / "t.tif", message, 0.5, 1.0)
 
     @pytest.mark.parametrize("trained", [(), (0.3,), (0.29,), (0.31,), (0.1, 0.6)])
-    def test_what_lies_near_or_between_is_taken(
+    def test_a_gsd_near_or_between_those_trained_on_is_accepted(
         self, tmp_path: Path, trained: tuple[float, ...]
     ) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
@@ -237,7 +237,7 @@ class TestGsd:
             assert (imagery.height, imagery.gsd, imagery.notes) == (40, 0.3, [])
 
     @pytest.mark.parametrize("profile", [{}, {"crs": "EPSG:4326", "transform": TRANSFORM}])
-    def test_an_unknown_one_is_said_and_gsd_tells_it(
+    def test_an_unknown_gsd_is_noted_and_can_be_given(
         self, tmp_path: Path, profile: dict[str, Any]
     ) -> None:
         write_raster(tmp_path / "t.tif", RGB, **profile)
@@ -252,7 +252,7 @@ class TestGsd:
         refused(path, r"its GSD is unknown.*--gsd METRES", 0.3, resample=True)
         refused(path, r"0\.5 m per pixel, but the model.* 0\.3 m", 0.3, gsd=0.5)
 
-    def test_resampling_needs_to_know_to_what(self, tmp_path: Path) -> None:
+    def test_resampling_needs_the_gsd_trained_on(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
         refused(tmp_path / "t.tif", r"t\.tif: --resample .* does not state it", resample=True)
 
@@ -264,7 +264,7 @@ class TestGsd:
             assert (imagery.height, imagery.width) == (400, 600)
 
     @pytest.mark.parametrize("georeferenced", [True, False])
-    def test_finer_imagery_is_averaged_onto_a_grid_of_its_own(
+    def test_finer_imagery_is_averaged_onto_a_new_grid(
         self, tmp_path: Path, georeferenced: bool
     ) -> None:
         write_raster(tmp_path / "t.tif", RGB, **(GEO if georeferenced else {}))
@@ -279,7 +279,7 @@ class TestGsd:
         assert np.abs(image - means).max() <= 0.5
         assert valid.all()
 
-    def test_coarser_imagery_is_refined_to_the_nearest_of_several(self, tmp_path: Path) -> None:
+    def test_coarser_imagery_is_refined_to_the_nearest_gsd(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
         with open_imagery(str(tmp_path / "t.tif"), (0.075, 0.15), resample=True) as imagery:
             assert (imagery.height, imagery.width, imagery.gsd) == (80, 120, 0.15)
@@ -327,20 +327,20 @@ class TestBroken:
         )
         refused(tmp_path / "t.vrt", r"t\.vrt: cannot be read")
 
-    def test_a_crs_whose_name_is_in_no_encoding_is_named(self, tmp_path: Path) -> None:
+    def test_a_crs_with_an_undecodable_name_is_an_error(self, tmp_path: Path) -> None:
         path = tmp_path / "t.tif"
         write_raster(path, RGB, crs="+proj=tmerc +lon_0=2 +datum=WGS84", transform=TRANSFORM)
         path.write_bytes(path.read_bytes().replace(b"unknown", b"\xffnknown"))
         refused(path, r"t\.tif: cannot be read; .*damaged.* codec can't decode")
 
-    def test_a_crs_without_a_transform_to_it_is_none(self, tmp_path: Path) -> None:
+    def test_a_crs_without_transform_is_ignored(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, crs=CRS)
         with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
             assert (imagery.crs, imagery.gsd) == (None, None)
         with open_imagery(str(tmp_path / "t.tif"), (0.3,), gsd=0.15, resample=True) as imagery:
             assert (imagery.crs, imagery.gsd) == (None, 0.3)
 
-    def test_control_points_are_not_used_and_that_is_said(self, tmp_path: Path) -> None:
+    def test_unused_control_points_are_noted(self, tmp_path: Path) -> None:
         path = tmp_path / "t.tif"
         corners = [(0, 0), (0, 60), (40, 0)]
         points = [
@@ -351,22 +351,20 @@ class TestBroken:
             assert imagery.crs is None
             assert "its control points are not used" in imagery.notes[0]
 
-    def test_a_transform_to_a_point_states_no_gsd(self, tmp_path: Path) -> None:
+    def test_a_degenerate_transform_gives_no_gsd(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=Affine(0, 0, 6e5, 0, 0, 3e6))
         with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
             assert imagery.gsd is None
         refused(tmp_path / "t.tif", "its GSD is unknown.*--gsd METRES", 0.3, resample=True)
 
-    def test_a_file_that_is_cut_off_is_named_where_it_is_read(self, tmp_path: Path) -> None:
+    def test_a_truncated_file_is_named_when_it_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "t.tif"
         write_raster(path, RGB, compress="deflate", tiled=True, blockxsize=16, blockysize=16)
         path.write_bytes(path.read_bytes()[:-2000])
         refused(path, r"t\.tif: cannot be read")
 
     @pytest.mark.parametrize("seed", range(60))
-    def test_whatever_bytes_are_broken_it_is_read_or_refused_by_name(
-        self, tmp_path: Path, seed: int
-    ) -> None:
+    def test_corrupted_files_are_read_or_refused_by_name(self, tmp_path: Path, seed: int) -> None:
         """Fuzzed headers (even seeds) and pixels: nothing but a UserError, or some pixels."""
         path, rng = tmp_path / "t.tif", np.random.default_rng(seed)
         write_raster(path, RGB, compress="deflate", **GEO)
@@ -387,7 +385,7 @@ class TestBroken:
 
 
 class TestNames:
-    def test_a_folder_stands_for_its_rasters_sorted(self, tmp_path: Path) -> None:
+    def test_a_folder_gives_its_rasters_sorted(self, tmp_path: Path) -> None:
         for name in ("b.tif", "a.TIF", "c.vrt", "a.tif.aux.xml", "notes.txt", ".hidden.tif"):
             (tmp_path / name).touch()
         (tmp_path / "below.tif").mkdir()
@@ -412,7 +410,7 @@ class TestNames:
         with pytest.raises(UserError, match=r"D\\udce4cher\.tif': its name is not UTF-8"):
             list_inputs([str(tmp_path)])
 
-    def test_an_empty_name_is_not_the_folder_one_is_in(self) -> None:
+    def test_an_empty_name_is_an_error(self) -> None:
         with pytest.raises(UserError, match="an input's name is empty"):
             list_inputs([""])
 

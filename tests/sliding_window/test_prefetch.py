@@ -9,12 +9,12 @@ import pytest
 from roofseg.sliding_window.prefetch import prefetch
 
 
-def test_the_same_items_in_the_same_order() -> None:
+def test_items_come_in_the_same_order() -> None:
     assert list(prefetch(iter(range(100)), depth=3)) == list(range(100))
     assert list(prefetch(iter([]))) == []
 
 
-def test_it_works_ahead_but_only_so_far() -> None:
+def test_it_runs_ahead_up_to_the_depth() -> None:
     made, third = [], threading.Event()
 
     def items() -> Iterator[int]:
@@ -30,7 +30,7 @@ def test_it_works_ahead_but_only_so_far() -> None:
         assert made == [0, 1, 2]
 
 
-def test_what_the_source_raises_comes_in_its_place() -> None:
+def test_an_error_of_the_source_is_raised_at_the_same_item() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise KeyError("broken")
@@ -42,7 +42,7 @@ def test_what_the_source_raises_comes_in_its_place() -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "raised"])
-def test_left_early_it_closes_its_source_and_ends_its_thread(how: str) -> None:
+def test_closed_early_it_closes_its_source_and_ends_its_thread(how: str) -> None:
     closed = []
 
     def items(name: str, source: Iterator[int]) -> Iterator[int]:

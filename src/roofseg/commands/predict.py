@@ -184,7 +184,7 @@ def read_options(args: argparse.Namespace) -> Options:
     changes = {"--min-area": args.min_area, "--simplify": args.simplify}
     idle = [key for key, value in {**changes, "--regularise": args.regularise}.items() if value]
     if idle and not args.vector:
-        raise UserError(f"{idle[0]} is for footprints; say --vector {'|'.join(VECTORS)}")
+        raise UserError(f"{idle[0]} is for footprints; add --vector {'|'.join(VECTORS)}")
     vector = Vector(args.vector, args.min_area, args.simplify, args.regularise)
     return Options(
         output="probability" if args.probability else "mask",
@@ -215,7 +215,7 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]
         return
     for option in ("workers", "address"):
         if getattr(args, option):
-            raise UserError(f"--{option} is for many processes; say --engine ray")
+            raise UserError(f"--{option} is for many processes; add --engine ray")
     yield load_predictor(args.model, device=args.device, precision=args.precision), None
 
 
@@ -226,8 +226,8 @@ def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
         out = folder / f"{Path(file_name(source)).stem}.tif"
         if out in outputs:
             raise UserError(
-                f"{source}: its output {out} is also that of {outputs[out]}. Rename one, or predict "
-                "them into two folders."
+                f"{source}: its output {out} is also that of {outputs[out]}. Rename one, or use "
+                "two folders for --out."
             )
         if out.exists() and Path(source).exists() and out.samefile(source):
             raise UserError(f"{source}: its output would replace it. Choose another --out.")

@@ -250,7 +250,7 @@ def _copy_tiles(
     max_expansion: float,
     origins: dict[Path, str],
 ) -> tuple[list[TilePair], dict[str, RasterizeStats]]:
-    """Copy, convert and rasterize_footprints, by name; UserError naming all that fails."""
+    """Copy or convert images, copy or rasterise masks; UserError naming all that fail."""
     problems: list[str] = []
     tiles = []
     rasterized: dict[str, RasterizeStats] = {}
@@ -402,7 +402,7 @@ def _remarks(
         low, high = scale  # with all digits, so that prediction can scale exactly so
         yield (
             f"{low} became 0 and {high} 255: percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of "
-            f"all tiles; to predict such imagery, say --scale {low} {high}"
+            f"all tiles; to predict such imagery, use --scale {low} {high}"
         )
 
 

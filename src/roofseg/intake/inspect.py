@@ -174,7 +174,7 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
         grid = check_tile(tile, PATCH_MULTIPLE)  # the smallest patch
         if grid.transform is not None and grid.transform.is_degenerate:
             raise UserError(
-                f"{tile.image}: its transform maps all pixels to one line or point. Mend it, or "
+                f"{tile.image}: its transform maps all pixels to one line or point. Correct it, or "
                 "remove it (`gdal_edit.py -unsetgt`)."
             )
     with collect_errors(problems):
@@ -303,7 +303,7 @@ def open_bounded(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[D
             raise UserError(
                 f"{path}: {size:,} bytes that claim to hold {claimed / 2**30:,.0f} GiB of pixels; "
                 f"expected at most {max_expansion:g} times the size of the file. It is damaged, or "
-                "a decompression bomb. If it is right, say so with --max-expansion."
+                "a decompression bomb. If it is right, allow it with --max-expansion."
             )
         yield source
 

@@ -111,8 +111,8 @@ def divide(
         raise UserError(
             f"{len(tiles)} tiles in {len(blocks)} {'block' if len(blocks) == 1 else 'blocks'} that "
             "touch, overlap or share a square: expected at least 3 blocks, one each for train, val "
-            "and test. Say BLOCK=METRES to rule the ground into (smaller) squares of that side, or "
-            "give a split of your own with SPLIT=FILE."
+            "and test. Set BLOCK=METRES to divide the ground into (smaller) squares of that side, "
+            "or give a split of your own with SPLIT=FILE."
         )
     rng = np.random.default_rng(seed)
     shares = dict(zip(SPLITS, (1 - val - test, val, test), strict=True))
@@ -181,9 +181,9 @@ def _outline(name: str, grid: Grid, crs: CRS | None) -> shapely.Polygon:
     outline = shapely.Polygon(corners) if np.isfinite(corners).all() else shapely.Polygon()
     if not outline.is_valid or not outline.area > 0:
         raise UserError(
-            f"tile {name}: its outline is no quadrangle"
+            f"tile {name}: its outline is not a quadrangle"
             f"{'' if crs is None else f' in {crs.to_string()}'}, so its neighbours cannot be found."
-            " Mend its georeference, or give a split of your own with SPLIT=FILE."
+            " Correct its georeference, or give a split of your own with SPLIT=FILE."
         )
     return outline
 
@@ -201,7 +201,7 @@ def _squares(
     if crs is not None and grid.gsd is None:
         raise UserError(
             f"BLOCK: {side:g} m, but the tiles' coordinates are in {crs.to_string()}, whose units "
-            "are no metres on the ground. Warp the tiles to another projection, such as UTM, or "
+            "are not metres on the ground. Warp the tiles to another projection, such as UTM, or "
             "give a split of your own with SPLIT=FILE."
         )
     unit = side / (1.0 if crs is None else crs.linear_units_factor[1])

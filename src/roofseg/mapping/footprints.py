@@ -86,9 +86,9 @@ def write_footprints(
     Raises:
         UserError: a raster cannot be read, or is neither mask nor probability; the two have
             different grids; a CRS (for GeoJSON) or ``gsd`` (for lengths and areas) is needed and
-            missing; the raster lies outside its CRS; a number is out of range; buildingregulariser is not
-            installed; ``out`` is a folder, has another suffix, or cannot be written (that is a
-            NotWrittenError).
+            missing; the raster lies outside its CRS; a number is out of range; buildingregulariser
+            is not installed; ``out`` is a folder, has another suffix, or cannot be written (this is
+            a NotWrittenError).
     """
     _check_numbers(gsd, threshold, min_area_m2, simplify_m)
     straighten = load_regulariser() if regularise else None
@@ -146,7 +146,7 @@ class Georeference:
         """
         if not 0 < abs(self.transform.determinant) < math.inf:
             raise UserError(
-                f"{self.name}: its transform {tuple(self.transform)[:6]} gives a pixel no area. "
+                f"{self.name}: its transform {tuple(self.transform)[:6]} gives pixels no area. "
                 "Georeference it anew, for example with `gdal_edit.py -a_ullr`."
             )
         on_earth = self.crs and (self.crs.is_projected or self.crs.is_geographic)
@@ -154,7 +154,7 @@ class Georeference:
             raise UserError(
                 f"{self.name}: has no CRS and transform that place it on Earth, but GeoJSON is in "
                 "EPSG:4326. Georeference it (for example with `gdal_edit.py -a_srs ... -a_ullr "
-                "...`), or say --vector gpkg or parquet, which take other coordinates."
+                "...`), or use --vector gpkg or parquet, which take other coordinates."
             )
         try:
             measure = measure_ground(self.crs, self.transform, self.width, self.height, gsd)
@@ -165,8 +165,8 @@ class Georeference:
             ) from None
         if measure is None and lengths:
             raise UserError(
-                f"{self.name}: has no CRS and transform that tell lengths and areas, which "
-                "--min-area, --simplify and --regularise need. Say --gsd METRES, the size of a "
+                f"{self.name}: has no CRS and transform that give lengths and areas, which "
+                "--min-area, --simplify and --regularise need. Give --gsd METRES, the size of a "
                 "pixel, or georeference it (for example with `gdal_edit.py -a_srs ... -a_ullr "
                 "...`)."
             )

@@ -84,7 +84,7 @@ def load(
     if device == "mps" or precision not in ("auto", "32-true"):
         raise UserError(
             f"{path}: device {device}, precision {precision}; an ONNX model runs on cpu or cuda, "
-            "and in 32-true. Say these or auto, or name the model's folder."
+            "and in 32-true. Use these or auto, or name the model's folder."
         )
     try:
         import onnxruntime  # type: ignore[import-untyped]
@@ -112,7 +112,7 @@ def load(
     if device == "cuda" and CUDA not in session.get_providers():
         raise UserError(
             f"{path}: device cuda, but onnxruntime has {', '.join(session.get_providers())} alone. "
-            "Install onnxruntime-gpu in its place, with the CUDA that it needs, or say cpu."
+            "Install onnxruntime-gpu in its place, with the CUDA that it needs, or use cpu."
         )
     return OnnxPredictor(session, _about(session, path))
 

@@ -98,7 +98,7 @@ class Workers:
                 raise UserError(
                     f"--engine ray: workers differ in their models: {first} and {other}. The model "
                     "must be the same file on every machine; where they have different devices, "
-                    "say --precision."
+                    "set --precision."
                 )
         self.window, self.gsd, self.provenance = first
 

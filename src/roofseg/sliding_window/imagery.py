@@ -126,7 +126,7 @@ def open_imagery(
         bands = find_rgb(name, source)
         if bands.dtype != "uint8" and scale is None:
             raise UserError(
-                f"{name}: {describe_bands(source)}; expected 8-bit RGB, as trained on. Say which "
+                f"{name}: {describe_bands(source)}; expected 8-bit RGB, as trained on. Set which "
                 "values become 0 and 255 with --scale LOW HIGH, the same as for the training "
                 "tiles."
             )

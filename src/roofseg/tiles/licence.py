@@ -17,7 +17,9 @@ NONE = "none"  # no weights, so no licence
 OTHER = "other"  # a licence that is not on the SPDX list, or that nobody has stated
 
 LICENCE_FILE = "LICENSE.md"
-UNSTATED = "Nobody has said yet who made these tiles and what may be done with them. Say it here.\n"
+UNSTATED = (
+    "Nobody has said yet who made these tiles and what may be done with them. Write it here.\n"
+)
 SPDX_LINE = re.compile(r"^SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+-]+)[ \t]*$", re.MULTILINE)
 
 

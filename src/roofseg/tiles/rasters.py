@@ -144,8 +144,8 @@ def find_rgb(name: str | Path, source: DatasetReader) -> RgbBands:
     named = set(RGB) <= set(colours)
     red, green, blue = [colours.index(c) + 1 for c in RGB] if named else opaque[:3]
     if not named and any(
-        colours[band - 1] not in (due, *UNNAMED)
-        for band, due in zip((red, green, blue), RGB, strict=True)
+        colours[band - 1] not in (expected, *UNNAMED)
+        for band, expected in zip((red, green, blue), RGB, strict=True)
     ):
         raise UserError(
             f"{name}: its bands are {listed}; expected bands named red, green and blue in any "
