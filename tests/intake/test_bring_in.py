@@ -17,6 +17,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from intake_files import NAMES, SIZE, place_of, write_footprints, write_pairs
+from raster_files import name_bands
 from rasterio.transform import Affine
 from tiny_dataset import CRS, make, tile_pixels, write_raster
 from unwritable import full_disk
@@ -105,6 +106,23 @@ class TestTaken:
         assert said[0] == "float32, scaled to 8 bits: a, b, c, d, e, f"
         assert f"{low} became 0 and {high} 255: percentiles 2 and 98 of all tiles" in said[1]
         assert said[1].endswith(f"--scale {low} {high}")
+
+    def test_bands_are_put_in_order_and_the_change_is_recorded(
+        self, tmp_path: Path, out: Path
+    ) -> None:
+        images, masks = write_pairs(
+            tmp_path, change=lambda image: image[:, :, ::-1], photometric="minisblack"
+        )
+        for path in images.iterdir():
+            name_bands(path, "blue", "green", "red")
+        _, said = taken(images, masks, out)
+        for index, name in enumerate(NAMES):
+            pixels = read(out / "imgs" / f"{name}.tif")
+            np.testing.assert_array_equal(pixels, tile_pixels(index, SIZE)[0])
+        change = "3 bands of uint8: bands 3, 2, 1 are read as red, green, blue (by colour "
+        (recorded,) = json.loads((out / "intake.json").read_text())["tiles"]["a"]["changes"]
+        assert recorded.startswith(change)
+        assert said == [f"{recorded}: a, b, c, d, e, f"]
 
     def test_one_scale_for_all_tiles(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path, change=lambda image: image.astype(np.uint16) * 20)

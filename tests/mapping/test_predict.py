@@ -16,6 +16,7 @@ import pytest
 import rasterio
 from graph import ROOT
 from identity import Identity, P, picture, rate
+from raster_files import name_bands
 from tiny_dataset import CRS, TRANSFORM, write_raster
 from unwritable import full_disk
 
@@ -84,6 +85,13 @@ class TestRaster:
         with rasterio.open(tmp_path / "o.tif") as found:
             np.testing.assert_array_equal(found.read(1), rate(picture(40, 50)))
             assert found.transform.almost_equals(turned)
+
+    def test_bands_in_another_order_give_the_same_result(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.tif"
+        write_raster(path, picture(40, 50)[:, :, ::-1], photometric="minisblack", **GEO)
+        name_bands(path, "blue", "green", "red")
+        predict_raster(Identity(), str(path), tmp_path / "o.tif", RATES)
+        np.testing.assert_array_equal(read(tmp_path / "o.tif"), rate(picture(40, 50)))
 
     @pytest.mark.parametrize("threshold", [0.5, 0.2])
     def test_masks(self, tmp_path: Path, threshold: float) -> None:
