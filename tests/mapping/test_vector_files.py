@@ -7,6 +7,7 @@ from pathlib import Path
 import geopandas
 import pyarrow as pa
 import pyogrio
+import pyogrio.raw
 import pytest
 import shapely
 from pyarrow import parquet
@@ -129,6 +130,24 @@ class TestWriteLayer:
         with full_disk(room), pytest.raises(UserError, match=r"out.*: cannot be written"):
             write(out, driver, squares(10))
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("driver", ["gpkg", "geojson"])
+def test_features_that_gdal_loses_are_noticed(
+    tmp_path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it closes a file on a full disk, at a byte after which the file is still readable."""
+    write_arrow = pyogrio.raw.write_arrow
+
+    def write_first_batch(reader: pa.RecordBatchReader, *args: object, **options: object) -> None:
+        first, *_ = list(reader)
+        kept = pa.RecordBatchReader.from_batches(SCHEMA, [first])
+        write_arrow(kept, *args, **options)
+
+    monkeypatch.setattr(pyogrio.raw, "write_arrow", write_first_batch)
+    with pytest.raises(UserError, match=r"cannot be written \(it was cut off: 100 of 300 features"):
+        write(tmp_path / f"out{SUFFIXES[driver]}", driver, squares(3))
+    assert list(tmp_path.iterdir()) == []
 
 
 class TestFormats:
