@@ -48,7 +48,7 @@ def test_no_torch_is_needed(model: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from roofseg.predictors import load_predictor
+from roofseg.mapping.load_model import load_predictor
 load_predictor(Path({str(model)!r}))
 sys.exit("torch" in sys.modules)
 """
