@@ -14,7 +14,7 @@ from roofseg.intake.inspect import (
     MAX_EXPANSION,
     check_name,
     inspect_dataset,
-    refuse,
+    raise_all,
     system_errors_named,
     table,
 )
@@ -38,7 +38,7 @@ def main() -> None:
     print(table(report))
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    refuse(report.problems)
+    raise_all(report.problems)
     print(f"{folder}: {len(report.tiles)} tiles, no problems")
 
 

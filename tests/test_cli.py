@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 import rasterio
 from graph import ROOT
-from mapping.test_onnx_predictor import write_model as write_onnx
+from onnx_files import write_model as write_onnx
 from ranges import served
 from small_model import write_model
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
@@ -147,7 +147,7 @@ class TestResume:
         assert (out / "a.tif").stat().st_mtime_ns == made
         assert names(out) == ["a.tif", "b.tif"]
 
-    def test_another_models_are_kept_unless_told(
+    def test_outputs_of_another_model_are_kept_without_overwrite(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         out, other = tmp_path / "maps", write_model(tmp_path / "other", seed=1)
@@ -161,7 +161,7 @@ class TestResume:
         assert roofseg("--model", other, tiles, "--out", out, "--overwrite") == 0
         assert (out / "a.tif").read_bytes() != before
 
-    def test_what_a_killed_run_left_is_removed(
+    def test_leftovers_of_a_killed_run_are_removed(
         self, model: Path, tiles: Path, tmp_path: Path
     ) -> None:
         """Beside what is made now, and beside what was finished before."""
@@ -176,7 +176,7 @@ class TestResume:
     @pytest.mark.parametrize(
         ("number", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
     )
-    def test_stopped_it_leaves_nothing_half_and_goes_on(
+    def test_a_stopped_run_leaves_no_partial_output_and_continues(
         self, model: Path, tmp_path: Path, number: int, status: int
     ) -> None:
         write_raster(tmp_path / "in" / "a.tif", tile_pixels(0, 40)[0], **GEO)
@@ -229,7 +229,7 @@ class TestMistakes:
             (("--batch-size", "0"), "--batch-size: found '0', expected a positive whole number"),
             (("--batch-size", "2.5"), "--batch-size: found '2.5'"),
             (("--min-area", "-1", "--vector", "gpkg"), "--min-area: "),
-            (("--min-area", "5"), "--min-area is for footprints; say --vector gpkg|geojson|parq"),
+            (("--min-area", "5"), "--min-area is for footprints; add --vector gpkg|geojson|parq"),
             (("--simplify", "5"), "--simplify is for footprints"),
             (("--regularise",), "--regularise is for footprints"),
             (("--scale", "255", "0"), "--scale 255 0: expected LOW < HIGH"),
@@ -240,7 +240,7 @@ class TestMistakes:
             (("--out", ""), "--out: found '', expected a path on this machine"),
         ],
     )
-    def test_of_arguments(
+    def test_wrong_arguments(
         self,
         model: Path,
         tiles: Path,
@@ -252,16 +252,16 @@ class TestMistakes:
         maps = tmp_path / "maps"
         self.refused(capsys, maps, message, "--model", model, tiles, "--out", maps, *arguments)
 
-    def test_of_names(
+    def test_wrong_names(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         common = ("--model", model)
         maps = tmp_path / "maps"
         other = tmp_path / "other" / "a.png"
         write_raster(other, tile_pixels(0, 40)[0])
-        message = f"error: {other}: its output {maps / 'a.tif'} is that of {tiles / 'a.tif'} too"
+        message = f"error: {other}: its output {maps / 'a.tif'} is also that of {tiles / 'a.tif'}"
         self.refused(capsys, maps, message, *common, tiles, other)
-        self.refused(capsys, maps, f"is that of {tiles / 'a.tif'} too", *common, tiles, tiles)
+        self.refused(capsys, maps, f"is also that of {tiles / 'a.tif'}", *common, tiles, tiles)
         message = f"error: {tiles / 'a.tif'}: its output would replace it. Choose another --out"
         self.refused(capsys, tiles, message, *common, tiles)
         self.refused(capsys, tiles, message, *common, tiles, "--overwrite")
@@ -273,13 +273,13 @@ class TestMistakes:
         message = f"error: {tmp_path / 'none.tif'}: cannot be read; it is missing"
         self.refused(capsys, maps, message, *common, tmp_path / "none.tif")
 
-    def test_of_a_model(
+    def test_a_wrong_model(
         self, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         message = f"error: {tmp_path / 'none'}: expected a model, found nothing"
         self.refused(capsys, tmp_path / "maps", message, "--model", tmp_path / "none", tiles)
 
-    def test_every_input_that_will_not_do_is_told_before_any_is_predicted(
+    def test_all_unusable_inputs_are_named_before_any_is_predicted(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         image = tile_pixels(0, 40)[0]
@@ -295,7 +295,7 @@ class TestMistakes:
             (tiles / f"text{number}.tif").write_text("no raster")
         self.refused(capsys, out, "and 5 more", "--model", model, tiles)
 
-    def test_pixels_that_are_damaged_do_not_keep_the_other_inputs(
+    def test_damaged_pixels_do_not_stop_the_other_inputs(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         write_raster(tiles / "a.tif", tile_pixels(0, 90)[0], compress="deflate", **GEO)
@@ -322,7 +322,7 @@ class TestMistakes:
         self.refused(capsys, tmp_path / "maps", f"{kept.parent}: a folder, where", *arguments)
         assert kept.is_dir()
 
-    def test_what_may_not_be_entered_is_named(
+    def test_a_folder_without_permission_is_named(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with public_folder() as public:
@@ -344,7 +344,7 @@ class TestMistakes:
                         closed,
                     ),
                 ):
-                    message = f"error: {found}: Permission denied. Mend its permissions"
+                    message = f"error: {found}: Permission denied. Change its permissions"
                     self.refused(capsys, public / "maps", message, *arguments)
         long = tmp_path / ("a" * 300)
         self.refused(
@@ -362,7 +362,7 @@ class TestMistakes:
         assert (tmp_path / "maps").read_text() == "a file"
 
 
-def test_a_reader_that_is_gone_is_no_error(tiles: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(tiles: Path, tmp_path: Path) -> None:
     """As in `roofseg predict ... | head -1`; while it predicts, or when it has nothing to do."""
     model = write_onnx(tmp_path / "grey.onnx")  # which loads faster than torch
     command = [sys.executable, "-m", "roofseg", "predict", "--model", model, tiles / "a.tif"]
@@ -381,14 +381,14 @@ def test_a_reader_that_is_gone_is_no_error(tiles: Path, tmp_path: Path) -> None:
 
 
 class TestCommand:
-    def test_without_a_subcommand_it_says_what_there_is(
+    def test_without_a_subcommand_it_lists_the_subcommands(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit, match="2"):
             cli.main([])
         assert "COMMAND" in capsys.readouterr().err
 
-    def test_its_version_is_that_of_the_project(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_version_is_that_of_the_project(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
             cli.main(["--version"])
         assert capsys.readouterr().out == f"roofseg {VERSION}\n"
@@ -397,7 +397,7 @@ class TestCommand:
         assert project["scripts"] == {"roofseg": "roofseg.cli:main"}
 
     @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
-    def test_help_tells_of_exit_statuses(
+    def test_help_explains_exit_statuses(
         self, command: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit, match="0"):

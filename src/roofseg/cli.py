@@ -1,7 +1,7 @@
-"""The command `roofseg`: its subcommands, and what becomes of their mistakes.
+"""The command `roofseg`: its subcommands, and how it reports their errors.
 
-Exit status 0: done; 2: a mistake that the user can mend, told in one message on stderr; 129, 130,
-141 and 143: stopped by a lost terminal, Ctrl-C, a reader of its output that is gone, or SIGTERM.
+Exit status 0: done; 2: an error that the user can fix, with one message on stderr; 129, 130, 141
+and 143: stopped by a closed terminal, Ctrl-C, a closed pipe on stdout, or SIGTERM.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STOPS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command that ``arguments`` say (those of the process unless told)."""
+    """Run the command in ``arguments`` (default: those of the process)."""
     parser = argparse.ArgumentParser(prog="roofseg", description="Maps of roofs from imagery.")
     parser.add_argument("--version", action="version", version=f"roofseg {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_arguments(own)
         own.set_defaults(main=command.main)
     args = parser.parse_args(arguments)
-    # What is half-written is removed on the way out, as after Ctrl-C.
+    # As an exception, a signal lets open blocks remove half-written files.
     for each in STOPS:
-        if signal.getsignal(each) is not signal.SIG_IGN:  # as `nohup` has it
+        if signal.getsignal(each) is not signal.SIG_IGN:  # as under `nohup`
             signal.signal(each, _stopped)
     try:
         args.main(args)
@@ -54,15 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
     except BrokenPipeError:  # `roofseg predict ... | head`
-        # Or Python would tell of the same at its end, where it flushes once more.
+        # Python flushes stdout again when it exits, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.filename is None:
             raise
         print(
-            f"error: {error.filename}: {error.strerror}. Mend its permissions or those of its "
-            "folders, or name another.",
+            f"error: {error.filename}: {error.strerror}. Change its permissions or those of its "
+            "folders, or use another path.",
             file=sys.stderr,
         )
         sys.exit(UserError.status)
@@ -71,5 +71,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _stopped(number: int, frame: object) -> NoReturn:
-    print("stopped: the same command goes on with what is not finished", file=sys.stderr)
+    print("stopped: the same command continues with the unfinished outputs", file=sys.stderr)
     sys.exit(128 + number)

@@ -16,7 +16,7 @@ from roofseg.core.files import sha256_file
 from roofseg.core.images import read_mask
 from roofseg.cutting.cut import OUTLINE
 from roofseg.patches import CROPS_COLUMNS, read_crops, read_patches
-from roofseg.tiles.manifest import read_listing
+from roofseg.tiles.manifest import read_manifest
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ class TestMakePatches:
 
     def test_lists_the_tiles_by_their_bytes(self, dataset: Path, out: Path) -> None:
         make(dataset, out)
-        listed = read_listing(out / "tiles.csv")
+        listed = read_manifest(out / "tiles.csv")
         assert {name: tile.split for name, tile in listed.items()} == SPLIT
         for name, tile in listed.items():
             assert (tile.image, tile.mask) == (f"{name}.tif", f"{name}.tif")
@@ -163,7 +163,7 @@ class TestMakePatches:
             write_raster(dataset / "msks" / f"{name}.tif", mask, crs=CRS, transform=place)
         (dataset / "nudges.csv").write_text("tile,row,col\na,16,16\nb,16,16\nc,16,16\nd,16,16\n")
         make(dataset, out)
-        shared = {name: tile.shared for name, tile in read_listing(out / "tiles.csv").items()}
+        shared = {name: tile.shared for name, tile in read_manifest(out / "tiles.csv").items()}
         assert shared == {"b": "", "a": "c", "c": "a d", "d": "c"}  # a and b are both in train
 
     def test_names_the_first_of_many_overlaps(self, tmp_path: Path, out: Path) -> None:

@@ -39,7 +39,7 @@ def noise(count: int, size: int) -> Images:
 
 
 class TestD4:
-    def test_there_are_eight_symmetries_each_with_its_way_back(self) -> None:
+    def test_eight_symmetries_and_their_inverses(self) -> None:
         images = noise(2, 4)
         turned = {there(images).tobytes() for there, _ in SYMMETRIES}
         assert len(turned) == 8
@@ -47,7 +47,7 @@ class TestD4:
             np.testing.assert_array_equal(back(there(images)), images)
             np.testing.assert_array_equal(back(there(images[..., 0])), images[..., 0])
 
-    def test_the_mean_turns_with_its_image(self) -> None:
+    def test_the_mean_rotates_with_its_image(self) -> None:
         images, averaged = noise(3, 8), D4(Corner())
         found = averaged(images)
         assert found.dtype == np.float32
@@ -56,7 +56,7 @@ class TestD4:
             turned = averaged(np.ascontiguousarray(there(images)))
             np.testing.assert_allclose(back(turned), found, rtol=1e-6)
 
-    def test_what_does_not_depend_on_the_symmetry_comes_back_to_the_bit(self) -> None:
+    def test_a_symmetric_predictor_is_unchanged_to_the_bit(self) -> None:
         class Red(Corner):
             def __call__(self, images: Images) -> Probabilities:
                 assert images.flags.c_contiguous
@@ -77,7 +77,7 @@ def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestLoading:
-    def test_a_folder_says_all_that_prediction_needs(self, unet: Path) -> None:
+    def test_a_folder_holds_all_that_prediction_needs(self, unet: Path) -> None:
         predictor = load_predictor(unet, device="cpu", precision="32-true")
         assert (predictor.window, predictor.gsd) == (P, (0.3, 0.5))
         assert predictor.provenance == {
@@ -101,18 +101,18 @@ class TestLoading:
             load_predictor(path, **options)
         assert str(path) in str(caught.value)
 
-    def test_nothing_there(self, tmp_path: Path) -> None:
+    def test_a_missing_model(self, tmp_path: Path) -> None:
         self.refused(tmp_path / "none", "expected a model, found nothing")
 
-    def test_a_file_that_is_no_model(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_model(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()
         self.refused(tmp_path / "notes.txt", "expected a model, found a file")
 
-    def test_no_weights(self, folder: Path) -> None:
+    def test_missing_weights(self, folder: Path) -> None:
         (folder / "model.safetensors").unlink()
         self.refused(folder, r"model\.safetensors: no such file.*dvc pull")
 
-    def test_no_recipe(self, folder: Path) -> None:
+    def test_a_missing_recipe(self, folder: Path) -> None:
         (folder / "recipe.json").unlink()
         self.refused(folder, r"recipe\.json: no such file.*dvc pull")
 
@@ -124,11 +124,11 @@ class TestLoading:
         self.refused(folder, r"model\.safetensors: not the weights of this architecture.*lacks")
 
     @pytest.mark.parametrize("content", [b"", b"\0" * 100, b'{"a": 1}'])
-    def test_weights_that_are_none(self, folder: Path, content: bytes) -> None:
+    def test_a_file_that_is_not_weights(self, folder: Path, content: bytes) -> None:
         (folder / "model.safetensors").write_bytes(content)
         self.refused(folder, r"model\.safetensors: expected a safetensors file")
 
-    def test_a_pickle_that_poses_as_weights_is_never_run(self, folder: Path) -> None:
+    def test_a_pickle_in_place_of_weights_is_never_loaded(self, folder: Path) -> None:
         made = folder / "made by the pickle"
 
         class Trap:
@@ -157,23 +157,25 @@ class TestLoading:
             ),
         ],
     )
-    def test_a_recipe_that_is_wrong(self, folder: Path, key: str, value: Any, message: str) -> None:
+    def test_a_recipe_with_wrong_values(
+        self, folder: Path, key: str, value: Any, message: str
+    ) -> None:
         record = json.loads((folder / "recipe.json").read_text())
         write_json(folder / "recipe.json", {**record, key: value})
         self.refused(folder, message)
 
     @pytest.mark.parametrize("text", ["", "{", "[]", '"words"'])
-    def test_a_recipe_that_is_none(self, folder: Path, text: str) -> None:
+    def test_a_file_that_is_not_a_recipe(self, folder: Path, text: str) -> None:
         (folder / "recipe.json").write_text(text)
         self.refused(folder, r"recipe\.json: .*expected the recipe\.json that training wrote")
 
-    def test_a_device_that_is_not_there(self, folder: Path) -> None:
+    def test_a_device_that_is_not_available(self, folder: Path) -> None:
         missing = "mps" if sys.platform == "linux" else "cuda"
         message = re.escape(f"{folder}: device: '{missing}' is not available here")
         self.refused(folder, message, device=missing)
 
 
-def test_looking_at_inputs_needs_no_torch() -> None:
+def test_checking_inputs_needs_no_torch() -> None:
     """`roofseg predict --help`, and all that only asks for the interface."""
     code = "import sys, roofseg.cli; print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

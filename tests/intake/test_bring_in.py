@@ -16,8 +16,10 @@ import rasterio.shutil
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from intake_files import NAMES, SIZE, place_of, write_footprints, write_pairs
+from raster_files import name_bands
 from rasterio.transform import Affine
-from tiny_dataset import CRS, TRANSFORM, make, tile_pixels, write_raster
+from tiny_dataset import CRS, make, tile_pixels, write_raster
 from unwritable import full_disk
 
 from roofseg.core.errors import UserError
@@ -26,46 +28,6 @@ from roofseg.intake.bring_in import Division, bring_in, tile_name
 from roofseg.intake.inspect import Report, inspect_dataset
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.rasters import open_raster
-
-SIZE = 96
-NAMES = ("a", "b", "c", "d", "e", "f")
-
-
-def place_of(index: int) -> Affine:
-    """Tiles stand in a row to the east, each with a gap to the next."""
-    return TRANSFORM @ Affine.translation(index * SIZE * 1.5, 0)
-
-
-def write_pairs(
-    folder: Path,
-    names: tuple[str, ...] = NAMES,
-    *,
-    suffixes: tuple[str, str] = (".tif", ".tif"),
-    change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
-    georeferenced: bool = True,
-    **profile: object,
-) -> tuple[Path, Path]:
-    """Imagery and masks of a user: folder/imagery and folder/labels."""
-    for index, name in enumerate(names):
-        image, mask = tile_pixels(index, SIZE)
-        geo = {"crs": CRS, "transform": place_of(index)} if georeferenced else {}
-        write_raster(folder / "imagery" / f"{name}{suffixes[0]}", change(image), **geo, **profile)
-        write_raster(folder / "labels" / f"{name}{suffixes[1]}", mask * np.uint8(255), **geo)
-    return folder / "imagery", folder / "labels"
-
-
-def write_footprints(path: Path, names: tuple[str, ...] = NAMES) -> Path:
-    """The roofs of `write_pairs` as polygons in degrees."""
-    roofs = []
-    for index, _ in enumerate(names):
-        rows, cols = np.nonzero(tile_pixels(index, SIZE)[1])
-        corners = [
-            place_of(index) @ (col, row)
-            for col, row in ((cols.min(), rows.min()), (cols.max() + 1, rows.max() + 1))
-        ]
-        roofs.append(shapely.box(*corners[0], *corners[1]))
-    geopandas.GeoDataFrame(geometry=roofs, crs=CRS).to_crs(4326).to_file(path)
-    return path
 
 
 def taken(images: Path, masks: Path, folder: Path, **options: Any) -> tuple[Report, list[str]]:
@@ -124,9 +86,7 @@ class TestTaken:
         assert sorted(checked.tiles, key=lambda tile: tile.name) == list(report.tiles)
         assert make(out, tmp_path / "patches") == []
 
-    def test_where_tiles_come_from_is_recorded_without_folders(
-        self, tmp_path: Path, out: Path
-    ) -> None:
+    def test_the_source_files_are_recorded_without_folders(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(
             tmp_path, suffixes=(".tif", ".png"), change=lambda image: image.astype(np.float32)
         )
@@ -146,6 +106,23 @@ class TestTaken:
         assert said[0] == "float32, scaled to 8 bits: a, b, c, d, e, f"
         assert f"{low} became 0 and {high} 255: percentiles 2 and 98 of all tiles" in said[1]
         assert said[1].endswith(f"--scale {low} {high}")
+
+    def test_bands_are_put_in_order_and_the_change_is_recorded(
+        self, tmp_path: Path, out: Path
+    ) -> None:
+        images, masks = write_pairs(
+            tmp_path, change=lambda image: image[:, :, ::-1], photometric="minisblack"
+        )
+        for path in images.iterdir():
+            name_bands(path, "blue", "green", "red")
+        _, said = taken(images, masks, out)
+        for index, name in enumerate(NAMES):
+            pixels = read(out / "imgs" / f"{name}.tif")
+            np.testing.assert_array_equal(pixels, tile_pixels(index, SIZE)[0])
+        change = "3 bands of uint8: bands 3, 2, 1 are read as red, green, blue (by colour "
+        (recorded,) = json.loads((out / "intake.json").read_text())["tiles"]["a"]["changes"]
+        assert recorded.startswith(change)
+        assert said == [f"{recorded}: a, b, c, d, e, f"]
 
     def test_one_scale_for_all_tiles(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path, change=lambda image: image.astype(np.uint16) * 20)
@@ -174,7 +151,7 @@ class TestTaken:
             "c.jpg",
         ]
 
-    def test_the_suffix_is_that_of_the_format(self, tmp_path: Path, out: Path) -> None:
+    def test_the_suffix_follows_the_format(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path, suffixes=(".png", ".tif"), georeferenced=False)
         for path in images.iterdir():
             path.rename(path.with_suffix(".tif"))
@@ -193,7 +170,7 @@ class TestTaken:
             )
 
     @pytest.mark.parametrize("name", ["roofs.gpkg", "roofs.geojson", "roofs.shp"])
-    def test_footprints_are_burnt(self, tmp_path: Path, out: Path, name: str) -> None:
+    def test_footprints_are_rasterized(self, tmp_path: Path, out: Path, name: str) -> None:
         images, masks = write_pairs(tmp_path)
         taken(images, write_footprints(tmp_path / name), out)
         for tile in NAMES:
@@ -203,7 +180,7 @@ class TestTaken:
         record = json.loads((out / "intake.json").read_text())
         assert record["tiles"]["a"]["mask"] == name
 
-    def test_what_was_mended_in_footprints_is_said(self, tmp_path: Path, out: Path) -> None:
+    def test_repaired_footprints_are_reported(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)
         roofs = geopandas.read_file(write_footprints(tmp_path / "roofs.gpkg")).to_crs(CRS)
         x, y = place_of(0) @ (10, 10)
@@ -220,7 +197,7 @@ class TestTaken:
         _, said = taken(images, write_footprints(tmp_path / "roofs.gpkg", NAMES[:-2]), out)
         assert said == ["no footprint on e, f: leave out what nobody has mapped"]
 
-    def test_names_of_files_become_names_of_tiles(self, tmp_path: Path, out: Path) -> None:
+    def test_tiles_are_named_after_files(self, tmp_path: Path, out: Path) -> None:
         names = ("north 1", "Ålesund (øst)", "c;d", "x.v2", "-e", "g")
         images, masks = write_pairs(tmp_path, names)
         _, said = taken(images, masks, out)
@@ -236,8 +213,8 @@ class TestTaken:
         self, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(inspect, "BOMB_BYTES", 1000)
-        # What the limit is not handed on to takes the default.
-        monkeypatch.setattr(inspect.opened.__wrapped__, "__defaults__", (0.01,))
+        # A function that the limit is not passed to uses its default.
+        monkeypatch.setattr(inspect.open_bounded.__wrapped__, "__defaults__", (0.01,))
         monkeypatch.setitem(inspect.inspect_tile.__kwdefaults__, "max_expansion", 0.01)
         images, masks = write_pairs(tmp_path)
         with pytest.raises(UserError, match=r"^6 problems:\n .*a\.tif: .* GiB of pixels"):
@@ -261,7 +238,7 @@ class TestTaken:
             split = read_split(out.with_name(f"oslo{seed}"))
             assert split["a"] == split["b"]
 
-    def test_a_split_of_ones_own(self, tmp_path: Path, out: Path) -> None:
+    def test_a_split_given_by_the_user(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path, ("A\u030a 1", "b", "c", "d"))
         mine = tmp_path / "mine.csv"
         mine.write_text("tile,split\nc,test\n\u00c5 1,train\nb,val\n", encoding="utf-8")
@@ -273,13 +250,13 @@ class TestTaken:
 
 
 @given(st.text("ab0._- /ø\u00e9\u0301\n", max_size=8) | st.text(max_size=20))
-def test_a_tiles_name_is_valid_and_stays(stem: str) -> None:
+def test_a_tile_name_is_valid_and_maps_to_itself(stem: str) -> None:
     name = tile_name(stem)
     assert re.fullmatch(r"([\w][\w.-]*)?", name)
     assert tile_name(name) == name
 
 
-def test_a_name_is_one_however_its_accents_are_kept() -> None:
+def test_composed_and_decomposed_accents_give_one_name() -> None:
     assert tile_name("A\u030alesund") == tile_name("\u00c5lesund") == "\u00c5lesund"
 
 
@@ -316,7 +293,7 @@ class TestRefused:
             ),
             (
                 lambda i, m: write_raster(m / "a.tif", tile_pixels(0, SIZE)[0][:, :, 0]),
-                "{m}/a.tif: holds the values 60",
+                "{m}/a.tif: rows 0 to 95 hold the values 60",
             ),
             (
                 lambda i, m: write_raster(m / "a.tif", 1 - tile_pixels(0, SIZE)[1]),
@@ -369,7 +346,7 @@ class TestRefused:
             "two tiles",
         ],
     )
-    def test_what_is_wrong_is_named(
+    def test_each_problem_is_named(
         self, tmp_path: Path, out: Path, spoil: Callable[[Path, Path], object], says: str
     ) -> None:
         images, masks = write_pairs(tmp_path)
@@ -379,7 +356,7 @@ class TestRefused:
             taken(images, masks, out)
         assert str(out) not in str(caught.value)
 
-    def test_all_at_once(self, tmp_path: Path, out: Path) -> None:
+    def test_all_problems_are_named_at_once(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path)
         (images / "a.tif").write_bytes(b"")
         write_raster(images / "b.tif", tile_pixels(0, SIZE)[0][:, :, 0])
@@ -388,7 +365,7 @@ class TestRefused:
         assert not out.exists()  # headers are looked at before anything is copied
 
     @pytest.mark.parametrize("kind", ["imagery", "labels", "roofs.gpkg", "mine.csv"])
-    def test_what_is_not_there(self, tmp_path: Path, out: Path, kind: str) -> None:
+    def test_missing_files_and_folders(self, tmp_path: Path, out: Path, kind: str) -> None:
         images, masks = write_pairs(tmp_path)
         mine = tmp_path / "mine.csv" if kind == "mine.csv" else None
         if kind in ("imagery", "labels"):
@@ -405,7 +382,7 @@ class TestRefused:
         with pytest.raises(UserError, match=says):
             taken(images, tmp_path / "roofs.kml", out)
 
-    def test_footprints_elsewhere(self, tmp_path: Path, out: Path) -> None:
+    def test_footprints_on_other_ground(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)
         roofs = write_footprints(tmp_path / "roofs.gpkg")
         there = geopandas.read_file(roofs).translate(xoff=20)
@@ -413,19 +390,19 @@ class TestRefused:
         with pytest.raises(UserError, match=r"there\.gpkg: no building in any mask. Do footprints"):
             taken(images, tmp_path / "there.gpkg", out)
 
-    def test_footprints_for_tiles_without_a_place(self, tmp_path: Path, out: Path) -> None:
+    def test_footprints_for_tiles_without_georeference(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path, suffixes=(".png", ".png"), georeferenced=False)
         roofs = write_footprints(tmp_path / "roofs.gpkg")
         with pytest.raises(UserError, match=r"imagery/a\.png: has no CRS and no transform"):
             taken(images, roofs, out)
 
-    def test_footprints_that_are_none(self, tmp_path: Path, out: Path) -> None:
+    def test_files_that_are_not_footprints(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)
         (tmp_path / "roofs.geojson").write_text('{"type": "FeatureColl')
         with pytest.raises(UserError, match=r"roofs\.geojson: cannot be read"):
             taken(images, tmp_path / "roofs.geojson", out)
 
-    def test_a_gsd_that_the_tiles_deny(self, tmp_path: Path, out: Path) -> None:
+    def test_a_gsd_that_contradicts_the_tiles(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path)
         with pytest.raises(
             UserError, match=r"GSD: 1 m per pixel, but the georeference of a says 0"

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from rasterio.enums import ColorInterp
+from raster_files import name_bands, write_bands_of_two_types
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_raster
 from unwritable import full_disk
 
 from roofseg.core.errors import UserError
 from roofseg.intake import convert, inspect
-from roofseg.intake.convert import find_scale, look_at, write_rgb
+from roofseg.intake.convert import find_scale, read_image_header, write_rgb
 from roofseg.tiles.rasters import open_raster
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
@@ -23,26 +23,21 @@ RGB8 = RNG.integers(1, 256, (60, 80, 3)).astype(np.uint8)
 RGB16 = RNG.integers(100, 4000, (60, 80, 3)).astype(np.uint16)
 
 
-def colours(path: Path, *interpretation: ColorInterp) -> None:
-    with rasterio.open(path, "r+") as target:
-        target.colorinterp = interpretation
-
-
 def read(path: Path) -> np.ndarray:
     with open_raster(path) as source:
         return source.read().transpose(1, 2, 0)
 
 
-class TestLookAt:
+class TestHeader:
     @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg"])
     def test_8_bit_rgb_is_taken_as_it_is(self, tmp_path: Path, name: str) -> None:
         write_raster(tmp_path / name, RGB8)
-        source = look_at(tmp_path / name)
+        source = read_image_header(tmp_path / name)
         assert (source.as_is, source.dtype, source.notes) == (True, "uint8", ())
 
     def test_black_that_is_marked_as_missing_is_black_already(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "a.tif", RGB8, nodata=0)
-        assert look_at(tmp_path / "a.tif").as_is
+        assert read_image_header(tmp_path / "a.tif").as_is
 
     @pytest.mark.parametrize(
         ("pixels", "profile", "notes"),
@@ -52,30 +47,27 @@ class TestLookAt:
             (
                 np.dstack([RGB8, RGB8[:, :, :2]]),
                 {"photometric": "minisblack"},
-                ("5 bands, of which the first three are taken",),
+                ("5 bands of uint8: bands 1, 2, 3 are read as red, green, blue (by position)",),
             ),
             (
                 np.dstack([RGB8, RGB8[:, :, 0]]),
                 {"photometric": "RGB", "alpha": "YES"},
-                (
-                    "4 bands, of which the first three are taken",
-                    "pixels without data (transparent in an alpha band) become black",
-                ),
+                ("pixels without data (transparent in an alpha band) become black",),
             ),
         ],
         ids=["16-bit", "nodata", "5 bands", "alpha"],
     )
-    def test_what_is_converted_is_said(
+    def test_conversions_are_noted(
         self, tmp_path: Path, pixels: np.ndarray, profile: dict[str, object], notes: tuple[str, ...]
     ) -> None:
         write_raster(tmp_path / "a.tif", pixels, **profile)
-        source = look_at(tmp_path / "a.tif")
+        source = read_image_header(tmp_path / "a.tif")
         assert (source.as_is, source.notes) == (False, notes)
 
     def test_a_virtual_raster_is_written_out(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "a.tif", RGB8, **GEO)
         rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.vrt", driver="VRT")
-        assert look_at(tmp_path / "a.vrt").notes == ("VRT, written as GeoTIFF",)
+        assert read_image_header(tmp_path / "a.vrt").notes == ("VRT, written as GeoTIFF",)
         write_rgb(tmp_path / "a.vrt", tmp_path / "out.tif", None)
         (tmp_path / "a.tif").unlink()
         np.testing.assert_array_equal(read(tmp_path / "out.tif"), RGB8)
@@ -87,39 +79,37 @@ class TestLookAt:
             (RGB8[:, :, :2], "2 bands of uint8; expected RGB"),
         ],
     )
-    def test_bands_that_are_no_rgb(self, tmp_path: Path, pixels: np.ndarray, says: str) -> None:
+    def test_too_few_bands(self, tmp_path: Path, pixels: np.ndarray, says: str) -> None:
         write_raster(tmp_path / "a.tif", pixels)
         with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'a.tif'}: {says}")):
-            look_at(tmp_path / "a.tif")
+            read_image_header(tmp_path / "a.tif")
 
-    def test_a_palette(self, tmp_path: Path) -> None:
+    def test_a_palette_is_refused(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "a.tif", RGB8[:, :, 0] % 4, **GEO)
         with rasterio.open(tmp_path / "a.tif", "r+") as target:
             target.write_colormap(1, {value: (value, 0, 0, 255) for value in range(256)})
         with pytest.raises(UserError, match=r"a\.tif: 1 band .* `gdal_translate -expand rgb`"):
-            look_at(tmp_path / "a.tif")
+            read_image_header(tmp_path / "a.tif")
 
-    def test_bands_in_another_order(self, tmp_path: Path) -> None:
+    def test_bands_in_another_order_are_converted_to_rgb(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "a.tif", RGB8, **GEO)
-        colours(tmp_path / "a.tif", ColorInterp.blue, ColorInterp.green, ColorInterp.red)
-        with pytest.raises(UserError, match=r"first three bands are blue, green, red; expected re"):
-            look_at(tmp_path / "a.tif")
+        name_bands(tmp_path / "a.tif", "blue", "green", "red")
+        header = read_image_header(tmp_path / "a.tif")
+        assert not header.as_is
+        assert header.notes == (
+            "3 bands of uint8: bands 3, 2, 1 are read as red, green, blue (by colour "
+            "interpretation)",
+        )
+        write_rgb(tmp_path / "a.tif", tmp_path / "out.tif", None)
+        np.testing.assert_array_equal(read(tmp_path / "out.tif"), RGB8[:, :, ::-1])
+        name_bands(tmp_path / "a.tif", "blue", "green", "nir")
+        with pytest.raises(UserError, match=r"its bands are blue, green, nir; expected bands nam"):
+            read_image_header(tmp_path / "a.tif")
 
-    def test_bands_of_two_types(self, tmp_path: Path) -> None:
-        for name, pixels in (("a.tif", RGB8[:, :, 0]), ("b.tif", RGB16[:, :, 0])):
-            write_raster(tmp_path / name, pixels)
-        bands = "".join(
-            f'<VRTRasterBand dataType="{kind}" band="{band}"><SimpleSource><SourceFilename '
-            f'relativeToVRT="1">{name}</SourceFilename></SimpleSource></VRTRasterBand>'
-            for band, (kind, name) in enumerate(
-                [("Byte", "a.tif"), ("UInt16", "b.tif"), ("Byte", "a.tif")], start=1
-            )
-        )
-        (tmp_path / "c.vrt").write_text(
-            f'<VRTDataset rasterXSize="80" rasterYSize="60">{bands}</VRTDataset>'
-        )
+    def test_bands_of_two_types_are_refused(self, tmp_path: Path) -> None:
+        write_bands_of_two_types(tmp_path / "c.vrt")
         with pytest.raises(UserError, match=r"3 bands of uint16, uint8; expected .* of one type"):
-            look_at(tmp_path / "c.vrt")
+            read_image_header(tmp_path / "c.vrt")
 
 
 class TestFindScale:
@@ -138,7 +128,17 @@ class TestFindScale:
         pixels[:10], pixels[10:20], pixels[20:30] = np.nan, -9999, np.inf
         assert find_scale_of(tmp_path / "b.tif", pixels, nodata=-9999) == expected
 
-    def test_few_pixels_of_many_stand_for_all(
+    def test_named_bands_are_sampled_wherever_they_stand(self, tmp_path: Path) -> None:
+        expected = find_scale_of(tmp_path / "a.tif", RGB16[10:])
+        alpha = np.full((60, 80), 1000, np.uint16)
+        alpha[:10] = 0
+        pixels = np.dstack([alpha, RGB16 * 0, RGB16[:, :, ::-1]])
+        write_raster(tmp_path / "b.tif", pixels, photometric="minisblack")
+        names = ("alpha", "nir", "undefined", "undefined", "blue", "green", "red")
+        name_bands(tmp_path / "b.tif", *names)
+        assert find_scale([tmp_path / "b.tif"]) == expected
+
+    def test_a_sample_of_pixels_is_enough(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = find_scale_of(tmp_path / "a.tif", RGB16)
@@ -156,7 +156,9 @@ class TestFindScale:
         # Twice the same pixels: the same percentiles, but for what lies between two values.
         np.testing.assert_allclose(find_scale([tmp_path / "a.tif"] * 2), alone, atol=3)
 
-    def test_parts_change_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reading_in_parts_gives_the_same_scale(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(convert, "SAMPLED", 600)
         write_raster(tmp_path / "a.tif", RGB16, tiled=True, blockxsize=16, blockysize=32)
         whole = find_scale([tmp_path / "a.tif"])
@@ -189,7 +191,7 @@ class TestWriteRgb:
             assert source.nodata is None
 
     @pytest.mark.parametrize("bands", [4, 5])
-    def test_the_first_three_bands(self, tmp_path: Path, bands: int) -> None:
+    def test_the_first_three_of_unnamed_bands_are_written(self, tmp_path: Path, bands: int) -> None:
         pixels = RNG.integers(0, 256, (60, 80, bands)).astype(np.uint8)
         write_raster(tmp_path / "a.tif", pixels, photometric="minisblack")
         write_rgb(tmp_path / "a.tif", tmp_path / "out.tif", None)
@@ -211,7 +213,9 @@ class TestWriteRgb:
         write_rgb(tmp_path / "a.tif", tmp_path / "out.tif", None)
         np.testing.assert_array_equal(read(tmp_path / "out.tif"), RGB8 * (alpha > 0)[:, :, None])
 
-    def test_parts_make_the_whole(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_writing_in_parts_gives_the_whole_image(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(convert, "BLOCK", 64)
         monkeypatch.setattr(convert, "PART_BYTES", 2 * 3 * 8 * 64 * 64)
         pixels = RNG.integers(0, 256, (150, 333, 3)).astype(np.uint8)
@@ -219,7 +223,7 @@ class TestWriteRgb:
         write_rgb(tmp_path / "a.tif", tmp_path / "out.tif", None)
         np.testing.assert_array_equal(read(tmp_path / "out.tif"), pixels)
 
-    def test_plain_imagery_stays_plain(self, tmp_path: Path) -> None:
+    def test_imagery_without_georeference_gets_none(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "a.png", RGB16)
         write_rgb(tmp_path / "a.png", tmp_path / "out.tif", (0, 4000))
         with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
@@ -227,7 +231,7 @@ class TestWriteRgb:
         assert (source.crs, source.transform) == (None, Affine.identity())
         source.close()
 
-    def test_damage_is_named(self, tmp_path: Path) -> None:
+    def test_a_damaged_file_is_named(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "a.tif", RGB16 % 2, compress="deflate")
         data = bytearray((tmp_path / "a.tif").read_bytes())
         data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)

@@ -18,15 +18,15 @@ from unwritable import nobody, public_folder
 
 from roofseg.core.errors import UserError
 from roofseg.intake import inspect
-from roofseg.intake.convert import find_scale, look_at, write_rgb
+from roofseg.intake.convert import find_scale, read_image_header, write_rgb
 from roofseg.intake.inspect import (
     black_share,
     building_share,
-    find_rasters,
     inspect_dataset,
     inspect_tile,
     parts,
-    refuse,
+    raise_all,
+    rasters_by_stem,
     system_errors_named,
     table,
 )
@@ -57,7 +57,7 @@ def damage(path: Path) -> None:
 
 
 class TestInspect:
-    def test_a_dataset_without_a_fault(self, dataset: Path) -> None:
+    def test_a_dataset_without_problems(self, dataset: Path) -> None:
         report = inspect_dataset(dataset)
         assert (report.problems, report.warnings) == ((), ())
         assert [(tile.name, tile.split) for tile in report.tiles] == sorted(SPLIT.items())
@@ -90,10 +90,10 @@ class TestInspect:
             assert re.search(says, problems), says
         assert problems.count("imgs/c.tif: cannot be read") == 1
         with pytest.raises(UserError, match=r"^\d+ problems:\n  .*\n  ") as caught:
-            refuse(inspect_dataset(dataset).problems)
+            raise_all(inspect_dataset(dataset).problems)
         assert str(caught.value).count("\n") == len(inspect_dataset(dataset).problems)
 
-    def test_what_is_odd_is_a_warning(self, dataset: Path) -> None:
+    def test_oddities_are_warnings(self, dataset: Path) -> None:
         (dataset / "split.csv").write_text("tile,split\na,train\nb,val\nc,test\n")
         full = np.zeros((96, 96), np.uint8)
         full[:60] = 255
@@ -135,7 +135,7 @@ class TestInspect:
     @pytest.mark.parametrize(
         "record", ["{", "[]", "{}", '{"gsd": "1"}', '{"gsd": 0}', '{"gsd": NaN}', '{"gsd": 1e999}']
     )
-    def test_a_record_that_somebody_broke(self, dataset: Path, record: str) -> None:
+    def test_a_broken_intake_json(self, dataset: Path, record: str) -> None:
         (dataset / "intake.json").write_text(record)
         (problem,) = inspect_dataset(dataset).problems
         assert problem.startswith(f"{dataset}/intake.json: expected JSON with a GSD")
@@ -235,7 +235,7 @@ class TestShares:
         pixels = np.zeros((40, 40), np.uint8)
         pixels[0, : len(values)] = values
         write_raster(tmp_path / "m.png", pixels)
-        says = re.escape(f"m.png: holds the values {says}; expected 0 for background")
+        says = re.escape(f"m.png: rows 0 to 39 hold the values {says}; expected 0 for background")
         with pytest.raises(UserError, match=says):
             building_share(tmp_path / "m.png")
 
@@ -246,7 +246,7 @@ class TestShares:
         pixels = np.zeros((40, 40), np.uint8)
         pixels[3], pixels[30] = 255, 1
         write_raster(tmp_path / "m.tif", pixels, blockysize=1)
-        with pytest.raises(UserError, match=r"holds the values 0, 1, 255"):
+        with pytest.raises(UserError, match=r"rows 30 to 39 hold the values 0, 1, 255"):
             building_share(tmp_path / "m.tif")
 
     def test_a_mask_saved_as_jpeg_is_soft(self, tmp_path: Path) -> None:
@@ -254,11 +254,11 @@ class TestShares:
         with pytest.raises(UserError, match=r"m\.jpg: .* or saved as JPEG\) needs a threshold"):
             building_share(tmp_path / "m.jpg")
 
-    def test_masks_of_no_whole_numbers(self, tmp_path: Path) -> None:
+    def test_masks_with_other_numbers(self, tmp_path: Path) -> None:
         pixels = MASK.astype(np.float32)
         pixels[5, 5] = np.nan
         write_raster(tmp_path / "m.tif", pixels)
-        with pytest.raises(UserError, match=r"m\.tif: holds the values 0, 1, nan"):
+        with pytest.raises(UserError, match=r"m\.tif: rows 0 to 95 hold the values 0, 1, nan"):
             building_share(tmp_path / "m.tif")
 
     @pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
@@ -267,7 +267,7 @@ class TestShares:
         form = {"driver": "GTiff", "height": 40, "width": 40, "count": 3, "dtype": dtype}
         with rasterio.open(tmp_path / "m.tif", "w", **form, **GEO):
             pass
-        for read in (building_share, look_at):
+        for read in (building_share, read_image_header):
             with pytest.raises(UserError, match=rf"m\.tif: holds numbers of type {dtype}; expect"):
                 read(tmp_path / "m.tif")
 
@@ -322,39 +322,39 @@ class TestShares:
 
 
 class TestFindRasters:
-    def test_sidecars_hidden_files_and_folders_are_none(self, dataset: Path) -> None:
+    def test_sidecars_hidden_files_and_folders_are_not_rasters(self, dataset: Path) -> None:
         for name in ("a.tif.aux.xml", "a.TFW", ".DS_Store", "notes.txt"):
             (dataset / "imgs" / name).touch()
         (dataset / "imgs" / "up").symlink_to(dataset)
         problems: list[str] = []
-        assert sorted(find_rasters(dataset / "imgs", problems)) == sorted(SPLIT)
+        assert sorted(rasters_by_stem(dataset / "imgs", problems)) == sorted(SPLIT)
         assert problems == []
 
     @pytest.mark.parametrize("target", ["a.tif", "b.tif", "gone.tif"])
-    def test_links_that_lead_nowhere(self, tmp_path: Path, target: str) -> None:
+    def test_broken_links(self, tmp_path: Path, target: str) -> None:
         (tmp_path / "a.tif").symlink_to(target)
         (tmp_path / "b.tif").symlink_to("a.tif")
         problems: list[str] = []
-        assert find_rasters(tmp_path, problems) == {}
+        assert rasters_by_stem(tmp_path, problems) == {}
         assert len(problems) == 2
         assert "a.tif: a link that leads nowhere" in problems[0]
 
     def test_a_folder_that_is_a_loop(self, tmp_path: Path) -> None:
         (tmp_path / "imgs").symlink_to("imgs")
         problems: list[str] = []
-        assert find_rasters(tmp_path / "imgs", problems) == {}
+        assert rasters_by_stem(tmp_path / "imgs", problems) == {}
         assert re.search("imgs: cannot be listed .*symbolic links", problems[0])
 
-    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+    def test_a_pipe_does_not_block(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.tif")
         problems: list[str] = []
-        assert find_rasters(tmp_path, problems) == {}
+        assert rasters_by_stem(tmp_path, problems) == {}
         assert "a.tif: no regular file" in problems[0]
 
-    def test_a_name_that_is_no_text(self, tmp_path: Path) -> None:
+    def test_a_name_that_is_not_utf8(self, tmp_path: Path) -> None:
         Path(os.fsdecode(bytes(tmp_path) + b"/a\xff.tif")).touch()
         problems: list[str] = []
-        assert find_rasters(tmp_path, problems) == {}
+        assert rasters_by_stem(tmp_path, problems) == {}
         assert problems == [f"{tmp_path}/a\\xff.tif: its name is not UTF-8. Rename it."]
 
     @pytest.mark.parametrize("names", [("a.tif", "a.png"), ("a.tif", "A.tif"), ("é.tif", "é.png")])
@@ -362,18 +362,18 @@ class TestFindRasters:
         for name in names:
             (tmp_path / name).touch()
         problems: list[str] = []
-        assert len(find_rasters(tmp_path, problems)) == 1
+        assert len(rasters_by_stem(tmp_path, problems)) == 1
         assert "expected one file for each tile" in problems[0]
 
-    def test_a_folder_that_may_not_be_listed(self) -> None:
+    def test_a_folder_without_permission_to_list(self) -> None:
         problems: list[str] = []
         with public_folder() as public:
             public.chmod(0)
             with nobody():
-                assert find_rasters(public, problems) == {}
+                assert rasters_by_stem(public, problems) == {}
         assert problems == [f"{public}: cannot be listed (Permission denied)."]
 
-    def test_a_file_that_may_not_be_read(self, tmp_path: Path) -> None:
+    def test_a_file_without_permission_to_read(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "m.tif", MASK)
         says = r"m\.tif: cannot be read.*Permission denied"
         with public_folder() as public:
@@ -383,7 +383,7 @@ class TestFindRasters:
                 building_share(public / "m.tif")
 
 
-def test_what_the_system_refuses_names_the_file(tmp_path: Path) -> None:
+def test_system_errors_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with (
         pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}/a/b: Not a directory"),
@@ -392,7 +392,7 @@ def test_what_the_system_refuses_names_the_file(tmp_path: Path) -> None:
         (tmp_path / "a" / "b").read_bytes()
 
 
-def test_the_table_says_what_is_known(dataset: Path) -> None:
+def test_the_table_shows_all_findings(dataset: Path) -> None:
     (dataset / "imgs" / "a.tif").write_bytes(b"")
     write_raster(dataset / "imgs" / "c.tif", IMAGE)
     write_raster(dataset / "msks" / "c.tif", MASK)
@@ -440,7 +440,7 @@ def corrupted(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_corrupted_rasters_are_refused_or_read_and_nothing_else(tmp_path: Path) -> None:
+def test_corrupted_rasters_are_read_or_refused(tmp_path: Path) -> None:
     """220 of them, as image, as mask and as what is converted: a UserError or success."""
     rng = np.random.default_rng(5)
     whole = whole_rasters(tmp_path)
@@ -451,7 +451,7 @@ def test_corrupted_rasters_are_refused_or_read_and_nothing_else(tmp_path: Path) 
         inspect_tile(TilePair("a", "", spoilt, tmp_path / "mask.tif"))
         inspect_tile(TilePair("a", "", tmp_path / "strips.tif", spoilt))
         try:
-            source = look_at(spoilt)
+            source = read_image_header(spoilt)
             scale = None if source.dtype == "uint8" else find_scale([spoilt])
             write_rgb(spoilt, tmp_path / "out.tif", scale)
             outcomes["read"] += 1

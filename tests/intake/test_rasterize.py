@@ -27,7 +27,8 @@ from unwritable import full_disk, public_folder, read_only_folder
 
 from roofseg.core.errors import UserError
 from roofseg.intake import rasterize
-from roofseg.intake.rasterize import Burnt, burn, find_layer
+from roofseg.intake.rasterize import RasterizeStats, find_layer
+from roofseg.intake.rasterize import rasterize_footprints as burn
 from roofseg.mapping.footprints import SUFFIXES, write_footprints
 from roofseg.tiles.rasters import TilePair, check_tile, read_tile_mask
 
@@ -80,7 +81,7 @@ class TestLaws:
         driver=st.sampled_from(["gpkg", "geojson"]),
         rows=st.sampled_from([2, 2**24]),
     )
-    def test_footprints_of_a_mask_burn_back_to_it(
+    def test_footprints_of_a_mask_rasterize_back_to_it(
         self, mask: npt.NDArray[np.bool_], turn: float, driver: Any, rows: int
     ) -> None:
         """Also on a turned grid, and by way of EPSG:4326."""
@@ -94,18 +95,20 @@ class TestLaws:
             count = write_footprints(raster, vector, driver=driver)
             if count == 0:
                 return
-            assert burn(vector, raster, out) == Burnt(count, 0, 0)
+            assert burn(vector, raster, out) == RasterizeStats(count, 0, 0)
             assert np.array_equal(pixels(out), mask * 255)
 
 
 class TestBurn:
     @pytest.mark.parametrize("suffix", FORMATS)
     @pytest.mark.parametrize("to", [CRS, "EPSG:4326", "EPSG:3857", "EPSG:2277"])
-    def test_formats_and_systems(self, tmp_path: Path, image: Path, suffix: str, to: str) -> None:
+    def test_formats_and_coordinate_systems(
+        self, tmp_path: Path, image: Path, suffix: str, to: str
+    ) -> None:
         court = at(5, 5, 10, 20) - at(8, 10, 4, 6)
         vector = footprints(tmp_path / f"houses{suffix}", court, at(30, 30, 8, 6), to=to)
         out = tmp_path / "msks" / "tile.tif"
-        assert burn(vector, image, out) == Burnt(features=2, repaired=0, skipped=0)
+        assert burn(vector, image, out) == RasterizeStats(features=2, repaired=0, skipped=0)
         mask = expected((5, 5, 10, 20), (30, 30, 8, 6))
         mask[10:16, 8:12] = 0
         assert np.array_equal(pixels(out), mask)
@@ -124,19 +127,19 @@ class TestBurn:
         assert burn(vector, image, tmp_path / "m.tif").features == 2
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected((5, 4, 10, 10)))
 
-    def test_only_what_meets_the_tile_counts(self, tmp_path: Path, image: Path) -> None:
+    def test_features_off_the_tile_are_ignored(self, tmp_path: Path, image: Path) -> None:
         vector = footprints(
             tmp_path / "h.gpkg",
             at(-5, -5, 10, 10),  # over its corner
             at(WIDTH, 0, 5, 5),  # beside it, at its edge
             at(900, 0, 5, 5),
         )
-        assert burn(vector, image, tmp_path / "m.tif") == Burnt(1, 0, 0)
+        assert burn(vector, image, tmp_path / "m.tif") == RasterizeStats(1, 0, 0)
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected((0, 0, 5, 5)))
 
     def test_no_footprint_on_the_tile(self, tmp_path: Path, image: Path) -> None:
         vector = footprints(tmp_path / "h.gpkg", at(900, 0, 5, 5))
-        assert burn(vector, image, tmp_path / "m.tif") == Burnt(0, 0, 0)
+        assert burn(vector, image, tmp_path / "m.tif") == RasterizeStats(0, 0, 0)
         assert not pixels(tmp_path / "m.tif").any()
 
     def test_overlapping_footprints_are_their_union(self, tmp_path: Path, image: Path) -> None:
@@ -151,7 +154,7 @@ class TestBurn:
         point = at(60, 40, 1, 1).centroid
         mixed = shapely.GeometryCollection([point, shapely.GeometryCollection([at(30, 0, 4, 4)])])
         vector = footprints(tmp_path / "h.gpkg", high, parts, mixed)
-        assert burn(vector, image, tmp_path / "m.tif") == Burnt(3, 0, 0)
+        assert burn(vector, image, tmp_path / "m.tif") == RasterizeStats(3, 0, 0)
         places = [(col, 0, 4, 4) for col in (0, 10, 20, 30)]
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected(*places))
 
@@ -162,10 +165,10 @@ class TestBurn:
         vector = footprints(
             tmp_path / "h.gpkg", house, house.centroid, shapely.LineString(house.exterior)
         )
-        assert burn(vector, image, tmp_path / "m.tif") == Burnt(1, 0, skipped=2)
+        assert burn(vector, image, tmp_path / "m.tif") == RasterizeStats(1, 0, skipped=2)
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected((5, 5, 10, 10)))
 
-    def test_what_cannot_be_shown_is_counted(self, tmp_path: Path, image: Path) -> None:
+    def test_features_that_cannot_be_drawn_are_counted(self, tmp_path: Path, image: Path) -> None:
         """A vertex that is no place on Earth, and a surface in 3D."""
         x, y = TRANSFORM @ (WIDTH / 2, HEIGHT / 2)
         (place,) = geopandas.GeoSeries([shapely.Point(x, y)], crs=CRS).to_crs("EPSG:4326")
@@ -176,7 +179,7 @@ class TestBurn:
         polygon = {"type": "Polygon", "coordinates": [[*around, around[0]]]}
         layer["features"].append({"type": "Feature", "properties": {}, "geometry": polygon})
         vector.write_text(json.dumps(layer))
-        assert burn(vector, image, tmp_path / "m.tif") == Burnt(1, 0, skipped=1)
+        assert burn(vector, image, tmp_path / "m.tif") == RasterizeStats(1, 0, skipped=1)
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected((5, 5, 10, 10)))
 
         surface = struct.pack("<BII", 1, 15, 1) + shapely.to_wkb(at(5, 5, 10, 10))
@@ -191,7 +194,9 @@ class TestBurn:
                 geometry_type="Unknown",
                 crs=CRS,
             )
-        assert burn(tmp_path / "h.gpkg", image, tmp_path / "m.tif") == Burnt(1, 0, skipped=1)
+        assert burn(tmp_path / "h.gpkg", image, tmp_path / "m.tif") == RasterizeStats(
+            1, 0, skipped=1
+        )
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected((20, 5, 10, 10)))
 
     def test_rings_that_are_not_closed(self, tmp_path: Path, image: Path) -> None:
@@ -212,11 +217,11 @@ class TestBurn:
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected((5, 5, 10, 10)))
 
     @pytest.mark.parametrize("suffix", FORMATS)
-    def test_null_and_empty_geometries_are_not_there(
+    def test_null_and_empty_geometries_are_ignored(
         self, tmp_path: Path, image: Path, suffix: str
     ) -> None:
         vector = footprints(tmp_path / f"h{suffix}", None, at(5, 5, 9, 9), shapely.Polygon())
-        assert burn(vector, image, tmp_path / "m.tif") == Burnt(1, 0, 0)
+        assert burn(vector, image, tmp_path / "m.tif") == RasterizeStats(1, 0, 0)
 
     @pytest.mark.parametrize("suffix", FORMATS)
     def test_invalid_geometries_are_repaired_and_counted(
@@ -239,7 +244,7 @@ class TestBurn:
         assert 35 < np.count_nonzero(mask[:, :15][:10]) < 65  # half of the square
         assert (mask[30:35, :5] == 255).all()
 
-    def test_strips_leave_no_trace(
+    def test_the_mask_does_not_depend_on_strips(
         self, tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rng = np.random.default_rng(0)
@@ -271,7 +276,7 @@ class TestBurn:
 
 
 class TestLayers:
-    def test_one_of_several_is_named(self, tmp_path: Path, image: Path) -> None:
+    def test_one_of_several_layers_must_be_named(self, tmp_path: Path, image: Path) -> None:
         vector = footprints(tmp_path / "map.gpkg", at(0, 0, 5, 5), layer="Häuser")
         footprints(vector, at(9, 9, 5, 5), layer="parks")
         with pytest.raises(UserError, match=r"map\.gpkg: has several layers: 'Häuser', 'parks'"):
@@ -282,7 +287,7 @@ class TestLayers:
         with pytest.raises(UserError, match="found 'Häuser', 'parks'; expected the layer 'roads'"):
             burn(vector, image, tmp_path / "m.tif", layer="roads")
 
-    def test_tables_without_geometries_are_no_layers(self, tmp_path: Path) -> None:
+    def test_tables_without_geometries_are_ignored(self, tmp_path: Path) -> None:
         """QGIS keeps its styles in one."""
         vector = footprints(tmp_path / "map.gpkg", at(0, 0, 5, 5), layer="houses")
         styles = pd.DataFrame({"style": ["red"]})
@@ -342,18 +347,22 @@ class TestErrors:
         vector = footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5))
         self.refused(vector, tmp_path / "t.tif", rf"t\.tif: has {missing}, so nothing tells")
 
-    def test_a_crs_that_leads_nowhere(self, tmp_path: Path) -> None:
+    def test_a_crs_that_cannot_be_transformed(self, tmp_path: Path) -> None:
         local = 'LOCAL_CS["site",UNIT["metre",1]]'
         write_raster(tmp_path / "t.tif", np.zeros((9, 9), np.uint8), crs=local, transform=TRANSFORM)
         vector = footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5))
-        self.refused(vector, tmp_path / "t.tif", r"h\.gpkg: its CRS EPSG:32614 does not lead to")
+        self.refused(
+            vector, tmp_path / "t.tif", r"h\.gpkg: its CRS EPSG:32614 cannot be transformed to"
+        )
 
     def test_an_image_outside_its_crs(self, tmp_path: Path) -> None:
         write_raster(
             tmp_path / "t.tif", np.zeros((9, 9), np.uint8), crs="EPSG:4326", transform=TRANSFORM
         )
         vector = footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5))
-        self.refused(vector, tmp_path / "t.tif", "does not lead to EPSG:4326, that of .*t.tif")
+        self.refused(
+            vector, tmp_path / "t.tif", "cannot be transformed to EPSG:4326, that of .*t.tif"
+        )
 
     @pytest.mark.parametrize("suffix", FORMATS)
     @pytest.mark.parametrize("keep", [0.0, 0.01, 0.5, 0.9])
@@ -392,7 +401,7 @@ class TestErrors:
         vector.with_suffix(".prj").unlink()
         self.refused(vector, image, r"has no CRS.*\.prj")
 
-    def test_no_files(self, tmp_path: Path, image: Path) -> None:
+    def test_missing_files(self, tmp_path: Path, image: Path) -> None:
         self.refused(tmp_path / "none.gpkg", image, r"none\.gpkg: cannot be read; it is missing")
         vector = footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5))
         self.refused(vector, tmp_path / "none.tif", r"none\.tif: cannot be read")

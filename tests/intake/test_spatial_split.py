@@ -79,11 +79,11 @@ class TestFindBlocks:
         assert find_blocks(grids) == [["a", "b", "c"], ["far"]]
 
     @given(st.permutations(list(mosaic(3, 2, 1.2) | {"x": grid(0.5, 0.5)})))
-    def test_the_order_of_tiles_changes_nothing(self, names: list[str]) -> None:
+    def test_blocks_do_not_depend_on_the_order_of_tiles(self, names: list[str]) -> None:
         grids = mosaic(3, 2, 1.2) | {"x": grid(0.5, 0.5)}
         assert find_blocks({name: grids[name] for name in names}) == find_blocks(grids)
 
-    def test_other_coordinates_of_the_same_ground_are_found(self) -> None:
+    def test_neighbours_in_another_crs_are_found(self) -> None:
         degrees = Affine(3.1e-6, 0, -97.7402, 0, -2.7e-6, 30.2737)
         grids = {
             "a": Grid(SIZE, SIZE, CRS.from_epsg(4326), degrees),
@@ -93,11 +93,11 @@ class TestFindBlocks:
         grids["c"] = Grid(SIZE, SIZE, UTM, Affine(GSD, 0, x, 0, -GSD, y))
         assert find_blocks(grids) == [["a", "c"], ["b"]]
 
-    def test_tiles_without_a_place_are_blocks_of_one(self) -> None:
+    def test_tiles_without_georeference_are_blocks_of_one(self) -> None:
         plain = Grid(SIZE, SIZE, None, None)
         assert find_blocks({"a": plain, "b": plain}) == [["a"], ["b"]]
 
-    def test_coordinates_that_cannot_be_compared_are_not(self) -> None:
+    def test_engineering_coordinates_are_not_compared_with_others(self) -> None:
         site = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
         grids = {
             "earth": grid(0, 0),
@@ -109,17 +109,19 @@ class TestFindBlocks:
 
     def test_a_tile_that_is_a_line_is_named(self) -> None:
         flat = Grid(SIZE, SIZE, UTM, Affine(0.3, 0, WEST, 0.3, 0, NORTH))
-        with pytest.raises(UserError, match=r"^tile b: its outline is no quadrangle in EPSG:32614"):
+        with pytest.raises(
+            UserError, match=r"^tile b: its outline is not a quadrangle in EPSG:32614"
+        ):
             find_blocks({"a": grid(0, 0), "b": flat})
 
-    def test_a_tile_beyond_the_reach_of_the_others_crs_is_named(self) -> None:
+    def test_a_tile_outside_the_crs_of_the_others_is_named(self) -> None:
         nowhere = Grid(SIZE, SIZE, CRS.from_epsg(4326), Affine(1e-6, 0, 5000, 0, -1e-6, 100))
         with pytest.raises(UserError, match=r"^tile b: its outline"):
             find_blocks({"a": grid(0, 0), "b": nowhere})
 
 
 class TestSquares:
-    def test_a_mosaic_is_ruled_into_squares(self) -> None:
+    def test_a_mosaic_is_divided_into_squares(self) -> None:
         # 6 x 6 tiles of 30 m, from a corner of the squares of 60 m on.
         blocks = find_blocks(mosaic(6, 6), side=60)
         assert len(blocks) == 9
@@ -139,9 +141,9 @@ class TestSquares:
         assert [len(block) for block in find_blocks(grids, side=200 * 0.3048006096)] == [2] * 4
 
     @pytest.mark.parametrize("code", [4326, 3857])
-    def test_degrees_and_mercators_metres_are_none_on_the_ground(self, code: int) -> None:
+    def test_squares_need_metres_on_the_ground(self, code: int) -> None:
         tile = Grid(SIZE, SIZE, CRS.from_epsg(code), Affine(1e-6, 0, 10, 0, -1e-6, 60))
-        says = rf"^BLOCK: 60 m, but .* EPSG:{code}, whose units are no metres on the ground"
+        says = rf"^BLOCK: 60 m, but .* EPSG:{code}, whose units are not metres on the ground"
         with pytest.raises(UserError, match=says):
             find_blocks({"a": tile}, side=60)
 
@@ -190,7 +192,7 @@ class TestDivide:
                 found = np.quantile(shares(fractions, division, split), [0.1, 0.5, 0.9])
                 np.testing.assert_allclose(found, everywhere, atol=0.06)
 
-    def test_the_seed_decides(self) -> None:
+    def test_the_seed_determines_the_split(self) -> None:
         fractions = {f"{i:02d}": i / 100 for i in range(36)}
         blocks = [[tile] for tile in fractions]
         divisions = {tuple(divide(blocks, fractions, seed=seed).items()) for seed in range(5)}
@@ -206,7 +208,7 @@ class TestDivide:
             ([["a", "b"], ["c", "d"]], "4 tiles in 2 blocks that touch, .*SPLIT=FILE"),
         ],
     )
-    def test_too_few_to_divide(self, blocks: list[list[str]], says: str) -> None:
+    def test_too_few_tiles_or_blocks(self, blocks: list[list[str]], says: str) -> None:
         with pytest.raises(UserError, match=says):
             divide(blocks, dict.fromkeys("abcd", 0.1), seed=1)
 

@@ -8,7 +8,7 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from roofseg.mapping.area import Ellipsoid, Plane, Polygons, ground
+from roofseg.mapping.area import Ellipsoid, Plane, Polygons, measure_ground
 
 UTM = Affine(0.3, 0.0, 621000.0, 0.0, -0.3, 3350000.0)
 # A building of 20 x 10 m with a court of 5 x 4 m, in metres from a corner.
@@ -22,7 +22,7 @@ def polygons(*found: shapely.Polygon) -> Polygons:
 
 
 def measure(crs: str, transform: Affine = UTM) -> Plane | Ellipsoid | None:
-    return ground(CRS.from_user_input(crs), transform, 100, 100, None)
+    return measure_ground(CRS.from_user_input(crs), transform, 100, 100, None)
 
 
 class TestPlane:
@@ -47,11 +47,11 @@ class TestPlane:
         assert plane.scales(polygons(BUILDING)) == pytest.approx(np.full((1, 2), unit))
 
     @pytest.mark.parametrize("crs", [None, 'LOCAL_CS["site",UNIT["metre",1]]'])
-    def test_without_a_place_on_earth_the_gsd_tells(self, crs: str | None) -> None:
+    def test_without_a_crs_the_gsd_decides(self, crs: str | None) -> None:
         parsed = crs and CRS.from_user_input(crs)
-        assert ground(parsed or None, Affine.identity(), 9, 9, 0.5) == Plane(0.5)
-        assert ground(parsed or None, Affine.scale(2), 9, 9, 0.5) == Plane(0.25)
-        assert ground(parsed or None, Affine.identity(), 9, 9, None) is None
+        assert measure_ground(parsed or None, Affine.identity(), 9, 9, 0.5) == Plane(0.5)
+        assert measure_ground(parsed or None, Affine.scale(2), 9, 9, 0.5) == Plane(0.25)
+        assert measure_ground(parsed or None, Affine.identity(), 9, 9, None) is None
 
 
 class TestEllipsoid:
@@ -77,7 +77,7 @@ class TestEllipsoid:
             assert found.areas(polygons(polygon)) == pytest.approx([180], rel=1e-5)
         assert up == pytest.approx(1 / unit, rel=0.01)
 
-    def test_scales_are_those_of_each_place(self) -> None:
+    def test_scales_differ_between_places(self) -> None:
         found = measure("EPSG:4326", Affine(1, 0, 0, 0, -1, 70))
         assert isinstance(found, Ellipsoid)
         near, far = (shapely.Point(0, y).buffer(1e-3) for y in (0, 60))
@@ -86,5 +86,5 @@ class TestEllipsoid:
 
     @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32614"])
     def test_a_raster_that_is_not_on_earth_is_refused(self, crs: str) -> None:
-        with pytest.raises(ValueError, match="is no place in it"):
+        with pytest.raises(ValueError, match="is outside of it"):
             measure(crs, Affine(1e9, 0, 1e12, 0, 1e9, 1e12))

@@ -10,19 +10,19 @@ import rasterio
 from rasterio.windows import Window
 from tiny_dataset import CRS, TRANSFORM
 
-from roofseg.mapping.cog import TILE, Canvas, Layer
+from roofseg.mapping.cog import TILE, BandSpec, BlockWriter
 
-MASK = Layer("uint8", 255, "mode", "building")
-RATES = Layer("float32", np.nan, "average", "probability")
+MASK = BandSpec("uint8", 255, "mode", "building")
+RATES = BandSpec("float32", np.nan, "average", "probability")
 HEIGHT, WIDTH = 1100, 1300
 
 
-def canvas(path: Path, layer: Layer, **georeference: Any) -> Canvas:
+def canvas(path: Path, layer: BandSpec, **georeference: Any) -> BlockWriter:
     grid = {"crs": None, "transform": rasterio.Affine.identity(), **georeference}
-    return Canvas(path, layer, height=HEIGHT, width=WIDTH, tags={"ROOFSEG_X": "ü 1"}, **grid)
+    return BlockWriter(path, layer, height=HEIGHT, width=WIDTH, tags={"ROOFSEG_X": "ü 1"}, **grid)
 
 
-def paint(target: Canvas, pixels: npt.NDArray[Any], rows: int) -> None:
+def paint(target: BlockWriter, pixels: npt.NDArray[Any], rows: int) -> None:
     """In two strips of columns, each in blocks of ``rows`` rows."""
     for left, right in ((0, 2 * TILE), (2 * TILE, WIDTH)):
         for row in range(0, HEIGHT, rows):
@@ -30,12 +30,12 @@ def paint(target: Canvas, pixels: npt.NDArray[Any], rows: int) -> None:
 
 
 @pytest.mark.parametrize("layer", [MASK, RATES])
-def test_blocks_become_a_cloud_optimised_geotiff(tmp_path: Path, layer: Layer) -> None:
+def test_blocks_become_a_cloud_optimised_geotiff(tmp_path: Path, layer: BandSpec) -> None:
     pixels = np.random.default_rng(0).random((HEIGHT, WIDTH)).round(1).astype(layer.dtype)
     pixels[:9] = layer.nodata
     with canvas(tmp_path / "a.tif", layer, crs=CRS, transform=TRANSFORM) as target:
         paint(target, pixels, rows=301)
-    target.publish(tmp_path / "out.tif")
+    target.write_cog(tmp_path / "out.tif")
     with rasterio.open(tmp_path / "out.tif") as found:
         np.testing.assert_array_equal(found.read(1), pixels)
         structure = found.tags(ns="IMAGE_STRUCTURE")
@@ -54,17 +54,17 @@ def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:
     for rows in (1, 500, TILE, HEIGHT):
         with canvas(tmp_path / f"{rows}.tif", MASK) as target:
             paint(target, pixels, rows)
-        target.publish(tmp_path / f"{rows}.cog.tif")
+        target.write_cog(tmp_path / f"{rows}.cog.tif")
     for suffix in (".tif", ".cog.tif"):
         files = [tmp_path / f"{rows}{suffix}" for rows in (1, 500, TILE, HEIGHT)]
         assert len({file.read_bytes() for file in files}) == 1
 
 
-def test_what_reads_otherwise_than_it_was_written_is_not_published(tmp_path: Path) -> None:
+def test_a_file_that_reads_back_differently_is_an_error(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 2, (HEIGHT, WIDTH)).astype(np.uint8)
     with canvas(tmp_path / "a.tif", MASK, crs=CRS, transform=TRANSFORM) as target:
         paint(target, pixels, rows=301)
     with rasterio.open(tmp_path / "a.tif", "r+") as damaged:
         damaged.write(pixels[-1:, -1:] ^ 1, 1, window=Window(WIDTH - 1, HEIGHT - 1, 1, 1))
-    with pytest.raises(OSError, match="reads otherwise"):
-        target.publish(tmp_path / "out.tif")
+    with pytest.raises(OSError, match="reads back differently"):
+        target.write_cog(tmp_path / "out.tif")

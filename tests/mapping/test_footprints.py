@@ -82,7 +82,7 @@ class TestLaws:
         driver=st.sampled_from(list(SUFFIXES)),
         turn=st.sampled_from([0.0, 33.0]),
     )
-    def test_footprints_burn_back_to_the_mask_and_keep_its_area(
+    def test_footprints_rasterize_back_to_the_mask_and_keep_its_area(
         self, mask: npt.NDArray[np.bool_], driver: Driver, turn: float
     ) -> None:
         transform = TRANSFORM @ Affine.rotation(turn)
@@ -159,7 +159,7 @@ class TestColumns:
         assert len(found(mask, min_area_m2=7.21)) == 1
         assert len(found(mask, min_area_m2=100)) == 0
 
-    def test_just_the_least_area_is_enough(self, tmp_path: Path) -> None:
+    def test_exactly_the_smallest_area_is_kept(self, tmp_path: Path) -> None:
         """Coordinates are rounded: a pixel of 0.3 m has 0.08999999995809048 m²."""
         assert len(found(written(tmp_path / "m.tif", np.eye(9, dtype=np.uint8)))) == 9
         assert len(found(tmp_path / "m.tif", min_area_m2=0.09)) == 9
@@ -182,7 +182,9 @@ class TestColumns:
         for driver in SUFFIXES:
             assert len(found(raster, driver)) == 3
 
-    def test_strips_leave_no_trace(self, mask: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_footprints_do_not_depend_on_strips(
+        self, mask: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         whole = found(mask, probability=None)
         for rows in (1, 7, 13):
             monkeypatch.setattr(footprints, "STRIP_PIXELS", rows * MASK.shape[1])
@@ -193,7 +195,7 @@ class TestColumns:
 
 
 class TestGround:
-    def test_feet(self, tmp_path: Path) -> None:
+    def test_a_crs_in_feet(self, tmp_path: Path) -> None:
         transform = Affine(1, 0, 3.1e6, 0, -1, 1.008e7)  # Texas Central, US survey feet
         raster = written(tmp_path / "m.tif", MASK, crs="EPSG:2277", transform=transform)
         foot = 1200 / 3937
@@ -267,7 +269,7 @@ class TestShape:
         assert after.intersection(before).area / after.union(before).area > 0.95
         assert layer["area_m2"].tolist() == pytest.approx([after.area])
 
-    def test_regularise_keeps_what_it_would_break_up(self, tmp_path: Path) -> None:
+    def test_regularise_keeps_polygons_that_it_would_split(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(589)  # of which one has two parts that hardly hang together
         cells = rng.random((7, 7)) < 0.58
         blots = np.kron(cells, np.ones((rng.integers(1, 5), rng.integers(1, 5)), np.uint8))
@@ -278,7 +280,7 @@ class TestShape:
         covered = plain.intersection(regular.union_all()).area / plain.area
         assert covered.min() > 0.3
 
-    def test_what_is_no_valid_polygon_any_more_stays_as_it_was(self) -> None:
+    def test_polygons_that_would_become_invalid_are_kept_unchanged(self) -> None:
         square = shapely.box(0, 0, 4, 4)
         straight = [
             shapely.box(1, 1, 3, 3),
@@ -318,7 +320,7 @@ class TestErrors:
         raster.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
         self.refused(raster, r"noise\.tif: cannot be read")
 
-    def test_a_raster_that_breaks_off_late(
+    def test_a_raster_that_is_cut_off_near_its_end(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Footprints from its first strips are not left behind."""
@@ -333,7 +335,7 @@ class TestErrors:
         probability.write_bytes(probability.read_bytes()[:-3000])
         self.refused(mask, r"probability\.tif: cannot be read", probability=probability)
 
-    def test_no_raster(self, tmp_path: Path) -> None:
+    def test_a_missing_raster(self, tmp_path: Path) -> None:
         self.refused(tmp_path / "none.tif", r"none\.tif: cannot be read")
         (tmp_path / "text.tif").write_text("no raster")
         self.refused(tmp_path / "text.tif", r"text\.tif: cannot be read")
@@ -349,14 +351,17 @@ class TestErrors:
     )
     def test_soft_masks(self, tmp_path: Path, values: tuple[int, ...], shown: str) -> None:
         pixels = np.resize(np.array(values, np.uint8), (9, 9))
-        self.refused(written(tmp_path / "m.tif", pixels), rf"m\.tif: holds the values {shown}; exp")
+        self.refused(
+            written(tmp_path / "m.tif", pixels),
+            rf"m\.tif: rows 0 to 8 hold the values {shown}; exp",
+        )
 
     def test_a_mask_that_changes_its_value(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(footprints, "STRIP_PIXELS", 9)
         pixels = np.repeat(np.array([[0], [1], [255]], np.uint8), 9, axis=1)
-        self.refused(written(tmp_path / "m.tif", pixels), "holds the values 1, 255; expected")
+        self.refused(written(tmp_path / "m.tif", pixels), "rows 2 to 2 hold the values 1, 255;")
 
     def test_values_that_are_no_probabilities(self, tmp_path: Path, mask: Path) -> None:
         values = PROBABILITY * 8 - 4
@@ -411,7 +416,7 @@ class TestErrors:
 
     def test_a_transform_without_area(self, tmp_path: Path) -> None:
         raster = written(tmp_path / "m.tif", MASK, transform=Affine(0.3, 0, 0, 0.3, 0, 0))
-        self.refused(raster, r"m\.tif: its transform \(0\.3, .* gives a pixel no area", gsd=0.3)
+        self.refused(raster, r"m\.tif: its transform \(0\.3, .* gives pixels no area", gsd=0.3)
 
     def test_a_raster_of_another_planet(self, tmp_path: Path) -> None:
         raster = written(tmp_path / "m.tif", MASK, crs="IAU_2015:49910")  # Mars
@@ -419,7 +424,7 @@ class TestErrors:
 
     def test_a_raster_outside_its_crs(self, tmp_path: Path) -> None:
         raster = written(tmp_path / "m.tif", MASK, crs="EPSG:4326")  # but metres
-        self.refused(raster, r"m\.tif: its CRS is EPSG:4326, but .*621000.* is no place in it")
+        self.refused(raster, r"m\.tif: its CRS is EPSG:4326, but .*621000.* is outside of it")
 
     @pytest.mark.parametrize(
         ("key", "value"),
@@ -454,7 +459,7 @@ class TestErrors:
 
 
 @pytest.mark.parametrize("driver", list(SUFFIXES))
-def test_memory_does_not_go_with_the_height(
+def test_memory_does_not_grow_with_the_height(
     tmp_path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(footprints, "STRIP_PIXELS", 16 * 64)

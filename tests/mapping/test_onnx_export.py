@@ -123,7 +123,7 @@ def test_a_difference_over_the_tolerance_writes_nothing(small: Path, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_what_is_there_is_kept_unless_told(small: Path, tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_without_overwrite(small: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("mine")
     with pytest.raises(UserError, match=r"model\.onnx: exists already\. .*--overwrite"):
         export(small, tmp_path / "model.onnx")
@@ -148,7 +148,7 @@ def test_a_tolerance_is_a_number(
     assert message in capsys.readouterr().err
 
 
-def test_what_cannot_be_exported(small: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_exported(small: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.pt: expected a name that ends in \.onnx"):
         export(small, tmp_path / "model.pt")
     with pytest.raises(UserError, match=r"recipe\.json: no such file"):
@@ -168,7 +168,7 @@ def test_without_a_package(
         export(small, tmp_path / "model.onnx")
 
 
-def test_the_command_has_it() -> None:
+def test_the_command_is_registered() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "roofseg", "export", "--help"],
         env={**environment(), "PYTHONPATH": str(ROOT / "src")},

@@ -5,54 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from graph import ROOT
-from onnx import TensorProto, helper
+from onnx import TensorProto
+from onnx_files import METADATA, TAGS, WINDOW, write_model
 
 from roofseg.core.errors import UserError
 from roofseg.mapping.load_model import load_predictor
-from roofseg.mapping.onnx_predictor import About, load
+from roofseg.mapping.onnx_predictor import OnnxMetadata, load
 
 SRC = ROOT / "src"
-WINDOW = 8
-TAGS = {"ROOFSEG_ATTEMPT": "grey", "ROOFSEG_WEIGHTS_SHA256": "0" * 64}
-ABOUT = About(WINDOW, (0.3, 0.6), TAGS)
-
-
-def write_model(
-    path: Path,
-    metadata: dict[str, str] | None = None,
-    shape: Sequence[int] = (WINDOW, WINDOW, 3),
-    name: str = "images",
-    kind: int = TensorProto.UINT8,
-) -> Path:
-    """A model whose probability is the mean of the three colours on [0, 1]."""
-    nodes = [
-        helper.make_node("Cast", [name], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Div", ["mean", "full"], ["probability"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "grey",
-        [helper.make_tensor_value_info(name, kind, ["batch", *shape])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["batch", *shape[:2]])],
-        [
-            helper.make_tensor("axes", TensorProto.INT64, [1], [3]),
-            helper.make_tensor("full", TensorProto.FLOAT, [], [255.0]),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, ABOUT.metadata() if metadata is None else metadata)
-    onnx.save(model, path)
-    return path
 
 
 @pytest.fixture
@@ -60,7 +27,7 @@ def model(tmp_path: Path) -> Path:
     return write_model(tmp_path / "grey.onnx")
 
 
-def test_a_model_and_what_it_says_of_itself(model: Path) -> None:
+def test_a_model_predicts_and_states_its_metadata(model: Path) -> None:
     predictor = load_predictor(model)
     assert predictor.window == WINDOW
     assert predictor.gsd == (0.3, 0.6)
@@ -72,16 +39,16 @@ def test_a_model_and_what_it_says_of_itself(model: Path) -> None:
         np.testing.assert_allclose(found, batch.mean(axis=3) / 255, atol=1e-6)
 
 
-def test_what_a_model_says_of_itself_comes_back() -> None:
-    assert About.read({**ABOUT.metadata(), "another": "key"}) == ABOUT
-    assert About.read(About(64, ()).metadata()) == About(64, ())
+def test_metadata_survive_a_round_trip() -> None:
+    assert OnnxMetadata.read({**METADATA.metadata(), "another": "key"}) == METADATA
+    assert OnnxMetadata.read(OnnxMetadata(64, ()).metadata()) == OnnxMetadata(64, ())
 
 
 def test_no_torch_is_needed(model: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from roofseg.predictors import load_predictor
+from roofseg.mapping.load_model import load_predictor
 load_predictor(Path({str(model)!r}))
 sys.exit("torch" in sys.modules)
 """
@@ -90,7 +57,7 @@ sys.exit("torch" in sys.modules)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\x80\x04K\x01.", "half", None])
-def test_what_is_no_onnx_model(model: Path, content: bytes | str | None) -> None:
+def test_files_that_are_not_onnx_models(model: Path, content: bytes | str | None) -> None:
     if content is None:
         model.unlink()
     else:
@@ -107,16 +74,16 @@ def test_what_is_no_onnx_model(model: Path, content: bytes | str | None) -> None
     ("metadata", "others"),
     [
         ({}, {}),
-        ({**ABOUT.metadata(), "roofseg_window": "16"}, {}),
-        ({**ABOUT.metadata(), "roofseg_window": "large"}, {}),
-        ({**ABOUT.metadata(), "roofseg_gsd": "0.3"}, {}),
-        ({**ABOUT.metadata(), "roofseg_gsd": "[0.3"}, {}),
+        ({**METADATA.metadata(), "roofseg_window": "16"}, {}),
+        ({**METADATA.metadata(), "roofseg_window": "large"}, {}),
+        ({**METADATA.metadata(), "roofseg_gsd": "0.3"}, {}),
+        ({**METADATA.metadata(), "roofseg_gsd": "[0.3"}, {}),
         (None, {"shape": (WINDOW, WINDOW + 1, 3)}),
         (None, {"name": "x"}),
         (None, {"kind": TensorProto.FLOAT}),
     ],
 )
-def test_another_programs_model(
+def test_a_model_of_another_program(
     tmp_path: Path, metadata: dict[str, str] | None, others: dict[str, object]
 ) -> None:
     path = write_model(tmp_path / "other.onnx", metadata, **others)
@@ -131,12 +98,14 @@ def test_another_programs_model(
         ({"precision": "bf16-mixed"}, "precision bf16-mixed; an ONNX model .* in 32-true"),
     ],
 )
-def test_what_onnx_models_do_not_have(model: Path, options: dict[str, Any], message: str) -> None:
+def test_unsupported_devices_and_precisions(
+    model: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=rf"grey\.onnx: .*{message}"):
         load_predictor(model, **options)
 
 
-def test_threads_are_as_many_as_told(model: Path) -> None:
+def test_the_number_of_threads_is_set(model: Path) -> None:
     predictor = load(model, threads=3)
     assert predictor.session.get_session_options().intra_op_num_threads == 3
 
@@ -150,6 +119,6 @@ def test_without_onnxruntime(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.skipif(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there"
 )
-def test_cuda_that_is_not_there(model: Path) -> None:
+def test_cuda_that_is_not_available(model: Path) -> None:
     with pytest.raises(UserError, match=r"device cuda, but onnxruntime has CPUExecution"):
         load(model, device="cuda")

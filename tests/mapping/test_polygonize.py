@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from rasterio.features import rasterize
 
-from roofseg.mapping.polygonize import Component, Strip, polygonise
+from roofseg.mapping.polygonize import Component, Strip, polygonize
 
 Mask = npt.NDArray[np.bool_]
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -29,10 +29,10 @@ def by_place(components: list[Component]) -> list[Component]:
 
 class TestPolygonise:
     @given(mask=masks, heights=st.lists(st.integers(1, 5), max_size=12))
-    def test_polygons_are_valid_and_burn_back_to_the_mask(
+    def test_polygons_are_valid_and_rasterize_back_to_the_mask(
         self, mask: Mask, heights: list[int]
     ) -> None:
-        components = list(polygonise(strips(mask, heights)))
+        components = list(polygonize(strips(mask, heights)))
         count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
         assert len(components) == count - 1
         back = np.zeros_like(labels)
@@ -48,29 +48,29 @@ class TestPolygonise:
         assert np.array_equal(back, mask)
 
     @given(mask=masks, heights=st.lists(st.integers(1, 5), max_size=12))
-    def test_strips_leave_no_trace(self, mask: Mask, heights: list[int]) -> None:
-        whole = by_place(list(polygonise(strips(mask, []))))
-        cut = by_place(list(polygonise(strips(mask, heights))))
+    def test_components_do_not_depend_on_strips(self, mask: Mask, heights: list[int]) -> None:
+        whole = by_place(list(polygonize(strips(mask, []))))
+        cut = by_place(list(polygonize(strips(mask, heights))))
         assert len(whole) == len(cut)
         for one, other in zip(whole, cut, strict=True):
             one_outline, other_outline = map(shapely.normalize, (one.polygon, other.polygon))
             assert one_outline.equals_exact(other_outline)  # the same vertices, too
             assert (one.pixels, one.probability) == (other.pixels, other.probability)
 
-    def test_pixels_that_meet_at_a_corner_are_apart(self) -> None:
+    def test_pixels_that_meet_at_a_corner_are_separate(self) -> None:
         mask = np.array([[1, 0], [0, 1]], bool)
         for heights in ([], [1]):
-            polygons = [component.polygon for component in polygonise(strips(mask, heights))]
+            polygons = [component.polygon for component in polygonize(strips(mask, heights))]
             assert [polygon.bounds for polygon in polygons] == [(0, 0, 1, 1), (1, 1, 2, 2)]
 
     def test_a_hole_that_meets_the_outside_at_a_corner_is_a_hole(self) -> None:
         mask = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], bool)
-        (component,) = polygonise(strips(mask, []))
+        (component,) = polygonize(strips(mask, []))
         assert len(component.polygon.interiors) == 1
         assert component.polygon.is_valid
         assert component.polygon.area == 7
 
-    def test_a_component_is_given_out_as_soon_as_it_ends(self) -> None:
+    def test_a_component_is_yielded_as_soon_as_it_ends(self) -> None:
         column = np.array([[1, 0, 0], [1, 0, 1], [0, 0, 1], [1, 0, 1]], bool)
         taken = []
 
@@ -79,14 +79,14 @@ class TestPolygonise:
                 taken.append(strip)
                 yield strip
 
-        components = polygonise(rows())  # type: ignore[arg-type]
+        components = polygonize(rows())  # type: ignore[arg-type]
         assert next(components).polygon.bounds == (0, 0, 1, 2)
         assert len(taken) == 3
 
-    def test_nothing(self) -> None:
-        assert list(polygonise([])) == []
-        assert list(polygonise([(np.zeros((3, 4), bool), None)])) == []
+    def test_a_raster_without_building(self) -> None:
+        assert list(polygonize([])) == []
+        assert list(polygonize([(np.zeros((3, 4), bool), None)])) == []
 
     def test_without_probabilities_their_sum_is_0(self) -> None:
-        (component,) = polygonise([(np.ones((3, 4), bool), None)])
+        (component,) = polygonize([(np.ones((3, 4), bool), None)])
         assert (component.pixels, component.probability) == (12, 0)

@@ -16,6 +16,7 @@ import pytest
 import rasterio
 from graph import ROOT
 from identity import Identity, P, picture, rate
+from raster_files import name_bands
 from tiny_dataset import CRS, TRANSFORM, write_raster
 from unwritable import full_disk
 
@@ -34,7 +35,7 @@ from roofseg.mapping.predict import (
     remove_leftovers,
 )
 from roofseg.metrics import THRESHOLD
-from roofseg.sliding_window.imagery import opened
+from roofseg.tiles.rasters import open_raster
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 SITE = 'LOCAL_CS["site",UNIT["metre",1]]'
@@ -85,6 +86,13 @@ class TestRaster:
             np.testing.assert_array_equal(found.read(1), rate(picture(40, 50)))
             assert found.transform.almost_equals(turned)
 
+    def test_bands_in_another_order_give_the_same_result(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.tif"
+        write_raster(path, picture(40, 50)[:, :, ::-1], photometric="minisblack", **GEO)
+        name_bands(path, "blue", "green", "red")
+        predict_raster(Identity(), str(path), tmp_path / "o.tif", RATES)
+        np.testing.assert_array_equal(read(tmp_path / "o.tif"), rate(picture(40, 50)))
+
     @pytest.mark.parametrize("threshold", [0.5, 0.2])
     def test_masks(self, tmp_path: Path, threshold: float) -> None:
         pixels = picture(50, 70)
@@ -99,7 +107,7 @@ class TestRaster:
         with rasterio.open(out) as found:
             assert (found.dtypes, found.nodata) == (("uint8",), 255)
 
-    def test_the_threshold_is_that_of_the_scores(self) -> None:
+    def test_the_default_threshold_is_that_of_the_scores(self) -> None:
         assert Options().threshold == THRESHOLD
 
     def test_no_data_of_probabilities_is_nan(self, tmp_path: Path) -> None:
@@ -109,10 +117,10 @@ class TestRaster:
         predict_raster(Identity(), str(tmp_path / "t.tif"), tmp_path / "out.tif", RATES)
         np.testing.assert_array_equal(np.isnan(read(tmp_path / "out.tif")), ~pixels.any(2))
 
-    def test_a_raster_without_georeference_has_a_result_without(self, tmp_path: Path) -> None:
+    def test_a_raster_without_georeference_gives_a_result_without(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.png", picture(50, 70))
         predict_raster(Identity(), str(tmp_path / "t.png"), tmp_path / "out.tif", RATES)
-        with opened(str(tmp_path / "out.tif")) as found:
+        with open_raster(str(tmp_path / "out.tif")) as found:
             assert found.crs is None
             assert found.transform == rasterio.Affine.identity()
 
@@ -141,7 +149,7 @@ class TestRaster:
             assert found.transform.almost_equals(TRANSFORM @ rasterio.Affine.scale(2))
 
     @pytest.mark.parametrize(("batch_size", "largest"), [(2, 2), (None, 6)])
-    def test_batches_are_as_large_as_told(
+    def test_batches_have_the_given_size(
         self, tile: Path, tmp_path: Path, batch_size: int | None, largest: int
     ) -> None:
         """Unless told, as many windows as make a megapixel: here a whole row of them."""
@@ -149,14 +157,14 @@ class TestRaster:
         predict_raster(predictor, str(tile), tmp_path / "o.tif", Options(batch_size=batch_size))
         assert max(map(len, predictor.seen)) == largest
 
-    def test_a_result_replaces_what_was_there(self, tile: Path, tmp_path: Path) -> None:
+    def test_a_result_replaces_an_older_one(self, tile: Path, tmp_path: Path) -> None:
         (tmp_path / "o.tif").write_text("old")
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
         assert read(tmp_path / "o.tif").shape == (90, 130)
 
 
 class TestNothingHalfWritten:
-    def test_after_a_predictor_that_fails(self, tile: Path, tmp_path: Path) -> None:
+    def test_a_failing_predictor_leaves_no_output(self, tile: Path, tmp_path: Path) -> None:
         out = tmp_path / "maps" / "tile.tif"
         out.parent.mkdir()
         out.write_text("old")
@@ -164,7 +172,7 @@ class TestNothingHalfWritten:
             predict_raster(Broken(), str(tile), out, Options(batch_size=1))
         assert [path.read_text() for path in out.parent.iterdir()] == ["old"]
 
-    def test_after_a_model_that_gives_nan(self, tile: Path, tmp_path: Path) -> None:
+    def test_a_model_that_gives_nan_leaves_no_output(self, tile: Path, tmp_path: Path) -> None:
         class Overflown(Identity):
             def __call__(self, images: Images) -> Probabilities:
                 return np.where(images[..., 0] == 255, np.float32(np.nan), rate(images))
@@ -173,7 +181,7 @@ class TestNothingHalfWritten:
             predict_raster(Overflown(), str(tile), tmp_path / "maps" / "o.tif", Options())
         assert list((tmp_path / "maps").iterdir()) == []
 
-    def test_after_damaged_pixels(self, tmp_path: Path) -> None:
+    def test_damaged_pixels_leave_no_output(self, tmp_path: Path) -> None:
         path = tmp_path / "t.tif"
         write_raster(path, picture(300, 300), compress="deflate", **GEO)
         data = bytearray(path.read_bytes())
@@ -184,7 +192,7 @@ class TestNothingHalfWritten:
         assert list((tmp_path / "maps").iterdir()) == []
 
     @pytest.mark.parametrize("options", [Options(), RATES])
-    def test_on_a_full_disk(self, tmp_path: Path, options: Options) -> None:
+    def test_a_full_disk_leaves_no_output(self, tmp_path: Path, options: Options) -> None:
         """A limit to the size of a file stands for a disk's: writes beyond it fail."""
         write_raster(tmp_path / "t.tif", picture(900, 900), **GEO)
         out = tmp_path / "maps" / "t.tif"
@@ -199,21 +207,21 @@ class TestNothingHalfWritten:
         predict_raster(Identity(), str(tmp_path / "t.tif"), out, options)
         assert out.read_bytes() == whole
 
-    def test_where_a_file_is_in_the_way(self, tile: Path, tmp_path: Path) -> None:
+    def test_a_file_in_place_of_the_output_folder(self, tile: Path, tmp_path: Path) -> None:
         (tmp_path / "maps").write_text("a file")
         with pytest.raises(NotWrittenError, match=r"maps/o\.tif: cannot be written"):
             predict_raster(Identity(), str(tile), tmp_path / "maps" / "o.tif", Options())
 
 
 class TestFinished:
-    def test_the_same_again_is_finished(self, tile: Path, tmp_path: Path) -> None:
+    def test_the_same_model_and_options_are_finished(self, tile: Path, tmp_path: Path) -> None:
         out = tmp_path / "o.tif"
         assert not is_finished(Identity(), str(tile), out, Options())
         predict_raster(Identity(), str(tile), out, Options())
         assert is_finished(Identity(), str(tile), out, Options())
         assert is_finished(Identity(), str(tile), out, Options(batch_size=1))
 
-    def test_a_newer_input_makes_it_out_of_date(self, tile: Path, tmp_path: Path) -> None:
+    def test_a_newer_input_makes_the_output_out_of_date(self, tile: Path, tmp_path: Path) -> None:
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
         made = (tmp_path / "o.tif").stat().st_mtime
         os.utime(tile, (made + 1, made + 1))
@@ -230,22 +238,20 @@ class TestFinished:
             (Identity(), Options(vector=Vector("gpkg")), "ROOFSEG_OPTIONS"),
         ],
     )
-    def test_one_made_in_another_way_is_not_touched(
+    def test_an_output_of_other_options_is_not_touched(
         self, tile: Path, tmp_path: Path, predictor: Identity, options: Options, key: str
     ) -> None:
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
         with pytest.raises(UserError, match=rf"o\.tif: there is one already, with {key}.*--overw"):
             is_finished(predictor, str(tile), tmp_path / "o.tif", options)
 
-    def test_of_the_options_those_that_differ_are_told(self, tile: Path, tmp_path: Path) -> None:
+    def test_the_message_shows_the_options_that_differ(self, tile: Path, tmp_path: Path) -> None:
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
         message = r"""OPTIONS '{"tta": false}'; now it is '{"tta": true}'\. Say"""
         with pytest.raises(UserError, match=message):
             is_finished(Identity(), str(tile), tmp_path / "o.tif", Options(tta=True))
 
-    def test_nor_is_one_of_another_input_or_something_else(
-        self, tile: Path, tmp_path: Path
-    ) -> None:
+    def test_an_output_of_another_input_is_not_touched(self, tile: Path, tmp_path: Path) -> None:
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
         write_raster(tmp_path / "in" / "other.tif", picture(9, 9), **GEO)
         with pytest.raises(UserError, match=r"ROOFSEG_SOURCE 'tile\.tif'; now it is 'other\.tif'"):
@@ -263,7 +269,7 @@ class TestVector:
     def test_the_formats_are_those_of_footprints(self) -> None:
         assert {driver: f".{driver}" for driver in VECTORS} == SUFFIXES
 
-    def test_footprints_lie_beside_the_mask(self, tmp_path: Path) -> None:
+    def test_footprints_are_written_beside_the_mask(self, tmp_path: Path) -> None:
         import pyogrio
 
         pixels = np.zeros((64, 64, 3), np.uint8)
@@ -294,7 +300,7 @@ class TestVector:
                 pass
             monkeypatch.setitem(sys.modules, "buildingregulariser", None)
 
-    def test_a_place_outside_of_its_crs_is_told_of_the_input(self, tmp_path: Path) -> None:
+    def test_a_raster_outside_its_crs_is_an_error_of_the_input(self, tmp_path: Path) -> None:
         far = rasterio.Affine(0.3, 0, 1e12, 0, -0.3, 1e12)
         write_raster(tmp_path / "t.tif", picture(40, 40), crs=CRS, transform=far)
         source, out = str(tmp_path / "t.tif"), tmp_path / "maps" / "t.tif"
@@ -302,7 +308,7 @@ class TestVector:
             predict_raster(Identity(), source, out, Options(vector=Vector("gpkg")))
         assert not out.parent.exists()  # it was told before anything was predicted
 
-    def test_footprints_of_somebody_else_are_not_touched(self, tile: Path, tmp_path: Path) -> None:
+    def test_other_footprints_are_not_touched(self, tile: Path, tmp_path: Path) -> None:
         (tmp_path / "o.gpkg").write_text("mine")
         with pytest.raises(UserError, match=r"o\.gpkg: there is one already.*--overwrite"):
             is_finished(Identity(), str(tile), tmp_path / "o.tif", Options(vector=Vector("gpkg")))
@@ -326,7 +332,7 @@ class TestVector:
         remove_leftovers(out.parent, [out], options)
         assert list(out.parent.iterdir()) == [out]
 
-    def test_leftovers_of_other_outputs_stay(self, tmp_path: Path) -> None:
+    def test_leftovers_of_other_outputs_are_kept(self, tmp_path: Path) -> None:
         """Another run may be making them."""
         ours = {".a.tif.12345678", ".a.gpkg.abcdefgh"}
         others = {
@@ -341,7 +347,7 @@ class TestVector:
         remove_leftovers(tmp_path, [tmp_path / "a.tif"], Options(vector=Vector("gpkg")))
         assert {path.name for path in tmp_path.iterdir()} == others
 
-    def test_on_a_full_disk_the_next_would_fare_no_better(self, tile: Path, tmp_path: Path) -> None:
+    def test_a_full_disk_ends_the_whole_run(self, tile: Path, tmp_path: Path) -> None:
         out, options = tmp_path / "maps" / "o.tif", Options(vector=Vector("gpkg"))
         with full_disk(80_000), pytest.raises(NotWrittenError, match=r"maps/o\.gpkg: cannot be w"):
             predict_raster(Identity(), str(tile), out, options)
@@ -351,15 +357,15 @@ class TestVector:
         ("profile", "vector", "message"),
         [
             ({"crs": CRS}, Vector("geojson"), "has no CRS and transform that place it on Earth"),
-            ({"crs": SITE, "transform": TRANSFORM}, Vector("gpkg", 1.0), "that tell lengths"),
+            ({"crs": SITE, "transform": TRANSFORM}, Vector("gpkg", 1.0), "that give lengths"),
             (
                 {"crs": CRS, "transform": rasterio.Affine(0.3, 0, 0, 0.3, 0, 0)},
                 Vector("gpkg"),
-                "gives a pixel no area",
+                "gives pixels no area",
             ),
         ],
     )
-    def test_what_a_header_lacks_for_footprints_is_told_first(
+    def test_footprints_that_cannot_be_written_are_an_error_at_opening(
         self, tmp_path: Path, profile: dict[str, Any], vector: Vector, message: str
     ) -> None:
         source = tmp_path / "t.tif"
@@ -370,7 +376,7 @@ class TestVector:
         ):
             pass
 
-    def test_what_footprints_need_is_asked_for_first(self, tmp_path: Path) -> None:
+    def test_the_packages_for_footprints_are_checked_at_opening(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", picture(40, 40))
         source = str(tmp_path / "t.tif")
         for vector, gsd, message in (

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from graph import ROOT
 from identity import picture
-from mapping.test_onnx_predictor import TAGS, WINDOW, write_model
+from onnx_files import TAGS, WINDOW, write_model
 from tiny_dataset import CRS, TRANSFORM, write_raster
 
 from roofseg import cli
@@ -24,7 +24,14 @@ from roofseg.core.errors import UserError
 from roofseg.inference.predictor import D4, Images
 from roofseg.mapping.load_model import load_predictor
 from roofseg.mapping.predict import Options, predict_raster
-from roofseg.mapping.ray_workers import AHEAD, Worker, Workers, connected, shares, workers
+from roofseg.mapping.ray_workers import (
+    BATCHES_PER_WORKER,
+    Worker,
+    Workers,
+    connected,
+    plan_workers,
+    workers,
+)
 from roofseg.sliding_window.blocks import count_windows
 from roofseg.sliding_window.imagery import open_imagery
 
@@ -69,7 +76,7 @@ def processes(pool: Workers) -> list[int]:
 
 
 class TestOnALocalRay:
-    def test_workers_tell_of_their_model(self, pool: Workers) -> None:
+    def test_workers_describe_their_model(self, pool: Workers) -> None:
         assert (pool.window, pool.gsd) == (WINDOW, (0.3, 0.6))
         assert pool.provenance == {**TAGS, "ROOFSEG_PRECISION": "32-true"}
         assert len(set(processes(pool))) == 2
@@ -126,7 +133,7 @@ class TestOnALocalRay:
         for batch, found in zip(sent, pool.infer(batches()), strict=True):
             ahead -= 1
             np.testing.assert_array_equal(found, local(batch))
-        assert most == AHEAD * 2
+        assert most == BATCHES_PER_WORKER * 2
         np.testing.assert_array_equal(pool(sent[3]), local(sent[3]))
 
     def test_nothing_listens_beyond_loopback(self, pool: Workers) -> None:
@@ -169,9 +176,7 @@ class TestCommand:
             text=True,
         )
 
-    def test_many_rasters_as_the_local_engine_writes_them(
-        self, model: Path, tmp_path: Path
-    ) -> None:
+    def test_outputs_equal_those_of_the_local_engine(self, model: Path, tmp_path: Path) -> None:
         for seed in range(3):
             write_raster(tmp_path / "in" / f"{seed}.tif", picture(40, 50 + seed, seed), **GEO)
         common = ("--model", model, tmp_path / "in", "--device", "cpu", "--tta", "--probability")
@@ -185,7 +190,7 @@ class TestCommand:
         assert written[0] == written[1]
         assert len(written[0]) == 3
 
-    def test_stopped_it_takes_its_workers_along(self, model: Path, tmp_path: Path) -> None:
+    def test_stopping_the_command_ends_its_workers(self, model: Path, tmp_path: Path) -> None:
         write_raster(tmp_path / "in" / "a.tif", picture(3000, 3000), **GEO)
         out = tmp_path / "maps"
         common = ("--model", model, tmp_path / "in", "--device", "cpu", "--batch-size", 1)
@@ -218,10 +223,10 @@ class TestCommand:
         ([{"CPU": 8, "GPU": 4}, {}], None, "cpu", (1, {"num_cpus": 8})),
     ],
 )
-def test_what_each_worker_takes_of_a_machine(
+def test_the_plan_of_workers(
     nodes: list[dict[str, float]], count: int | None, device: Any, expected: Any
 ) -> None:
-    found, share = shares(nodes, count, device)
+    found, share = plan_workers(nodes, count, device)
     assert (found, share) == expected
     kind, each = "GPU" if "num_gpus" in share else "CPU", max(share.values())
     assert sum(node.get(kind, 0) // each for node in nodes) >= found  # or one would wait for ever
@@ -235,14 +240,14 @@ def test_what_each_worker_takes_of_a_machine(
         ([{"CPU": 2}], None, "cuda", "--device cuda: the cluster has no GPU"),
     ],
 )
-def test_too_small_a_cluster(
+def test_a_cluster_that_is_too_small(
     nodes: list[dict[str, float]], count: int | None, device: Any, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        shares(nodes, count, device)
+        plan_workers(nodes, count, device)
 
 
-def test_workers_heed_symmetries(model: Path) -> None:
+def test_workers_apply_test_time_augmentation(model: Path) -> None:
     assert isinstance(Worker(model, "cpu", "auto", True, None).predictor, D4)
     assert not isinstance(Worker(model, "cpu", "auto", False, None).predictor, D4)
 
@@ -251,13 +256,13 @@ def test_workers_heed_symmetries(model: Path) -> None:
     ("arguments", "message"),
     [
         (("--engine", "ray"), "error: --engine ray: the package ray is not installed. Install it"),
-        (("--workers", "2"), "error: --workers is for many processes; say --engine ray"),
-        (("--address", "head:6379"), "error: --address is for many processes; say --engine ray"),
+        (("--workers", "2"), "error: --workers is for many processes; add --engine ray"),
+        (("--address", "head:6379"), "error: --address is for many processes; add --engine ray"),
         (("--engine", "ray", "--workers", "0"), "--workers: found '0', expected a positive whole"),
         (("--engine", "dask"), "--engine: invalid choice: 'dask'"),
     ],
 )
-def test_mistakes(
+def test_wrong_options(
     model: Path,
     tile: Path,
     tmp_path: Path,

@@ -7,6 +7,7 @@ from pathlib import Path
 import geopandas
 import pyarrow as pa
 import pyogrio
+import pyogrio.raw
 import pytest
 import shapely
 from pyarrow import parquet
@@ -81,7 +82,7 @@ class TestWriteLayer:
         assert held[-1] <= held[1]
 
     @pytest.mark.parametrize("error", [UserError("broken tile"), KeyboardInterrupt(), KeyError()])
-    def test_what_batches_raise_comes_through(
+    def test_errors_of_batches_are_raised(
         self, tmp_path: Path, driver: Driver, error: BaseException
     ) -> None:
         def broken() -> Iterator[pa.RecordBatch]:
@@ -118,9 +119,9 @@ class TestWriteLayer:
         with pytest.raises(UserError, match=rf"out\.shp: ends in '.shp'; expected '.{driver}'"):
             write(tmp_path / "out.shp", driver, squares(1))
 
-    @pytest.mark.parametrize("missing", [1, 5000, 0.5, 0.9])
+    @pytest.mark.parametrize("missing", [2, 5000, 0.5, 0.9])
     def test_a_full_disk(self, tmp_path: Path, driver: Driver, missing: float) -> None:
-        """However much is missing: all but one byte, or nearly all."""
+        """With room for all but two bytes (GeoJSON ends in a line break), or for hardly any."""
         out = tmp_path / f"out{SUFFIXES[driver]}"
         write(out, driver, squares(10))
         size = out.stat().st_size
@@ -131,6 +132,24 @@ class TestWriteLayer:
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("driver", ["gpkg", "geojson"])
+def test_features_that_gdal_loses_are_noticed(
+    tmp_path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it closes a file on a full disk, at a byte after which the file is still readable."""
+    write_arrow = pyogrio.raw.write_arrow
+
+    def write_first_batch(reader: pa.RecordBatchReader, *args: object, **options: object) -> None:
+        first, *_ = list(reader)
+        kept = pa.RecordBatchReader.from_batches(SCHEMA, [first])
+        write_arrow(kept, *args, **options)
+
+    monkeypatch.setattr(pyogrio.raw, "write_arrow", write_first_batch)
+    with pytest.raises(UserError, match=r"cannot be written \(it was cut off: 100 of 300 features"):
+        write(tmp_path / f"out{SUFFIXES[driver]}", driver, squares(3))
+    assert list(tmp_path.iterdir()) == []
+
+
 class TestFormats:
     def test_geopackage(self, tmp_path: Path) -> None:
         write(tmp_path / "out.gpkg", "gpkg", squares(1))
@@ -139,7 +158,7 @@ class TestFormats:
         assert info["layer_metadata"] == {"ROOFSEG_ATTEMPT": "unet für Dächer"}
         assert info["capabilities"]["fast_spatial_filter"]
 
-    def test_geojson_is_as_rfc_7946_has_it(self, tmp_path: Path) -> None:
+    def test_geojson_follows_rfc_7946(self, tmp_path: Path) -> None:
         clockwise = shapely.box(621000, 3350000, 621003, 3350003, ccw=False)
         write(tmp_path / "out.geojson", "geojson", iter([batch(clockwise)]))
         found = json.loads((tmp_path / "out.geojson").read_text(encoding="utf-8"))

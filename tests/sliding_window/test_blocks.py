@@ -57,7 +57,9 @@ def test_an_identity_comes_back_to_the_bit(
     np.testing.assert_array_equal(found, rate(pixels))
 
 
-def test_strips_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_give_the_result_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a predictor whose result depends on where a pixel lies in its window."""
     write_raster(tmp_path / "t.tif", picture(70, 1400), **GEO)
     rng = np.random.default_rng(1)
@@ -98,7 +100,7 @@ def test_windows_without_data_are_not_predicted(tmp_path: Path) -> None:
     assert sum(map(len, predictor.seen)) < 0.6 * windows
 
 
-def test_batches_are_the_same_whatever_runs_them(tmp_path: Path) -> None:
+def test_batches_do_not_depend_on_the_engine(tmp_path: Path) -> None:
     write_raster(tmp_path / "t.tif", picture(90, 130), **GEO)
     seen: list[list[bytes]] = []
     for _ in range(2):
@@ -116,5 +118,5 @@ def test_batches_are_the_same_whatever_runs_them(tmp_path: Path) -> None:
     assert len(seen[0]) > 3
 
 
-def test_strips_begin_at_tiles_of_what_is_written() -> None:
+def test_strips_begin_at_tiles_of_the_output() -> None:
     assert blocks.STRIP_MULTIPLE % TILE == 0

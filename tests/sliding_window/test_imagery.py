@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
 from ranges import served
+from raster_files import name_bands, write_bands_of_two_types
 from rasterio.control import GroundControlPoint
-from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_raster
 from unwritable import nobody, public_folder
 
 from roofseg.core.errors import UserError
-from roofseg.sliding_window.imagery import Imagery, file_name, find_rasters, open_imagery
+from roofseg.sliding_window.imagery import Imagery, file_name, list_inputs, open_imagery
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 RGB = np.random.default_rng(0).integers(1, 255, (40, 60, 3)).astype(np.uint8)
@@ -36,21 +39,15 @@ def refused(path: Path | str, message: str, *trained: float, **options: Any) -> 
         whole(imagery)
 
 
-def with_mask(path: Path, mask: npt.NDArray[np.uint8]) -> None:
-    write_raster(path, RGB, **GEO)
+def with_mask(path: Path, mask: npt.NDArray[np.uint8], pixels: npt.NDArray[np.uint8] = RGB) -> None:
+    write_raster(path, pixels, photometric="rgb", **GEO)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as target:
         target.write_mask(mask)
 
 
 def with_alpha(path: Path, alpha: npt.NDArray[np.uint8], **profile: Any) -> None:
     write_raster(path, np.dstack([RGB, alpha]), **GEO, **profile)
-    with rasterio.open(path, "r+") as target:
-        target.colorinterp = [
-            ColorInterp.red,
-            ColorInterp.green,
-            ColorInterp.blue,
-            ColorInterp.alpha,
-        ]
+    name_bands(path, "red", "green", "blue", "alpha")
 
 
 class TestPixels:
@@ -73,7 +70,7 @@ class TestPixels:
         with open_imagery(str(tmp_path / "t.png")) as imagery:
             assert imagery.transform.almost_equals(TRANSFORM)
 
-    def test_the_grid_is_that_of_the_file(self, tmp_path: Path) -> None:
+    def test_the_grid_is_read_from_the_file(self, tmp_path: Path) -> None:
         turned = TRANSFORM @ Affine.rotation(30)
         write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=turned)
         with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
@@ -103,29 +100,92 @@ class TestPixels:
         np.testing.assert_array_equal(valid, alpha > 0)
         np.testing.assert_array_equal(image[:, 9:], RGB[:, 9:])
 
-    def test_an_internal_mask_counts(self, tmp_path: Path) -> None:
+    def test_an_internal_mask_marks_no_data(self, tmp_path: Path) -> None:
         mask = np.zeros((40, 60), np.uint8)
         mask[10:30] = 255
         with_mask(tmp_path / "t.tif", mask)
         with open_imagery(str(tmp_path / "t.tif")) as imagery:
             np.testing.assert_array_equal(whole(imagery)[1], mask > 0)
 
-    def test_of_more_bands_the_first_three_are_taken_and_that_is_said(self, tmp_path: Path) -> None:
+    def test_of_five_unnamed_bands_the_first_three_are_read_and_the_user_is_told(
+        self, tmp_path: Path
+    ) -> None:
         write_raster(tmp_path / "t.tif", np.dstack([RGB, RGB[:, :, :2]]), photometric="minisblack")
         with open_imagery(str(tmp_path / "t.tif")) as imagery:
             np.testing.assert_array_equal(whole(imagery)[0], RGB)
             assert imagery.notes == [
-                "5 bands of uint8: the first three are taken as red, green, blue"
+                "5 bands of uint8: bands 1, 2, 3 are read as red, green, blue (by position)"
             ]
+
+    @given(
+        order=st.permutations(["red", "green", "blue", "alpha", "nir"]),
+        left_out=st.sets(st.sampled_from(["alpha", "nir"])),
+        factor=st.sampled_from([1, 2]),
+    )
+    def test_named_bands_are_read_in_any_order_and_alpha_is_no_data(
+        self, order: list[str], left_out: set[str], factor: int
+    ) -> None:
+        """With and without resampling."""
+        names = [name for name in order if name not in left_out]
+        alpha = np.full((40, 60), 255, np.uint8)
+        alpha[:, :20] = 0
+        bands = dict(zip(["red", "green", "blue"], RGB.transpose(2, 0, 1), strict=True))
+        bands |= {"alpha": alpha, "nir": RGB[:, :, 0] // 2}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "t.tif"
+            pixels = np.dstack([bands[name] for name in names])
+            write_raster(path, pixels, photometric="minisblack", **GEO)
+            name_bands(path, *names)
+            resample = {"resample": True} if factor == 2 else {}
+            with open_imagery(str(path), (0.3 * factor,), **resample) as imagery:
+                image, valid = whole(imagery)
+        expected = np.ones((40, 60), bool) if "alpha" in left_out else alpha > 0
+        np.testing.assert_array_equal(valid, expected[::factor, ::factor])
+        means = RGB.reshape(40 // factor, factor, 60 // factor, factor, 3).mean((1, 3))
+        assert np.abs(image - means)[valid].max() <= 0.5
+        numbers = ", ".join(str(names.index(name) + 1) for name in ("red", "green", "blue"))
+        says = f"bands {numbers} are read as red, green, blue (by colour interpretation)"
+        quiet = numbers == "1, 2, 3" and "nir" in left_out
+        assert any(says in note for note in imagery.notes) == (not quiet)
+
+    def test_alpha_before_unnamed_bands_is_no_data(self, tmp_path: Path) -> None:
+        alpha = np.full((40, 60), 255, np.uint8)
+        alpha[:7] = 0
+        write_raster(tmp_path / "t.tif", np.dstack([alpha, RGB]), photometric="minisblack")
+        name_bands(tmp_path / "t.tif", "alpha", "undefined", "undefined", "undefined")
+        with open_imagery(str(tmp_path / "t.tif")) as imagery:
+            image, valid = whole(imagery)
+        np.testing.assert_array_equal(valid, alpha > 0)
+        np.testing.assert_array_equal(image[7:], RGB[7:])
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("nir", "red", "green"),
+            ("blue", "green", "undefined"),
+            ("cyan", "magenta", "yellow", "black"),
+            ("undefined", "undefined", "red", "alpha"),
+        ],
+    )
+    def test_other_colours_are_refused(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        pixels = np.dstack([RGB[:, :, 0]] * len(names))
+        write_raster(tmp_path / "t.tif", pixels, photometric="minisblack")
+        name_bands(tmp_path / "t.tif", *names)
+        refused(tmp_path / "t.tif", rf"t\.tif: its bands are {', '.join(names)}; expected bands n")
+
+    def test_bands_of_two_types_are_refused(self, tmp_path: Path) -> None:
+        """Even with a scale for both."""
+        write_bands_of_two_types(tmp_path / "c.vrt")
+        refused(tmp_path / "c.vrt", "3 bands of uint16, uint8; .* of one type", scale=(0, 9))
 
     @pytest.mark.parametrize(
         ("pixels", "message"),
         [
             (RGB[:, :, 0], "1 band of uint8; expected RGB"),
-            (RGB[:, :, :2], "2 bands of uint8; expected RGB"),
+            (RGB[:, :, :2], r"2 bands of uint8( \(gray, alpha\))?; expected RGB"),
             (RGB.astype(np.uint16), "3 bands of uint16; expected 8-bit RGB.*--scale LOW HIGH"),
             (RGB.astype(np.float32), "3 bands of float32; expected 8-bit RGB"),
-            (RGB.astype(np.complex64), "3 bands of complex64; expected real numbers"),
+            (RGB.astype(np.complex64), "holds numbers of type complex64; expected real numbers"),
         ],
     )
     def test_other_bands_and_types_are_refused(
@@ -162,13 +222,13 @@ class TestPixels:
 
 
 class TestGsd:
-    def test_another_gsd_is_an_error_that_says_both(self, tmp_path: Path) -> None:
+    def test_another_gsd_is_an_error_that_states_both(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
         message = r"t\.tif: 0\.3 m per pixel, but the model was trained on 0\.5 to 1 m per pixel"
         refused(tmp_path / "t.tif", message, 0.5, 1.0)
 
     @pytest.mark.parametrize("trained", [(), (0.3,), (0.29,), (0.31,), (0.1, 0.6)])
-    def test_what_lies_near_or_between_is_taken(
+    def test_a_gsd_near_or_between_those_trained_on_is_accepted(
         self, tmp_path: Path, trained: tuple[float, ...]
     ) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
@@ -177,7 +237,7 @@ class TestGsd:
             assert (imagery.height, imagery.gsd, imagery.notes) == (40, 0.3, [])
 
     @pytest.mark.parametrize("profile", [{}, {"crs": "EPSG:4326", "transform": TRANSFORM}])
-    def test_an_unknown_one_is_said_and_gsd_tells_it(
+    def test_an_unknown_gsd_is_noted_and_can_be_given(
         self, tmp_path: Path, profile: dict[str, Any]
     ) -> None:
         write_raster(tmp_path / "t.tif", RGB, **profile)
@@ -192,9 +252,9 @@ class TestGsd:
         refused(path, r"its GSD is unknown.*--gsd METRES", 0.3, resample=True)
         refused(path, r"0\.5 m per pixel, but the model.* 0\.3 m", 0.3, gsd=0.5)
 
-    def test_resampling_needs_to_know_to_what(self, tmp_path: Path) -> None:
+    def test_resampling_needs_the_gsd_trained_on(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
-        refused(tmp_path / "t.tif", r"t\.tif: --resample .* does not know", resample=True)
+        refused(tmp_path / "t.tif", r"t\.tif: --resample .* does not state it", resample=True)
 
     def test_imagery_too_coarse_for_roofs_is_refused(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
@@ -204,7 +264,7 @@ class TestGsd:
             assert (imagery.height, imagery.width) == (400, 600)
 
     @pytest.mark.parametrize("georeferenced", [True, False])
-    def test_finer_imagery_is_averaged_onto_a_grid_of_its_own(
+    def test_finer_imagery_is_averaged_onto_a_new_grid(
         self, tmp_path: Path, georeferenced: bool
     ) -> None:
         write_raster(tmp_path / "t.tif", RGB, **(GEO if georeferenced else {}))
@@ -219,7 +279,7 @@ class TestGsd:
         assert np.abs(image - means).max() <= 0.5
         assert valid.all()
 
-    def test_coarser_imagery_is_refined_to_the_nearest_of_several(self, tmp_path: Path) -> None:
+    def test_coarser_imagery_is_refined_to_the_nearest_gsd(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
         with open_imagery(str(tmp_path / "t.tif"), (0.075, 0.15), resample=True) as imagery:
             assert (imagery.height, imagery.width, imagery.gsd) == (80, 120, 0.15)
@@ -227,16 +287,18 @@ class TestGsd:
         back = image.reshape(40, 2, 60, 2, 3).mean((1, 3))
         assert np.corrcoef(back.ravel(), RGB.ravel())[0, 1] > 0.95
 
-    @pytest.mark.parametrize("kind", ["nodata", "alpha", "mask"])
-    def test_what_is_no_data_stays_none_when_resampled(self, tmp_path: Path, kind: str) -> None:
+    @pytest.mark.parametrize("kind", ["nodata", "alpha", "mask", "mask of 4 bands"])
+    def test_pixels_without_data_have_none_when_resampled(self, tmp_path: Path, kind: str) -> None:
         path, valid = tmp_path / "t.tif", np.zeros((40, 60), np.uint8)
         valid[:, 20:] = 255
         if kind == "alpha":
             with_alpha(path, valid)
         elif kind == "nodata":
             write_raster(path, np.where(valid[:, :, None] > 0, RGB, 0), nodata=0, **GEO)
-        else:
+        elif kind == "mask":
             with_mask(path, valid)
+        else:
+            with_mask(path, valid, np.dstack([RGB, RGB[:, :, 0]]))
         with open_imagery(str(path), (0.6,), resample=True) as imagery:
             image, found = whole(imagery)
         np.testing.assert_array_equal(found, valid[::2, ::2] > 0)
@@ -265,20 +327,20 @@ class TestBroken:
         )
         refused(tmp_path / "t.vrt", r"t\.vrt: cannot be read")
 
-    def test_a_crs_whose_name_is_in_no_encoding_is_named(self, tmp_path: Path) -> None:
+    def test_a_crs_with_an_undecodable_name_is_an_error(self, tmp_path: Path) -> None:
         path = tmp_path / "t.tif"
         write_raster(path, RGB, crs="+proj=tmerc +lon_0=2 +datum=WGS84", transform=TRANSFORM)
         path.write_bytes(path.read_bytes().replace(b"unknown", b"\xffnknown"))
         refused(path, r"t\.tif: cannot be read; .*damaged.* codec can't decode")
 
-    def test_a_crs_without_a_transform_to_it_is_none(self, tmp_path: Path) -> None:
+    def test_a_crs_without_transform_is_ignored(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, crs=CRS)
         with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
             assert (imagery.crs, imagery.gsd) == (None, None)
         with open_imagery(str(tmp_path / "t.tif"), (0.3,), gsd=0.15, resample=True) as imagery:
             assert (imagery.crs, imagery.gsd) == (None, 0.3)
 
-    def test_control_points_are_not_used_and_that_is_said(self, tmp_path: Path) -> None:
+    def test_unused_control_points_are_noted(self, tmp_path: Path) -> None:
         path = tmp_path / "t.tif"
         corners = [(0, 0), (0, 60), (40, 0)]
         points = [
@@ -289,22 +351,20 @@ class TestBroken:
             assert imagery.crs is None
             assert "its control points are not used" in imagery.notes[0]
 
-    def test_a_transform_to_a_point_states_no_gsd(self, tmp_path: Path) -> None:
+    def test_a_degenerate_transform_gives_no_gsd(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=Affine(0, 0, 6e5, 0, 0, 3e6))
         with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
             assert imagery.gsd is None
         refused(tmp_path / "t.tif", "its GSD is unknown.*--gsd METRES", 0.3, resample=True)
 
-    def test_a_file_that_is_cut_off_is_named_where_it_is_read(self, tmp_path: Path) -> None:
+    def test_a_truncated_file_is_named_when_it_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "t.tif"
         write_raster(path, RGB, compress="deflate", tiled=True, blockxsize=16, blockysize=16)
         path.write_bytes(path.read_bytes()[:-2000])
         refused(path, r"t\.tif: cannot be read")
 
     @pytest.mark.parametrize("seed", range(60))
-    def test_whatever_bytes_are_broken_it_is_read_or_refused_by_name(
-        self, tmp_path: Path, seed: int
-    ) -> None:
+    def test_corrupted_files_are_read_or_refused_by_name(self, tmp_path: Path, seed: int) -> None:
         """Fuzzed headers (even seeds) and pixels: nothing but a UserError, or some pixels."""
         path, rng = tmp_path / "t.tif", np.random.default_rng(seed)
         write_raster(path, RGB, compress="deflate", **GEO)
@@ -325,13 +385,13 @@ class TestBroken:
 
 
 class TestNames:
-    def test_a_folder_stands_for_its_rasters_sorted(self, tmp_path: Path) -> None:
+    def test_a_folder_gives_its_rasters_sorted(self, tmp_path: Path) -> None:
         for name in ("b.tif", "a.TIF", "c.vrt", "a.tif.aux.xml", "notes.txt", ".hidden.tif"):
             (tmp_path / name).touch()
         (tmp_path / "below.tif").mkdir()
         names = [str(tmp_path / name) for name in ("a.TIF", "b.tif", "c.vrt")]
-        assert find_rasters([str(tmp_path)]) == names
-        assert find_rasters(["x.bin", str(tmp_path), "s3://bucket/y.tif"]) == [
+        assert list_inputs([str(tmp_path)]) == names
+        assert list_inputs(["x.bin", str(tmp_path), "s3://bucket/y.tif"]) == [
             "x.bin",
             *names,
             "s3://bucket/y.tif",
@@ -340,25 +400,25 @@ class TestNames:
     def test_a_folder_without_rasters_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()
         with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no raster in this folder")):
-            find_rasters([str(tmp_path)])
+            list_inputs([str(tmp_path)])
 
     def test_a_name_in_another_encoding_is_an_error(self, tmp_path: Path) -> None:
         try:
             Path(os.fsdecode(os.fsencode(tmp_path) + b"/D\xe4cher.tif")).touch()
         except OSError:
             pytest.skip("this file system has names in UTF-8 alone")
-        with pytest.raises(UserError, match=r"D\\udce4cher\.tif': a name that is not in UTF-8"):
-            find_rasters([str(tmp_path)])
+        with pytest.raises(UserError, match=r"D\\udce4cher\.tif': its name is not UTF-8"):
+            list_inputs([str(tmp_path)])
 
-    def test_an_empty_name_is_not_the_folder_one_is_in(self) -> None:
+    def test_an_empty_name_is_an_error(self) -> None:
         with pytest.raises(UserError, match="an input's name is empty"):
-            find_rasters([""])
+            list_inputs([""])
 
     def test_an_unreadable_folder_is_an_error(self) -> None:
         with public_folder() as public:
             public.chmod(0)
             with nobody(), pytest.raises(PermissionError, match=re.escape(str(public))):
-                find_rasters([str(public)])
+                list_inputs([str(public)])
 
     @pytest.mark.parametrize(
         ("name", "expected"),

@@ -6,15 +6,15 @@ from contextlib import closing
 
 import pytest
 
-from roofseg.sliding_window.prefetch import ahead
+from roofseg.sliding_window.prefetch import prefetch
 
 
-def test_the_same_items_in_the_same_order() -> None:
-    assert list(ahead(iter(range(100)), depth=3)) == list(range(100))
-    assert list(ahead(iter([]))) == []
+def test_items_come_in_the_same_order() -> None:
+    assert list(prefetch(iter(range(100)), depth=3)) == list(range(100))
+    assert list(prefetch(iter([]))) == []
 
 
-def test_it_works_ahead_but_only_so_far() -> None:
+def test_it_runs_ahead_up_to_the_depth() -> None:
     made, third = [], threading.Event()
 
     def items() -> Iterator[int]:
@@ -24,25 +24,25 @@ def test_it_works_ahead_but_only_so_far() -> None:
                 third.set()
             yield number
 
-    with closing(ahead(items(), depth=2)) as numbers:
+    with closing(prefetch(items(), depth=2)) as numbers:
         assert next(numbers) == 0
         assert third.wait(10)  # while 0 is in use, 1 and 2 are made
         assert made == [0, 1, 2]
 
 
-def test_what_the_source_raises_comes_in_its_place() -> None:
+def test_an_error_of_the_source_is_raised_at_the_same_item() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise KeyError("broken")
 
-    numbers = ahead(items())
+    numbers = prefetch(items())
     assert next(numbers) == 1
     with pytest.raises(KeyError, match="broken"):
         next(numbers)
 
 
 @pytest.mark.parametrize("how", ["closed", "raised"])
-def test_left_early_it_closes_its_source_and_ends_its_thread(how: str) -> None:
+def test_closed_early_it_closes_its_source_and_ends_its_thread(how: str) -> None:
     closed = []
 
     def items(name: str, source: Iterator[int]) -> Iterator[int]:
@@ -52,8 +52,8 @@ def test_left_early_it_closes_its_source_and_ends_its_thread(how: str) -> None:
             closed.append((name, threading.current_thread() is threading.main_thread()))
 
     before = threading.active_count()
-    inner = ahead(items("inner", iter(range(100))))
-    with closing(ahead(items("outer", inner))) as numbers:
+    inner = prefetch(items("inner", iter(range(100))))
+    with closing(prefetch(items("outer", inner))) as numbers:
         next(numbers)
         if how == "raised":
             with pytest.raises(ZeroDivisionError), closing(numbers):

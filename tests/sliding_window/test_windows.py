@@ -30,7 +30,7 @@ def blended(
 
 class TestAxis:
     @given(lengths, sizes, overlaps)
-    def test_windows_cover_the_raster_and_reach_beyond_it_alike(
+    def test_windows_cover_the_raster_and_reach_equally_beyond_it(
         self, length: int, size: int, overlap: float
     ) -> None:
         axis = Axis(length, size, overlap)
@@ -47,7 +47,7 @@ class TestAxis:
         assert Axis(128, 64, 0).starts == (0, 64)
 
     @given(lengths, sizes, overlaps)
-    def test_beyond_the_ends_the_raster_is_reflected(
+    def test_the_raster_is_reflected_beyond_its_ends(
         self, length: int, size: int, overlap: float
     ) -> None:
         axis = Axis(length, size, overlap)
@@ -116,7 +116,7 @@ class TestBlend:
         overlaps,
         st.data(),
     )
-    def test_what_all_windows_agree_on_comes_back_to_the_bit(
+    def test_values_that_all_windows_agree_on_are_exact(
         self,
         image: npt.NDArray[np.float32],
         size: int,
@@ -130,7 +130,7 @@ class TestBlend:
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, image[:, first:end])
 
-    def test_a_strip_is_the_same_to_the_bit_as_that_part_of_the_whole(self) -> None:
+    def test_a_strip_equals_that_part_of_the_whole_to_the_bit(self) -> None:
         rng = np.random.default_rng(0)
         rows, cols = Axis(70, 32), Axis(100, 32)
         results = rng.random((len(rows.starts), len(cols.starts), 32, 32), np.float32)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graph import ROOT
-from intake.test_bring_in import write_footprints, write_pairs
+from intake_files import write_footprints, write_pairs
 from project import Project, environment
 from tiny_dataset import make, tile_pixels, write_raster
 from unwritable import full_disk, nobody, public_folder

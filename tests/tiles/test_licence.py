@@ -13,13 +13,13 @@ FREE, NONE = Licence("Apache-2.0", ""), Licence("none", "")
 OTHER, SHARED = Licence("other", ""), Licence("CC-BY-SA-4.0", "")
 
 
-def test_every_prior_has_its_terms() -> None:
+def test_every_prior_has_a_licence() -> None:
     assert list(PRIORS) == list(PRIOR_ENCODERS)
     assert all(licence.terms.endswith(".") for licence in PRIORS.values())
 
 
 @pytest.mark.parametrize("name", ["sample", "inria", "austin512"])
-def test_every_dataset_here_states_its_terms(name: str) -> None:
+def test_every_dataset_of_the_repository_states_its_licence(name: str) -> None:
     licence = read_licence(ROOT / "data" / name)
     assert licence.spdx == ("Apache-2.0" if name == "sample" else "other")
     assert ("redistributed" in licence.terms) == (name != "sample")
@@ -44,7 +44,7 @@ def test_a_dataset_states_its_licence(tmp_path: Path, text: str, spdx: str, term
     assert "SPDX" not in licence.terms or spdx == "other"
 
 
-def test_a_dataset_without_terms_is_told_what_to_write(tmp_path: Path) -> None:
+def test_a_missing_licence_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"LICENSE\.md: no such file; expected .*If nobody knows"):
         read_licence(tmp_path)
     (tmp_path / "LICENSE.md").write_text(" \n")
@@ -66,5 +66,7 @@ def test_a_dataset_without_terms_is_told_what_to_write(tmp_path: Path) -> None:
         ([SHARED, SHARED], "other"),
     ],
 )
-def test_weights_are_as_free_as_the_least_free_part(parts: list[Licence], expected: str) -> None:
+def test_the_licence_of_weights_is_that_of_the_strictest_part(
+    parts: list[Licence], expected: str
+) -> None:
     assert licence_of_weights(*parts) == expected

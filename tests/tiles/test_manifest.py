@@ -5,26 +5,35 @@ from pathlib import Path
 import pytest
 
 from roofseg.core.errors import UserError
-from roofseg.tiles.manifest import COLUMNS, Listed, read_listing, write_listing
+from roofseg.tiles.manifest import COLUMNS, TileRecord, read_manifest, write_manifest
 
 
-def test_a_listing_reads_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
     tiles = [
-        Listed("a", "val", "a.tif", "0" * 64, "a.png", "1" * 64, ""),
-        Listed('odd, "one"', "test", 'odd, "one".tif', "2" * 64, "x.png", "3" * 64, "a b"),
+        TileRecord("a", "val", "a.tif", "0" * 64, "a.png", "1" * 64, ""),
+        TileRecord('odd, "one"', "test", 'odd, "one".tif', "2" * 64, "x.png", "3" * 64, "a b"),
     ]
-    write_listing(tmp_path / "tiles.csv", tiles)
-    assert list(read_listing(tmp_path / "tiles.csv").values()) == tiles
-    assert list(read_listing(tmp_path / "tiles.csv")) == ["a", 'odd, "one"']
+    write_manifest(tmp_path / "tiles.csv", tiles)
+    assert list(read_manifest(tmp_path / "tiles.csv").values()) == tiles
+    assert list(read_manifest(tmp_path / "tiles.csv")) == ["a", 'odd, "one"']
 
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"", b"tile,split\n", f"{','.join(COLUMNS)}\na,val\n".encode(), b"\xff\n", b"a\rb\n"],
+    [
+        None,
+        b"",
+        b"tile,split\n",
+        f"{','.join(COLUMNS)}\na,val\n".encode(),
+        b"\xff\n",
+        b"a\rb\n",
+    ],
 )
-def test_what_is_no_listing_is_told_how_to_make_one(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_that_is_no_manifest_is_refused_with_its_remedy(
+    tmp_path: Path, content: bytes | None
+) -> None:
     path = tmp_path / "tiles.csv"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"tiles\.csv: .*`dvc repro make_patches`"):
-        read_listing(path)
+        read_manifest(path)

@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
+from raster_files import name_bands
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_dataset, write_raster
 
@@ -36,7 +40,7 @@ class TestTables:
         assert read_split(dataset) == SPLIT
         assert read_nudges(dataset) == {"a": (0, 12)}
 
-    def test_spreadsheets_habits_are_accepted(self, dataset: Path) -> None:
+    def test_tables_saved_by_spreadsheets_are_accepted(self, dataset: Path) -> None:
         text = "\ufefftile, split ,note\r\na , train,x\r\n\r\n007,val,\r\nNA,test,\r\n"
         (dataset / "split.csv").write_bytes(text.replace(" split ", "split").encode())
         assert read_split(dataset) == {"a": "train", "007": "val", "NA": "test"}
@@ -155,7 +159,7 @@ class TestCheckTile:
         assert grid.gsd == 0.3
 
     @pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg"])
-    def test_a_plain_tile_is_welcome(self, tmp_path: Path, suffix: str) -> None:
+    def test_a_tile_without_georeference_is_allowed(self, tmp_path: Path, suffix: str) -> None:
         image, mask = tmp_path / f"t{suffix}", tmp_path / "mask.png"
         write_raster(image, IMAGE)
         write_raster(mask, MASK)
@@ -204,6 +208,18 @@ class TestCheckTile:
         write_raster(tmp_path / "t.tif", pixels)
         write_raster(tmp_path / "t_mask.tif", MASK)
         with pytest.raises(UserError, match=rf"t\.tif: {found}; expected 8-bit RGB"):
+            check_tile(pair(tmp_path), 32)
+
+    def test_bands_in_another_order_are_read_as_rgb(self, tmp_path: Path) -> None:
+        pixels = np.random.default_rng(6).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+        write_raster(tmp_path / "t.tif", pixels, photometric="minisblack")
+        write_raster(tmp_path / "t_mask.tif", MASK)
+        name_bands(tmp_path / "t.tif", "blue", "green", "red")
+        check_tile(pair(tmp_path), 32)
+        window = read_tile_window(tmp_path / "t.tif", 3, 5, 32)
+        np.testing.assert_array_equal(window, pixels[3:35, 5:37, ::-1])
+        name_bands(tmp_path / "t.tif", "nir", "red", "green")
+        with pytest.raises(UserError, match=r"t\.tif: its bands are nir, red, green; expected"):
             check_tile(pair(tmp_path), 32)
 
     def test_a_mask_with_three_bands(self, tmp_path: Path) -> None:
@@ -266,12 +282,12 @@ class TestReadMask:
         np.testing.assert_array_equal(mask, truth)
 
     @pytest.mark.parametrize("value", [0, 1, 255])
-    def test_a_mask_of_one_value_is_legal(self, tmp_path: Path, value: int) -> None:
+    def test_a_mask_of_one_value_is_allowed(self, tmp_path: Path, value: int) -> None:
         write_raster(tmp_path / "mask.png", np.full((40, 50), value, np.uint8))
         assert np.unique(read_tile_mask(tmp_path / "mask.png")).tolist() == [min(value, 1)]
 
     @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-    def test_wider_types_hold_masks_too(self, tmp_path: Path, dtype: type) -> None:
+    def test_masks_may_have_wider_types(self, tmp_path: Path, dtype: type) -> None:
         write_raster(tmp_path / "mask.tif", np.eye(40, dtype=dtype))
         np.testing.assert_array_equal(read_tile_mask(tmp_path / "mask.tif"), np.eye(40))
 
@@ -285,7 +301,7 @@ class TestReadMask:
             ({(0, i): i for i in range(1, 9)}, "hold the values 0, 1, 2, 3, 4, 5, ...;"),
         ],
     )
-    def test_other_values(
+    def test_other_mask_values_are_refused(
         self, tmp_path: Path, changes: dict[tuple[int, int], int], message: str
     ) -> None:
         pixels = np.zeros((700, 10), np.uint8)
@@ -296,7 +312,7 @@ class TestReadMask:
             read_tile_mask(tmp_path / "mask.png")
         assert str(tmp_path / "mask.png") in str(caught.value)
 
-    def test_nan_is_no_value_of_a_mask(self, tmp_path: Path) -> None:
+    def test_nan_in_a_mask_is_refused(self, tmp_path: Path) -> None:
         pixels = np.zeros((8, 8), np.float32)
         pixels[3, 3] = np.nan
         write_raster(tmp_path / "mask.tif", pixels)
@@ -347,7 +363,7 @@ def test_a_truncated_mask_is_noticed(tmp_path: Path, name: str, share: float) ->
         read_tile_mask(path)
 
 
-def test_a_crs_whose_name_is_in_no_encoding_is_named(tmp_path: Path) -> None:
+def test_a_crs_with_an_undecodable_name_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "t.tif"
     crs = "+proj=tmerc +lon_0=2 +datum=WGS84"
     write_raster(path, IMAGE, crs=crs, transform=TRANSFORM)
@@ -366,3 +382,12 @@ def test_a_mask_damaged_in_its_middle_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match="cannot be read"):
         read_tile_mask(path)
+
+
+class TestPrivateNames:
+    def test_rasterio_raises_errors_that_have_no_public_name(self, tmp_path: Path) -> None:
+        """Once this fails, `roofseg.tiles.rasters` no longer needs rasterio._err."""
+        write_raster(tmp_path / "a.tif", MASK, **GEO)
+        with pytest.raises(CPLE_BaseError) as caught:
+            rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "nowhere" / "b.tif", driver="COG")
+        assert not isinstance(caught.value, RasterioError)

@@ -1,4 +1,4 @@
-"""What reads the arguments that several subcommands have; a mistake is told with its option."""
+"""Parsers of argument types that several subcommands use; argparse adds the option to errors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
-from roofseg.sliding_window.imagery import is_remote
+from roofseg.tiles.rasters import is_remote
 
 
 def number(low: float, high: float = math.inf) -> Callable[[str], float]:
-    """What reads an argument that is a number from ``low`` to ``high``."""
+    """Make a parser of numbers from ``low`` to ``high``."""
 
     def parse(text: str) -> float:
         try:
@@ -28,16 +28,17 @@ def number(low: float, high: float = math.inf) -> Callable[[str], float]:
 
 
 def count(text: str) -> int:
-    """Read an argument that is a positive whole number."""
+    """Parse a positive whole number."""
     if not text.isdecimal() or int(text) == 0:
         raise ArgumentTypeError(f"found {text!r}, expected a positive whole number")
     return int(text)
 
 
 def local_path(text: str) -> Path:
-    """Read an argument that says where to write; as a path an address would be a folder, s3:."""
+    """Parse a local path to write to. (As a path, an address would be a folder called s3:.)"""
     if is_remote(text) or not text:
         raise ArgumentTypeError(
-            f"found {text!r}, expected a path on this machine: write there, and copy it then"
+            f"found {text!r}, expected a path on this machine; copy the results "
+            "elsewhere afterwards"
         )
     return Path(text)

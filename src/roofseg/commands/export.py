@@ -4,7 +4,7 @@
 `images` (B, P, P, 3) uint8, its output `probability` (B, P, P) float32, with P the size of the
 patches that the model was trained on. The normalisation is inside.
 
-Exit status: 0 it is there; 2 something is wrong, and told.
+Exit status: 0 the file was written; 2 an error that the message explains.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a model's folder, such as models/unet_imagenet",
     )
     parser.add_argument(
-        "--out", required=True, type=local_path, metavar="FILE.onnx", help="what to write"
+        "--out", required=True, type=local_path, metavar="FILE.onnx", help="the file to write"
     )
     parser.add_argument(
         "--tolerance",
         type=number(0),
         default=TOLERANCE,
-        help=f"how far a probability may be from torch's (default {TOLERANCE:g})",
+        help=f"largest difference of a probability to torch's (default {TOLERANCE:g})",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE.onnx if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.onnx if it exists")
 
 
 def main(args: argparse.Namespace) -> None:
-    from roofseg.mapping.onnx_export import (
-        export,  # seconds, for torch: `--help` must not wait for it
-    )
+    # Imports torch, which takes seconds: `--help` must not wait for it.
+    from roofseg.mapping.onnx_export import export
 
     done = export(args.model, args.out, tolerance=args.tolerance, overwrite=args.overwrite)
     print(

@@ -2,10 +2,11 @@
 
 Writes DIR/NAME.tif for each input NAME.*: a cloud-optimised GeoTIFF on the input's grid, 1 for a
 building, 0 for none, 255 for no data; with --probability float32 in [0, 1], NaN for no data. With
---vector, the footprints lie beside it. Outputs that the same model and options have finished are
-skipped, so the same command goes on where another was stopped.
+--vector, footprints are written beside it. Outputs that the same model and options have finished
+are skipped, so the same command continues where it was stopped.
 
-Exit status: 0 all is there; 2 something is wrong, and told; 129, 130, 143 stopped.
+Exit status: 0 all outputs were written; 2 an error that the message explains; 129, 130, 143
+stopped.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ from roofseg.mapping.predict import (
 )
 from roofseg.mapping.ray_workers import WorkersLostError, workers
 from roofseg.sliding_window.blocks import Infer, count_windows
-from roofseg.sliding_window.imagery import file_name, find_rasters
+from roofseg.sliding_window.imagery import file_name, list_inputs
 from roofseg.sliding_window.windows import OVERLAP
 
-SHOWN = 10  # mistakes told at once
+SHOWN = 10  # errors shown at once
 
 
 @dataclass(frozen=True)
 class Job:
-    """An input, its output, and its windows (0: the output is finished)."""
+    """An input to predict, its output, and its size."""
 
     source: str
     out: Path
@@ -70,52 +71,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a model's folder, such as models/unet_imagenet, or a .onnx file",
     )
     parser.add_argument(
-        "--out", required=True, type=local_path, metavar="DIR", help="where results go"
+        "--out", required=True, type=local_path, metavar="DIR", help="folder for the results"
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="make outputs anew that are there, whoever made them",
+        help="replace existing outputs, whatever made them",
     )
     result = parser.add_argument_group("the result")
     result.add_argument(
-        "--probability", action="store_true", help="write probabilities in place of masks"
+        "--probability", action="store_true", help="write probabilities instead of masks"
     )
     result.add_argument(
         "--threshold",
         type=number(1e-6, 1),
         default=0.5,
-        help="the least probability of a building (default 0.5, as the leaderboard scores)",
+        help="lowest probability of building (default 0.5, as in the leaderboard)",
     )
-    result.add_argument("--vector", choices=VECTORS, help="write footprints too, as polygons")
+    result.add_argument("--vector", choices=VECTORS, help="also write footprints, as polygons")
     result.add_argument(
         "--min-area",
         type=number(0),
         default=0.0,
         metavar="M2",
-        help="leave out footprints that are smaller, in square metres (default 0)",
+        help="leave out footprints smaller than this, in square metres (default 0)",
     )
     result.add_argument(
         "--simplify",
         type=number(0),
         default=0.0,
         metavar="M",
-        help="tolerance of simplified outlines, in metres (default 0: those of the pixels)",
+        help="simplify outlines by this tolerance in metres (default 0: keep those of the pixels)",
     )
     result.add_argument(
-        "--regularise", action="store_true", help="straight walls, square corners (needs an extra)"
+        "--regularise",
+        action="store_true",
+        help="straighten walls, square corners (needs an extra)",
     )
     grid = parser.add_argument_group("the input")
     grid.add_argument(
         "--gsd",
         type=number(1e-6),
         metavar="M",
-        help="metres per pixel, where an input does not know or is wrong about itself",
+        help="metres per pixel, for inputs that state none or a wrong one",
     )
     grid.add_argument(
         "--resample",
         action="store_true",
-        help="bring inputs to the GSD trained on; the result is on that grid",
+        help="resample inputs to the GSD trained on; the result is on that grid",
     )
     grid.add_argument(
         "--scale",
@@ -124,18 +127,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="values that become 0 and 255, for inputs that are not 8-bit",
     )
-    how = parser.add_argument_group("how")
+    how = parser.add_argument_group("inference")
     how.add_argument(
         "--overlap",
         type=number(0, 0.5),
         default=OVERLAP,
-        help=f"of neighbouring windows, a share of their side (default {OVERLAP})",
+        help=f"share of a window that neighbours have in common (default {OVERLAP})",
     )
     how.add_argument(
-        "--tta", action="store_true", help="mean over the 8 symmetries of a square: 8 times as long"
+        "--tta",
+        action="store_true",
+        help="mean over the 8 symmetries of a square; takes 8 times as long",
     )
     how.add_argument(
-        "--batch-size", type=count, help="windows at a time (default: as many as make a megapixel)"
+        "--batch-size", type=count, help="windows at a time (default: about a megapixel)"
     )
     how.add_argument("--device", choices=get_args(Device), default="auto")
     how.add_argument("--precision", choices=get_args(Precision), default="auto")
@@ -144,19 +149,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="where the model runs: in this process (default), or in Ray's",
+        help="run the model in this process (default) or in Ray's",
     )
     many.add_argument(
         "--workers", type=count, help="Ray's processes (default: one per GPU, or per machine)"
     )
     many.add_argument(
-        "--address", help="of a Ray cluster: HOST:PORT (default: Ray is started on this machine)"
+        "--address", help="HOST:PORT of a Ray cluster (default: start Ray on this machine)"
     )
 
 
 def main(args: argparse.Namespace) -> None:
     options = read_options(args)
-    outputs = name_outputs(find_rasters(args.inputs), args.out)
+    outputs = name_outputs(list_inputs(args.inputs), args.out)
     folders = [Path(name) for name in args.inputs if Path(name).is_dir()]
     if args.out.is_dir() and any(args.out.samefile(folder) for folder in folders):
         raise UserError(
@@ -172,14 +177,14 @@ def main(args: argparse.Namespace) -> None:
 
 
 def read_options(args: argparse.Namespace) -> Options:
-    """The options as the arguments say them; UserError where two do not fit."""
+    """Make the options from the arguments; UserError if two contradict each other."""
     if args.scale and not args.scale[0] < args.scale[1]:
         low, high = args.scale
         raise UserError(f"--scale {low:g} {high:g}: expected LOW < HIGH")
     changes = {"--min-area": args.min_area, "--simplify": args.simplify}
     idle = [key for key, value in {**changes, "--regularise": args.regularise}.items() if value]
     if idle and not args.vector:
-        raise UserError(f"{idle[0]} is for footprints; say --vector {'|'.join(VECTORS)}")
+        raise UserError(f"{idle[0]} is for footprints; add --vector {'|'.join(VECTORS)}")
     vector = Vector(args.vector, args.min_area, args.simplify, args.regularise)
     return Options(
         output="probability" if args.probability else "mask",
@@ -196,7 +201,7 @@ def read_options(args: argparse.Namespace) -> Options:
 
 @contextmanager
 def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]:
-    """The model, and what runs it (None: it does so itself)."""
+    """The model, and the function that runs it (None: the model itself)."""
     if args.engine == "ray":
         with workers(
             args.model,
@@ -210,19 +215,19 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]
         return
     for option in ("workers", "address"):
         if getattr(args, option):
-            raise UserError(f"--{option} is for many processes; say --engine ray")
+            raise UserError(f"--{option} is for many processes; add --engine ray")
     yield load_predictor(args.model, device=args.device, precision=args.precision), None
 
 
 def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
-    """The input of each output; UserError where two share one, or one would lose its input."""
+    """The input of each output; UserError if two share one, or one would replace its input."""
     outputs: dict[Path, str] = {}
     for source in sources:
         out = folder / f"{Path(file_name(source)).stem}.tif"
         if out in outputs:
             raise UserError(
-                f"{source}: its output {out} is that of {outputs[out]} too. Rename one, or predict "
-                "them into two folders."
+                f"{source}: its output {out} is also that of {outputs[out]}. Rename one, or use "
+                "two folders for --out."
             )
         if out.exists() and Path(source).exists() and out.samefile(source):
             raise UserError(f"{source}: its output would replace it. Choose another --out.")
@@ -233,7 +238,7 @@ def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
 def check(
     predictor: Predictor, outputs: dict[Path, str], options: Options, *, overwrite: bool
 ) -> list[Job]:
-    """Look at all inputs and outputs before anything is predicted; UserError if any will not do."""
+    """Check all inputs and outputs before predicting; UserError naming all that fail."""
     jobs, problems = [], []
     for out, source in outputs.items():
         try:
@@ -261,7 +266,7 @@ def check(
 def run(
     predictor: Predictor, jobs: Sequence[Job], options: Options, infer: Infer | None
 ) -> list[str]:
-    """Predict; what is wrong with an input does not keep the others. Gives the mistakes."""
+    """Predict all inputs, also after one has failed; returns the errors."""
     failed = []
     with bar() as progress:
         task = progress.add_task("", total=sum(job.windows for job in jobs))
@@ -290,7 +295,7 @@ def run(
 
 
 def bar() -> Progress:
-    """Of windows, over all inputs; on a terminal alone."""
+    """A progress bar of windows over all inputs, if stderr is a terminal."""
     console = Console(stderr=True, highlight=False)
     return Progress(
         TextColumn("{task.description}", markup=False),

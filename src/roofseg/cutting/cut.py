@@ -22,7 +22,7 @@ from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps, shar
 from roofseg.cutting.window import Crop, choose_window
 from roofseg.patches import CROPS_COLUMNS
 from roofseg.recipe.split import SPLITS, read_nudges
-from roofseg.tiles.manifest import Listed, write_listing
+from roofseg.tiles.manifest import TileRecord, write_manifest
 from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask, read_tile_window
 
 JPEG_QUALITY = 90
@@ -109,19 +109,19 @@ def make_patches(
             warn(f"{pair}: the same place in two splits? Look at patches/overview.png")
         for split in SPLITS:
             _write_crops(folders[split] / "crops.csv", rows[split])
-        write_listing(listing, _listed(tiles, grids))
+        write_manifest(listing, _listed(tiles, grids))
         title = f"{dataset.name}: {len(cells)} patches of {patch_size} x {patch_size} px"
         write_png(overview, _overview(title, cells))
 
 
-def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[Listed]:
+def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[TileRecord]:
     """The rows of tiles.csv, with the tiles of other splits that show some of the same ground."""
     partners: dict[int, list[int]] = defaultdict(list)
     for one, other in shared_ground(grids, [tile.split for tile in tiles]):
         partners[one].append(other)
         partners[other].append(one)
     for index, tile in enumerate(tiles):
-        yield Listed(
+        yield TileRecord(
             tile.name,
             tile.split,
             tile.image.name,

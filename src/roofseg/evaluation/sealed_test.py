@@ -25,7 +25,7 @@ from roofseg.core.guard import SealedTestError, unsealed
 from roofseg.patches import Patch, read_crops, read_patches
 from roofseg.recipe.params import parse_params
 from roofseg.results.test_ledger import Look, parse_looks, record_look
-from roofseg.tiles.manifest import read_listing
+from roofseg.tiles.manifest import read_manifest
 from roofseg.tiles.rasters import TilePair
 
 # What the ledger's revision has to hold, beside the parameters.
@@ -147,7 +147,7 @@ def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> lis
         UserError: a tile is not there, is no longer what its patch was cut from, or shows ground
             of another split's tile: whole, it would give away what is sealed.
     """
-    listed = read_listing(listing)
+    listed = read_manifest(listing)
     pairs = []
     for patch in patches:
         tile = listed.get(patch.tile)

@@ -1,7 +1,6 @@
-"""What maps a window of an image to probabilities: the interface, and how one is loaded.
+"""The interface of a trained model, its recipe.json, and test-time augmentation.
 
-Imports no torch: what only asks for a window's size, or for the models that are there, must not
-wait seconds for it.
+Does not import torch, which takes seconds: code that only needs a window's size must not wait.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
 class Predictor(Protocol):
-    """A trained model, whatever runs it.
+    """A trained model, whatever library runs it.
 
-    The same batch must give the same probabilities every time. Called from one thread at a time,
-    not always the same one.
+    The same batch must give the same probabilities every time. Calls never overlap, but may come
+    from different threads.
     """
 
     window: int
@@ -35,15 +34,15 @@ class Predictor(Protocol):
     gsd: tuple[float, ...]
     """Ground sampling distances trained on, in metres per pixel, ascending; () where unknown."""
     provenance: dict[str, str]
-    """Tags for what is made with it: ROOFSEG_ATTEMPT, ROOFSEG_RECIPE_DIGEST,
+    """Tags for the files made with this model: ROOFSEG_ATTEMPT, ROOFSEG_RECIPE_DIGEST,
     ROOFSEG_WEIGHTS_SHA256 (64 hex digits; the same weights have the same), ROOFSEG_PRECISION."""
 
     def __call__(self, images: Images) -> Probabilities:
         """The probability of building: (B, P, P, 3) uint8 RGB to (B, P, P) float32 in [0, 1]."""
 
 
-class Built(BaseModel):
-    """What a model is built from, of its recipe."""
+class ArchitectureSpec(BaseModel):
+    """The part of a recipe that defines the architecture."""
 
     architecture: str
     encoder: str
@@ -51,9 +50,9 @@ class Built(BaseModel):
 
 
 class ModelRecord(BaseModel):
-    """What prediction needs of a model's recipe.json.
+    """The part of a model's recipe.json that prediction needs.
 
-    ``gsd`` in metres per pixel, all that were trained on; ``patch_size`` in pixels.
+    ``gsd``: all GSDs trained on, metres per pixel; ``patch_size`` in pixels.
     """
 
     attempt: str
@@ -61,15 +60,15 @@ class ModelRecord(BaseModel):
     dataset: str
     patch_size: int = Field(gt=0)
     gsd: list[Annotated[float, Field(gt=0)]]
-    recipe: Built
+    recipe: ArchitectureSpec
 
 
 def read_record(folder: Path) -> ModelRecord:
-    """Read recipe.json in a model's folder; UserError where it is missing, or no recipe."""
+    """Read recipe.json in a model's folder; UserError if it is missing or not a recipe."""
     path = folder / "recipe.json"
     if not path.is_file():
         raise UserError(
-            f"{path}: no such file. It says what the model is, and lies beside model.safetensors: "
+            f"{path}: no such file. It describes the model and belongs beside model.safetensors: "
             f"get both with `dvc pull {folder}`, or train the model with `dvc repro`."
         )
     try:

@@ -1,6 +1,6 @@
-"""Bringing rasters of one's own in: from imagery and masks, or footprints, to a dataset.
+"""Make a dataset from the user's imagery and masks (or footprints).
 
-Everything is written into a folder that the caller gives and moves into place at the end.
+Everything is written into a folder that the caller provides, and moves into place at the end.
 """
 
 from __future__ import annotations
@@ -22,47 +22,49 @@ from roofseg.core.files import write_json, write_text
 from roofseg.intake.convert import (
     PERCENTILES,
     SUFFIXES,
-    Source,
+    ImageHeader,
     find_scale,
-    look_at,
+    read_image_header,
+    verified_write,
     write_rgb,
-    written,
 )
 from roofseg.intake.inspect import (
     MAX_EXPANSION,
     Report,
     TileReport,
-    find_oddities,
+    collect_errors,
     find_problems,
-    find_rasters,
+    find_warnings,
     inspect_tile,
-    noted,
-    opened,
-    refuse,
+    open_bounded,
+    raise_all,
+    rasters_by_stem,
     shortened,
     system_errors_named,
 )
-from roofseg.intake.rasterize import Burnt, burn, find_layer
+from roofseg.intake.rasterize import RasterizeStats, find_layer, rasterize_footprints
 from roofseg.intake.spatial_split import divide, find_blocks
 from roofseg.recipe.split import read_split
 from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
 from roofseg.tiles.rasters import WORLD_FILES, TilePair
 
 VECTORS = {".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet"}
-# Where formats without room for it keep the georeference.
+# Sidecars with the georeference, for formats that cannot hold it.
 GEOREFERENCE = {".xml", ".prj", *WORLD_FILES}
-GSD_TOLERANCE = 0.01
+# The stated GSD may differ from that of a georeference by this share, which is rounding.
+STATED_GSD_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Division:
-    """How tiles are divided into train, val and test.
+    """How to divide tiles into train, val and test.
 
     Attributes:
-        seed: of the division.
+        seed: of the random division.
         val, test: shares of the tiles; train gets the rest.
-        side: of squares of ground that stay together, metres; None: what touches does.
-        file: a split.csv to take instead; names are those of the files that are brought in.
+        side: side in metres of squares of ground whose tiles stay together; None: tiles that touch
+            stay together.
+        file: a split.csv to use instead; it names the user's files without suffix.
     """
 
     seed: int = 42
@@ -74,7 +76,7 @@ class Division:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A tile to be: its valid name, image, and mask (None where footprints are burnt)."""
+    """A future tile: its valid name, image, and mask (None with vector footprints)."""
 
     name: str
     image: Path
@@ -94,36 +96,38 @@ def bring_in(
 ) -> Report:
     """Make a dataset in ``folder``: imgs/, msks/, its small tables, LICENSE.md and intake.json.
 
-    Files are copied. (A hard link would be one file with what DVC keeps, which it makes read-only.)
-    Imagery that is not 8-bit RGB is converted, see `intake.convert`; intake.json records how,
-    and where each tile comes from. A tile's name is that of its file, with ``_`` for what is
-    neither letter, digit, ``_``, ``.`` nor ``-``.
+    Files are copied. (With a hard link, DVC would make the user's own file read-only.) Imagery that
+    is not 8-bit RGB is converted, see `intake.convert`; intake.json records how, and which files
+    each tile comes from. A tile is named as its file, with ``_`` in place of any character other
+    than letters, digits, ``_``, ``.`` and ``-``.
 
     Args:
         images: a folder of rasters, or one.
         masks: a folder of masks with the same names (apart from suffixes), one mask, or a file of
-            vector footprints, which are burnt onto the tiles' grids.
-        folder: does not exist yet; its parent does.
-        layer: of the footprints, where the file has several.
-        gsd: metres per pixel of rasters that are not georeferenced; recorded, and changes nothing.
-        max_expansion: see `roofseg.intake.inspect.opened`.
-        say: called with a line for each thing a user should know.
+            vector footprints, which are rasterised onto the tiles' grids.
+        folder: must not exist yet; its parent must.
+        layer: layer of the footprints, where the file has several.
+        gsd: metres per pixel of rasters that are not georeferenced; only recorded.
+        max_expansion: see `roofseg.intake.inspect.open_bounded`.
+        say: called with each remark for the user, one line.
 
     Raises:
-        UserError: the files do not make a dataset; all that is wrong is named at once. ``folder``
-            may then be there in part.
+        UserError: the files do not make a dataset; names all problems at once. ``folder`` may then
+            exist in part.
     """
     origins = {folder: folder.name}
     _check_numbers(division, gsd, max_expansion)
     with _originals_named(origins), system_errors_named():
         pairs = _pair_up(images, masks, layer)
-        sources = _look_at(pairs, max_expansion)
+        sources = _read_headers(pairs, max_expansion)
         scale = _scale(images, sources, max_expansion)
         for kind in ("imgs", "msks"):
             (folder / kind).mkdir(parents=True)
-        tiles, burnt = _take(pairs, sources, masks, layer, folder, scale, max_expansion, origins)
+        tiles, rasterized = _copy_tiles(
+            pairs, sources, masks, layer, folder, scale, max_expansion, origins
+        )
         reports = [inspect_tile(tile, max_expansion=max_expansion) for tile in tiles]
-        refuse([*find_problems(masks, reports), *_gsd_problems(reports, gsd)])
+        raise_all([*find_problems(masks, reports), *_gsd_problems(reports, gsd)])
 
         split = _split(pairs, reports, folder, division, origins)
         reports = [replace(report, split=split.get(report.name, "")) for report in reports]
@@ -131,17 +135,17 @@ def bring_in(
         _write_table(folder / "nudges.csv", ("tile", "row", "col"), ())
         write_text(folder / LICENCE_FILE, UNSTATED)
         write_json(folder / "intake.json", _record(pairs, sources, masks, scale, gsd, division))
-    for line in _remarks(pairs, sources, scale, burnt):
+    for line in _remarks(pairs, sources, scale, rasterized):
         say(line)
-    return Report(tuple(reports), (), tuple(find_oddities(reports)), gsd)
+    return Report(tuple(reports), (), tuple(find_warnings(reports)), gsd)
 
 
 def tile_name(stem: str) -> str:
-    """A valid name for the tile of a file: letters (of any script), digits, ``_``, ``.``, ``-``.
+    """A valid tile name: letters (of any script), digits, ``_``, ``.`` and ``-`` of a file's stem.
 
-    "" where nothing of it is left.
+    "" if none of its characters is valid.
     """
-    # NFC: macOS lists names decomposed, tables that people write are composed.
+    # NFC: macOS lists names decomposed, but people type composed letters into tables.
     plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", stem))
     return plain.lstrip(".-").rstrip("_")
 
@@ -155,7 +159,7 @@ def _check_numbers(division: Division, gsd: float | None, max_expansion: float) 
 
 
 def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
-    """The tiles to be; UserError naming all that do not pair."""
+    """Pair images with masks; UserError naming all files that do not pair."""
     problems: list[str] = []
     found = _named_rasters(images, problems)
     if not found and not problems:
@@ -163,16 +167,16 @@ def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
             f"{images}: no raster in it; expected one for each tile. Folders in it are not entered."
         )
     if _is_vector(masks):
-        with noted(problems):
+        with collect_errors(problems):
             find_layer(masks, layer)
-        refuse(problems)
+        raise_all(problems)
         return [_Pair(name, image, None) for name, image in found.items()]
     if masks.is_file() and len(found) > 1:
         problems.append(
             f"{masks}: one file for {len(found)} images; expected a folder of masks, or footprints "
             f"in a file with one of the suffixes {' '.join(sorted(VECTORS))}."
         )
-        refuse(problems)
+        raise_all(problems)
     found_masks = _named_rasters(masks, problems)
     if lacking := sorted(found.keys() - found_masks.keys()):
         spare = sorted(found_masks.keys() - found.keys())
@@ -182,7 +186,7 @@ def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
             f"same names as in {images}, apart from suffixes. Rename them, or leave those images "
             "out."
         )
-    refuse(problems)
+    raise_all(problems)
     return [_Pair(name, image, found_masks[name]) for name, image in found.items()]
 
 
@@ -191,8 +195,8 @@ def _is_vector(masks: Path) -> bool:
 
 
 def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
-    """The rasters of a folder, or the one at ``place``, by the names of the tiles to be."""
-    found = {place.stem: place} if place.is_file() else find_rasters(place, problems)
+    """The rasters of a folder, or the one at ``place``, by tile name."""
+    found = {place.stem: place} if place.is_file() else rasters_by_stem(place, problems)
     named: dict[str, Path] = {}
     seen: dict[str, Path] = {}
     for stem, path in found.items():
@@ -209,21 +213,21 @@ def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
     return named
 
 
-def _look_at(pairs: Sequence[_Pair], max_expansion: float) -> dict[str, Source]:
-    """The headers of all images; UserError naming all that cannot be used."""
+def _read_headers(pairs: Sequence[_Pair], max_expansion: float) -> dict[str, ImageHeader]:
+    """Read the headers of all images; UserError naming all that cannot be used."""
     problems: list[str] = []
     sources = {}
     for pair in pairs:
-        with noted(problems):
-            sources[pair.name] = look_at(pair.image, max_expansion)
-    refuse(problems)
+        with collect_errors(problems):
+            sources[pair.name] = read_image_header(pair.image, max_expansion)
+    raise_all(problems)
     return sources
 
 
 def _scale(
-    images: Path, sources: Mapping[str, Source], max_expansion: float
+    images: Path, sources: Mapping[str, ImageHeader], max_expansion: float
 ) -> tuple[float, float] | None:
-    """The scale for all images; None where they are 8-bit."""
+    """Find the scale for all images; None if they are 8-bit."""
     kinds = {source.dtype: source.path for source in sources.values()}
     if kinds.keys() == {"uint8"}:
         return None
@@ -236,22 +240,22 @@ def _scale(
     return find_scale([source.path for source in sources.values()], max_expansion)
 
 
-def _take(
+def _copy_tiles(
     pairs: Sequence[_Pair],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, ImageHeader],
     masks: Path,
     layer: str | None,
     folder: Path,
     scale: tuple[float, float] | None,
     max_expansion: float,
     origins: dict[Path, str],
-) -> tuple[list[TilePair], dict[str, Burnt]]:
-    """Copy, convert and burn, by name; UserError naming all that fails."""
+) -> tuple[list[TilePair], dict[str, RasterizeStats]]:
+    """Copy or convert images, copy or rasterise masks; UserError naming all that fail."""
     problems: list[str] = []
     tiles = []
-    burnt: dict[str, Burnt] = {}
+    rasterized: dict[str, RasterizeStats] = {}
     for pair in pairs:
-        with noted(problems):
+        with collect_errors(problems):
             if sources[pair.name].as_is:
                 image = _copy(pair.image, folder / "imgs", pair.name, max_expansion)
             else:
@@ -260,23 +264,23 @@ def _take(
             origins[image] = str(pair.image)
             if pair.mask is None:
                 mask = folder / "msks" / f"{pair.name}.tif"
-                origins[mask] = f"{masks}, burnt onto {pair.image.name}"
-                burnt[pair.name] = burn(masks, pair.image, mask, layer=layer)
+                origins[mask] = f"{masks}, rasterised onto {pair.image.name}"
+                rasterized[pair.name] = rasterize_footprints(masks, pair.image, mask, layer=layer)
             else:
                 mask = _copy(pair.mask, folder / "msks", pair.name, max_expansion)
                 origins[mask] = str(pair.mask)
             tiles.append(TilePair(pair.name, "", image, mask))
-    refuse(problems)
-    return tiles, burnt
+    raise_all(problems)
+    return tiles, rasterized
 
 
 def _copy(path: Path, folder: Path, name: str, max_expansion: float) -> Path:
-    """Copy a raster and its georeference as ``name``; a format that is not kept as GeoTIFF."""
-    with opened(path, max_expansion) as source:
+    """Copy a raster and its sidecars as ``name``; convert other formats to GeoTIFF."""
+    with open_bounded(path, max_expansion) as source:
         suffix, beside = SUFFIXES.get(source.driver), source.files[1:]
         if suffix is None:
             out = folder / f"{name}.tif"
-            with written(out):
+            with verified_write(out):
                 rasterio.shutil.copy(source, out, driver="GTiff", compress="deflate", tiled=True)
             return out
     out = folder / f"{name}{suffix}"
@@ -293,7 +297,7 @@ def _copy(path: Path, folder: Path, name: str, max_expansion: float) -> Path:
 def _gsd_problems(reports: Iterable[TileReport], gsd: float | None) -> Iterator[str]:
     for report in reports:
         own = report.grid and report.grid.gsd
-        if gsd and own and abs(own / gsd - 1) > GSD_TOLERANCE:
+        if gsd and own and abs(own / gsd - 1) > STATED_GSD_TOLERANCE:
             yield (
                 f"GSD: {gsd:g} m per pixel, but the georeference of {report.name} says {own:g}. "
                 "Leave GSD out; it is for tiles that do not state theirs."
@@ -307,7 +311,7 @@ def _split(
     division: Division,
     origins: dict[Path, str],
 ) -> dict[str, str]:
-    """The split of each tile: the one that is given, or one by blocks."""
+    """The split of each tile: from the user's file, or divided by blocks."""
     if division.file is None:
         grids = {report.name: report.grid for report in reports if report.grid}
         fractions = {report.name: report.building or 0.0 for report in reports}
@@ -346,13 +350,13 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]
 
 def _record(
     pairs: Sequence[_Pair],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, ImageHeader],
     masks: Path,
     scale: tuple[float, float] | None,
     gsd: float | None,
     division: Division,
 ) -> dict[str, object]:
-    """What intake.json keeps: names of files, never their folders."""
+    """The contents of intake.json: names of files, never their folders."""
     divided = {"seed": division.seed, "val": division.val, "test": division.test}
     return {
         "gsd": gsd,
@@ -373,11 +377,11 @@ def _record(
 
 def _remarks(
     pairs: Sequence[_Pair],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, ImageHeader],
     scale: tuple[float, float] | None,
-    burnt: Mapping[str, Burnt],
+    rasterized: Mapping[str, RasterizeStats],
 ) -> Iterator[str]:
-    """What a user should know of how tiles were brought in, a line each."""
+    """Remarks for the user on how tiles were brought in, one line each."""
     if renamed := [
         f"{pair.image.stem!r} is {pair.name}" for pair in pairs if pair.image.stem != pair.name
     ]:
@@ -388,23 +392,23 @@ def _remarks(
             changes.setdefault(note, []).append(name)
     for note, names in changes.items():
         yield f"{note}: {shortened(names)}"
-    if bare := [name for name, each in burnt.items() if not each.features]:
+    if bare := [name for name, each in rasterized.items() if not each.features]:
         yield f"no footprint on {shortened(bare)}: leave out what nobody has mapped"
-    if repaired := sum(each.repaired for each in burnt.values()):
+    if repaired := sum(each.repaired for each in rasterized.values()):
         yield f"footprints that were invalid and made valid: {repaired}"
-    if skipped := sum(each.skipped for each in burnt.values()):
+    if skipped := sum(each.skipped for each in rasterized.values()):
         yield f"features on the tiles without a polygon, left out: {skipped}"
     if scale:
-        low, high = scale  # all digits: a raster to predict is scaled as these were
+        low, high = scale  # with all digits, so that prediction can scale exactly so
         yield (
             f"{low} became 0 and {high} 255: percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of "
-            f"all tiles; to predict such imagery, say --scale {low} {high}"
+            f"all tiles; to predict such imagery, use --scale {low} {high}"
         )
 
 
 @contextmanager
 def _originals_named(origins: Mapping[Path, str]) -> Iterator[None]:
-    """Name the user's own files, not the copies of them that a message is about."""
+    """In error messages, name the user's own files in place of their copies."""
     try:
         yield
     except UserError as error:

@@ -1,6 +1,6 @@
-"""Imagery that is not 8-bit RGB, made so: one scale for all tiles of a dataset.
+"""Convert imagery to 8-bit RGB, with one scale for all tiles of a dataset.
 
-`sliding_window.imagery` reads it, so that training and prediction see the same pixels of a tile.
+`sliding_window.imagery` reads the imagery, so that training and prediction see the same pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
@@ -23,30 +23,29 @@ from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image
-from roofseg.intake.inspect import MAX_EXPANSION, PART_BYTES, opened, parts
+from roofseg.intake.inspect import MAX_EXPANSION, PART_BYTES, open_bounded, parts
 from roofseg.sliding_window.imagery import Imagery, open_imagery
+from roofseg.tiles.rasters import RgbBands, find_rgb, is_all_valid, read_valid
 
-# The values that become 0 and 255, as percentiles of what all tiles hold: a few bright roofs and
-# deep shadows would else leave the rest hardly any contrast.
+# These percentiles over all tiles become 0 and 255. With the extremes instead, a few bright roofs
+# and deep shadows would leave the rest hardly any contrast.
 PERCENTILES = (2, 98)
 # Pixels of all tiles together that the percentiles are taken from.
 SAMPLED = 2_000_000
-RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-UNSAID = (ColorInterp.undefined, ColorInterp.gray)
-# What the pipeline reads as it is; other formats may be no more than references to other files.
+# Formats that are kept; others are converted, as they may only refer to other files.
 SUFFIXES = {"GTiff": ".tif", "JPEG": ".jpg", "PNG": ".png"}
 BLOCK = 512
 
 
 @dataclass(frozen=True)
-class Source:
-    """A raster of imagery by its header.
+class ImageHeader:
+    """What the header of a raster of imagery says.
 
     Attributes:
         path: the file.
-        dtype: of its bands, NumPy's name.
-        as_is: 8-bit RGB and nothing else, in a format that is kept: it can be copied.
-        notes: what `write_rgb` does to it, a clause each.
+        dtype: type of its red, green and blue bands, as NumPy names it.
+        as_is: 8-bit RGB and nothing else, in a format of `SUFFIXES`: it can be copied.
+        notes: the changes that `write_rgb` makes, a clause each.
     """
 
     path: Path
@@ -55,66 +54,49 @@ class Source:
     notes: tuple[str, ...]
 
 
-def look_at(path: Path, max_expansion: float = MAX_EXPANSION) -> Source:
+def read_image_header(path: Path, max_expansion: float = MAX_EXPANSION) -> ImageHeader:
     """Read the header of imagery.
 
-    Raises UserError if it cannot be read, has fewer than three bands, says that its first three
-    are not red, green and blue, or if those differ in type.
+    Raises UserError if it cannot be read (see `inspect.open_bounded`) or has no red, green and blue
+    bands (see `roofseg.tiles.rasters.find_rgb`).
     """
-    with opened(path, max_expansion) as source:
-        kinds = sorted(set(source.dtypes[:3]))
-        bands = f"{source.count} {'band' if source.count == 1 else 'bands'} of {', '.join(kinds)}"
-        colours = source.colorinterp[:3]
-        if source.count < 3:
-            remedy = (
-                "Expand its palette with `gdal_translate -expand rgb`."
-                if ColorInterp.palette in colours
-                else "Name the imagery itself, not a mask or a single band of it."
-            )
-            raise UserError(f"{path}: {bands}; expected RGB. {remedy}")
-        if any(its not in (due, *UNSAID) for its, due in zip(colours, RGB, strict=True)):
-            raise UserError(
-                f"{path}: its first three bands are {', '.join(its.name for its in colours)}; "
-                "expected red, green, blue. Put them in order with `gdal_translate -b N -b N -b N "
-                "-colorinterp red,green,blue`."
-            )
-        if len(kinds) > 1:
-            raise UserError(f"{path}: {bands}; expected bands of one type.")
-        notes = []
-        if kinds != ["uint8"]:
-            notes.append(f"{kinds[0]}, scaled to 8 bits")
-        if source.count > 3:
-            notes.append(f"{source.count} bands, of which the first three are taken")
-        if missing := _missing(source):
+    with open_bounded(path, max_expansion) as source:
+        bands = find_rgb(path, source)
+        notes = [bands.note] if bands.note else []
+        if bands.dtype != "uint8":
+            notes.append(f"{bands.dtype}, scaled to 8 bits")
+        if missing := _missing(source, bands):
             notes.append(f"pixels without data ({missing}) become black")
         if source.driver not in SUFFIXES:
             notes.append(f"{source.driver}, written as GeoTIFF")
+        plain = source.count == 3 and bands.dtype == "uint8" and not bands.note
         black = not missing or set(source.nodatavals) == {0.0}
-        as_is = source.driver in SUFFIXES and source.count == 3 and kinds == ["uint8"] and black
-        return Source(path, kinds[0], as_is, () if as_is else tuple(notes))
+        as_is = source.driver in SUFFIXES and plain and black
+        return ImageHeader(path, bands.dtype, as_is, () if as_is else tuple(notes))
 
 
 def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> tuple[float, float]:
-    """The values that become 0 and 255 in all of these rasters.
+    """Find the values that become 0 and 255 in all of these rasters.
 
-    The `PERCENTILES` of the values of the first three bands together, over a regular grid of pixels
-    of each raster: as many of each, and `SAMPLED` in all at most. Pixels without data do not count.
-    One scale for the three bands keeps their colours.
+    They are the `PERCENTILES` of red, green and blue values together, over a regular grid of pixels
+    of each raster: about as many of each, and at most `SAMPLED` in all. Pixels without data do not
+    count. One scale for the three bands keeps their colours.
 
     Raises UserError if a raster cannot be read, or there are no two values to tell apart.
     """
     values = []
     for path in paths:
-        with opened(path, max_expansion) as source:
+        with open_bounded(path, max_expansion) as source:
+            bands = find_rgb(path, source).indexes
             step = math.ceil(math.sqrt(source.height * source.width * len(paths) / SAMPLED))
-            # All of it, in parts: GDAL's own reading of every nth pixel takes forty times as long.
+            # Reads everything, in parts: GDAL's decimated read takes forty times as long.
             for part in parts(source):
                 taken = (
                     slice(-part.row_off % step, None, step),
                     slice(-part.col_off % step, None, step),
                 )
-                sample = source.read((1, 2, 3), window=part)[:, *taken].astype(np.float64)
-                valid = source.dataset_mask(window=part)[taken] > 0
+                sample = source.read(bands, window=part)[:, *taken].astype(np.float64)
+                valid = read_valid(source, part)[taken]
                 values.append(sample[:, valid & np.isfinite(sample).all(axis=0)].ravel())
     together = np.concatenate(values)
     low, high = np.percentile(together, PERCENTILES).tolist() if together.size else (0.0, 0.0)
@@ -128,10 +110,10 @@ def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> t
 
 
 def write_rgb(path: Path, out: Path, scale: tuple[float, float] | None) -> None:
-    """Write the first three bands of ``path`` as a GeoTIFF of 8-bit RGB at ``out``.
+    """Write red, green and blue of ``path`` as a GeoTIFF of 8-bit RGB at ``out``.
 
-    With ``scale`` = (low, high), low becomes 0 and high 255, values between in proportion, rounded;
-    those beyond are clipped. Pixels without data (nodata, NaN, transparent) become black. CRS and
+    With ``scale`` = (low, high), low becomes 0 and high 255, linearly and rounded; values beyond
+    are clipped. Pixels without data (nodata, NaN, transparent) become black. CRS and
     transform are kept. Raises UserError if ``path`` cannot be read, OSError if ``out`` cannot be
     written.
     """
@@ -153,13 +135,13 @@ def write_rgb(path: Path, out: Path, scale: tuple[float, float] | None) -> None:
             "predictor": 2,
             "bigtiff": "if_safer",
         }
-        with written(out), rasterio.open(out, "w", **profile) as target:
+        with verified_write(out), rasterio.open(out, "w", **profile) as target:
             for window, image in _parts(imagery):
                 target.write(image.transpose(2, 0, 1), window=window)
 
 
 def _parts(imagery: Imagery) -> Iterator[tuple[Window, Image]]:
-    """All of a raster from the top, in whole blocks: windows, and their (rows, cols, 3) uint8."""
+    """All of a raster from the top, in whole blocks: windows and (rows, cols, 3) uint8."""
     # A part takes 8 bytes per value while it is scaled.
     columns = max(1, PART_BYTES // (3 * 8 * BLOCK * BLOCK)) * BLOCK
     for row in range(0, imagery.height, BLOCK):
@@ -170,16 +152,16 @@ def _parts(imagery: Imagery) -> Iterator[tuple[Window, Image]]:
 
 
 @contextmanager
-def written(out: Path) -> Iterator[None]:
-    """See that what the block writes at ``out`` is there; OSError where it cannot be written.
+def verified_write(out: Path) -> Iterator[None]:
+    """Check that the raster that the block writes at ``out`` is whole; OSError if it is not.
 
-    (No UserError: those are about one tile, and are collected. This would be so for all of them.)
+    (Not a UserError: those concern one tile and are collected. A full disk concerns all tiles.)
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain imagery is welcome
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain imagery is allowed
             yield
-            # What does not fit on the disk when a file is closed, GDAL loses in silence.
+            # GDAL does not report a disk that is full when it closes a file.
             with rasterio.open(out) as made:
                 made.read(window=Window(made.width - 1, made.height - 1, 1, 1))
     except RasterioError as error:
@@ -187,11 +169,13 @@ def written(out: Path) -> Iterator[None]:
         raise OSError(errno.EIO, why, str(out)) from None
 
 
-def _missing(source: DatasetReader) -> str:
-    """What marks pixels without data, in words; "" where nothing does."""
-    flags = {flag for band in source.mask_flag_enums[:3] for flag in band}
-    if MaskFlags.alpha in flags:
+def _missing(source: DatasetReader, bands: RgbBands) -> str:
+    """How a raster marks pixels without data, in words; "" where it marks none."""
+    if is_all_valid(source, bands):
+        return ""
+    if ColorInterp.alpha in source.colorinterp:
         return "transparent in an alpha band"
-    if MaskFlags.nodata in flags:
-        return f"nodata {', '.join(sorted({f'{value:g}' for value in source.nodatavals[:3]}))}"
-    return "masked" if MaskFlags.per_dataset in flags else ""
+    values = [source.nodatavals[band - 1] for band in bands.indexes]
+    if None not in values:
+        return f"nodata {', '.join(sorted({f'{value:g}' for value in values}))}"
+    return "masked"

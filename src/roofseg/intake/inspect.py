@@ -1,7 +1,7 @@
-"""What is in a dataset and what is wrong with it: every file, every pixel, all problems at once.
+"""Inspect a dataset: every file, every pixel, all problems at once.
 
-`tiles.rasters` reads what the pipeline needs and stops at the first mistake; here all of them are
-found before anything depends on the dataset. Rasters are read in parts, so that none has to fit
+`tiles.rasters` reads what the pipeline needs and stops at the first error. This module finds all
+errors before anything depends on the dataset. Rasters are read in parts, so that none has to fit
 into memory.
 """
 
@@ -27,34 +27,42 @@ from roofseg.core.errors import UserError
 from roofseg.intake.spatial_split import find_blocks
 from roofseg.recipe.params import PATCH_MULTIPLE
 from roofseg.recipe.split import read_nudges, read_split
-from roofseg.tiles.rasters import SIDECARS, Grid, TilePair, check_tile, open_raster
+from roofseg.tiles.rasters import (
+    SIDECARS,
+    Grid,
+    TilePair,
+    check_mask_values,
+    check_tile,
+    open_raster,
+)
 
-# Few tiles have that much building. Above the first, a mask is taken to be inverted.
+# Shares of a mask that is building: above the first it must be inverted, above the second perhaps.
 MAX_BUILDING, MUCH_BUILDING = 0.9, 0.5
-# No city has that much; nearly all have so little that an inverted mask shows more.
+# No city has that much building, and nearly every inverted mask has more.
 MAX_BUILDING_OF_ALL = 0.7
 MUCH_BLACK = 0.1
-# As roofseg.recipe.params has it for the parameter `dataset`.
+# The same pattern as for the parameter `dataset` in roofseg.recipe.params.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-# Pixels in one part that is read, bytes.
+# Size of the parts in which rasters are read, bytes.
 PART_BYTES = 64 * 2**20
-# A file that claims more bytes of pixels than this, and than `MAX_EXPANSION` times its own size, is
-# damaged or a decompression bomb. Deflate packs a thousand to one at best.
+# A file that claims more bytes of pixels than this and more than `MAX_EXPANSION` times its own size
+# is damaged or a decompression bomb. Deflate compresses a thousand to one at best.
 BOMB_BYTES = 2**30
 MAX_EXPANSION = 2000
 
 
 @dataclass(frozen=True)
 class TileReport:
-    """What is known of a tile.
+    """The findings about a tile.
 
     Attributes:
         name: the files' stem.
-        split: "" where split.csv lists it in none.
+        split: "" where split.csv does not list it.
         grid: None where the headers could not be read or do not agree.
         building: share of the mask's pixels, [0, 1]; None where it could not be read.
-        black: share of the image's pixels that are 0 in all bands, [0, 1]; None likewise.
-        problems: what keeps it from being used, a sentence each, naming the file.
+        black: share of the image's pixels that are 0 in all bands, [0, 1]; None where it could not
+            be read.
+        problems: why it cannot be used: messages that name the file.
     """
 
     name: str
@@ -67,10 +75,10 @@ class TileReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a dataset: its tiles, what is wrong with it, and what looks odd.
+    """The findings about a dataset: its tiles, problems, and warnings.
 
-    ``problems`` has those of the tiles too. ``stated_gsd`` (metres per pixel) is for tiles that do
-    not state their own; None if nobody has said it.
+    ``problems`` includes those of the tiles. ``stated_gsd`` (metres per pixel) is for tiles that do
+    not state their own; None if it is unknown.
     """
 
     tiles: tuple[TileReport, ...]
@@ -80,7 +88,7 @@ class Report:
 
 
 def check_name(name: str) -> None:
-    """Raise UserError for what is no name of a dataset."""
+    """Raise UserError if ``name`` is not valid as the name of a dataset."""
     if not NAME.fullmatch(name):
         raise UserError(
             f"NAME: found {name!r}; expected letters, digits, '_', '.' and '-', not '.' first."
@@ -88,7 +96,7 @@ def check_name(name: str) -> None:
 
 
 def read_stated_gsd(folder: Path) -> float | None:
-    """The GSD that intake.json in ``folder`` notes, m per pixel; None if there is none.
+    """Read the GSD in ``folder``/intake.json, metres per pixel; None if there is none.
 
     Raises UserError if the file is broken.
     """
@@ -109,7 +117,7 @@ def read_stated_gsd(folder: Path) -> float | None:
 
 
 def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Report:
-    """Read all of the dataset in ``folder``: its small files, headers, and every pixel.
+    """Inspect the dataset in ``folder``: its tables, and header and pixels of every raster.
 
     Raises UserError if there is no such folder.
     """
@@ -119,7 +127,7 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
             "nudges.csv."
         )
     problems: list[str] = []
-    images, masks = (find_rasters(folder / kind, problems) for kind in ("imgs", "msks"))
+    images, masks = (rasters_by_stem(folder / kind, problems) for kind in ("imgs", "msks"))
     names = sorted(images.keys() | masks.keys())
     for name in names:
         if name not in images or name not in masks:
@@ -131,11 +139,11 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
     split: dict[str, str] = {}
     nudges: dict[str, tuple[int, int]] = {}
     gsd: float | None = None
-    with noted(problems):
+    with collect_errors(problems):
         gsd = read_stated_gsd(folder)
-    with noted(problems):
+    with collect_errors(problems):
         split = read_split(folder)
-    with noted(problems):
+    with collect_errors(problems):
         nudges = read_nudges(folder)
     for table, listed in (("split.csv", split), ("nudges.csv", nudges)):
         if unknown := sorted(listed.keys() - set(names)):
@@ -152,30 +160,30 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
         if name in images and name in masks
     ]
     problems += find_problems(folder / "msks", tiles)
-    return Report(tuple(tiles), tuple(problems), tuple(find_oddities(tiles)), gsd)
+    return Report(tuple(tiles), tuple(problems), tuple(find_warnings(tiles)), gsd)
 
 
 def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> TileReport:
-    """Read a tile's image and mask, every pixel of them."""
+    """Inspect all of a tile's image and mask."""
     problems: list[str] = []
     grid = building = black = None
-    with noted(problems):
+    with collect_errors(problems):
         for path in (tile.image, tile.mask):
-            with opened(path, max_expansion):
+            with open_bounded(path, max_expansion):
                 pass
         grid = check_tile(tile, PATCH_MULTIPLE)  # the smallest patch
         if grid.transform is not None and grid.transform.is_degenerate:
             raise UserError(
-                f"{tile.image}: its transform maps all pixels to one line or point. Mend it, or "
+                f"{tile.image}: its transform maps all pixels to one line or point. Correct it, or "
                 "remove it (`gdal_edit.py -unsetgt`)."
             )
-    with noted(problems):
+    with collect_errors(problems):
         black = black_share(tile.image, max_expansion)
         if black == 1:
             raise UserError(
                 f"{tile.image}: black throughout; expected imagery. Leave the tile out."
             )
-    with noted(problems):
+    with collect_errors(problems):
         building = building_share(tile.mask, max_expansion)
         if building > MAX_BUILDING:
             raise UserError(
@@ -183,12 +191,12 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
                 "most, with 0 for background. Is it inverted? Swap its values, or leave the tile "
                 "out."
             )
-    once = tuple(dict.fromkeys(problems))  # a broken file is found broken by each of the three
+    once = tuple(dict.fromkeys(problems))  # each of the three blocks finds a broken file
     return TileReport(tile.name, tile.split, grid, building, black, once)
 
 
 def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
-    """What is wrong with tiles, whose masks come from ``masks``: each and all together."""
+    """The problems of each tile, and of all masks together; ``masks`` is their source."""
     problems = [problem for tile in tiles for problem in tile.problems]
     if not tiles:
         problems.append(f"{masks}: no mask with an image; expected one for each tile.")
@@ -205,8 +213,8 @@ def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
     return problems
 
 
-def refuse(problems: Iterable[str]) -> None:
-    """Raise one UserError with all of these problems, each once, if there are any."""
+def raise_all(problems: Iterable[str]) -> None:
+    """Raise one UserError that lists all distinct problems, if there are any."""
     once = list(dict.fromkeys(problems))
     if len(once) == 1:
         raise UserError(once[0])
@@ -219,7 +227,7 @@ def black_share(image: Path, max_expansion: float = MAX_EXPANSION) -> float:
 
     Raises UserError if any of it cannot be read.
     """
-    with opened(image, max_expansion) as source:
+    with open_bounded(image, max_expansion) as source:
         black = 0
         for part in parts(source):
             black += int((source.read(window=part) == 0).all(axis=0).sum())
@@ -231,31 +239,20 @@ def building_share(mask: Path, max_expansion: float = MAX_EXPANSION) -> float:
 
     Raises UserError if any of it cannot be read, or holds other values than 0 and one of 1 and 255.
     """
-    with opened(mask, max_expansion) as source:
-        building, count = 0, 0  # the value, once there is one, and how many pixels have it
+    with open_bounded(mask, max_expansion) as source:
+        building, count = 0, 0
         for part in parts(source):
             values = source.read(1, window=part)
-            if building == 0 and values.max() in (1, 255):
-                building = int(values.max())
-            holds = values == building if building else np.zeros(values.shape, bool)
-            if not (holds | (values == 0)).all():
-                found = sorted({*np.unique(values).tolist(), *([building] if building else [])})
-                raise UserError(
-                    f"{mask}: holds the values {', '.join(f'{value:g}' for value in found[:6])}"
-                    f"{', ...' if len(found) > 6 else ''}; expected 0 for background and one other "
-                    "value for building, 1 or 255, throughout the file. A soft mask (resampled, "
-                    "anti-aliased or saved as JPEG) needs a threshold first."
-                )
-            count += int(holds.sum())
+            building = check_mask_values(mask, values, part.row_off, building)
+            count += int(np.count_nonzero(values))
         return count / (source.height * source.width)
 
 
-def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
+def rasters_by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
     """The files of a folder by stem, without hidden files, sidecars and folders.
 
-    What is wrong with the folder is added to ``problems``: it is missing or cannot be listed, a
-    link leads nowhere, a name is not UTF-8, or two names differ in suffix or case alone (on some
-    file systems they would be one).
+    Adds to ``problems``: the folder is missing or cannot be listed, a link is broken, a name is not
+    UTF-8, or two names differ only in suffix or case (on some file systems they are one file).
     """
     try:
         paths = sorted(folder.iterdir())
@@ -291,20 +288,13 @@ def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
 
 
 @contextmanager
-def opened(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[DatasetReader]:
-    """Open a raster for reading.
+def open_bounded(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[DatasetReader]:
+    """Open a raster as `open_raster` does, unless it is a decompression bomb.
 
-    UserError if it is damaged, holds complex numbers, or claims to hold over 1 GiB of pixels that
-    are more than ``max_expansion`` times its size.
+    Raises UserError, too, if it claims to hold over 1 GiB of pixels that are more than
+    ``max_expansion`` times its size.
     """
     with open_raster(path) as source:
-        if not source.count:
-            raise UserError(
-                f"{path}: no band; expected one raster. Is it a container of several? Take one out "
-                "with `gdal_translate`."
-            )
-        if strange := [kind for kind in source.dtypes if kind.startswith("complex")]:
-            raise UserError(f"{path}: holds numbers of type {strange[0]}; expected real numbers.")
         held = source.count * max(np.dtype(kind).itemsize for kind in source.dtypes)
         height, width = source.block_shapes[0]
         claimed = held * max(source.height * source.width, height * width)
@@ -313,14 +303,14 @@ def opened(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[Dataset
             raise UserError(
                 f"{path}: {size:,} bytes that claim to hold {claimed / 2**30:,.0f} GiB of pixels; "
                 f"expected at most {max_expansion:g} times the size of the file. It is damaged, or "
-                "a decompression bomb. If it is right, say so with --max-expansion."
+                "a decompression bomb. If it is right, allow it with --max-expansion."
             )
         yield source
 
 
 @contextmanager
-def noted(problems: list[str]) -> Iterator[None]:
-    """Add the UserError that ends the block to ``problems``, and go on after it."""
+def collect_errors(problems: list[str]) -> Iterator[None]:
+    """Add a UserError that ends the block to ``problems``, and continue after the block."""
     try:
         yield
     except UserError as error:
@@ -329,7 +319,7 @@ def noted(problems: list[str]) -> Iterator[None]:
 
 @contextmanager
 def system_errors_named() -> Iterator[None]:
-    """What the system refuses (no permission, a full disk) is a UserError that names the file."""
+    """Turn an OSError (no permission, a full disk) into a UserError that names the file."""
     try:
         yield
     except OSError as error:
@@ -339,7 +329,7 @@ def system_errors_named() -> Iterator[None]:
 
 
 def parts(source: DatasetReader) -> Iterator[Window]:
-    """Windows that cover a raster: whole blocks of it, `PART_BYTES` at most where blocks allow."""
+    """Windows that cover a raster: whole blocks, at most `PART_BYTES` unless one block is more."""
     height, width = source.block_shapes[0]
     room = PART_BYTES // (source.count * max(np.dtype(kind).itemsize for kind in source.dtypes))
     columns = min(source.width, width * max(1, room // (height * width)))
@@ -350,12 +340,12 @@ def parts(source: DatasetReader) -> Iterator[Window]:
 
 
 def printable(path: Path) -> str:
-    """A path as text; bytes that are no UTF-8 are escaped."""
+    """A path as text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def table(report: Report) -> str:
-    """The tiles of a dataset as lines of text, a column each for what is known of them."""
+    """Format the tiles of a dataset as a table of text."""
     heading = ("tile", "split", "size, px", "GSD, m", "CRS", "building", "black", "problems")
     stated = "-" if report.stated_gsd is None else f"{report.stated_gsd:g} (stated)"
     rows = [heading]
@@ -382,15 +372,15 @@ def table(report: Report) -> str:
 
 
 def _named(crs: CRS | None) -> str:
-    """A CRS in a word or two: its code, or its name where it has none."""
+    """The code of a CRS, or its name where it has no code."""
     if crs is None:
         return "-"
     text = crs.to_string()
     return text.split('"')[1] if '"' in text else text
 
 
-def find_oddities(tiles: Sequence[TileReport]) -> Iterator[str]:
-    """What is allowed and yet worth a look."""
+def find_warnings(tiles: Sequence[TileReport]) -> Iterator[str]:
+    """Warnings: oddities that are allowed but may be mistakes."""
     if unlisted := [tile.name for tile in tiles if not tile.split]:
         yield f"split.csv lists no split for {shortened(unlisted)}: left out"
     if full := [tile.name for tile in tiles if (tile.building or 0) > MUCH_BUILDING]:
@@ -416,6 +406,6 @@ def find_oddities(tiles: Sequence[TileReport]) -> Iterator[str]:
 
 
 def shortened(names: Sequence[str], most: int = 8) -> str:
-    """Names with commas, and how many more there are than ``most``."""
+    """Join names with commas; those after the first ``most`` are only counted."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

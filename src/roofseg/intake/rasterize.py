@@ -1,4 +1,4 @@
-"""Vector footprints burnt onto the grid of a tile: its mask."""
+"""Rasterise vector footprints onto the grid of a tile, as its mask."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from roofseg.tiles.rasters import GDAL_CACHE_MB, open_raster
 Polygons = npt.NDArray[np.object_]  # of shapely
 STRIP_PIXELS = 2**24
 BLOCK = 256
-# In the names of the types of layers that hold no polygons. That of a mixed layer is "Unknown".
+# Words in the geometry types of layers without polygons. A mixed layer is of type "Unknown".
 NO_POLYGONS = ("Point", "LineString", "CircularString")
 
 
 @dataclass(frozen=True)
-class Layer:
+class FootprintLayer:
     """A layer of polygons: its file, its name, and its CRS as a code or WKT."""
 
     path: Path
@@ -46,12 +46,13 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Burnt:
-    """What was burnt onto a tile.
+class RasterizeStats:
+    """How many features were rasterised onto a tile.
 
-    ``features`` hold a polygon that covers some of the tile; ``repaired`` of them were invalid
-    (such as one whose outline crosses itself) and were made valid. ``skipped`` meet the tile but
-    hold no polygon that its CRS can show: points, lines, surfaces in 3D, broken coordinates.
+    ``features`` is the number of features with a polygon that covers some of the tile; ``repaired``
+    of them were invalid (for example, the outline crosses itself) and were made valid. ``skipped``
+    features meet the tile but hold no polygon that can be drawn in its CRS: points, lines, surfaces
+    in 3D, broken coordinates.
     """
 
     features: int
@@ -59,10 +60,10 @@ class Burnt:
     skipped: int
 
 
-def find_layer(footprints: Path, name: str | None = None) -> Layer:
-    """Find the layer of polygons in a file: the only one with geometries, or that of ``name``.
+def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
+    """Find the polygon layer of a file: the one called ``name``, or the only one with geometries.
 
-    Raises UserError as `burn` does. Reads no features.
+    Raises UserError as `rasterize_footprints` does. Reads no features.
     """
     with _reading(footprints):
         kinds = {str(layer): kind for layer, kind in pyogrio.list_layers(footprints) if kind}
@@ -73,7 +74,7 @@ def find_layer(footprints: Path, name: str | None = None) -> Layer:
             if name is None and kinds:
                 command = shlex.join([str(footprints), next(iter(kinds))])
                 raise UserError(
-                    f"{footprints}: has several layers: {found}. Name the one to burn (layer), or "
+                    f"{footprints}: has several layers: {found}. Name one of them (layer), or "
                     "save it as a file of its own, for example with `ogr2ogr -f GPKG "
                     f"footprints.gpkg {command}`."
                 )
@@ -93,35 +94,38 @@ def find_layer(footprints: Path, name: str | None = None) -> Layer:
             f"{place}: has no CRS, so it cannot be laid over a tile. Set the one it was drawn in, "
             "for example with `ogr2ogr -a_srs`. (A Shapefile keeps it in a .prj beside it.)"
         )
-    return Layer(footprints, name, info["crs"])
+    return FootprintLayer(footprints, name, info["crs"])
 
 
-def burn(footprints: Path, image: Path, out: Path, *, layer: str | None = None) -> Burnt:
+def rasterize_footprints(
+    footprints: Path, image: Path, out: Path, *, layer: str | None = None
+) -> RasterizeStats:
     """Write the mask of a tile from vector footprints, whole or not at all.
 
-    Works in strips of rows, so memory goes with the width of the tile and the number of footprints
-    on it. A file without a spatial index, such as GeoJSON, is read through at each call.
+    Works in strips of rows, so memory grows with the width of the tile and the number of footprints
+    on it. A file without a spatial index, such as GeoJSON, is read from start to end at each call.
 
     Args:
         footprints: polygons in any CRS, in a file that GDAL reads (GeoPackage, GeoJSON, Shapefile).
-            Only those that meet the tile are read, and are brought to the image's CRS. Null and
-            empty geometries are as if they were not there; parts that are no polygons, and heights,
-            are left out; invalid ones are made valid.
+            Only those that meet the tile are read; they are transformed to the image's CRS. Null
+            and empty geometries, parts that are not polygons, and heights are ignored; invalid
+            polygons are made valid.
         image: the tile, georeferenced; only its grid is read.
         out: the mask: a GeoTIFF on the image's grid with one band of uint8, 255 where the centre of
             a pixel lies in a footprint and 0 elsewhere. Holes stay holes.
-        layer: which layer of ``footprints`` to burn; needed where several have geometries.
+        layer: which layer of ``footprints`` to rasterise; needed where several have geometries.
 
     Raises:
         UserError: one of the files cannot be read, or has no CRS; the image has no georeference, or
-            cannot be reached from the CRS of the footprints; the layer is not there, is empty,
-            holds points or lines, or is one of several; ``out`` is a folder, or cannot be written.
+            its CRS cannot be transformed to from that of the footprints; the layer is missing, is
+            empty, holds points or lines, or is one of several; ``out`` is a folder, or cannot be
+            written.
     """
     source = find_layer(footprints, layer)
     tile = _Tile.read(image)
     if out.is_dir():
         raise UserError(f"{out}: is a folder; expected the name of a file to write.")
-    polygons, burnt = _read_polygons(source, tile)
+    polygons, stats = _read_polygons(source, tile)
     try:
         with atomic_write(out) as scratch:
             _write_mask(scratch, tile, polygons)
@@ -130,7 +134,7 @@ def burn(footprints: Path, image: Path, out: Path, *, layer: str | None = None) 
             f"{out}: cannot be written ({error.__cause__ or error}). Is there room on the disk, "
             "and may you write in its folder?"
         ) from None
-    return burnt
+    return stats
 
 
 @dataclass(frozen=True)
@@ -163,17 +167,17 @@ class _Tile:
 def _reading(footprints: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            # GDAL warns of each ring that it cannot make sense of; `burn` repairs and counts them.
+            # GDAL warns of each invalid ring; `rasterize_footprints` repairs and counts them.
             warnings.simplefilter("ignore", RuntimeWarning)
             yield
     except (DataSourceError, DataLayerError, FeatureError) as error:
         raise UserError(
-            f"{footprints}: cannot be read; it is missing, cut off, damaged or no vector file. "
+            f"{footprints}: cannot be read; it is missing, cut off, damaged or not a vector file. "
             f"Replace it with a whole GeoPackage, GeoJSON or Shapefile. GDAL says: {error}"
         ) from None
 
 
-def _read_polygons(layer: Layer, tile: _Tile) -> tuple[Polygons, Burnt]:
+def _read_polygons(layer: FootprintLayer, tile: _Tile) -> tuple[Polygons, RasterizeStats]:
     """The polygons of a layer that cover some of a tile, in its pixels (x column, y row)."""
     try:
         crs = pyproj.CRS.from_user_input(tile.crs.to_string())
@@ -181,12 +185,12 @@ def _read_polygons(layer: Layer, tile: _Tile) -> tuple[Polygons, Burnt]:
         bounds = _bounds(tile, to_tile)
     except ProjError as error:
         raise UserError(
-            f"{layer.path}: its CRS {layer.crs} does not lead to {tile.crs.to_string()}, that of "
-            f"{tile.path} ({error}). Set the right CRS of both."
+            f"{layer.path}: its CRS {layer.crs} cannot be transformed to {tile.crs.to_string()}, "
+            f"that of {tile.path} ({error}). Set the right CRS of both."
         ) from None
     with _reading(layer.path):
         _, _, encoded, _ = pyogrio.raw.read(layer.path, layer=layer.name, columns=[], bbox=bounds)
-    # A ring that is not closed is closed; what GEOS does not know, such as a TIN, becomes None.
+    # Open rings are closed; types that GEOS does not know, such as a TIN, become None.
     geometries = shapely.from_wkb(encoded, on_invalid="fix")
 
     geometries = shapely.transform(
@@ -197,18 +201,18 @@ def _read_polygons(layer: Layer, tile: _Tile) -> tuple[Polygons, Burnt]:
     to_pixels = ~tile.transform
     geometries = shapely.transform(geometries, lambda x, y: to_pixels @ (x, y), interleaved=False)
     invalid = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
-    # Where parts overlap this keeps their union, which the default method would make a hole.
+    # "structure" keeps the union of overlapping parts; the default method makes it a hole.
     geometries[invalid] = shapely.make_valid(
         geometries[invalid], method="structure", keep_collapsed=False
     )
 
     parts, features = _polygons_of(geometries)
     whole = shapely.box(0, 0, tile.width, tile.height)
-    covering = shapely.relate_pattern(parts, whole, "T********")  # not from outside, at the edge
-    burnt = np.unique(features[covering])
-    return parts[covering], Burnt(
-        features=len(burnt),
-        repaired=int(invalid[burnt].sum()),
+    covering = shapely.relate_pattern(parts, whole, "T********")  # not only touching its edge
+    on_tile = np.unique(features[covering])
+    return parts[covering], RasterizeStats(
+        features=len(on_tile),
+        repaired=int(invalid[on_tile].sum()),
         skipped=len(np.setdiff1d(np.arange(len(geometries)), features)),
     )
 
@@ -220,13 +224,13 @@ def _bounds(tile: _Tile, to_tile: pyproj.Transformer) -> tuple[float, float, flo
     left, bottom, right, top = to_tile.transform_bounds(
         x.min(), y.min(), x.max(), y.max(), direction="INVERSE", errcheck=True
     )
-    if left > right:  # it lies across the antimeridian
+    if left > right:  # the tile crosses the antimeridian
         left, right = -180.0, 180.0
     return left, bottom, right, top
 
 
 def _polygons_of(geometries: Polygons) -> tuple[Polygons, npt.NDArray[np.int64]]:
-    """All polygons in geometries of any type, and the index of the geometry that each is in."""
+    """All polygons in geometries of any type, and for each the index of its geometry."""
     parts, index = shapely.get_parts(geometries, return_index=True)
     while (shapely.get_type_id(parts) > shapely.GeometryType.POLYGON).any():
         parts, inner = shapely.get_parts(parts, return_index=True)  # collections in collections
@@ -274,7 +278,7 @@ def _write_mask(path: Path, tile: _Tile, polygons: Polygons) -> None:
                     all_touched=False,
                 )
             target.write(mask, 1, window=strip)
-    # What goes wrong while GDAL closes the file, such as on a full disk, it keeps to itself.
+    # GDAL does not report errors while it closes a file, such as a full disk: read it back.
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), rasterio.open(path) as source:
         for strip in strips:
             source.read(1, window=strip)

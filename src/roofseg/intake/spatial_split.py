@@ -1,7 +1,7 @@
-"""Dividing tiles into train, val and test so that neighbours stay together.
+"""Divide tiles into train, val and test so that neighbours stay together.
 
-Imagery of neighbouring tiles is alike (same roofs, same light, same shadows), so a test tile beside
-a train tile flatters the scores. Tiles are therefore divided by blocks of neighbours (Roberts et
+Neighbouring tiles look alike (same roofs, same light, same shadows), so scores on a test tile
+beside a train tile are too high. Tiles are therefore divided by blocks of neighbours (Roberts et
 al. 2017, "Cross-validation strategies for data with temporal, spatial, hierarchical, or
 phylogenetic structure").
 """
@@ -21,28 +21,28 @@ from roofseg.core.errors import UserError
 from roofseg.recipe.split import SPLITS
 from roofseg.tiles.rasters import RASTER_ERRORS, Grid
 
-# Divisions that are drawn, of which the one with the most alike splits is taken.
+# Number of random divisions, of which the one with the most similar splits is used.
 DRAWS = 200
 DECILES = np.linspace(0.1, 0.9, 9)
 
 
 def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[list[str]]:
-    """Put tiles that must stay in one split together.
+    """Group tiles that must stay in one split.
 
     Args:
-        grids: of each tile, by name.
-        side: None: tiles that touch or overlap (by a gap of less than a pixel) are a block, and so
-            are all that such tiles connect. A length in metres: the ground is ruled into squares of
-            that side instead, and tiles with their centre in one square are a block; tiles that
-            overlap still are, wherever they lie.
+        grids: the grid of each tile, by name.
+        side: None: tiles that touch or overlap (with a gap of less than a pixel) form a block,
+            together with all tiles connected through them. A length in metres: the ground is
+            divided into squares of that side, and tiles with their centre in one square form a
+            block; overlapping tiles always stay together.
 
     Returns:
-        Each block's tiles, sorted, in the order of their first tile. Tiles without georeference are
-        blocks of one; so are tiles whose coordinates cannot be compared with others'.
+        The tiles of each block, sorted; blocks in the order of their first tile. A tile without
+        georeference, or whose coordinates cannot be compared with others', is its own block.
 
     Raises:
-        UserError: a tile's place cannot be computed in the CRS of the others, or ``side`` is given
-            and the coordinates of that CRS are no lengths on the ground.
+        UserError: a tile's outline cannot be computed in the CRS of the others, or ``side`` is
+            given and the units of that CRS are not lengths on the ground.
     """
     blocks = [[name] for name, grid in grids.items() if grid.transform is None]
     places: list[object]
@@ -77,15 +77,15 @@ def divide(
 ) -> dict[str, str]:
     """Divide blocks of tiles into train, val and test, stratified by building fraction.
 
-    Of `DRAWS` random divisions with the wanted shares (as near as whole blocks allow) the one is
-    taken whose val and test have building fractions most like those of all tiles: the mean
+    Draws `DRAWS` random divisions with the wanted shares (as near as whole blocks allow) and takes
+    the one whose val and test have building fractions most like those of all tiles: the mean
     difference between their deciles is smallest (Morgan and Rubin 2012, "Rerandomization to improve
     covariate balance in experiments").
 
     Args:
-        blocks: tiles that stay together.
+        blocks: groups of tiles that stay together.
         fractions: the share of building of each tile, [0, 1].
-        seed: the same one gives the same division.
+        seed: the same seed gives the same division.
         val, test: shares of all tiles, between 0 and 1; train gets the rest, and each at least one
             block.
 
@@ -111,8 +111,8 @@ def divide(
         raise UserError(
             f"{len(tiles)} tiles in {len(blocks)} {'block' if len(blocks) == 1 else 'blocks'} that "
             "touch, overlap or share a square: expected at least 3 blocks, one each for train, val "
-            "and test. Say BLOCK=METRES to rule the ground into (smaller) squares of that side, or "
-            "give a split of your own with SPLIT=FILE."
+            "and test. Set BLOCK=METRES to divide the ground into (smaller) squares of that side, "
+            "or give a split of your own with SPLIT=FILE."
         )
     rng = np.random.default_rng(seed)
     shares = dict(zip(SPLITS, (1 - val - test, val, test), strict=True))
@@ -132,7 +132,7 @@ def divide(
 def _draw(
     blocks: Sequence[Sequence[str]], wanted: Mapping[str, float], rng: np.random.Generator
 ) -> dict[str, list[str]]:
-    """One random division: the largest blocks first, each to the split that lacks most tiles."""
+    """One random division: largest blocks first, each to the split that lacks most tiles."""
     shuffled = [blocks[index] for index in rng.permutation(len(blocks))]
     shuffled.sort(key=len, reverse=True)  # stable: blocks of one size stay in random order
     taken: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -150,10 +150,10 @@ def _deciles(tiles: Sequence[str], fractions: Mapping[str, float]) -> npt.NDArra
 
 
 def _comparable(grids: Mapping[str, Grid]) -> dict[CRS | None, list[str]]:
-    """Georeferenced tiles by the CRS to compare them in.
+    """Group georeferenced tiles by the CRS in which to compare them.
 
-    Those with coordinates on the Earth come together, in the CRS of the first; those in an
-    engineering CRS, or in none, with their like.
+    All tiles with coordinates on the Earth are compared in the CRS of the first; tiles in an
+    engineering CRS, or in none, only with tiles of the same.
     """
     groups: dict[CRS | None, list[str]] = {}
     earth: CRS | None = None
@@ -181,9 +181,9 @@ def _outline(name: str, grid: Grid, crs: CRS | None) -> shapely.Polygon:
     outline = shapely.Polygon(corners) if np.isfinite(corners).all() else shapely.Polygon()
     if not outline.is_valid or not outline.area > 0:
         raise UserError(
-            f"tile {name}: its outline is no quadrangle"
+            f"tile {name}: its outline is not a quadrangle"
             f"{'' if crs is None else f' in {crs.to_string()}'}, so its neighbours cannot be found."
-            " Mend its georeference, or give a split of your own with SPLIT=FILE."
+            " Correct its georeference, or give a split of your own with SPLIT=FILE."
         )
     return outline
 
@@ -201,7 +201,7 @@ def _squares(
     if crs is not None and grid.gsd is None:
         raise UserError(
             f"BLOCK: {side:g} m, but the tiles' coordinates are in {crs.to_string()}, whose units "
-            "are no metres on the ground. Warp the tiles to another projection, such as UTM, or "
+            "are not metres on the ground. Warp the tiles to another projection, such as UTM, or "
             "give a split of your own with SPLIT=FILE."
         )
     unit = side / (1.0 if crs is None else crs.linear_units_factor[1])

@@ -1,4 +1,4 @@
-"""Lengths and areas on the ground, of polygons in a raster's coordinates."""
+"""Lengths and areas on the ground for polygons in a raster's coordinates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-# UTM and national grids distort areas by less; Web Mercator makes Berlin 2.7 times its size.
+# UTM and national grids distort areas less than this; Web Mercator shows Berlin 2.7 times as large.
 MAX_DISTORTION = 0.01
 
 Polygons = npt.NDArray[np.object_]
@@ -20,7 +20,7 @@ Polygons = npt.NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Plane:
-    """Coordinates that are lengths: ``unit`` metres each."""
+    """Coordinates that are lengths, in units of ``unit`` metres."""
 
     unit: float
 
@@ -30,13 +30,13 @@ class Plane:
         return areas
 
     def scales(self, polygons: Polygons) -> npt.NDArray[np.float64]:
-        """Metres for each unit of x and of y, where each of (N,) polygons lies: (N, 2)."""
+        """Metres per unit of x and of y at each of (N,) polygons: (N, 2)."""
         return np.full((len(polygons), 2), self.unit)
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """Coordinates that are degrees, or lengths in a projection that distorts them.
+    """Coordinates in degrees, or in a projection that distorts lengths.
 
     ``step`` is a small length in the coordinates, such as a pixel's side.
     """
@@ -54,14 +54,14 @@ class Ellipsoid:
         return np.array([abs(geod.geometry_area_perimeter(polygon)[0]) for polygon in around])
 
     def scales(self, polygons: Polygons) -> npt.NDArray[np.float64]:
-        """Metres for each unit of x and of y, where each of (N,) polygons lies: (N, 2)."""
+        """Metres per unit of x and of y at each of (N,) polygons: (N, 2)."""
         bounds = shapely.bounds(polygons)
         return self.scales_at((bounds[:, :2] + bounds[:, 2:]) / 2)
 
     def scales_at(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Metres for each unit of x and of y at (N, 2) points x, y: (N, 2).
+        """Metres per unit of x and of y at (N, 2) points x, y: (N, 2).
 
-        Raises ValueError where a point lies outside what the CRS can map.
+        Raises ValueError if a point lies outside the area that the CRS covers.
         """
         to_degrees, geod = self._to_degrees(), pyproj.Geod(ellps="WGS84")
         x, y = points.T
@@ -71,23 +71,23 @@ class Ellipsoid:
             for dx, dy in ((self.step, 0), (0, self.step))
         ]
         if not np.isfinite(lengths).all():
-            raise ValueError(f"{points[~np.isfinite(lengths).all(axis=0)][0]} is no place in it")
+            raise ValueError(f"{points[~np.isfinite(lengths).all(axis=0)][0]} is outside of it")
         return np.stack(lengths, axis=1) / self.step
 
     def _to_degrees(self) -> pyproj.Transformer:
         return pyproj.Transformer.from_crs(self.crs, "OGC:CRS84", always_xy=True)
 
 
-def ground(
+def measure_ground(
     crs: CRS | None, transform: Affine, width: int, height: int, gsd: float | None
 ) -> Plane | Ellipsoid | None:
-    """How the coordinates of a raster of ``width`` x ``height`` px measure the ground.
+    """Choose how to measure the ground in a raster of ``width`` x ``height`` px.
 
     Plane where the CRS is projected and distorts areas by at most MAX_DISTORTION (in the raster's
     corners and centre); Ellipsoid in any other projection and for degrees. Without a CRS, or with a
-    local one, ``gsd`` metres per pixel tell; None if that is not known either.
+    local one, ``gsd`` (metres per pixel) decides; None if that is unknown too.
 
-    Raises ValueError where the raster lies outside what its CRS can map.
+    Raises ValueError if the raster lies outside the area that its CRS covers.
     """
     pixel = math.sqrt(abs(transform.determinant))
     if crs is None or not (crs.is_projected or crs.is_geographic):

@@ -15,32 +15,32 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError  # what rasterio.shutil raises has no public name
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetWriter
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
+from roofseg.tiles.rasters import GDAL_ERRORS
 
 TILE = 512
 
 
 class NotWrittenError(UserError):
-    """An output could not be written, for this reason; the next one would not be either."""
+    """An output cannot be written, for a reason that would also stop the next one."""
 
     def __init__(self, out: Path, reason: object) -> None:
         self.reason = reason
         super().__init__(
-            f"{out}: cannot be written ({reason}). Free some space there or mend the folder's "
+            f"{out}: cannot be written ({reason}). Free some space there or change the folder's "
             "permissions, and run the same command again: finished files are kept."
         )
 
 
 @dataclass(frozen=True)
-class Layer:
-    """What a raster holds: its type, nodata, how overviews are made, and its band's name."""
+class BandSpec:
+    """The band of an output: type, nodata, resampling of overviews, and name."""
 
     dtype: str
     nodata: float
@@ -48,17 +48,17 @@ class Layer:
     description: str
 
 
-class Canvas:
-    """A tiled GeoTIFF that takes blocks, for a while: `publish` makes the final file of it.
+class BlockWriter:
+    """Collects blocks in a temporary tiled GeoTIFF, from which `write_cog` makes the final file.
 
-    A context. Blocks come from the top, one strip of columns after the other, each strip beginning
-    at a multiple of ``TILE``; whole tiles are written, so that none is compressed twice.
+    A context manager. Blocks come strip of columns by strip, each strip from the top and starting
+    at a multiple of ``TILE``. Only whole tiles are written, so that none is compressed twice.
     """
 
     def __init__(
         self,
         path: Path,
-        layer: Layer,
+        layer: BandSpec,
         *,
         height: int,
         width: int,
@@ -69,8 +69,8 @@ class Canvas:
         self.path, self.layer = path, layer
         self._height = height
         self._held: list[npt.NDArray[Any]] = []
-        self._row = 0  # of what is held
-        self._written: list[tuple[Window, int]] = []  # and the checksum of its pixels
+        self._row = 0  # of the first block held
+        self._written: list[tuple[Window, int]] = []  # with the checksum of the window's pixels
         profile = {
             "driver": "GTiff",
             "height": height,
@@ -92,21 +92,17 @@ class Canvas:
         self._target.update_tags(**tags)
         self._target.set_band_description(1, layer.description)
 
-    def __enter__(self) -> Canvas:
+    def __enter__(self) -> BlockWriter:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        with (
-            contextlib.suppress(RasterioError, CPLE_BaseError)
-            if error
-            else contextlib.nullcontext()
-        ):
+        with contextlib.suppress(*GDAL_ERRORS) if error else contextlib.nullcontext():
             self._target.close()
 
     def write(self, row: int, col: int, block: npt.NDArray[Any]) -> None:
-        """Take (rows, columns) whose top-left pixel is (``row``, ``col``)."""
+        """Add a block (rows, columns) whose top-left pixel is (``row``, ``col``)."""
         if not self._held:
             self._row = row
         self._held.append(block)
@@ -122,11 +118,11 @@ class Canvas:
         self._held = [rest] if len(rest) else []
         self._row = whole
 
-    def publish(self, out: Path) -> None:
-        """Write what the closed canvas holds as a cloud-optimised GeoTIFF, deflated.
+    def write_cog(self, out: Path) -> None:
+        """Write all blocks as a cloud-optimised GeoTIFF, deflated. Close the writer first.
 
-        Raises OSError where it cannot be read back as it was painted: on a full disk GDAL may end a
-        file without a word.
+        Raises OSError if the file reads back differently: on a full disk GDAL may cut a file off
+        without an error.
         """
         with _plain():
             rasterio.shutil.copy(
@@ -143,20 +139,20 @@ class Canvas:
             with rasterio.open(out) as made:
                 for window, checksum in self._written:
                     if zlib.crc32(made.read(1, window=window).tobytes()) != checksum:
-                        raise OSError("it reads otherwise than it was written")
+                        raise OSError("it reads back differently than it was written")
 
 
 @contextlib.contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """What cannot be written inside the block is a UserError that names ``out``."""
+def write_errors_named(out: Path) -> Iterator[None]:
+    """Turn errors of writing inside the block into a NotWrittenError that names ``out``."""
     try:
         yield
-    except (RasterioError, CPLE_BaseError, OSError) as error:
+    except (*GDAL_ERRORS, OSError) as error:
         raise NotWrittenError(out, error.__cause__ or error) from None
 
 
 @contextlib.contextmanager
 def _plain() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # as the input was
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # like the input
         yield

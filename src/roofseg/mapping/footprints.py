@@ -1,7 +1,7 @@
 """Building footprints as polygons, from a raster of building masks or probabilities.
 
-The raster is read in strips and the polygons are written in batches: memory goes with the width of
-the raster, not with its height nor with the number of footprints, in each of the formats.
+The raster is read in strips and the polygons are written in batches, in every format: memory grows
+with the width of the raster, not with its height or the number of footprints.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
-from roofseg.mapping.area import Ellipsoid, Plane, Polygons, ground
-from roofseg.mapping.polygonize import Component, Strip, polygonise
+from roofseg.mapping.area import Ellipsoid, Plane, Polygons, measure_ground
+from roofseg.mapping.polygonize import Component, Strip, polygonize
 from roofseg.mapping.vector_files import GEOMETRY, SUFFIXES, Driver, write_layer
-from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.rasters import check_mask_values, describe_bands, open_raster, read_grid
 
 __all__ = ["SUFFIXES", "Driver", "Georeference", "write_footprints"]
 
 STRIP_PIXELS = 2**24
 BATCH = 10_000
-# The least that buildingregulariser may move a wall by, which is its own advice: with one pixel,
-# the stairs of a slanting wall stay.
+# Smallest tolerance of buildingregulariser, as its documentation advises: with one pixel, the
+# stairs of a slanted wall remain.
 REGULARISE_PX = 2
 
 Band = np.ma.MaskedArray[Any, np.dtype[Any]]
@@ -57,12 +57,11 @@ def write_footprints(
 ) -> int:
     """Write the footprints in a raster as polygons, whole or not at all; returns their number.
 
-    A footprint is a valid Polygon, with holes, around building pixels that hang together through
-    their sides (4-connected). Its columns are area_m2 (null where neither a CRS nor ``gsd`` tells)
-    and, where probabilities are given, mean_probability over its pixels. Coordinates are in the
-    raster's CRS, or EPSG:4326 in GeoJSON; in a raster without CRS they are as its transform has
-    them. In one without transform they are pixels from its top-left corner: x to the right, y
-    downwards.
+    A footprint is a valid Polygon, with holes, around building pixels that are connected through
+    their sides (4-connected). Its columns are area_m2 (null where neither a CRS nor ``gsd`` gives
+    it) and, with probabilities, mean_probability over its pixels. Coordinates are in the raster's
+    CRS, or EPSG:4326 in GeoJSON; without a CRS, in the units of the raster's transform; without a
+    transform, in pixels from the top-left corner: x to the right, y downwards.
 
     Args:
         raster: one band, either a mask (integers: 0 background, 1 or 255 building) or a probability
@@ -72,30 +71,30 @@ def write_footprints(
             SUFFIXES has the suffix that ``out`` must have.
         probability: a raster of probabilities on the same grid, for mean_probability; a ``raster``
             of floats needs none.
-        gsd: metres per pixel, where the raster has no CRS that tells; not used otherwise.
+        gsd: metres per pixel; used only where the raster has no CRS that gives lengths.
         threshold: see ``raster``.
         min_area_m2: footprints whose pixels cover less are left out.
         simplify_m: tolerance in metres of Douglas-Peucker, which keeps the topology of each polygon
             (neighbours may come to overlap by as much); 0 keeps the outlines of the pixels.
-        regularise: straighten walls and square corners by the package buildingregulariser. A
-            polygon that it would break or drop stays as it was.
-        provenance: kept as metadata (see `roofseg.mapping.vector_files.write_layer`).
+        regularise: straighten walls and square corners by the package buildingregulariser. Polygons
+            that it would break or drop are kept unchanged.
+        provenance: stored as metadata (see `roofseg.mapping.vector_files.write_layer`).
 
     Areas are those of the polygons as written: in the plane where the CRS is projected and true to
-    area, else on the ellipsoid (see `roofseg.mapping.area.ground`).
+    area, else on the ellipsoid (see `roofseg.mapping.area.measure_ground`).
 
     Raises:
-        UserError: a raster cannot be read, or is no mask or probability; the two are on different
-            grids; a CRS (for GeoJSON) or ``gsd`` (for lengths and areas) is needed and missing; the
-            raster lies outside its CRS; a number is out of range; buildingregulariser is not
-            installed; ``out`` is a folder, has another suffix, or cannot be written (that is a
-            NotWrittenError).
+        UserError: a raster cannot be read, or is neither mask nor probability; the two have
+            different grids; a CRS (for GeoJSON) or ``gsd`` (for lengths and areas) is needed and
+            missing; the raster lies outside its CRS; a number is out of range; buildingregulariser
+            is not installed; ``out`` is a folder, has another suffix, or cannot be written (this is
+            a NotWrittenError).
     """
     _check_numbers(gsd, threshold, min_area_m2, simplify_m)
     straighten = load_regulariser() if regularise else None
-    source = _Source.read(raster)
+    source = _Header.read(raster)
     if probability is not None:
-        _check_grid(source, _Source.read(probability))
+        _check_grid(source, _Header.read(probability))
     elif source.floats:
         probability = raster
     place = source.georeference
@@ -109,7 +108,7 @@ def write_footprints(
     shape = _Shape(place.transform, measure, min_area_m2, simplify_m, straighten)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        components = polygonise(_strips(source, probability, threshold))
+        components = polygonize(_strips(source, probability, threshold))
         while batch := list(islice(components, BATCH)):
             columns = shape.columns(batch)
             yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
@@ -126,7 +125,7 @@ def write_footprints(
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where a raster lies, as its header says.
+    """The position of a raster, from its header.
 
     ``name`` is the raster's, for messages; ``crs`` is None where its coordinates are pixels.
     """
@@ -140,14 +139,14 @@ class Georeference:
     def measure(
         self, driver: Driver, *, gsd: float | None, lengths: bool
     ) -> Plane | Ellipsoid | None:
-        """How its coordinates measure the ground: see `roofseg.mapping.area.ground`.
+        """Choose how to measure the ground: see `roofseg.mapping.area.measure_ground`.
 
         Raises UserError where footprints cannot be written as ``driver``, or where ``lengths`` are
         needed and unknown.
         """
         if not 0 < abs(self.transform.determinant) < math.inf:
             raise UserError(
-                f"{self.name}: its transform {tuple(self.transform)[:6]} gives a pixel no area. "
+                f"{self.name}: its transform {tuple(self.transform)[:6]} gives pixels no area. "
                 "Georeference it anew, for example with `gdal_edit.py -a_ullr`."
             )
         on_earth = self.crs and (self.crs.is_projected or self.crs.is_geographic)
@@ -155,10 +154,10 @@ class Georeference:
             raise UserError(
                 f"{self.name}: has no CRS and transform that place it on Earth, but GeoJSON is in "
                 "EPSG:4326. Georeference it (for example with `gdal_edit.py -a_srs ... -a_ullr "
-                "...`), or say --vector gpkg or parquet, which take other coordinates."
+                "...`), or use --vector gpkg or parquet, which take other coordinates."
             )
         try:
-            measure = ground(self.crs, self.transform, self.width, self.height, gsd)
+            measure = measure_ground(self.crs, self.transform, self.width, self.height, gsd)
         except (ValueError, ProjError) as error:
             raise UserError(
                 f"{self.name}: its CRS is {self.crs and self.crs.to_string()}, but {error}. Set "
@@ -166,8 +165,8 @@ class Georeference:
             ) from None
         if measure is None and lengths:
             raise UserError(
-                f"{self.name}: has no CRS and transform that tell lengths and areas, which "
-                "--min-area, --simplify and --regularise need. Say --gsd METRES, the size of a "
+                f"{self.name}: has no CRS and transform that give lengths and areas, which "
+                "--min-area, --simplify and --regularise need. Give --gsd METRES, the size of a "
                 "pixel, or georeference it (for example with `gdal_edit.py -a_srs ... -a_ullr "
                 "...`)."
             )
@@ -175,8 +174,8 @@ class Georeference:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What the header of a raster of one band says."""
+class _Header:
+    """The header of a raster with one band."""
 
     path: Path
     block_rows: int
@@ -184,18 +183,17 @@ class _Source:
     georeference: Georeference
 
     @classmethod
-    def read(cls, path: Path) -> _Source:
+    def read(cls, path: Path) -> _Header:
         with open_raster(path) as source:
             dtype = np.dtype(source.dtypes[0])
             if source.count != 1 or dtype.kind not in "buif":
                 raise UserError(
-                    f"{path}: {source.count} bands of {dtype}; expected one band, a mask of "
+                    f"{path}: {describe_bands(source)}; expected one band, a mask of "
                     "integers or probabilities as floats."
                 )
-            # GDAL gives the identity to a raster that states no transform.
-            placed = source.crs and source.transform != Affine.identity()
-            crs = source.crs if placed else None
-            place = Georeference(str(path), source.width, source.height, crs, source.transform)
+            grid = read_grid(source)
+            crs = grid.crs if grid.transform else None
+            place = Georeference(str(path), grid.width, grid.height, crs, source.transform)
             return cls(path, source.block_shapes[0][0], dtype.kind == "f", place)
 
 
@@ -211,7 +209,7 @@ def _check_numbers(
             raise UserError(f"{name}: {value}; expected a number that is not negative.")
 
 
-def _check_grid(source: _Source, probability: _Source) -> None:
+def _check_grid(source: _Header, probability: _Header) -> None:
     if not probability.floats:
         raise UserError(
             f"{probability.path}: holds integers; expected probabilities as floats in [0, 1]."
@@ -225,8 +223,8 @@ def _check_grid(source: _Source, probability: _Source) -> None:
             )
 
 
-def _strips(source: _Source, probability: Path | None, threshold: float) -> Iterator[Strip]:
-    """Read building and probabilities in strips of about STRIP_PIXELS, of whole blocks if it can.
+def _strips(source: _Header, probability: Path | None, threshold: float) -> Iterator[Strip]:
+    """Read building and probabilities in strips of about STRIP_PIXELS, of whole blocks if possible.
 
     Pixels without data have the probability NaN.
     """
@@ -234,7 +232,7 @@ def _strips(source: _Source, probability: Path | None, threshold: float) -> Iter
     rows = max(1, STRIP_PIXELS // width)
     if rows > source.block_rows:
         rows -= rows % source.block_rows
-    value = 0  # of building, until the first strip that holds any
+    value = 0  # that marks building; 0 until a strip holds one
     for row in range(0, height, rows):
         window = Window(0, row, width, min(rows, height - row))
         band = _read(source.path, window)
@@ -242,8 +240,9 @@ def _strips(source: _Source, probability: Path | None, threshold: float) -> Iter
             _check_probability(source.path, band)
             building = (band >= threshold).filled(False)
         else:
-            value = _check_mask(source.path, band, value)
-            building = (band != 0).filled(False)
+            values = band.filled(0)
+            value = check_mask_values(source.path, values, row, value)
+            building = values != 0
         chances = None
         if probability is not None:
             if probability != source.path:
@@ -260,20 +259,6 @@ def _read(path: Path, window: Window) -> Band:
     return band
 
 
-def _check_mask(path: Path, band: Band, building: int) -> int:
-    """Check a strip of a mask; gives the value of building, or 0 where it is not known yet."""
-    values = np.unique(band.compressed())
-    known = building or next((value for value in (255, 1) if value in values), 0)
-    if not np.isin(values, (0, known)).all():
-        shown = ", ".join(f"{value:g}" for value in sorted({*values.tolist(), known})[:6])
-        raise UserError(
-            f"{path}: holds the values {shown}{', ...' if len(values) > 6 else ''}; expected a "
-            "mask of integers, 0 for background and one other value for building, 1 or 255, or "
-            "probabilities as floats."
-        )
-    return known
-
-
 def _check_probability(path: Path, band: Band) -> None:
     values = band.compressed()
     values = values[~np.isnan(values)]
@@ -286,9 +271,9 @@ def _check_probability(path: Path, band: Band) -> None:
 
 @dataclass(frozen=True)
 class _Shape:
-    """How components become footprints; the fields are those of `write_footprints`.
+    """Turns components into footprints; the fields are options of `write_footprints`.
 
-    ``transform`` brings pixels to the raster's coordinates, ``measure`` these to the ground.
+    ``transform`` maps pixels to the raster's coordinates; ``measure`` maps those to the ground.
     """
 
     transform: Affine
@@ -322,9 +307,9 @@ class _Shape:
         }
 
     def _reshape(self, polygons: Polygons, scales: Lengths, pixel_m: float) -> Polygons:
-        """Simplify and regularise polygons; ``scales`` (N, 2) make metres of their coordinates.
+        """Simplify and regularise polygons; ``scales`` (N, 2) convert coordinates to metres.
 
-        One that this would not leave a valid polygon stays as it is.
+        Polygons that would become invalid are kept unchanged.
         """
         plans = _scaled(polygons, scales)
         if self.simplify_m:
@@ -345,7 +330,7 @@ def _scaled(polygons: Polygons, scales: Lengths) -> Polygons:
 
 
 def load_regulariser() -> Straighten:
-    """What straightens polygons; UserError where buildingregulariser is not installed."""
+    """Load the function that straightens polygons; UserError without buildingregulariser."""
     try:
         from buildingregulariser import regularize_geodataframe
         from geopandas import GeoDataFrame
@@ -356,17 +341,17 @@ def load_regulariser() -> Straighten:
         ) from None
 
     def straighten(polygons: Polygons, tolerance_m: float) -> Polygons:
-        """Regularise polygons in metres; None in place of one that it drops or breaks up."""
+        """Regularise polygons in metres; None in place of those that are dropped or split."""
         frame = GeoDataFrame({"place": np.arange(len(polygons))}, geometry=polygons)
         with warnings.catch_warnings():
-            # It warns of polygons that it gives back as they were, which is what is wanted.
+            # The package warns of polygons that it returns unchanged, as intended here.
             warnings.simplefilter("ignore", UserWarning)
             straight = regularize_geodataframe(
                 frame,
                 simplify_tolerance=tolerance_m,
-                parallel_threshold=2 * tolerance_m,  # as its defaults are to each other
-                num_cores=1,  # not a process for each core, where the polygons are few
-                include_metadata=True,  # without it, it calls what pandas will remove
+                parallel_threshold=2 * tolerance_m,  # the ratio of its defaults
+                num_cores=1,  # a process per core costs more than it saves for few polygons
+                include_metadata=True,  # otherwise it calls a deprecated function of pandas
             ).drop_duplicates("place", keep=False)
         regular = np.full(len(polygons), None)
         regular[straight["place"].to_numpy()] = straight.geometry.to_numpy()

@@ -20,15 +20,15 @@ def load_predictor(
     Args:
         path: a model's folder, with model.safetensors and recipe.json; or a .onnx file that
             `roofseg export` wrote.
-        device: where it runs; "auto" is the best there is.
-        precision: "auto" is the best that the device has in hardware, "32-true" what scores are
-            computed in (see `roofseg.models.device`), and the only one of an ONNX model.
-        threads: of the CPU, for the whole process with torch; None for as many as there are cores.
+        device: where it runs; "auto" takes the best available.
+        precision: "auto" takes the fastest that the device supports in hardware; "32-true" is the
+            precision of scores (see `roofseg.models.device`), and the only one of ONNX models.
+        threads: of the CPU (with torch, of the whole process); None for one per core.
 
     Raises:
-        UserError: nothing is there, weights or recipe are missing, the weights are those of another
-            architecture or no safetensors at all (a pickle is never read), or the device or the
-            precision is not there.
+        UserError: the path, weights or recipe are missing; the weights belong to another
+            architecture or are not safetensors (pickles are never read); or the device or the
+            precision is not available.
     """
     if path.suffix.lower() == ".onnx":
         from roofseg.mapping import onnx_predictor

@@ -1,7 +1,7 @@
-"""A trained model as one ONNX file, from 8-bit RGB to probabilities, checked against torch.
+"""Export a trained model as one ONNX file, from 8-bit RGB to probabilities; check it against torch.
 
-The file says of itself what `mapping.onnx_predictor` needs: the window's size, the ground sampling
-distances that were trained on, and which weights it holds.
+The file's metadata hold what `mapping.onnx_predictor` needs: the window's size, the ground sampling
+distances trained on, and the hash of the weights.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from roofseg.inference import torch_predictor
 from roofseg.inference.predictor import Images
 from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.mapping import onnx_predictor
-from roofseg.mapping.cog import writing
-from roofseg.mapping.onnx_predictor import INPUT, OUTPUT, TOLERANCE, About
+from roofseg.mapping.cog import write_errors_named
+from roofseg.mapping.onnx_predictor import INPUT, OUTPUT, TOLERANCE, OnnxMetadata
 from roofseg.synthetic.tile import generate_tile
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -33,7 +33,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True)
 class Export:
-    """What was exported: side of a window in pixels, and the largest difference to torch."""
+    """An exported model: side of a window in pixels, and the largest difference to torch."""
 
     window: int
     difference: float
@@ -46,11 +46,11 @@ def export(
 
     The graph takes ``images`` (B, P, P, 3) uint8 RGB for any B and gives ``probability`` (B, P, P)
     float32 in [0, 1]; P is the size of the patches that the model was trained on. Scaling and
-    normalisation are inside. ``metadata_props`` are those of `onnx_predictor.About`.
+    normalisation are inside. ``metadata_props`` are those of `onnx_predictor.OnnxMetadata`.
 
-    Before the file takes its name, onnxruntime runs it beside torch, both in float32 on the CPU, on
-    noise and on a synthetic scene, in batches of one and of two. For a SAM attempt at 1024 px that
-    takes 12 GB of memory: in ONNX its attention is written out.
+    Before the file is moved into place, it is compared with torch, both in float32 on the CPU, on
+    noise and on a synthetic scene, in batches of one and of two. For a SAM attempt at 1024 px this
+    takes 12 GB of memory, since ONNX has no fused attention.
 
     Raises:
         UserError: the folder holds no model, ``out`` exists, is not called .onnx or cannot be
@@ -62,10 +62,10 @@ def export(
     if out.is_dir():
         raise UserError(f"{out}: a folder; expected the name of a file to write.")
     if out.exists() and not overwrite:
-        raise UserError(f"{out}: exists already. Remove it, or say --overwrite.")
+        raise UserError(f"{out}: exists already. Remove it, or use --overwrite.")
     _check_packages()
     torch_model = torch_predictor.load(folder, device="cpu", precision="32-true")
-    with writing(out):
+    with write_errors_named(out):
         remove_scratch(out)
         with atomic_write(out) as scratch:
             _write(torch_model, scratch, folder)
@@ -96,8 +96,8 @@ class _FromImages(nn.Module):
 def _write(predictor: TorchPredictor, path: Path, folder: Path) -> None:
     images = torch.zeros(2, predictor.window, predictor.window, 3, dtype=torch.uint8)
     try:
-        # Where gradients are on, SAM's attention is its plain formula. Where they are off it is, on
-        # a CPU, a loop over as many slices as the batch and the machine's threads make of it.
+        # With gradients on, SAM's attention is exported as its plain formula. With gradients off,
+        # on a CPU, it is a loop whose length depends on the batch and the machine's threads.
         with torch.enable_grad(), _quiet():
             program = torch.onnx.export(
                 _FromImages(predictor.model).eval(),
@@ -113,14 +113,14 @@ def _write(predictor: TorchPredictor, path: Path, folder: Path) -> None:
             f"{folder}: torch {torch.__version__} cannot export this model as ONNX "
             f"({str(error).strip().splitlines()[0]})."
         ) from error
-    assert program is not None  # it is where no file is named
-    about = About(predictor.window, predictor.gsd, predictor.provenance)
+    assert program is not None  # it is None only if a file is named
+    about = OnnxMetadata(predictor.window, predictor.gsd, predictor.provenance)
     program.model.metadata_props.update(about.metadata())
     program.save(path)
 
 
 def _difference(predictor: TorchPredictor, path: Path) -> float:
-    """The largest difference of a probability, NaN where there is one."""
+    """The largest difference of a probability; NaN if any probability is NaN."""
     exported = onnx_predictor.load(path, device="cpu")
     differences = [
         np.abs(predictor(images) - exported(images)).max() for images in _images(predictor.window)
@@ -137,7 +137,7 @@ def _images(size: int) -> list[Images]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on itself from the user's screen."""
+    """Hide the exporter's warnings about its own code."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

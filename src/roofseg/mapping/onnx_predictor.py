@@ -13,17 +13,17 @@ from roofseg.core.errors import UserError
 from roofseg.inference.predictor import Device, Images, Precision, Probabilities
 
 INPUT, OUTPUT = "images", "probability"
-WINDOW, GSD = "roofseg_window", "roofseg_gsd"  # in metadata_props, beside the provenance
+WINDOW, GSD = "roofseg_window", "roofseg_gsd"  # keys in metadata_props
 PROVENANCE = "ROOFSEG_"
-# How far a probability may be from torch's. Both compute in float32 and round in another order: by
-# up to 7e-6 apart for the sample's trained models, 5e-5 for SAM at 1024 px with random weights.
+# Largest difference of a probability to torch's. Both compute in float32, in different orders:
+# measured 7e-6 for the sample's trained models, 5e-5 for SAM at 1024 px with random weights.
 TOLERANCE = 1e-4
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 @dataclass(frozen=True)
-class About:
-    """What an ONNX file says of its model in ``metadata_props``.
+class OnnxMetadata:
+    """The description of a model in the ``metadata_props`` of its ONNX file.
 
     Attributes:
         window: side of a window in pixels
@@ -36,12 +36,12 @@ class About:
     provenance: dict[str, str] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
-        """As ``metadata_props``: texts alone."""
+        """The ``metadata_props``: all values are strings."""
         return {WINDOW: str(self.window), GSD: json.dumps(self.gsd), **self.provenance}
 
     @classmethod
-    def read(cls, metadata: dict[str, str]) -> About:
-        """The inverse; KeyError, TypeError or ValueError for anything else."""
+    def read(cls, metadata: dict[str, str]) -> OnnxMetadata:
+        """The inverse of `metadata`; KeyError, TypeError or ValueError for other contents."""
         tags = {name: text for name, text in metadata.items() if name.startswith(PROVENANCE)}
         gsd = tuple(float(each) for each in json.loads(metadata[GSD]))
         return cls(int(metadata[WINDOW]), gsd, tags)
@@ -50,7 +50,7 @@ class About:
 class OnnxPredictor:
     """A `roofseg.inference.predictor.Predictor` over an onnxruntime session."""
 
-    def __init__(self, session: Any, about: About) -> None:
+    def __init__(self, session: Any, about: OnnxMetadata) -> None:
         self.session = session
         self.window, self.gsd = about.window, about.gsd
         self.provenance = {**about.provenance, "ROOFSEG_PRECISION": "32-true"}
@@ -73,18 +73,18 @@ def load(
 
     Args:
         path: the file
-        device: "auto" takes CUDA where onnxruntime has it; there is no "mps"
-        precision: "auto" is "32-true", and there is no other
-        threads: of the CPU; None for as many as there are cores
+        device: "auto" takes CUDA where onnxruntime supports it; "mps" is refused
+        precision: "auto" or "32-true", which are the same
+        threads: of the CPU; None for one per core
 
     Raises:
-        UserError: onnxruntime is not installed, or has not the device or precision that is asked
-            for; the file is missing, no ONNX, or another model's
+        UserError: onnxruntime is not installed, or does not support the device or precision; the
+            file is missing, not ONNX, or not from `roofseg export`
     """
     if device == "mps" or precision not in ("auto", "32-true"):
         raise UserError(
             f"{path}: device {device}, precision {precision}; an ONNX model runs on cpu or cuda, "
-            "and in 32-true. Say these or auto, or name the model's folder."
+            "and in 32-true. Use these or auto, or name the model's folder."
         )
     try:
         import onnxruntime  # type: ignore[import-untyped]
@@ -97,30 +97,30 @@ def load(
         raise UserError(f"{path}: no such file; expected an ONNX model. `roofseg export` makes it.")
     options = onnxruntime.SessionOptions()
     options.use_deterministic_compute = True
-    options.log_severity_level = 3  # errors; they are raised as well
-    options.intra_op_num_threads = threads or 0  # 0: it decides
+    options.log_severity_level = 3  # errors only; they are raised as well
+    options.intra_op_num_threads = threads or 0  # 0: onnxruntime decides
     there = onnxruntime.get_available_providers()
     providers = [CUDA, CPU] if CUDA in there and device in ("auto", "cuda") else [CPU]
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # onnxruntime's exceptions share no base but this
+    except Exception as error:  # onnxruntime's exceptions have no other common base
         raise UserError(
             f"{path}: onnxruntime cannot load it; it is damaged or no ONNX model "
             f"({str(error).strip().splitlines()[0]}). Export it again."
         ) from None
-    # It may have CUDA and yet not find its libraries: then it goes on without.
+    # onnxruntime may support CUDA but not find its libraries; then it silently uses the CPU.
     if device == "cuda" and CUDA not in session.get_providers():
         raise UserError(
             f"{path}: device cuda, but onnxruntime has {', '.join(session.get_providers())} alone. "
-            "Install onnxruntime-gpu in its place, with the CUDA that it needs, or say cpu."
+            "Install onnxruntime-gpu in its place, with the CUDA that it needs, or use cpu."
         )
     return OnnxPredictor(session, _about(session, path))
 
 
-def _about(session: Any, path: Path) -> About:
-    """What the file says of itself, held against its graph's interface."""
+def _about(session: Any, path: Path) -> OnnxMetadata:
+    """Read the file's metadata and check that the graph's inputs and outputs agree with it."""
     try:
-        about = About.read(session.get_modelmeta().custom_metadata_map)
+        about = OnnxMetadata.read(session.get_modelmeta().custom_metadata_map)
         (images,), (probability,) = session.get_inputs(), session.get_outputs()
         size = about.window
         fits = (

@@ -1,7 +1,8 @@
 """Connected components of a raster as polygons, strip by strip.
 
-A component that reaches the last row of a strip stays open until the strip that ends it. So memory
-goes with the size of a strip and with the outlines of what is open, not with the raster's height.
+A component that reaches the last row of a strip stays open until the strip in which it ends. So
+memory grows with the size of a strip and the outlines of open components, not with the height of
+the raster.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ Strip = tuple[npt.NDArray[np.bool_], npt.NDArray[np.floating] | None]
 class Component:
     """Building pixels that are 4-connected: through sides, not only through corners.
 
-    ``polygon`` is their outline in pixels, from the raster's top-left corner: x to the right, y
-    downwards. Its vertices are corners of pixels; what it encloses and is not building is a hole.
-    ``pixels`` is their number, ``probability`` the sum of their probabilities.
+    ``polygon`` is the outline in pixels from the raster's top-left corner: x to the right, y
+    downwards. Its vertices are corners of pixels; enclosed pixels that are not building are holes.
+    ``pixels`` is the number of pixels, ``probability`` the sum of their probabilities.
     """
 
     polygon: shapely.Polygon
@@ -33,19 +34,19 @@ class Component:
     probability: float
 
 
-def polygonise(strips: Iterable[Strip]) -> Iterator[Component]:
+def polygonize(strips: Iterable[Strip]) -> Iterator[Component]:
     """Find the components of a raster that comes in strips of rows, from the top.
 
-    A strip is (h, W) bool, True for building, and (h, W) probabilities, or None, which adds up to
-    0; h may vary. Components come in the order of the strips that they end in; nothing else depends
-    on where one strip ends and the next begins.
+    A strip is (h, W) bool, True for building, and (h, W) probabilities, or None, which counts as 0;
+    h may vary. Components come in the order of the strips that they end in; apart from this order,
+    the result does not depend on how the raster is cut into strips.
     """
     row = 0
     last: npt.NDArray[np.int32] | None = None
-    open_: dict[int, _Joined] = {}  # by label in ``last``, the row above the strip
+    open_: dict[int, _DisjointSet] = {}  # by label in ``last``, the row above the strip
     for building, probability in strips:
         labels, components = _label(building, probability, row)
-        joined = {label: _Joined(component) for label, component in components.items()}
+        joined = {label: _DisjointSet(component) for label, component in components.items()}
         if last is not None:
             touching = (last > 0) & (labels[0] > 0)
             pairs = np.unique(np.stack([last[touching], labels[0][touching]]), axis=1)
@@ -60,22 +61,22 @@ def polygonise(strips: Iterable[Strip]) -> Iterator[Component]:
     yield from (_merge(whole.pieces) for whole in dict.fromkeys(open_.values()))
 
 
-class _Joined:
-    """Pieces of a component in several strips; disjoint sets, as trees."""
+class _DisjointSet:
+    """The pieces of a component in several strips (a disjoint-set forest)."""
 
     def __init__(self, piece: Component) -> None:
         self.pieces = [piece]
-        self._parent: _Joined | None = None
+        self._parent: _DisjointSet | None = None
 
-    def whole(self) -> _Joined:
+    def whole(self) -> _DisjointSet:
         found = self
         while found._parent is not None:
             found = found._parent
         return found
 
-    def join(self, other: _Joined) -> None:
+    def join(self, other: _DisjointSet) -> None:
         small, large = sorted((self.whole(), other.whole()), key=lambda whole: len(whole.pieces))
-        if small is not large:  # the larger one takes the smaller: so trees stay shallow
+        if small is not large:  # the larger set takes the smaller, so trees stay shallow
             large.pieces += small.pieces
             small._parent = large
 
@@ -108,7 +109,7 @@ def _merge(pieces: Sequence[Component]) -> Component:
         return pieces[0]
     union = shapely.union_all([piece.polygon for piece in pieces])
     return Component(
-        shapely.simplify(union, 0),  # without the vertices along the seams, which are no corners
+        shapely.simplify(union, 0),  # removes the vertices along the seams
         sum(piece.pixels for piece in pieces),
         sum(piece.probability for piece in pieces),
     )

@@ -1,4 +1,4 @@
-"""Whole rasters of any size through a model: masks or probabilities on the raster's own grid.
+"""Predict whole rasters of any size: masks or probabilities on the raster's own grid.
 
 Reading, inference and writing overlap, and memory does not grow with the raster: see
 `roofseg.sliding_window.blocks`.
@@ -21,18 +21,19 @@ import numpy.typing as npt
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write
 from roofseg.inference.predictor import D4, Predictor
-from roofseg.mapping.cog import Canvas, Layer, NotWrittenError, writing
+from roofseg.mapping.cog import BandSpec, BlockWriter, NotWrittenError, write_errors_named
 from roofseg.sliding_window.blocks import Block, Infer, predict_blocks
-from roofseg.sliding_window.imagery import Imagery, file_name, open_imagery, opened
+from roofseg.sliding_window.imagery import Imagery, file_name, open_imagery
 from roofseg.sliding_window.windows import OVERLAP
+from roofseg.tiles.rasters import open_raster
 from roofseg.version import VERSION
 
 if TYPE_CHECKING:
     from roofseg.mapping.vector_files import Driver
 
 VECTORS = ("gpkg", "geojson", "parquet")
-MASK = Layer("uint8", 255, "mode", "building (1)")
-PROBABILITY = Layer("float32", np.nan, "average", "probability of building")
+MASK = BandSpec("uint8", 255, "mode", "building (1)")
+PROBABILITY = BandSpec("float32", np.nan, "average", "probability of building")
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,18 @@ class Vector:
 
 @dataclass(frozen=True)
 class Options:
-    """What decides a raster's result, beside the model.
+    """The options that, with the model, determine the result for a raster.
 
     Args:
         output: "mask", uint8 {0, 1} with nodata 255; or "probability", float32 in [0, 1] with
             nodata NaN
-        threshold: the least probability of a building
+        threshold: lowest probability that counts as building
         overlap: of neighbouring windows, a share of their side, [0, 0.5]
         tta: average over the eight symmetries of the square
-        batch_size: windows at a time, which changes memory, speed and roundings; None for as many
-            as make `roofseg.sliding_window.blocks.BATCH_PIXELS`, but one at least
-        gsd: metres per pixel, in place of what the input says of itself
-        resample: bring an input to the GSD that the model was trained on
+        batch_size: windows at a time, which changes memory, speed and rounding; None for as many
+            as fit `roofseg.sliding_window.blocks.BATCH_PIXELS`, but at least one
+        gsd: metres per pixel, in place of the input's own
+        resample: resample inputs to the GSD that the model was trained on
         scale: the values that become 0 and 255, for an input that is not 8-bit
         vector: footprints to write beside the raster; None for none
     """
@@ -86,13 +87,13 @@ def predict_raster(
     """Predict one raster and write it as a cloud-optimised GeoTIFF, and its footprints beside it.
 
     Args:
-        predictor: the model; its GSD and provenance count even where ``infer`` runs it elsewhere.
+        predictor: the model; its GSD and provenance are used even if ``infer`` runs it elsewhere.
         source: what GDAL opens: a path, /vsi..., s3:// or https://.
-        out: the GeoTIFF; footprints get its name with another suffix (`footprints_path`). What was
-            there is replaced, by whole files or not at all.
-        options: see `Options`; ``infer`` must heed ``tta`` itself (`inference.predictor.D4`).
+        out: the GeoTIFF; footprints get its name with another suffix (`footprints_path`). Existing
+            files are replaced by whole files or not at all.
+        options: see `Options`; ``infer`` must apply ``tta`` itself (`inference.predictor.D4`).
         infer: see `roofseg.sliding_window.blocks.predict_blocks`; None runs ``predictor`` here.
-        progress: told how many windows were done, of `roofseg.sliding_window.blocks.count_windows`.
+        progress: see `roofseg.sliding_window.blocks.predict_blocks`.
 
     Raises:
         UserError: the input cannot be read or predicted as it is, or the output cannot be written
@@ -104,15 +105,17 @@ def predict_raster(
     shapes = outputs_of(out, options)[1:]
     with (
         open_input(predictor, source, options) as imagery,
-        writing(out),
+        write_errors_named(out),
         ExitStack() as renaming,
     ):
-        # They take their names in reverse: a raster without its footprints is seen as unfinished.
+        # Renamed in reverse order, so a raster never appears without its footprints.
         scratch = [renaming.enter_context(atomic_write(each)) for each in [*shapes, out]]
-        drawn, made = scratch[0], scratch[-1]
-        with ExitStack() as painting:
-            canvases = {
-                layer: painting.enter_context(_canvas(imagery, layer, made.parent, tags))
+        new_shapes, new_raster = scratch[0], scratch[-1]
+        with ExitStack() as open_writers:
+            writers = {
+                layer: open_writers.enter_context(
+                    _block_writer(imagery, layer, new_raster.parent, tags)
+                )
                 for layer in layers
             }
             blocks = predict_blocks(
@@ -123,17 +126,17 @@ def predict_raster(
                 batch_size=options.batch_size,
                 progress=progress,
             )
-            for block in painting.enter_context(closing(blocks)):
-                for layer, canvas in canvases.items():
-                    canvas.write(block.row, block.col, _values(block, layer, options.threshold))
-        canvases[wanted].publish(made)
+            for block in open_writers.enter_context(closing(blocks)):
+                for layer, writer in writers.items():
+                    writer.write(block.row, block.col, _values(block, layer, options.threshold))
+        writers[wanted].write_cog(new_raster)
         if options.vector:
             from roofseg.mapping.footprints import write_footprints  # half a second
 
             try:
                 write_footprints(
-                    canvases[PROBABILITY].path,
-                    drawn,
+                    writers[PROBABILITY].path,
+                    new_shapes,
                     **asdict(options.vector),
                     gsd=imagery.gsd,
                     threshold=options.threshold,
@@ -141,15 +144,15 @@ def predict_raster(
                 )
             except NotWrittenError as error:
                 raise NotWrittenError(shapes[0], error.reason) from None
-            # Older ones beside the new raster, if only for a moment, would look finished.
+            # Remove old footprints first: beside the new raster they would look up to date.
             shapes[0].unlink(missing_ok=True)
 
 
 @contextmanager
 def open_input(predictor: Predictor, source: str, options: Options) -> Iterator[Imagery]:
-    """Open a raster to predict; UserError where it cannot be predicted as it is.
+    """Open a raster to predict; UserError if it cannot be predicted as it is.
 
-    Also where its footprints cannot be written afterwards, as far as its header tells.
+    Also raised if its header shows that its footprints could not be written afterwards.
     """
     with open_imagery(
         source,
@@ -164,7 +167,7 @@ def open_input(predictor: Predictor, source: str, options: Options) -> Iterator[
 
 
 def provenance(predictor: Predictor, source: str, options: Options) -> dict[str, str]:
-    """Tags that say what made an output, and of what: with the same tags it is the same output."""
+    """Tags of an output: its model, input and options. Equal tags mean equal outputs."""
     decisive = {key: value for key, value in asdict(options).items() if key != "batch_size"}
     return {
         **predictor.provenance,
@@ -175,12 +178,12 @@ def provenance(predictor: Predictor, source: str, options: Options) -> dict[str,
 
 
 def is_finished(predictor: Predictor, source: str, out: Path, options: Options) -> bool:
-    """Whether the output of ``source`` is there already, made as it would be made now.
+    """Whether ``source`` has its output already, made by the same model and options.
 
-    Its tags say how it was made; an input that is newer makes it out of date.
+    The output's tags say how it was made. It is out of date if its input is newer.
 
     Raises:
-        UserError: something else is there, which only a user may give up
+        UserError: another file is there, which only a user may decide to replace
     """
     shapes = outputs_of(out, options)[1:]
     if not out.exists():
@@ -188,18 +191,18 @@ def is_finished(predictor: Predictor, source: str, out: Path, options: Options) 
             if each.exists():
                 raise UserError(
                     f"{each}: there is one already, without the raster {out.name} that says what "
-                    "made it. Say --overwrite to replace it, or choose another --out."
+                    "made it. Use --overwrite to replace it, or choose another --out."
                 )
         return False
     wanted = provenance(predictor, source, options)
-    with opened(str(out)) as made:
+    with open_raster(out) as made:
         found = made.tags()
     differs = [key for key in wanted if found.get(key) != wanted[key]]
     if differs:
         key = differs[0]
         was, now = _without_common(found.get(key, "unknown"), wanted[key])
         raise UserError(
-            f"{out}: there is one already, with {key} {was!r}; now it is {now!r}. Say --overwrite "
+            f"{out}: there is one already, with {key} {was!r}; now it is {now!r}. Use --overwrite "
             "to replace it, or choose another --out."
         )
     if not all(each.exists() for each in shapes):
@@ -209,7 +212,7 @@ def is_finished(predictor: Predictor, source: str, out: Path, options: Options) 
 
 
 def _without_common(*texts: str) -> Sequence[str]:
-    """Two texts; of two JSON objects, what each has that the other has not."""
+    """Two texts; of two JSON objects only the items that differ."""
     try:
         one, other = map(json.loads, texts)
         pairs = ((one, other), (other, one))
@@ -222,10 +225,10 @@ def _without_common(*texts: str) -> Sequence[str]:
 
 
 def remove_leftovers(folder: Path, outs: Iterable[Path], options: Options) -> None:
-    """Remove what runs that were killed have left beside these outputs in ``folder``."""
+    """Remove temporary folders of these outputs that killed runs left in ``folder``."""
     names = {each.name for out in outs for each in outputs_of(out, options)}
-    with writing(folder):
-        for scratch in list(folder.glob(".*.*/")):  # once, however many outputs there are
+    with write_errors_named(folder):
+        for scratch in list(folder.glob(".*.*/")):  # list the folder once, not for every output
             if scratch.name[1:].rpartition(".")[0] in names:
                 shutil.rmtree(scratch)
 
@@ -241,18 +244,20 @@ def _check_footprints(source: str, imagery: Imagery, vector: Vector) -> None:
 
 
 def outputs_of(out: Path, options: Options) -> list[Path]:
-    """What is made with the output ``out``: the raster, and its footprints where asked for."""
+    """The files that belong to the output ``out``: the raster, and footprints if wanted."""
     return [out, footprints_path(out, options.vector)] if options.vector else [out]
 
 
 def footprints_path(out: Path, vector: Vector) -> Path:
-    """Where the footprints of the output ``out`` lie."""
+    """The path of the footprints of the output ``out``."""
     return out.with_name(f"{out.stem}.{vector.driver}")
 
 
-def _canvas(imagery: Imagery, layer: Layer, folder: Path, tags: Mapping[str, str]) -> Canvas:
-    return Canvas(
-        folder / f"{layer.dtype}.canvas",
+def _block_writer(
+    imagery: Imagery, layer: BandSpec, folder: Path, tags: Mapping[str, str]
+) -> BlockWriter:
+    return BlockWriter(
+        folder / f"{layer.dtype}.blocks",
         layer,
         height=imagery.height,
         width=imagery.width,
@@ -262,8 +267,8 @@ def _canvas(imagery: Imagery, layer: Layer, folder: Path, tags: Mapping[str, str
     )
 
 
-def _values(block: Block, layer: Layer, threshold: float) -> npt.NDArray[Any]:
-    """What a layer holds of a block."""
+def _values(block: Block, layer: BandSpec, threshold: float) -> npt.NDArray[Any]:
+    """The values of a block for a layer: building or probability, nodata where not valid."""
     values = block.probability >= threshold if layer is MASK else block.probability
     held = values.astype(layer.dtype)
     held[~block.valid] = layer.nodata

@@ -1,21 +1,21 @@
 """Prediction by many processes, on one machine or a cluster: Ray actors that hold a model each.
 
-Reading, blending and writing stay where `mapping.predict` runs. Only batches of windows travel, and
-they are those of the local engine, so the result is its result to the byte, wherever the workers
-compute as the local one would (same device, same number of threads).
+Reading, blending and writing stay in the process that runs `mapping.predict`. Only batches of
+windows are sent to workers. They are the same batches as without Ray, so the result is the same to
+the byte, if the workers compute as the local process would (same device, same number of threads).
 
-These are plain actors and a queue of futures. What was not taken, and why:
+The code uses plain actors and a queue of futures, for these reasons:
 
-- Ray Data takes a dataset and cuts batches of its own from it. Here raster and options alone decide
-  which windows share a batch (on which the last bits of a result depend), and they come from an
-  iterator that is still being read. It would keep their order only by an option that holds results
-  back, in memory that its own scheduler governs.
+- Ray Data takes a dataset and cuts its own batches from it. Here the raster and the options alone
+  decide which windows share a batch (the last bits of a result depend on it), and batches come from
+  an iterator that is still being read. Ray Data keeps the order only with an option that holds
+  results back, in memory that its own scheduler governs.
 - `ray.util.ActorPool.map` submits all of its input before it gives a result: a whole raster would
-  lie in memory. Its ``submit`` and ``get_next`` would bound that, but a worker gets nothing to do
-  until the result before is taken, in order.
+  lie in memory. Its ``submit`` and ``get_next`` would bound that, but a worker gets no new batch
+  until the result before it is taken, in order.
 
-A queue of `AHEAD` batches per worker keeps the order, bounds the memory and keeps workers busy in
-one loop. Restarts are Ray's own in each of the three.
+A queue of `BATCHES_PER_WORKER` batches per worker keeps the order, bounds the memory and keeps
+workers busy in one loop. Ray itself restarts workers in all three designs.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from roofseg.core.errors import UserError
 from roofseg.inference.predictor import D4, Device, Images, Precision, Predictor, Probabilities
 from roofseg.mapping.load_model import load_predictor
 
-AHEAD = 2  # batches per worker: one that it computes, and the next, on its way there
-RETRIES = 3  # of a batch whose worker died; one that kills every worker must end
-# Ray reads these when it is first imported, here and in the processes that it starts.
+BATCHES_PER_WORKER = 2  # one that it computes, and the next, on its way there
+RETRIES = 3  # of a batch whose worker died; a batch that kills every worker must fail in the end
+# Environment variables that Ray reads when it is first imported, here and in its own processes.
 ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOCAL = {
-    # Its name is that of the systems where this is the default: nodes on loopback alone.
+    # Despite its name, on all systems: 0 makes nodes listen on loopback alone.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Loopback is open to every user of the machine; unless told, Ray keeps a token in ~/.ray.
+    # Every user of the machine can reach loopback, so a token is needed. Ray's own lies in ~/.ray.
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 
 
 class WorkersLostError(UserError):
-    """Workers die of what they are given, or the cluster is gone: another raster fares no better"""
+    """A batch was given up, or the cluster is gone. The next raster would fail as well."""
 
 
 class Worker:
@@ -65,7 +65,7 @@ class Worker:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """Loaded when first asked for: what ``__init__`` raises, Ray tells as a death."""
+        """Loaded when first used: Ray reports an error in ``__init__`` as a dead worker."""
         loaded = load_predictor(self._model, **self._how)
         return D4(loaded) if self._tta else loaded
 
@@ -75,18 +75,18 @@ class Worker:
 
     def predict(self, images: Images) -> Probabilities:
         """See `roofseg.inference.predictor.Predictor`."""
-        return self.predictor(images.copy())  # torch warns of what is read-only, as Ray's arrays
+        return self.predictor(images.copy())  # Ray's arrays are read-only, of which torch warns
 
 
 class Workers:
-    """Workers with the same model: a `inference.predictor.Predictor`, and a way to run batches.
+    """Workers with the same model: an `inference.predictor.Predictor` that also runs many batches.
 
     Args:
         ray: the module, connected
         actors: of `Worker`, at least one
 
     Raises:
-        UserError: the model cannot be loaded, or is not the same everywhere
+        UserError: the model cannot be loaded, or differs between workers
     """
 
     def __init__(self, ray: Any, actors: Sequence[Any]) -> None:
@@ -98,29 +98,29 @@ class Workers:
                 raise UserError(
                     f"--engine ray: workers differ in their models: {first} and {other}. The model "
                     "must be the same file on every machine; where they have different devices, "
-                    "say --precision."
+                    "set --precision."
                 )
         self.window, self.gsd, self.provenance = first
 
     def __call__(self, images: Images) -> Probabilities:
-        """See `inference.predictor.Predictor`; a single batch keeps a single worker busy."""
+        """See `inference.predictor.Predictor`; one batch runs on one worker."""
         (probabilities,) = self.infer(iter([images]))
         return probabilities
 
     def infer(self, batches: Iterator[Images]) -> Generator[Probabilities, None, None]:
         """Predict batches on all workers: a `roofseg.sliding_window.blocks.Infer`.
 
-        At most ``AHEAD * len(actors)`` of them are held. A worker that dies is started again, and
-        its batches are repeated.
+        Holds at most ``BATCHES_PER_WORKER * len(actors)`` batches. A worker that dies is started
+        again, and its batches are repeated.
 
         Raises:
-            UserError: what the model raised of it
+            UserError: the model raised it on a worker
             WorkersLostError: a batch was given up
         """
         waiting: deque[Any] = deque()
         for actor, batch in zip(cycle(self.actors), batches, strict=False):
             waiting.append(actor.predict.remote(batch))
-            if len(waiting) == AHEAD * len(self.actors):
+            if len(waiting) == BATCHES_PER_WORKER * len(self.actors):
                 yield self._get(waiting.popleft())
         while waiting:
             yield self._get(waiting.popleft())
@@ -150,7 +150,7 @@ def workers(
     precision: Precision = "auto",
     tta: bool = False,
 ) -> Iterator[Workers]:
-    """Start workers, which end with the block. To be called in the main thread.
+    """Start workers, which end with the block. Call it in the main thread.
 
     Args:
         model: see `mapping.load_model.load_predictor`; every machine must have it at this path.
@@ -168,18 +168,18 @@ def workers(
     """
     with connected(address) as ray:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        number, share = shares(nodes, count, device)
+        number, share = plan_workers(nodes, count, device)
         actor = ray.remote(
             max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD", **share
         )(Worker)
-        # Of these Ray itself tells torch, but not onnxruntime.
+        # Ray limits torch's threads to num_cpus, but not onnxruntime's.
         arguments = model.absolute(), device, precision, tta, share.get("num_cpus")
         yield Workers(ray, [actor.remote(*arguments) for _ in range(number)])
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Connect to Ray and give its module: see `workers`."""
+    """Connect to Ray and yield its module: see `workers`."""
     os.environ.update(ALWAYS)
     if address is None:
         for name, value in LOCAL.items():
@@ -201,39 +201,41 @@ def connected(address: str | None) -> Iterator[Any]:
             f"`ray start --head` prints it. Ray says: {error}"
         ) from None
     finally:
-        signal.signal(signal.SIGTERM, stopped or signal.SIG_DFL)  # Ray sets one that exits with 15
+        signal.signal(
+            signal.SIGTERM, stopped or signal.SIG_DFL
+        )  # Ray sets a handler that exits with 15
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def shares(
+def plan_workers(
     nodes: Sequence[Mapping[str, float]], count: int | None, device: Device
 ) -> tuple[int, dict[str, int]]:
-    """How many workers there are to be, and what of a machine each of them takes.
+    """Decide how many workers to start, and which share of a machine each takes.
 
     Args:
         nodes: the "CPU" and "GPU" that each machine has
         count, device: see `workers`
 
     Returns:
-        The number, and ``{"num_gpus": 1}`` or ``{"num_cpus": N}``: as many as let every machine
-        have its part of the workers. N is the number of a worker's threads, too.
+        The number, and ``{"num_gpus": 1}`` or ``{"num_cpus": N}``, with N such that every machine
+        can hold its part of the workers. N is also the number of a worker's threads.
 
     Raises:
-        UserError: there are too few
+        UserError: the cluster has too few GPUs or CPUs
     """
     gpus = any(node.get("GPU") for node in nodes)
     kind = "GPU" if device == "cuda" or (device == "auto" and gpus) else "CPU"
     each = [int(node[kind]) for node in nodes if node.get(kind)]
     if not each:
-        raise UserError(f"--device {device}: the cluster has no {kind}. Say --device cpu.")
+        raise UserError(f"--device {device}: the cluster has no {kind}. Use --device cpu.")
     count = count or (sum(each) if kind == "GPU" else len(each))
     if count > sum(each):
         raise UserError(
             f"--workers {count}: the cluster has {sum(each)} {kind}s, and each worker takes one "
-            "at least. Say fewer, or leave the option out."
+            "at least. Ask for fewer, or leave the option out."
         )
     if kind == "GPU":
         return count, {"num_gpus": 1}

@@ -1,9 +1,8 @@
-"""Layers of polygons in files: GeoPackage, GeoJSON and GeoParquet, written in batches."""
+"""Write polygons as GeoPackage, GeoJSON or GeoParquet, in batches."""
 
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,9 +21,8 @@ from roofseg.mapping.cog import NotWrittenError
 Driver = Literal["gpkg", "geojson", "parquet"]
 SUFFIXES: dict[Driver, str] = {"gpkg": ".gpkg", "geojson": ".geojson", "parquet": ".parquet"}
 LAYER = "footprints"
-MEMBER = "roofseg"  # foreign members are RFC 7946's place for what else there is to say
+MEMBER = "roofseg"  # RFC 7946 allows foreign members for metadata
 GEOMETRY = pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "ogc.wkb"})
-TAIL = b"]\n}\n"  # of GeoJSON, as GDAL writes it
 
 
 def write_layer(
@@ -38,17 +36,17 @@ def write_layer(
 ) -> int:
     """Write polygons at ``out``, whole or not at all; returns their number.
 
-    ``batches`` have the columns of ``schema``, of which one is GEOMETRY, with polygons as WKB whose
-    outer rings run counter-clockwise. They are taken one at a time, and none is kept. No batch
-    makes a layer without features. What they raise is raised here.
+    ``batches`` have the columns of ``schema``, one of which is GEOMETRY: polygons as WKB whose
+    outer rings run counter-clockwise. Only one batch is in memory at a time. Without any batch the
+    layer has no features. Errors that ``batches`` raises are raised here.
 
-    ``crs`` is a code such as EPSG:32614, or WKT; GeoJSON is brought from it to EPSG:4326 as RFC
-    7946 has it (7 decimals, cut at the antimeridian), and must have one. ``metadata`` belongs to
-    the layer in GeoPackage, to the file in GeoParquet, and is the member ``roofseg`` of
+    ``crs`` is a code such as EPSG:32614, or WKT. GeoJSON needs one, and is transformed from it to
+    EPSG:4326 as RFC 7946 requires (7 decimals, cut at the antimeridian). ``metadata`` is stored
+    with the layer in GeoPackage, with the file in GeoParquet, and as the member ``roofseg`` of
     GeoJSON's collection.
 
-    Raises UserError if ``out`` is a folder or has not the suffix in SUFFIXES, NotWrittenError if it
-    cannot be written.
+    Raises UserError if ``out`` is a folder or does not have the suffix in SUFFIXES, NotWrittenError
+    if it cannot be written.
     """
     if out.suffix != SUFFIXES[driver]:
         raise UserError(f"{out}: ends in {out.suffix!r}; expected {SUFFIXES[driver]!r}.")
@@ -68,7 +66,7 @@ def write_layer(
 
 
 class _Stream:
-    """Batches on their way through C, where it gets lost how many came and what they raised."""
+    """Counts features and keeps the error of batches, which the C code that reads them loses."""
 
     def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
         self.count = 0
@@ -113,17 +111,12 @@ def _write_with_gdal(
             crs=crs,
             **options,
         )
-    if not _is_whole(path, driver):
-        raise OSError("it was cut off")
-
-
-def _is_whole(path: Path, driver: Driver) -> bool:
-    """Whether GDAL got to the end: what goes wrong while it closes a file, it keeps to itself."""
-    if driver == "gpkg":  # its spatial index comes last
-        return bool(pyogrio.read_info(path)["capabilities"]["fast_spatial_filter"])
-    with path.open("rb") as file:
-        file.seek(-len(TAIL), os.SEEK_END)
-        return file.read() == TAIL
+    # GDAL does not report errors while it closes a file, such as a full disk. In a GeoPackage the
+    # spatial index comes after the last feature.
+    info = pyogrio.read_info(path, force_feature_count=True)
+    indexed = driver != "gpkg" or info["capabilities"]["fast_spatial_filter"]
+    if info["features"] != stream.count or not indexed:
+        raise OSError(f"it was cut off: {info['features']} of {stream.count} features")
 
 
 def _write_parquet(

@@ -1,7 +1,7 @@
-"""An open raster through a model: windows in batches, and from them blocks of probabilities.
+"""Run a model over an open raster: batches of windows in, blocks of probabilities out.
 
 Reading and inference overlap, each in a thread. Memory does not grow with the raster: rows of
-windows are read, blended and given one after the other, in strips of columns of limited width.
+windows are read, blended and yielded one after the other, in strips of columns of limited width.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from roofseg.core.errors import UserError
 from roofseg.core.images import Image
 from roofseg.inference.predictor import Images, Probabilities
 from roofseg.sliding_window.imagery import Imagery
-from roofseg.sliding_window.prefetch import ahead
+from roofseg.sliding_window.prefetch import prefetch
 from roofseg.sliding_window.windows import OVERLAP, Axis, Blend
 
-# Strips begin at multiples of this many columns: of the tiles that `roofseg.mapping.cog` writes.
+# Strips begin at multiples of this many columns, the tile size that `roofseg.mapping.cog` writes.
 STRIP_MULTIPLE = 512
-# In a raster that is wider, windows on the border of two strips are computed twice: some 3 % more
-# of 512 px, 6 % of 1024 px.
+# In wider rasters, windows on the border of two strips are computed twice: 3 % more windows of
+# 512 px, 6 % of 1024 px.
 STRIP_COLUMNS = 32 * STRIP_MULTIPLE
 BATCH_PIXELS = 2**20
 
 Valid = npt.NDArray[np.bool_]  # (rows, columns): False where the raster has no data
-# Batches of images in, their probabilities out, in the same order: what runs the predictor.
+# Runs the predictor: batches of images in, their probabilities out, in the same order.
 Infer = Callable[[Iterator[Images]], Iterator[Probabilities]]
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A finished part of a raster: its top-left pixel, and its (rows, columns).
+    """A finished part of a raster: its top-left pixel, and (rows, columns) of values.
 
-    ``probability`` is float32 in [0, 1]; where ``valid`` is False it means nothing.
+    ``probability`` is float32 in [0, 1], and meaningless where ``valid`` is False.
     """
 
     row: int
@@ -56,19 +56,20 @@ def predict_blocks(
     batch_size: int | None = None,
     progress: Callable[[int], None] = lambda windows: None,
 ) -> Generator[Block, None, None]:
-    """Predict an open raster; its blocks cover it once, from the top, strip by strip.
+    """Predict an open raster; the blocks cover it once, strip by strip, each from the top.
 
-    Windows without any data are not predicted, except for the first of a row of them.
+    Windows without any data are skipped, except for the first of a row without data.
 
     Args:
-        imagery: the raster, which is read in another thread meanwhile.
+        imagery: the raster; another thread reads it.
         window: the predictor's window, pixels.
         infer: runs the predictor, such as ``partial(map, predictor)``; called once, and its
             iterator runs in a thread of its own. The batches depend on nothing but the raster and
             these arguments, so whatever runs them gives the same result.
         overlap: of neighbouring windows, a share of their side, [0, 0.5].
-        batch_size: windows at a time; None for as many as make `BATCH_PIXELS`, but one at least.
-        progress: told how many windows were done, of `count_windows`.
+        batch_size: windows at a time; None for as many as fit `BATCH_PIXELS`, but at least one.
+        progress: called with the number of windows that were finished since the last call; they
+            add up to `count_windows`.
 
     Raises:
         UserError: the raster is damaged, or the model gives NaN
@@ -78,12 +79,12 @@ def predict_blocks(
     running: deque[_Batch] = deque()
 
     def images() -> Generator[Images, None, None]:
-        with closing(ahead(_batches(imagery, rows, cols, batch_size))) as batches:
+        with closing(prefetch(_batches(imagery, rows, cols, batch_size))) as batches:
             for batch in batches:
                 running.append(batch)
                 yield batch.images
 
-    with closing(images()) as batches, closing(ahead(infer(batches))) as results:
+    with closing(images()) as batches, closing(prefetch(infer(batches))) as results:
         for probabilities in results:
             batch = running.popleft()
             if batch.first:
@@ -103,23 +104,23 @@ def predict_blocks(
 
 
 def count_windows(imagery: Imagery, window: int, overlap: float = OVERLAP) -> int:
-    """How many windows `predict_blocks` tells its ``progress`` of in all."""
+    """The total of the windows that `predict_blocks` passes to ``progress``."""
     rows, cols = _axes(imagery, window, overlap)
     return len(rows.starts) * sum(len(cols.covering(*strip)) for strip in _strips(cols.length))
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Windows of one row: their images, and their places among the windows."""
+    """Windows of one row: their images, and their column indexes."""
 
     images: Images
     row: int
     places: Sequence[int]
-    done: int  # windows dealt with: these, and those without data before them
-    left: int  # columns of the raster that the strip takes
+    done: int  # windows finished with this batch, those without data included
+    left: int  # the strip's columns of the raster
     right: int
-    first: bool  # of its strip
-    valid: Valid | None  # of the rows of the raster that are finished with this batch
+    first: bool  # the first batch of its strip
+    valid: Valid | None  # of the raster's rows that this batch finishes; None if it finishes none
 
 
 def _axes(imagery: Imagery, window: int, overlap: float) -> tuple[Axis, Axis]:
@@ -127,7 +128,7 @@ def _axes(imagery: Imagery, window: int, overlap: float) -> tuple[Axis, Axis]:
 
 
 def _strips(width: int) -> list[tuple[int, int]]:
-    """The first and the end column of each strip: even shares, beginning at whole multiples."""
+    """First and end column of each strip: of even width, starting at multiples."""
     count = math.ceil(width / STRIP_COLUMNS)
     step = math.ceil(width / count / STRIP_MULTIPLE) * STRIP_MULTIPLE
     return [(left, min(left + step, width)) for left in range(0, width, step)]
@@ -140,7 +141,7 @@ def _batches(
         places = cols.covering(left, right)
         shown = np.concatenate([cols.pixels(place) for place in places])
         origin, end = int(shown.min()), int(shown.max()) + 1
-        with closing(ahead(_bands(imagery, rows, origin, end), depth=1)) as bands:
+        with closing(prefetch(_bands(imagery, rows, origin, end), depth=1)) as bands:
             for row, (top, image, valid) in enumerate(bands):
                 down = rows.index(row, top)
                 across = {place: cols.index(place, origin) for place in places}
@@ -168,7 +169,7 @@ def _chunks(places: Sequence[int], size: int) -> list[Sequence[int]]:
 def _bands(
     imagery: Imagery, rows: Axis, left: int, right: int
 ) -> Iterator[tuple[int, Image, Valid]]:
-    """For each row of windows its first row of the raster, image and valid; no row is read twice.
+    """For each row of windows: its first row in the raster, image and valid. Reads no row twice.
 
     ``left`` and ``right`` are the columns to read.
     """

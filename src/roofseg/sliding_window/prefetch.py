@@ -1,4 +1,4 @@
-"""Work that overlaps: an iterator that runs in a thread of its own, ahead of its reader."""
+"""Run an iterator in its own thread, ahead of its reader, so that their work overlaps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
-    """Iterate over ``items`` in another thread, which is up to ``depth`` items ahead.
+def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
+    """Iterate over ``items`` in another thread, up to ``depth`` items ahead.
 
-    What ``items`` raises is raised here, in its place. Closed early (or left by an exception), it
-    closes ``items`` too, in that thread, and waits for it.
+    An error that ``items`` raises is raised here at the same item. If this generator is closed
+    early (or left by an exception), it also closes ``items``, in that thread, and waits for it.
     """
     with ThreadPoolExecutor(1) as thread:
         waiting = deque(thread.submit(next, items, _END) for _ in range(depth))

@@ -1,9 +1,9 @@
-"""Sliding windows over a raster, and how their overlapping results become one.
+"""Sliding windows over a raster, and blending of their overlapping results.
 
-Windows of P pixels square lie evenly along each axis, neighbours share at least the overlap that
-was asked for, and the outermost reach half of it beyond the raster, where the image is reflected:
-so no pixel is decided by a window's rim alone. Results are blended with the weights of a Hann
-window, which fall to nothing at the rim, and leave no seam.
+Windows of P x P pixels are spaced evenly along each axis. Neighbours share at least the given
+overlap, and the outermost windows reach half of it beyond the raster, where the image is reflected:
+so no pixel depends on the edge of a window alone. Results are blended with the weights of a Hann
+window, which fall to zero at the edge, so there are no seams.
 
 Blending is exact: where all windows agree on a pixel, the result is their value to the bit. The
 weights of a pixel sum to 1 within some 1e-15, and so does what float64 accumulates; half a unit in
@@ -26,12 +26,12 @@ OVERLAP = 0.25
 
 @dataclass(frozen=True)
 class Axis:
-    """Where windows lie along one axis of a raster.
+    """The positions of windows along one axis of a raster.
 
     Args:
         length: of the raster, pixels
         size: of a window, pixels (P)
-        overlap: share of a window, [0, 0.5], that two neighbours have in common at least
+        overlap: the least share of a window, [0, 0.5], that two neighbours have in common
     """
 
     length: int
@@ -63,7 +63,7 @@ class Axis:
         return np.stack([hann / total[self._padded(start)] for start in self.starts])
 
     def covering(self, first: int, end: int) -> range:
-        """The windows (places in ``starts``) that hold any of the pixels ``first`` to ``end``."""
+        """The windows (indexes of ``starts``) that hold any of the pixels ``first`` to ``end``."""
         reach = [
             place
             for place, start in enumerate(self.starts)
@@ -72,9 +72,9 @@ class Axis:
         return range(reach[0], reach[-1] + 1)
 
     def pixels(self, place: int) -> npt.NDArray[np.intp]:
-        """Which pixels of the raster a window shows, (P,): beyond its ends it is reflected.
+        """The pixels of the raster that a window shows, (P,), reflected beyond its ends.
 
-        Reflection leaves out the end pixel itself, as in numpy's "reflect", and goes back and forth
+        Reflection does not repeat the end pixel, as in numpy's "reflect", and goes back and forth
         in a raster that is smaller than its padding.
         """
         wanted = np.arange(self.starts[place], self.starts[place] + self.size)
@@ -90,9 +90,9 @@ class Axis:
         return self.pixels(place) - origin
 
     def finished(self, place: int) -> int:
-        """How many of the raster's pixels are complete once windows 0 to ``place`` are in.
+        """How many of the raster's pixels are complete once windows 0 to ``place`` are added.
 
-        A ``place`` of -1 is before the first: none.
+        0 for a ``place`` of -1, before the first window.
         """
         if place == len(self.starts) - 1:
             return self.length
@@ -103,13 +103,13 @@ class Axis:
 
 
 class Blend:
-    """Blends windows, row of windows by row, into finished rows of a strip of the raster.
+    """Blends windows into finished rows of a strip of the raster, one row of windows at a time.
 
-    Holds P rows of the strip in float64 whatever the height of the raster.
+    Holds P rows of the strip in float64, whatever the height of the raster.
 
     Args:
         rows, cols: the windows of the whole raster
-        first, end: columns of the raster that the strip takes
+        first, end: the strip's columns of the raster
     """
 
     def __init__(self, rows: Axis, cols: Axis, first: int, end: int) -> None:
@@ -122,10 +122,10 @@ class Blend:
         self._part = np.empty((rows.size, cols.size))
 
     def add(self, row: int, col: int, probability: Probabilities) -> None:
-        """Add a window's (P, P) result; ``row`` and ``col`` are its places among the windows.
+        """Add a window's (P, P) result; ``row`` and ``col`` are indexes of the window.
 
-        Rows come in order, each ended by `finish`; within one the order of columns is free, but
-        part of the result's last bit. A window that is never added counts as 0 with its weight.
+        Add rows in order and call `finish` after each. Columns may come in any order, which only
+        changes the last bit of the result. A window that is never added counts as 0.
         """
         np.multiply(probability, self.cols.weights[col], out=self._part)
         self._part *= self.rows.weights[row][:, None]
@@ -133,7 +133,7 @@ class Blend:
         self._sum[:, start : start + self.cols.size] += self._part
 
     def finish(self, row: int) -> Probabilities:
-        """End a row of windows: the raster's rows that are complete with it, (rows, columns)."""
+        """End a row of windows; returns the raster's rows that it completes, (rows, columns)."""
         top, end = self.rows.starts[row], self.rows.finished(row)
         ready = self._sum[self._done - top : end - top, self._crop].astype(np.float32)
         self._done = end

@@ -1,7 +1,7 @@
-"""What may be done with what a model is made of: the terms of priors and of datasets.
+"""Licences of the weights and datasets that a model is made from.
 
-A dataset states its own in ``data/NAME/LICENSE.md``, in words. A line ``SPDX-License-Identifier:
-ID`` in it names a licence of https://spdx.org/licenses, for programs.
+A dataset states its own in words, in ``data/NAME/LICENSE.md``. A line ``SPDX-License-Identifier:
+ID`` in that file names a licence of https://spdx.org/licenses for programs to read.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from pathlib import Path
 from roofseg.core.errors import UserError
 
 CODE = "Apache-2.0"
-NONE = "none"  # nothing there that could have terms
-OTHER = "other"  # terms that are no licence of the SPDX list, or that nobody has stated
+NONE = "none"  # no weights, so no licence
+OTHER = "other"  # a licence that is not on the SPDX list, or that nobody has stated
 
 LICENCE_FILE = "LICENSE.md"
-UNSTATED = "Nobody has said yet who made these tiles and what may be done with them. Say it here.\n"
+UNSTATED = (
+    "Nobody has said yet who made these tiles and what may be done with them. Write it here.\n"
+)
 SPDX_LINE = re.compile(r"^SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+-]+)[ \t]*$", re.MULTILINE)
 
 
@@ -29,7 +31,7 @@ class Licence:
     terms: str
 
 
-# In the order of `roofseg.recipe.architectures.PRIOR_ENCODERS`; a test holds it to those.
+# The same priors as in `roofseg.recipe.architectures.PRIOR_ENCODERS`; a test compares them.
 PRIORS = {
     "scratch": Licence(NONE, "No prior: the encoder started from random weights."),
     "efficientnet_lite0_imagenet": Licence(
@@ -52,9 +54,9 @@ PRIORS = {
 
 
 def read_licence(dataset: Path) -> Licence:
-    """What LICENSE.md in the folder of a dataset says.
+    """Read LICENSE.md in the folder of a dataset.
 
-    Raises UserError where there is no such file, nothing in it, or no text.
+    Raises UserError if the file is missing, empty or not text.
     """
     path = dataset / LICENCE_FILE
     try:
@@ -72,6 +74,6 @@ def read_licence(dataset: Path) -> Licence:
 
 
 def licence_of_weights(*parts: Licence) -> str:
-    """SPDX identifier of weights made with this code from ``parts``: all agree, or it is other."""
+    """SPDX identifier of weights made with this code from ``parts``; `OTHER` if they differ."""
     found = {CODE, *(part.spdx for part in parts)} - {NONE}
     return CODE if found == {CODE} else OTHER

@@ -1,8 +1,8 @@
-"""tiles.csv beside the patches: the tiles that they were cut from, known by their bytes.
+"""patches/tiles.csv: which tiles the patches were cut from, with the hash of every file.
 
-Patches are the dataset of record; once they are cut, the tiles may go. What wants whole tiles later
-depends on this small file in their place: it says which files those are, and which of them show
-ground of another split.
+The patches are the dataset of record; once they are cut, the tiles may be deleted. Stages that need
+whole tiles later depend on this small file in place of the tiles: it identifies the files, and
+tells which tiles show ground of another split.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from roofseg.core.files import write_text
 
 
 @dataclass(frozen=True)
-class Listed:
+class TileRecord:
     """A tile as it was when its patch was cut.
 
     ``image`` and ``mask`` are names in the dataset's imgs/ and msks/, with the SHA-256 (64 hex
-    digits) of each. ``shared`` names the tiles of other splits that show some of its ground, with
-    spaces between.
+    digits) of each. ``shared`` names the tiles of other splits that show some of the same ground,
+    separated by spaces.
     """
 
     tile: str
@@ -35,11 +35,11 @@ class Listed:
     shared: str
 
 
-COLUMNS = tuple(field.name for field in fields(Listed))
+COLUMNS = [field.name for field in fields(TileRecord)]
 
 
-def write_listing(path: Path, tiles: Iterable[Listed]) -> None:
-    """Write the listing, a line per tile."""
+def write_manifest(path: Path, tiles: Iterable[TileRecord]) -> None:
+    """Write the manifest, one line per tile."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -47,15 +47,15 @@ def write_listing(path: Path, tiles: Iterable[Listed]) -> None:
     write_text(path, text.getvalue())
 
 
-def read_listing(path: Path) -> dict[str, Listed]:
-    """The listed tiles by name. Raises UserError where there is no listing."""
+def read_manifest(path: Path) -> dict[str, TileRecord]:
+    """Read the records by tile name. Raises UserError if the file is missing or no manifest."""
     remake = f"Get it with `dvc pull {path}`, or make it with `dvc repro make_patches`."
     if not path.is_file():
         raise UserError(f"{path}: no such file. {remake}")
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except (csv.Error, UnicodeDecodeError):
-        rows = []
-    if not rows or tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+    except (csv.Error, ValueError):  # not UTF-8, or empty
+        header, rows = [], []
+    if header != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
         raise UserError(f"{path}: expected a table with the columns {','.join(COLUMNS)}. {remake}")
-    return {row[0]: Listed(*row) for row in rows[1:]}
+    return {row[0]: TileRecord(*row) for row in rows}

@@ -1,9 +1,8 @@
-"""A dataset of labelled tiles: which files it has, which split each tile is in, and their pixels.
+"""Rasters of a dataset: opening one, its pixel grid, its colour bands, its mask values, its pixels.
 
 A dataset is a folder with ``imgs/`` and ``msks/`` (any raster that GDAL reads, georeferenced or
 not; image and mask of a tile share their stem) and two small tables, ``split.csv`` (tile,split) and
-``nudges.csv`` (tile,row,col). Everything that can be wrong with one is a UserError that names the
-file.
+``nudges.csv`` (tile,row,col). Every fault of a file is a UserError that names the file.
 """
 
 from __future__ import annotations
@@ -14,11 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
-from rasterio._err import CPLE_BaseError  # what a few calls let through has no public name
+
+# No public name, and raised by rasterio.shutil and by some reads. TestPrivateNames in
+# tests/tiles/test_rasters.py fails as soon as rasterio raises a public error in its place.
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
@@ -27,7 +32,7 @@ from rasterio.windows import Window
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image
 
-# What lies beside rasters and is none: statistics, overviews, world files, notes.
+# Files that lie beside rasters: world files, statistics, overviews, notes.
 WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
 SIDECARS = {
     ".xml",
@@ -43,18 +48,27 @@ SIDECARS = {
     ".json",
     *WORLD_FILES,
 }
-# GDAL's own default is a share of the machine's memory; a row of blocks is all we reread.
+# GDAL's default is a share of the machine's memory; only a row of blocks is ever read twice.
 GDAL_CACHE_MB = 64
+# For remote files: do not list the folder around them, and retry when a server is busy.
+REMOTE_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 1,
+}
 MASK_STRIP_ROWS = 256
-# What comes of a file that GDAL cannot read; the last two of a damaged header's texts and sizes.
-RASTER_ERRORS = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError, MemoryError)
-# Formats round their georeferencing; a shift by a tenth of a pixel is no rounding.
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+# A damaged header also gives a CRS that is none, text in no encoding, or absurd sizes.
+RASTER_ERRORS = (*GDAL_ERRORS, CRSError, UnicodeDecodeError, MemoryError)
+# Formats round their georeferencing; a shift of a tenth of a pixel is more than rounding.
 MAX_SHIFT_PX = 0.1
+RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+UNNAMED = (ColorInterp.undefined, ColorInterp.gray)  # gray: what GDAL calls band 1 of no RGB
 
 
 @dataclass(frozen=True)
 class TilePair:
-    """A tile in a split: its name (the files' stem), split, and the paths of image and mask."""
+    """A tile of a split: its name (the stem of its files), split, and paths of image and mask."""
 
     name: str
     split: str
@@ -64,10 +78,10 @@ class TilePair:
 
 @dataclass(frozen=True)
 class Grid:
-    """A tile's pixel grid.
+    """The pixel grid of a raster.
 
-    ``height`` and ``width`` in pixels; ``transform`` maps (column, row) to the coordinates of
-    ``crs``. Either of the two is None where the tile does not state it.
+    ``height`` and ``width`` are in pixels; ``transform`` maps (column, row) to the coordinates of
+    ``crs``. ``crs`` and ``transform`` are None where the raster does not state them.
     """
 
     height: int
@@ -90,28 +104,118 @@ class Grid:
         return round(math.sqrt(abs(self.transform.determinant)) * metres, 9)
 
 
-def check_tile(tile: TilePair, patch_size: int) -> Grid:
-    """Check what the headers of a tile's image and mask say, and return the tile's grid.
+@dataclass(frozen=True)
+class RgbBands:
+    """The bands of a raster that hold red, green and blue.
 
-    Raises UserError if the image is not 8-bit RGB, the mask has more than one band, sizes or
-    georeferencing of the two differ (where only one of them is georeferenced there is nothing to
-    compare, and its georeferencing counts), the tile is smaller than ``patch_size`` pixels, or one
-    of the files cannot be read.
+    Attributes:
+        indexes: their band numbers, from 1, in this order.
+        dtype: their type, as NumPy names it.
+        note: tells the user which bands are used; "" for red, green, blue and nothing but alpha.
+    """
+
+    indexes: tuple[int, int, int]
+    dtype: str
+    note: str
+
+
+def find_rgb(name: str | Path, source: DatasetReader) -> RgbBands:
+    """Find the red, green and blue bands of an open raster.
+
+    They are the bands that the colour interpretation names so, in whatever order they stand. Where
+    it names none of them, they are the first three bands that are not alpha.
+
+    Raises UserError if there are fewer than three bands beside alpha, if the colour interpretation
+    names other colours or only some of the three out of their place, or if the three bands differ
+    in type. ``name`` opens the message.
+    """
+    colours = source.colorinterp
+    opaque = [band for band, colour in enumerate(colours, 1) if colour != ColorInterp.alpha]
+    bands = describe_bands(source)
+    listed = ", ".join(colour.name for colour in colours)
+    if len(opaque) < 3:
+        remedy = (
+            "Expand its palette with `gdal_translate -expand rgb`."
+            if ColorInterp.palette in colours
+            else "Name the imagery itself, not a mask or a single band of it."
+        )
+        alpha = f" ({listed})" if len(opaque) < source.count else ""
+        raise UserError(f"{name}: {bands}{alpha}; expected RGB. {remedy}")
+    named = set(RGB) <= set(colours)
+    red, green, blue = [colours.index(c) + 1 for c in RGB] if named else opaque[:3]
+    if not named and any(
+        colours[band - 1] not in (expected, *UNNAMED)
+        for band, expected in zip((red, green, blue), RGB, strict=True)
+    ):
+        raise UserError(
+            f"{name}: its bands are {listed}; expected bands named red, green and blue in any "
+            "order, or no names. Name them with `gdal_edit.py -colorinterp_1 red -colorinterp_2 "
+            "green -colorinterp_3 blue`, with the numbers of your bands."
+        )
+    kinds = {source.dtypes[band - 1] for band in (red, green, blue)}
+    if len(kinds) > 1:
+        raise UserError(f"{name}: {bands}; expected red, green and blue of one type.")
+    note = ""
+    if (red, green, blue) != (1, 2, 3) or len(opaque) > 3:
+        why = "by colour interpretation" if named else "by position"
+        note = f"{bands}: bands {red}, {green}, {blue} are read as red, green, blue ({why})"
+    return RgbBands((red, green, blue), kinds.pop(), note)
+
+
+def describe_bands(source: DatasetReader) -> str:
+    """The number and types of a raster's bands, such as "3 bands of uint8"."""
+    kinds = ", ".join(sorted(set(source.dtypes)))
+    return f"{source.count} {'band' if source.count == 1 else 'bands'} of {kinds}"
+
+
+def is_all_valid(source: DatasetReader, bands: RgbBands) -> bool:
+    """Whether a raster says that all of its pixels hold data: no nodata, no mask, no alpha."""
+    flags = [source.mask_flag_enums[band - 1] for band in bands.indexes]
+    return _alpha(source) is None and all(MaskFlags.all_valid in each for each in flags)
+
+
+def read_valid(source: DatasetReader, window: Window) -> npt.NDArray[np.bool_]:
+    """Which pixels of a window hold data: (rows, cols) bool.
+
+    Pixels hold no data where all bands are nodata, the mask is 0, or an alpha band is 0.
+    """
+    valid: npt.NDArray[np.bool_] = source.dataset_mask(window=window) > 0
+    alpha = _alpha(source)
+    # GDAL makes a mask of an alpha band only if it is the last of two or of four bands.
+    if alpha is not None and MaskFlags.alpha not in source.mask_flag_enums[0]:
+        valid &= source.read(alpha, window=window) > 0
+    return valid
+
+
+def _alpha(source: DatasetReader) -> int | None:
+    """The number of the alpha band, from 1; None if there is none."""
+    colours = source.colorinterp
+    return colours.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colours else None
+
+
+def check_tile(tile: TilePair, patch_size: int) -> Grid:
+    """Check the headers of a tile's image and mask, and return the tile's grid.
+
+    Raises UserError if the image is not 8-bit RGB (in any order that its colour interpretation
+    names), the mask has more than one band, sizes or georeferencing of the two differ (where only
+    one of them is georeferenced, that georeferencing counts), the tile is smaller than
+    ``patch_size`` pixels, or a file cannot be read.
     """
     with open_raster(tile.image) as source:
         if source.count != 3 or set(source.dtypes) != {"uint8"}:
             raise UserError(
-                f"{tile.image}: {_bands(source)}; expected 8-bit RGB, 3 bands of uint8. Convert "
-                "it, for example with `gdal_translate -b 1 -b 2 -b 3 -ot Byte -scale`."
+                f"{tile.image}: {describe_bands(source)}; expected 8-bit RGB, 3 bands of uint8. "
+                "Convert it, for example with `gdal_translate -b 1 -b 2 -b 3 -ot Byte -scale`."
             )
-        image = _grid(source)
+        find_rgb(tile.image, source)
+        image = read_grid(source)
     with open_raster(tile.mask) as source:
         if source.count != 1:
             raise UserError(
-                f"{tile.mask}: {_bands(source)}; expected a mask with one band. Take one of them, "
-                "for example with `gdal_translate -b 1`."
+                f"{tile.mask}: {describe_bands(source)}; expected a mask with one band. Take one "
+                "of them, for example with `gdal_translate -b 1`."
             )
-        mask = _grid(source)
+        mask = read_grid(source)
 
     if (image.height, image.width) != (mask.height, mask.width):
         raise UserError(
@@ -141,72 +245,112 @@ def check_tile(tile: TilePair, patch_size: int) -> Grid:
 def read_tile_mask(path: Path) -> Image:
     """Read a tile's mask in strips of rows, checking every value.
 
-    Returns (H, W) uint8, 0 background and 1 building; the file may say either as 0/1 or as 0/255.
-    Raises UserError for any other value and for a file that is broken anywhere.
+    Returns (H, W) uint8, 0 background and 1 building; the file may hold either 0/1 or 0/255. Raises
+    UserError for any other value, and for a file that is damaged anywhere.
     """
     with open_raster(path) as source:
         mask: Image = np.empty(source.shape, np.uint8)
-        building = 0  # until the first strip that holds any
+        building = 0
         for row in range(0, source.height, MASK_STRIP_ROWS):
             rows = min(MASK_STRIP_ROWS, source.height - row)
             strip = source.read(1, window=Window(0, row, source.width, rows))
-            highest = strip.max()
-            if building == 0 and highest in (1, 255):
-                building = int(highest)
-            if not ((strip == 0) | (strip == building)).all():
-                found = sorted({*np.unique(strip).tolist(), building})
-                shown = ", ".join(f"{value:g}" for value in found[:6])
-                raise UserError(
-                    f"{path}: rows {row} to {row + rows - 1} hold the values {shown}"
-                    f"{', ...' if len(found) > 6 else ''}; expected 0 for background and one other "
-                    "value for building, 1 or 255, throughout the file."
-                )
+            building = check_mask_values(path, strip, row, building)
             mask[row : row + rows] = strip != 0
     return mask
+
+
+def check_mask_values(path: Path, values: npt.NDArray[Any], row: int, building: int) -> int:
+    """Check a part of a mask, and return the value that marks building.
+
+    A mask holds 0 for background and one other value for building, 1 or 255, in the whole file.
+
+    Args:
+        path: of the mask, for the message.
+        values: (rows, cols) of the part, of any number type.
+        row: first row of the part in the file.
+        building: what the parts before returned; 0 until one of them holds building.
+
+    Raises UserError for any other value, NaN included.
+    """
+    if building == 0 and (highest := values.max()) in (1, 255):
+        building = int(highest)
+    if not ((values == 0) | (values == building)).all():
+        found = np.union1d(values, [building] if building else [])
+        shown = ", ".join(f"{value:g}" for value in found[:6])
+        raise UserError(
+            f"{path}: rows {row} to {row + len(values) - 1} hold the values {shown}"
+            f"{', ...' if len(found) > 6 else ''}; expected 0 for background and one other value "
+            "for building, 1 or 255, throughout the file. A soft mask (resampled, anti-aliased or "
+            "saved as JPEG) needs a threshold first."
+        )
+    return building
 
 
 def read_tile_window(path: Path, row: int, col: int, size: int) -> Image:
     """Read a square window of a tile's image: (size, size, 3) uint8 RGB.
 
-    ``row`` and ``col`` are the window's top-left pixel. Only the blocks under the window are read,
-    and the very last pixel: it is gone from a file that was cut off. Raises UserError if those
-    cannot be read; damage elsewhere is not noticed.
+    ``row`` and ``col`` are the window's top-left pixel. Reads only the blocks under the window and
+    the very last pixel, which is missing from a file that was cut off. Raises UserError if these
+    cannot be read; damage elsewhere goes unnoticed.
     """
     with open_raster(path) as source:
         source.read(window=Window(source.width - 1, source.height - 1, 1, 1))
-        pixels: Image = source.read(window=Window(col, row, size, size))
+        bands = find_rgb(path, source).indexes
+        pixels: Image = source.read(bands, window=Window(col, row, size, size))
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 @contextmanager
-def open_raster(path: Path) -> Iterator[DatasetReader]:
-    """Open a raster for reading; what GDAL cannot open or read inside the block is a UserError."""
+def open_raster(name: Path | str) -> Iterator[DatasetReader]:
+    """Open whatever GDAL reads: a file, a VRT, an s3:// or https:// address.
+
+    Raises UserError if GDAL cannot open it, or cannot read it inside the block; if it has no band,
+    or holds complex numbers.
+    """
+    options = REMOTE_OPTIONS if is_remote(str(name)) else {}
+    with raster_errors_named(name), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, **options):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain PNGs are allowed
+            source = rasterio.open(name)
+        with source:
+            if not source.count:
+                raise UserError(
+                    f"{name}: no band; expected one raster. Is it a container of several? Take one "
+                    "out with `gdal_translate`."
+                )
+            if strange := [kind for kind in source.dtypes if kind.startswith("complex")]:
+                raise UserError(
+                    f"{name}: holds numbers of type {strange[0]}; expected real numbers."
+                )
+            yield source
+
+
+@contextmanager
+def raster_errors_named(name: Path | str) -> Iterator[None]:
+    """Turn errors of GDAL into a UserError that names the raster."""
     try:
-        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), warnings.catch_warnings():
-            # A plain PNG or JPEG is welcome here.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as source:
-                yield source
+        yield
     except RASTER_ERRORS as error:
         raise UserError(
-            f"{path}: cannot be read; it is cut off, damaged or no raster. Replace it with a whole "
-            f"file. GDAL says: {error.__cause__ or error}"
+            f"{name}: cannot be read; it is missing, cut off, damaged or not a raster. Replace it "
+            f"with a whole file. GDAL says: {error.__cause__ or error}"
         ) from None
 
 
-def _bands(source: DatasetReader) -> str:
-    kinds = ", ".join(sorted(set(source.dtypes)))
-    return f"{source.count} {'band' if source.count == 1 else 'bands'} of {kinds or 'no type'}"
+def is_remote(name: str) -> bool:
+    """Whether a name is an address or one of GDAL's virtual files, and not a local path."""
+    return "://" in name or name.startswith("/vsi")
 
 
-def _grid(source: DatasetReader) -> Grid:
+def read_grid(source: DatasetReader) -> Grid:
+    """The pixel grid of an open raster."""
     # GDAL gives the identity to a raster that states no transform.
     transform = None if source.transform == Affine.identity() else source.transform
     return Grid(source.height, source.width, source.crs or None, transform)
 
 
 def _shift(image: Grid, mask: Affine) -> float:
-    """How far, in pixels, a corner of the image's grid lies from that of the mask's, at most."""
+    """The largest distance, in pixels, between a corner of the image's grid and the mask's."""
     if mask.is_degenerate or image.transform is None:
         return math.inf
     to_mask = ~mask @ image.transform

@@ -1,0 +1,52 @@
+"""Imagery, masks and footprints as users have them, before they are brought in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import shapely
+from rasterio.transform import Affine
+from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
+
+SIZE = 96
+NAMES = ("a", "b", "c", "d", "e", "f")
+
+
+def place_of(index: int) -> Affine:
+    """Tiles stand in a row to the east, each with a gap to the next."""
+    return TRANSFORM @ Affine.translation(index * SIZE * 1.5, 0)
+
+
+def write_pairs(
+    folder: Path,
+    names: tuple[str, ...] = NAMES,
+    *,
+    suffixes: tuple[str, str] = (".tif", ".tif"),
+    change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+    georeferenced: bool = True,
+    **profile: object,
+) -> tuple[Path, Path]:
+    """Imagery and masks of a user: folder/imagery and folder/labels."""
+    for index, name in enumerate(names):
+        image, mask = tile_pixels(index, SIZE)
+        geo = {"crs": CRS, "transform": place_of(index)} if georeferenced else {}
+        write_raster(folder / "imagery" / f"{name}{suffixes[0]}", change(image), **geo, **profile)
+        write_raster(folder / "labels" / f"{name}{suffixes[1]}", mask * np.uint8(255), **geo)
+    return folder / "imagery", folder / "labels"
+
+
+def write_footprints(path: Path, names: tuple[str, ...] = NAMES) -> Path:
+    """The roofs of `write_pairs` as polygons in degrees."""
+    roofs = []
+    for index, _ in enumerate(names):
+        rows, cols = np.nonzero(tile_pixels(index, SIZE)[1])
+        corners = [
+            place_of(index) @ (col, row)
+            for col, row in ((cols.min(), rows.min()), (cols.max() + 1, rows.max() + 1))
+        ]
+        roofs.append(shapely.box(*corners[0], *corners[1]))
+    geopandas.GeoDataFrame(geometry=roofs, crs=CRS).to_crs(4326).to_file(path)
+    return path
