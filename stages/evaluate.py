@@ -20,11 +20,13 @@ from roofseg.patches import Patch, read_patches
 from roofseg.recipe.digest import trained_digest
 from roofseg.recipe.params import Params, read_params
 from roofseg.recipe.split import read_split
+from roofseg.results.test_ledger import count_looks
 from roofseg.tiles.licence import read_licence
 from roofseg.tiles.rasters import TilePair
 from stages import run
 
 PATCHES = Path("patches")
+LEDGER = "test_looks.csv"
 
 
 def main() -> None:
@@ -36,19 +38,22 @@ def main() -> None:
     digest = trained_digest(params, attempt, dataset=dataset, model=folder)
     # Do everything that can fail before opening test: opening it counts as a look.
     device = resolve_device(params.device)
-    model = load(folder, device=params.device, precision="32-true").model
+    predictor = load(folder, device=params.device, precision="32-true")
     recipe = params.recipe(attempt)
     results = Path("metrics") / "attempts" / attempt
     split, licence = read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
     costs = measure(
-        model,
+        predictor.model,
         weights=folder / "model.safetensors",
         patch_size=params.patch_size,
         encoder_frozen=recipe.thaw_epoch is None,
     )
     times = time_inference(
-        model, patch_size=params.patch_size, device=device, batch_size=recipe.batch_size
+        predictor.model,
+        patch_size=params.patch_size,
+        device=device,
+        batch_size=recipe.batch_size,
     )
     tiles = {"val": tiles_of(splits["val"], params)}
     try:
@@ -56,21 +61,22 @@ def main() -> None:
         tiles["test"] = tiles_of(splits["test"], params)
     except StaysSealed as reason:
         print(f"{attempt}: test stays sealed: {reason}")
-    scores = evaluate(
-        model,
+    found = evaluate(
+        predictor,
         splits,
-        gsd={name: ground_sampling(found, PATCHES / name) for name, found in splits.items()},
+        gsd={name: ground_sampling(each, PATCHES / name) for name, each in splits.items()},
         tiles=tiles,
         predictions=Path("predictions") / attempt,
         results=results,
-        device=device,
         batch_size=recipe.batch_size,
     )
     write_json(results / "costs.json", costs)
     write_json(results / "inference_times.json", times)
-    write_text(results / "card.md", card(folder, results, split=split, licence=licence))
-    for name, found in scores.items():
-        print(f"{attempt}: {name} IoU {found['iou']:.4f}, F1 {found['f1']:.4f}")
+    looks = count_looks(results / LEDGER, params.dataset)
+    text = card(folder, found, looks=looks, split=split, licence=licence)
+    write_text(results / "card.md", text)
+    for name, scores in found.scores.items():
+        print(f"{attempt}: {name} IoU {scores['iou']:.4f}, F1 {scores['f1']:.4f}")
 
 
 def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
@@ -91,7 +97,7 @@ def test_patches(params: Params, attempt: str, digest: str) -> list[Patch]:
         final=params.final[attempt],
         model=Path("models") / attempt,
         dataset=params.dataset,
-        ledger=Path("metrics") / "attempts" / attempt / "test_looks.csv",
+        ledger=Path("metrics") / "attempts" / attempt / LEDGER,
         experiment=os.environ.get("DVC_EXP_NAME", ""),
         copied=root is not None and Path(root).resolve() != Path.cwd(),
     )

@@ -14,9 +14,9 @@ import pandas as pd
 
 from roofseg.core.errors import UserError
 from roofseg.core.images import write_png
-from roofseg.pages.tables import markdown_table, write_csv
 from roofseg.recipe.params import Params, read_params
 from roofseg.results.disclaimers import data_label
+from roofseg.results.tables import markdown_table, write_csv
 from roofseg.tuning import dvc_queue
 from roofseg.tuning.figures import figures
 from roofseg.tuning.grid import Run, budget
@@ -42,7 +42,8 @@ def main() -> None:
     print(f"Runs on {data_label(params.dataset, params.patch_size)}", end="\n\n")
     labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
     printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(cell)
-    print("\n".join(markdown_table(printed)), end="\n\n")
+    rows = printed.astype(str).to_numpy().tolist()
+    print("\n".join(markdown_table(list(printed.columns), rows)), end="\n\n")
     head = dvc_queue.head()
     of_head = {name for name, each in finished.items() if each.baseline == head}
     applicable = frozenset() if tuning.common else of_head

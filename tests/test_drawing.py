@@ -70,7 +70,7 @@ def test_lines_grow_with_the_picture(size: int, width: int) -> None:
 
 def test_panel_shows_image_truth_and_the_three_kinds_of_outcome() -> None:
     truth, prediction = square(20, 20, 20), square(30, 20, 20)
-    image, footprints, judged = drawing.thirds(drawing.panel(grey(), truth, prediction))
+    image, footprints, judged = drawing.split_panel(drawing.panel(grey(), truth, prediction))
     np.testing.assert_array_equal(image, grey())
     np.testing.assert_array_equal(
         (footprints != 100).any(axis=-1) & (truth > 0), truth > 0, "the whole roof is tinted"
@@ -83,7 +83,7 @@ def test_panel_shows_image_truth_and_the_three_kinds_of_outcome() -> None:
 
 def test_a_strip_that_is_no_panel_is_refused() -> None:
     with pytest.raises(ValueError, match="64 x 64"):
-        drawing.thirds(grey())
+        drawing.split_panel(grey())
 
 
 @pytest.mark.parametrize(("tiles", "attempts"), [(1, 1), (2, 5), (7, 3)])

@@ -37,7 +37,7 @@ def channels(image: Image) -> dict[str, Image]:
 def _scores(patches: Sequence[Patch], masks: Sequence[npt.NDArray[Any]]) -> dict[str, float]:
     truth = np.stack([patch.mask for patch in patches])
     table = metrics.table([patch.tile for patch in patches], np.stack(masks), truth)
-    return metrics.summarise(table)
+    return metrics.pixel_scores(table)
 
 
 def best_constant(patches: Sequence[Patch]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def best_constant(patches: Sequence[Patch]) -> dict[str, Any]:
     It is chosen on the patches that it is scored on, so no constant mask does better there.
 
     Returns:
-        ``mask`` ("all building" or "all background") and ``val``, its `metrics.summarise`.
+        ``mask`` ("all building" or "all background") and ``val``, its `metrics.pixel_scores`.
     """
     candidates = [
         {
@@ -91,7 +91,7 @@ def colour_threshold(train: Sequence[Patch], val: Sequence[Patch]) -> dict[str, 
 
     Returns:
         ``channel``, ``direction``, ``threshold`` and ``train_iou`` as from `fit_threshold`, and
-        ``val``, its `metrics.summarise` there.
+        ``val``, its `metrics.pixel_scores` there.
     """
     channel, direction, threshold, train_iou = fit_threshold(train)
     masks = [

@@ -118,8 +118,8 @@ def panel(image: Image, truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -
     return np.hstack([image, footprints, judged])
 
 
-def thirds(strip: Image) -> tuple[Image, Image, Image]:
-    """Cut a `panel` into image, truth and prediction; ValueError if it is no such strip."""
+def split_panel(strip: Image) -> tuple[Image, Image, Image]:
+    """Split a `panel` into image, truth and prediction; ValueError if it is not one."""
     height, width = strip.shape[:2]
     if width != 3 * height:
         raise ValueError(f"expected a strip of three squares, found {width} x {height} px")

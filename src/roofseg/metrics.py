@@ -23,7 +23,7 @@ CURVE_THRESHOLDS = np.arange(101) / 100
 
 COUNTS = ["tp", "fp", "fn", "tn"]
 
-SPLITS = {"val": "validation", "test": "test"}
+SCORED_SPLITS = {"val": "validation", "test": "test"}
 """The splits that are scored, and what they are called in full."""
 
 Floats = npt.NDArray[np.float64]
@@ -118,7 +118,7 @@ def table(
     )
 
 
-def summarise(counts: pd.DataFrame) -> dict[str, float]:
+def pixel_scores(counts: pd.DataFrame) -> dict[str, float]:
     """Scores of a split from its table of tiles (columns tp, fp, fn; one row per tile).
 
     Returns:

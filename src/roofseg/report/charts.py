@@ -306,7 +306,7 @@ def cost(points: Mapping[int, tuple[float, Interval]], label: str, name: str) ->
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
         else:
-            axes.set_xlim(0, 1.1 * max(costs))
+            axes.set_xlim(0, 1.1 * max(costs) or 1)
         axes.set(xlabel=label, ylabel="val IoU")
 
     return chart(draw, height=230, name=name)
