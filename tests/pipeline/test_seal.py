@@ -298,7 +298,7 @@ def test_a_setting_cannot_make_a_recipe_final(project: Project, where: str) -> N
     if where == "--queue":
         project.run("dvc queue start")
         said = wait_for_log(project, "forced")
-    assert "The test split opens only for a digest that is committed" in said
+    assert "The test split opens only for a committed digest" in said
     assert ledgers(project) == ONE_LOOK
     refs = project.run("git for-each-ref --format='%(refname)' 'refs/exps/*/*/forced'").stdout
     assert refs == ""
@@ -345,7 +345,7 @@ def test_outside_git_test_stays_sealed(project: Project) -> None:
     """Outside git nothing is committed, so val alone is scored."""
     shutil.rmtree(project.folder / ".git")
     done = project.run("python -m stages.evaluate --attempt small")
-    assert "small: test stays sealed: it opens for a recipe in a git commit" in done.stdout
+    assert "small: test stays sealed: it opens only for a committed recipe" in done.stdout
     assert set(scores(project, "small")) == {"val"}
     assert ledgers(project) == ONE_LOOK
 
