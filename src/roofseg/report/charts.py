@@ -172,6 +172,10 @@ def _lines(lines: Mapping[int, pd.DataFrame], x: str, y: str, axes: Axes) -> Non
         axes.plot(line[x], line[y], color=_colour(index))
 
 
+def _point(x: Any, y: Any, index: int, axes: Axes) -> None:
+    axes.plot(x, y, marker=_mark(index), markersize=7, color=_colour(index), markeredgecolor=PAPER)
+
+
 def convergence(curves: Mapping[int, pd.DataFrame]) -> Markup:
     """Draw validation IoU by epoch, with a mark at the best epoch.
 
@@ -186,14 +190,7 @@ def convergence(curves: Mapping[int, pd.DataFrame]) -> Markup:
             if known.empty:
                 continue
             best = known.loc[known.val_iou.idxmax()]
-            axes.plot(
-                best.epoch,
-                best.val_iou,
-                marker=_mark(index),
-                markersize=7,
-                color=_colour(index),
-                markeredgecolor=PAPER,
-            )
+            _point(best.epoch, best.val_iou, index, axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False, axis="x")
         axes.set(xlabel="epoch", ylabel="val IoU")
@@ -212,14 +209,7 @@ def precision_recall(curves: Mapping[int, pd.DataFrame]) -> Markup:
         _lines(curves, "recall", "precision", axes)
         for index, curve in curves.items():
             at = curve[np.isclose(curve.threshold, 0.5)]
-            axes.plot(
-                at.recall,
-                at.precision,
-                marker=_mark(index),
-                markersize=7,
-                color=_colour(index),
-                markeredgecolor=PAPER,
-            )
+            _point(at.recall, at.precision, index, axes)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
 
     return chart(draw, height=260, name="precision-recall")
@@ -285,17 +275,10 @@ def cost(points: Mapping[int, tuple[float, Interval]], label: str, name: str) ->
 
     def draw(axes: Axes) -> None:
         for index, (spent, found) in points.items():
-            colour = _colour(index)
             if found.low == found.low:
-                axes.plot([spent, spent], [found.low, found.high], color=colour, linewidth=1.2)
-            axes.plot(
-                spent,
-                found.value,
-                marker=_mark(index),
-                markersize=7,
-                color=colour,
-                markeredgecolor=PAPER,
-            )
+                ends = [found.low, found.high]
+                axes.plot([spent, spent], ends, color=_colour(index), linewidth=1.2)
+            _point(spent, found.value, index, axes)
         costs = [spent for spent, _ in points.values()]
         if min(costs) > 0 and max(costs) >= 10 * min(costs):
             axes.set_xscale("log")
