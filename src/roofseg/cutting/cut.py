@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, sha256_file
-from roofseg.core.images import Image, write_jpeg, write_png
+from roofseg.core.images import Image, portable_opencv, write_jpeg, write_png
 from roofseg.cutting.find import find_tiles, unlisted_tiles
 from roofseg.cutting.leakage import Print, near_duplicates, overlaps, shared_ground
 from roofseg.cutting.window import Crop, choose_window
@@ -27,6 +27,7 @@ from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask, re
 JPEG_QUALITY = 90
 
 
+@portable_opencv()
 def make_patches(
     dataset: Path,
     out: Path,

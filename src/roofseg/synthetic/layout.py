@@ -504,7 +504,8 @@ def _rooted(trees: list[Tree], buildings: list[Building]) -> list[Tree]:
     for building in buildings:
         away = at - (building.x, building.y)
         c, s = math.cos(building.angle), math.sin(building.angle)
-        u, v = away @ (c, s), away @ (-s, c)
+        # Not `@`: BLAS would pick its code, and its rounding, by the CPU.
+        u, v = away[:, 0] * c + away[:, 1] * s, away[:, 1] * c - away[:, 0] * s
         for wing in building.wings:
             in_u = np.abs(u - wing.u) < wing.length / 2 - 2
             free &= ~(in_u & (np.abs(v - wing.v) < wing.width / 2 - 2))

@@ -52,5 +52,5 @@ class Plan:
 def normals(line: Points) -> Points:
     """Unit vectors across a line, one for each of its points."""
     along = np.gradient(line, axis=0)
-    along /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]
+    along /= np.maximum(np.sqrt((along**2).sum(axis=1)), 1e-9)[:, None]
     return np.stack([-along[:, 1], along[:, 0]], axis=1)
