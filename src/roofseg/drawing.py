@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from roofseg.core.images import Image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RGB = tuple[int, int, int]
 
@@ -211,6 +212,9 @@ def _write(
 
 def rendered(figure: Figure) -> Image:
     """Render a figure to pixels, (H, W, 3) uint8 RGB."""
+    # Most of a second to import, which those who only draw on images need not wait for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])

@@ -282,10 +282,10 @@ def test_a_card_is_the_same_again(tmp_path: Path) -> None:
     assert written(tmp_path) == written(tmp_path)
 
 
-def test_cards_do_not_wait_for_torch() -> None:
+def test_cards_wait_for_no_library_that_they_do_not_need() -> None:
     code = (
         "import sys, stages, roofseg.evaluation.model_card; "
-        "print({'torch', 'scipy'} & sys.modules.keys())"
+        "print({'torch', 'scipy', 'matplotlib'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

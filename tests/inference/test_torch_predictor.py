@@ -75,7 +75,7 @@ class TestPredictor:
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-        message = f"--batch-size: 4 windows of {P} px at a time do not fit into the memory of cpu"
+        message = f"^4 windows of {P} px at a time do not fit into the memory of cpu"
         with pytest.raises(UserError, match=message):
             TorchPredictor(Large(), window=P)(NOISE)
 

@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 from small_entries import FLOOR
 
 from roofseg.core.errors import UserError
+from roofseg.pages.page import TEMPLATES
 from roofseg.report.comparisons import sign_flip_test
 from roofseg.report.details import measures
 from roofseg.report.headline import against_leader
@@ -299,3 +300,11 @@ def test_no_test_column_while_all_is_sealed(root: Path) -> None:
     assert rows(text)[0] == ["rank", "attempt", "val IoU", "", "val F1"]
     assert read_board(root)["tiles"] == {"val": len(OPEN["val"]), "test": None}
     assert set(pd.read_csv(root / "plots/leaderboard.csv").split) == {"val"}
+
+
+def test_the_stage_depends_on_the_templates_and_the_lock() -> None:
+    deps = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["leaderboard"]["deps"]
+    templates = [path.relative_to(ROOT).as_posix() for path in TEMPLATES.iterdir()]
+    assert templates
+    for name in [*templates, "requirements.lock"]:
+        assert any(f"{name}/".startswith(f"{dep}/") for dep in deps), name

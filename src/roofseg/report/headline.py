@@ -122,11 +122,11 @@ def _verdict(board: Leaderboard) -> str:
         if ties := _with_status(board, "val", "tie"):
             text += f" {_verb(ties, 'tie')} with it: these tiles cannot tell them apart."
         else:
-            text += " No other attempt ties with it, by the interval of their difference."
+            text += " No other attempt ties with it: every interval of a difference excludes 0."
         unsure = set(val.attempt[interval_and_p_disagree(val)])
         if doubtful := [each.label for each in board.ranked if each.name in unsure]:
             text += (
-                " With few tiles such an interval is too narrow, though: the sign-flip test does "
+                " With few tiles these intervals are too narrow, though: the sign-flip test does "
                 f"not rule out chance for {join_words(doubtful)}."
             )
     if leader.opened("test"):
