@@ -1,7 +1,8 @@
-"""Check all of params.yaml and what it names, before anything depends on a part of it.
+"""Check all of params.yaml and what it names, before another stage depends on a part of it.
 
-DVC reruns a stage when a key that it names changes, so nobody would look at a misspelt key. This
-stage depends on the whole file; what it writes is always the same, so that nothing reruns after it.
+DVC reruns a stage when a key that the stage names changes, so no stage would notice a misspelt key.
+This stage depends on the whole file. It always writes the same output, so that no other stage
+reruns after it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ def main() -> None:
 
 
 def check_dataset(name: str) -> None:
-    """Raise UserError unless data/NAME holds tables, terms, and tiles or where DVC gets them."""
+    """Raise UserError unless data/NAME holds its tables, its licence, and tiles or their origin.
+
+    The origin of tiles is a .dvc file beside their folder, or a stage in data/dvc.yaml.
+    """
     folder = Path("data") / name
     if not folder.is_dir():
         found = sorted(path.name for path in Path("data").glob("*/"))
@@ -38,10 +42,10 @@ def check_dataset(name: str) -> None:
     read_split(folder)
     read_nudges(folder)
     read_licence(folder)
-    lines = TILE_STAGES.read_text().splitlines() if TILE_STAGES.is_file() else []
-    made = {line.strip(" -:") for line in lines}  # among them the outputs, from the project's root
     for tiles in (folder / "imgs", folder / "msks"):
-        if not (tiles.is_dir() or Path(f"{tiles}.dvc").is_file() or tiles.as_posix() in made):
+        if tiles.is_dir() or Path(f"{tiles}.dvc").is_file():
+            continue
+        if not TILE_STAGES.is_file() or tiles.absolute() not in stage_outputs(TILE_STAGES):
             raise UserError(
                 f"{tiles}: no such folder, and neither {tiles}.dvc nor a stage of {TILE_STAGES} "
                 f"makes it. Put one raster per tile there, then `dvc add {tiles}` (README, 'Your "
@@ -49,10 +53,20 @@ def check_dataset(name: str) -> None:
             )
 
 
-def check_models(params: Params) -> None:
-    """Raise UserError unless every attempt's model can be built; only building it shows that.
+def stage_outputs(path: Path) -> set[Path]:
+    """Absolute paths of the outputs that the stages of the dvc.yaml ``path`` declare."""
+    from dvc.dvcfile import load_file  # a second, and only where no tiles are here yet
+    from dvc.repo import Repo
 
-    On the CPU: on torch's meta device some encoders that are fine (smp's mit_b0) cannot be built.
+    with Repo(uninitialized=True) as repo:  # without .dvc too
+        stages = load_file(repo, str(path)).stages.values()
+        return {Path(out.fs_path) for stage in stages for out in stage.outs}
+
+
+def check_models(params: Params) -> None:
+    """Raise UserError unless every attempt's model can be built, which only building it shows.
+
+    On the CPU: on torch's meta device some valid encoders (smp's mit_b0) cannot be built.
     """
     built = set()
     for name, recipe in params.recipes().items():

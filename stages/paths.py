@@ -1,4 +1,4 @@
-"""Paths as users write them."""
+"""Paths on the command line."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def users_path(text: str) -> Path:
-    """A path in which ``~`` may stand for a home: shells leave it in what `make` is given.
+    """Expand ``~`` in a path: shells do not, in the variables that `make` is called with.
 
-    That of a user who is not there stays as it is, and names no file. (`Path.expanduser` raises.)
+    ``~NAME`` of an unknown user stays as it is; `Path.expanduser` would raise.
     """
     return Path(os.path.expanduser(text))  # noqa: PTH111

@@ -1,5 +1,7 @@
-"""Street plans: a plain grid in its own coordinates (s along the streets, t across them), bent and
-turned onto the tile. A strict grid, winding lanes and all between differ only in the bend.
+"""Street plans: a plain grid in street coordinates, bent and turned onto the tile.
+
+Street coordinates are s along the streets and t across them. A strict grid and winding lanes differ
+only in the bend.
 """
 
 from __future__ import annotations

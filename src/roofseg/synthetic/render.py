@@ -1,8 +1,8 @@
 """Draw a scene as a camera would see it from above: one height field, one sun, one sensor.
 
-Everything that stands up is written into one height field, and light follows from that: a roof's
+All objects are written into one height field, and the light is computed from it: a roof's
 faces are lit by their normals (Lambert's law), and a point lies in shadow where the height field,
-followed towards the sun, rises above the ray. So no shadow can disagree with the sun.
+followed towards the sun, rises above the ray. So every shadow agrees with the sun.
 
 A tile has the same bytes on every CPU of an architecture. OpenCV runs its baseline code
 (`roofseg.core.images.portable_opencv`). NumPy computes sines, cosines and powers by the CPU's
@@ -124,7 +124,7 @@ class _Canvas:
         self.mask = np.zeros((side, side), np.uint8)
 
     def _wild(self, green: float) -> Field:
-        """Ground that nobody paved: grass, straw and bare soil in patches; (H, W, 3)."""
+        """Unpaved ground: grass, straw and bare soil in patches; (H, W, 3)."""
         straw = np.array((108, 105, 86), np.float32)
         grass = np.array((80, 91, 62), np.float32)
         soil = np.array((126, 116, 99), np.float32)
