@@ -1,7 +1,4 @@
-"""Score one trained attempt: on val always, on test only where its recipe is final and committed.
-
-``python -m stages.evaluate --attempt NAME`` is the stage evaluate@NAME.
-"""
+"""Score an attempt: on val always, on test only where its recipe is final and committed."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ from roofseg.patches import Patch, read_patches
 from roofseg.recipe.digest import trained_digest
 from roofseg.recipe.params import Params, read_params
 from roofseg.recipe.split import read_split
+from roofseg.results.test_ledger import count_looks
 from roofseg.tiles.licence import read_licence
 from roofseg.tiles.rasters import TilePair
 from stages import run
@@ -36,41 +34,42 @@ def main() -> None:
     digest = trained_digest(params, attempt, dataset=dataset, model=folder)
     # Do everything that can fail before opening test: opening it counts as a look.
     device = resolve_device(params.device)
-    model = load(folder, device=params.device, precision="32-true").model
+    predictor = load(folder, device=params.device, precision="32-true")
     recipe = params.recipe(attempt)
     results = Path("metrics") / "attempts" / attempt
+    ledger = results / "test_looks.csv"
     split, licence = read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
+    model, size = predictor.model, params.patch_size
     costs = measure(
         model,
         weights=folder / "model.safetensors",
-        patch_size=params.patch_size,
+        patch_size=size,
         encoder_frozen=recipe.thaw_epoch is None,
     )
-    times = time_inference(
-        model, patch_size=params.patch_size, device=device, batch_size=recipe.batch_size
-    )
+    times = time_inference(model, patch_size=size, device=device, batch_size=recipe.batch_size)
     tiles = {"val": tiles_of(splits["val"], params)}
     try:
-        splits["test"] = test_patches(params, attempt, digest)
+        splits["test"] = test_patches(params, attempt, digest, ledger)
         tiles["test"] = tiles_of(splits["test"], params)
     except StaysSealed as reason:
         print(f"{attempt}: test stays sealed: {reason}")
-    scores = evaluate(
-        model,
+    found = evaluate(
+        predictor,
         splits,
-        gsd={name: ground_sampling(found, PATCHES / name) for name, found in splits.items()},
+        gsd={name: ground_sampling(each, PATCHES / name) for name, each in splits.items()},
         tiles=tiles,
         predictions=Path("predictions") / attempt,
         results=results,
-        device=device,
         batch_size=recipe.batch_size,
     )
     write_json(results / "costs.json", costs)
     write_json(results / "inference_times.json", times)
-    write_text(results / "card.md", card(folder, results, split=split, licence=licence))
-    for name, found in scores.items():
-        print(f"{attempt}: {name} IoU {found['iou']:.4f}, F1 {found['f1']:.4f}")
+    looks = count_looks(ledger, params.dataset)
+    text = card(folder, found, looks=looks, split=split, licence=licence)
+    write_text(results / "card.md", text)
+    for name, scores in found.scores.items():
+        print(f"{attempt}: {name} IoU {scores['iou']:.4f}, F1 {scores['f1']:.4f}")
 
 
 def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
@@ -81,7 +80,7 @@ def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
     return full_tiles(patches, dataset=dataset, listing=PATCHES / "tiles.csv")
 
 
-def test_patches(params: Params, attempt: str, digest: str) -> list[Patch]:
+def test_patches(params: Params, attempt: str, digest: str, ledger: Path) -> list[Patch]:
     # In DVC's copies for --temp and --queue this names the checkout that they were made from.
     root = os.environ.get("DVC_ROOT")
     return open_test(
@@ -91,7 +90,7 @@ def test_patches(params: Params, attempt: str, digest: str) -> list[Patch]:
         final=params.final[attempt],
         model=Path("models") / attempt,
         dataset=params.dataset,
-        ledger=Path("metrics") / "attempts" / attempt / "test_looks.csv",
+        ledger=ledger,
         experiment=os.environ.get("DVC_EXP_NAME", ""),
         copied=root is not None and Path(root).resolve() != Path.cwd(),
     )

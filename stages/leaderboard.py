@@ -1,45 +1,37 @@
-"""Put all attempts of params.yaml into one table, with comparisons, costs, plots, and a report."""
+"""Rank the attempts of params.yaml: tables for programs, plots, and a report for readers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from roofseg.core.files import read_json
-from roofseg.recipe.params import Recipe, read_params
-from roofseg.report.leaderboard import leaderboard
-from roofseg.report.report import report
+from roofseg.core.files import write_text
+from roofseg.pages.page import html, markdown
+from roofseg.recipe.params import read_params
+from roofseg.report.leaderboard import read_leaderboard, write_machine_files
+from roofseg.report.page import headline_page, report_page
 from stages import run
-
-RESULTS = Path("metrics/attempts")
 
 
 def main() -> None:
     params = read_params(Path("params.yaml"))
-    text = leaderboard(
-        {name: trained_recipe(name) for name in params.attempts},
+    board = read_leaderboard(
+        list(params.attempts),
         dataset=params.dataset,
         patch_size=params.patch_size,
-        results=RESULTS,
-        predictions=Path("predictions"),
+        results=Path("metrics/attempts"),
         baselines=Path("metrics/baselines.json"),
-        metrics=Path("metrics"),
-        plots=Path("plots"),
     )
-    report(
-        list(params.attempts),
-        metrics=Path("metrics"),
-        plots=Path("plots"),
-        predictions=Path("predictions"),
-        lock=Path("requirements.lock"),
-        page=Path("report.html"),
-        text=Path("report.md"),
-    )
-    print(text)
-
-
-def trained_recipe(attempt: str) -> Recipe:
-    """The recipe that the attempt was trained with."""
-    return Recipe.model_validate(read_json(RESULTS / attempt / "training.json")["recipe"])
+    report = report_page(board, predictions=Path("predictions"), lock=Path("requirements.lock"))
+    pages = {
+        "report.html": html(report),
+        "report.md": markdown(report),
+        "metrics/leaderboard.md": markdown(headline_page(board, "../report.md")),
+    }
+    # Write only after everything was read: a missing file leaves no half-written leaderboard.
+    write_machine_files(board, metrics=Path("metrics"), plots=Path("plots"))
+    for path, text in pages.items():
+        write_text(Path(path), text)
+    print(pages["metrics/leaderboard.md"])
 
 
 if __name__ == "__main__":

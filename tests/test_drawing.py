@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from graph import ROOT
 
@@ -15,6 +14,7 @@ from roofseg import drawing
 TEMPLATES = ROOT / ".dvc/plots"
 
 SIDE = 64
+RED = (200, 10, 10)
 
 
 def square(top: int, left: int, side: int, size: int = SIDE) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_lines_grow_with_the_picture(size: int, width: int) -> None:
 
 def test_panel_shows_image_truth_and_the_three_kinds_of_outcome() -> None:
     truth, prediction = square(20, 20, 20), square(30, 20, 20)
-    image, footprints, judged = drawing.thirds(drawing.panel(grey(), truth, prediction))
+    image, footprints, judged = drawing.split_panel(drawing.panel(grey(), truth, prediction))
     np.testing.assert_array_equal(image, grey())
     np.testing.assert_array_equal(
         (footprints != 100).any(axis=-1) & (truth > 0), truth > 0, "the whole roof is tinted"
@@ -83,66 +83,32 @@ def test_panel_shows_image_truth_and_the_three_kinds_of_outcome() -> None:
 
 def test_a_strip_that_is_no_panel_is_refused() -> None:
     with pytest.raises(ValueError, match="64 x 64"):
-        drawing.thirds(grey())
+        drawing.split_panel(grey())
 
 
-@pytest.mark.parametrize(("tiles", "attempts"), [(1, 1), (2, 5), (7, 3)])
-def test_comparison_grid_has_a_cell_for_every_tile_and_column(tiles: int, attempts: int) -> None:
-    names = [f"tile{index}" for index in range(tiles)]
-    columns = [
-        drawing.Column("image", [grey() for _ in names]),
-        *(
-            drawing.Column(f"a_rather_long_name_{k}\n0.700", [grey(512)] * tiles, names)
-            for k in range(attempts)
-        ),
+@pytest.mark.parametrize(("counts", "columns"), [((1,), 1), ((2,), 2), ((4, 0, 2), 3)])
+def test_contact_sheet_shows_every_picture(counts: tuple[int, ...], columns: int) -> None:
+    groups = [
+        drawing.SheetGroup([(grey(), f"tile {k}\nIoU 0.5")] * count, f"group {k}", RED)
+        for k, count in enumerate(counts)
     ]
-    grid = drawing.comparison_grid(names, columns, "A title")
-    cell = drawing.CELL
-    assert grid.shape == (
-        drawing.TOP + tiles * (cell + drawing.CAPTION + drawing.GAP) + drawing.BOTTOM,
-        drawing.LEFT + (1 + attempts) * (cell + drawing.GAP),
-        3,
-    )
-    assert painted(grid, (100, 100, 100)).sum() >= tiles * (1 + attempts) * cell**2
-    np.testing.assert_array_equal(grid, drawing.comparison_grid(names, columns, "A title"))
+    sheet = drawing.contact_sheet("epoch 5", groups)
+    assert sheet.shape[1] == drawing.GAP + columns * (drawing.CELL + drawing.GAP)
+    assert sum(counts) * drawing.CELL**2 <= painted(sheet, (100, 100, 100)).sum()
+    assert painted(sheet, RED).sum() > sum(counts) * 4 * drawing.CELL, "frames"
+    np.testing.assert_array_equal(sheet, drawing.contact_sheet("epoch 5", groups))
 
 
-@pytest.mark.parametrize("count", [1, 2, 6])
-def test_contact_sheet_shows_every_picture(count: int) -> None:
-    sheet = drawing.contact_sheet([(grey(), f"tile {k}") for k in range(count)], "epoch 5")
-    assert painted(sheet, (100, 100, 100)).sum() >= count * drawing.CELL**2
+def test_contact_sheet_fits_long_names_and_titles_into_its_width() -> None:
+    long = "a_long_name_of_a_tile_" * 20
+    sheet = drawing.contact_sheet(long, [drawing.SheetGroup([(grey(), long)])])
+    margin = sheet[:, -drawing.GAP + 3 :]
+    assert (margin == drawing.PAPER).all()
 
 
-def curves(**values: list[float]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"attempt": attempt, "epoch": epoch, "val_iou": value}
-            for attempt, curve in values.items()
-            for epoch, value in enumerate(curve, 1)
-        ]
-    )
-
-
-def rgb(name: str) -> tuple[int, int, int]:
-    return (int(name[1:3], 16), int(name[3:5], 16), int(name[5:7], 16))
-
-
-def test_convergence_has_one_colour_per_attempt_in_their_order() -> None:
-    drawn = drawing.convergence(curves(b=[0.1, 0.5, 0.4], a=[0.2, 0.3]))
-    assert drawn.shape == (768, 1600, 3)
-    first, second = painted(drawn, rgb(drawing.colour(0))), painted(drawn, rgb(drawing.colour(1)))
-    assert first.any()
-    assert second.any()
-    # b, the first, reaches higher than a.
-    assert np.argwhere(first[:, :900])[:, 0].min() < np.argwhere(second[:, :900])[:, 0].min()
-    assert not painted(drawn, rgb(drawing.colour(2))).any()
-    again = drawing.convergence(curves(b=[0.1, 0.5, 0.4], a=[0.2, 0.3]))
-    np.testing.assert_array_equal(drawn, again)
-
-
-def test_convergence_survives_a_run_without_a_finite_value() -> None:
-    drawn = drawing.convergence(curves(broken=[float("nan")] * 2, whole=[0.5, float("nan")]))
-    assert painted(drawn, rgb(drawing.colour(1))).any()
+def test_contact_sheet_has_as_many_columns_as_asked() -> None:
+    sheet = drawing.contact_sheet("", [drawing.SheetGroup([(grey(), "tile")])], min_columns=6)
+    assert sheet.shape[1] == drawing.GAP + 6 * (drawing.CELL + drawing.GAP)
 
 
 def test_colours_differ_between_attempts_and_repeat_only_after_all_were_used() -> None:

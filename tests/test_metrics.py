@@ -89,10 +89,10 @@ def test_scores_are_bounded_symmetric_and_tied_to_each_other(tp: int, fp: int, f
 @given(masks)
 def test_only_a_perfect_mask_scores_one(truth: np.ndarray) -> None:
     tiles = ["a", "b", "c"]
-    assert set(metrics.summarise(metrics.table(tiles, truth, truth)).values()) == {1.0}
+    assert set(metrics.pixel_scores(metrics.table(tiles, truth, truth)).values()) == {1.0}
     wrong = truth.copy()
     wrong[1, 0, 0] ^= 1
-    scores = metrics.summarise(metrics.table(tiles, wrong, truth))
+    scores = metrics.pixel_scores(metrics.table(tiles, wrong, truth))
     assert all(scores[name] < 1 for name in ["iou", "f1", "iou_pooled", "f1_pooled"])
 
 
@@ -103,13 +103,13 @@ def test_an_empty_prediction_scores_one_on_an_empty_tile_and_zero_on_any_other()
     assert scored.iou.tolist() == [1.0, 0.0]
     assert scored.f1.tolist() == [1.0, 0.0]
     # Nothing was claimed, so nothing claimed is wrong.
-    summary = metrics.summarise(scored)
+    summary = metrics.pixel_scores(scored)
     assert (summary["precision"], summary["recall"]) == (1.0, 0.0)
 
 
 def test_summary_is_the_mean_over_tiles_beside_the_pooled_value() -> None:
     counts = pd.DataFrame({"tp": [1, 90], "fp": [1, 5], "fn": [0, 5], "tn": [98, 0]})
-    summary = metrics.summarise(counts)
+    summary = metrics.pixel_scores(counts)
     assert summary == {
         "iou": pytest.approx((1 / 2 + 90 / 100) / 2),
         "f1": pytest.approx((2 / 3 + 180 / 190) / 2),
@@ -140,6 +140,6 @@ def test_curve_is_exact_at_every_threshold(chances: np.ndarray, truth: np.ndarra
         assert row.precision == (tp / (tp + fp) if tp + fp else 1)
         assert row.recall == (tp / (tp + fn) if tp + fn else 1)
     assert (curve.recall.diff().dropna() <= 0).all()
-    half = metrics.summarise(metrics.table(["a", "b", "c"], chances, truth))
+    half = metrics.pixel_scores(metrics.table(["a", "b", "c"], chances, truth))
     assert curve.precision[50] == half["precision"]
     assert curve.recall[50] == half["recall"]

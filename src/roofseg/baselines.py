@@ -17,7 +17,7 @@ LEVELS = 256
 
 
 def channels(image: Image) -> dict[str, Image]:
-    """Values per pixel that a threshold might tell roofs by, each (H, W) uint8.
+    """Compute pixel values that a threshold could separate roofs by, each (H, W) uint8.
 
     ``red``, ``green``, ``blue``; ``brightness``, their mean; ``saturation`` of HSV; and
     ``excess_green``, 2 G - R - B (Woebbecke et al. 1995, doi:10.13031/2013.27838) scaled from
@@ -37,16 +37,16 @@ def channels(image: Image) -> dict[str, Image]:
 def _scores(patches: Sequence[Patch], masks: Sequence[npt.NDArray[Any]]) -> dict[str, float]:
     truth = np.stack([patch.mask for patch in patches])
     table = metrics.table([patch.tile for patch in patches], np.stack(masks), truth)
-    return metrics.summarise(table)
+    return metrics.pixel_scores(table)
 
 
 def best_constant(patches: Sequence[Patch]) -> dict[str, Any]:
-    """The better of two masks that never look: building everywhere, or nowhere.
+    """Score the better of two constant masks: building everywhere, or nowhere.
 
-    It is chosen on the patches that it is scored on, so no constant mask does better there.
+    The mask is chosen on the patches that it is scored on, so no constant mask scores higher there.
 
     Returns:
-        ``mask`` ("all building" or "all background") and ``val``, its `metrics.summarise`.
+        ``mask`` ("all building" or "all background") and ``val``, its `metrics.pixel_scores`.
     """
     candidates = [
         {
@@ -59,7 +59,7 @@ def best_constant(patches: Sequence[Patch]) -> dict[str, Any]:
 
 
 def _ious(values: Image, mask: Image) -> dict[str, npt.NDArray[np.float64]]:
-    """IoU of one tile at all 256 thresholds: value >= t ("above") and value < t ("below")."""
+    """The IoU of one tile at all 256 thresholds t: value >= t ("above"), value < t ("below")."""
     roof = np.bincount(values[mask > 0], minlength=LEVELS)
     ground = np.bincount(values[mask == 0], minlength=LEVELS)
     roof_below, ground_below = (np.cumsum(part) - part for part in (roof, ground))
@@ -71,11 +71,11 @@ def _ious(values: Image, mask: Image) -> dict[str, npt.NDArray[np.float64]]:
 
 
 def fit_threshold(patches: Sequence[Patch]) -> tuple[str, str, int, float]:
-    """The threshold on one of `channels` with the highest IoU (mean over tiles), found exactly.
+    """Find the threshold on one of `channels` with the highest IoU (mean over tiles), exactly.
 
     Returns:
         Channel, direction ("above": building where value >= threshold; "below": where value <
-        threshold), threshold (0..255) and its IoU on ``patches``. Of equals the first is taken.
+        threshold), threshold (0..255) and its IoU on ``patches``. Ties go to the first.
     """
     total: dict[tuple[str, str], npt.NDArray[np.float64]] = {}
     for patch in patches:
@@ -91,7 +91,7 @@ def colour_threshold(train: Sequence[Patch], val: Sequence[Patch]) -> dict[str, 
 
     Returns:
         ``channel``, ``direction``, ``threshold`` and ``train_iou`` as from `fit_threshold`, and
-        ``val``, its `metrics.summarise` there.
+        ``val``, its `metrics.pixel_scores` there.
     """
     channel, direction, threshold, train_iou = fit_threshold(train)
     masks = [

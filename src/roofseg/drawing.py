@@ -1,22 +1,26 @@
-"""Pictures of results: overlays and panels of tiles, comparison grids, convergence curves.
+"""Pictures of results: overlays and panels of tiles, contact sheets, and rendered figures.
 
 Every function returns pixels, (H, W, 3) uint8 RGB, the same bytes for the same input. Figures are
-drawn with Matplotlib's objects on its Agg canvas: no pyplot, so no state and no display.
+drawn by Matplotlib's Agg canvas without pyplot, so there is no global state and no display.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from roofseg.core.images import Image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RGB = tuple[int, int, int]
 
 TRUTH = (0, 230, 60)
 PREDICTION = (255, 40, 40)
@@ -25,15 +29,13 @@ HIT = TRUTH
 FALSE_ALARM = PREDICTION
 MISSED = (40, 110, 255)
 
-# Okabe and Ito's palette, "Color Universal Design" (2008), which readers with any colour vision
-# can tell apart; without its yellow, too pale on white, and with black last.
+# The palette of Okabe and Ito, "Color Universal Design" (2008), which readers with any colour
+# vision can tell apart; without its yellow, which is too pale on white, and with black last.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000"]
 
-# Pixels of a page: a picture's side, the gap between pictures, the line below one for its caption,
-# and the margins for title and headings, legend, and names of rows.
-CELL, GAP, CAPTION = 256, 10, 26
-TOP, BOTTOM, LEFT = 140, 48, 44
-DOTS_PER_INCH = 150
+# A contact sheet: lengths in pixels, and colours.
+CELL, GAP, HEADING, LINE = 320, 16, 56, 23
+INK, PAPER = (40, 40, 40), 255
 
 
 def colour(index: int) -> str:
@@ -48,14 +50,14 @@ def _kernel(width: int) -> Image:
 
 
 def _line_width(mask: npt.NDArray[Any]) -> int:
-    """Pixels: 1 at 224 px, 2 at 512, 4 at 1024, so that a picture scaled down keeps its lines."""
+    """Line width in pixels: 1 at 224 px, 2 at 512, 4 at 1024, to survive scaling down."""
     return max(1, round(max(mask.shape) / 256))
 
 
 def _outline(mask: npt.NDArray[Any], *, outside: bool) -> npt.NDArray[np.bool_]:
-    """The line along the edges of a mask, just outside of it or just inside.
+    """The line along the edges of a mask, just outside or just inside.
 
-    No line runs along the border of the picture, where a footprint is cut and has no edge.
+    The border of the picture gets no line: a footprint is cut there and has no edge.
     """
     solid = (mask > 0).astype(np.uint8)
     kernel = _kernel(_line_width(mask))
@@ -63,10 +65,8 @@ def _outline(mask: npt.NDArray[Any], *, outside: bool) -> npt.NDArray[np.bool_]:
     return line > 0
 
 
-def _tinted(
-    image: Image, where: npt.NDArray[np.bool_], rgb: tuple[int, int, int], strength: float
-) -> Image:
-    """A copy with a colour laid over the pixels ``where``; ``strength`` in [0, 1]."""
+def _tinted(image: Image, where: npt.NDArray[np.bool_], rgb: RGB, strength: float) -> Image:
+    """Copy an image with a colour blended over the pixels ``where``; ``strength`` in [0, 1]."""
     tinted = image.copy()
     blend = (1 - strength) * image[where] + strength * np.array(rgb)
     tinted[where] = np.rint(blend).astype(np.uint8)
@@ -76,8 +76,8 @@ def _tinted(
 def overlay(image: Image, truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> Image:
     """Draw the outlines of the truth (green) and of a prediction (red) on an image.
 
-    The truth's line runs just outside of its edge and the prediction's just inside, so that where
-    the two agree both are seen, side by side; where lines cross they are yellow.
+    The line of the truth runs just outside its edge and that of the prediction just inside, so
+    both are visible side by side where they agree; crossing lines are yellow.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -96,7 +96,7 @@ def overlay(image: Image, truth: npt.NDArray[Any], prediction: npt.NDArray[Any])
 
 
 def panel(image: Image, truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> Image:
-    """An image, its truth and a prediction side by side.
+    """Draw an image, its truth and a prediction side by side.
 
     Args:
         image: (P, P, 3) uint8 RGB.
@@ -110,75 +110,111 @@ def panel(image: Image, truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -
     actual, predicted = truth > 0, prediction > 0
     footprints = _tinted(image, actual, TRUTH, 0.3)
     footprints[_outline(truth, outside=True)] = TRUTH
-    # No outline on the prediction: red around a hit would read as a false alarm. What is wrong is
-    # tinted harder than what is right.
+    # The prediction has no outline, since red around a hit would look like a false alarm. Errors
+    # are tinted more strongly than hits.
     judged = _tinted(image, actual & predicted, HIT, 0.45)
     judged = _tinted(judged, predicted & ~actual, FALSE_ALARM, 0.65)
     judged = _tinted(judged, actual & ~predicted, MISSED, 0.65)
     return np.hstack([image, footprints, judged])
 
 
-def thirds(strip: Image) -> tuple[Image, Image, Image]:
-    """Cut a `panel` into image, truth and prediction; ValueError if it is no such strip."""
+def split_panel(strip: Image) -> tuple[Image, Image, Image]:
+    """Split a `panel` into image, truth and prediction; ValueError if it is not one."""
     height, width = strip.shape[:2]
     if width != 3 * height:
         raise ValueError(f"expected a strip of three squares, found {width} x {height} px")
     return strip[:, :height], strip[:, height : 2 * height], strip[:, 2 * height :]
 
 
-class Sheet:
-    """A white page to put pictures and text on, in pixels from its top left."""
+@dataclass(frozen=True, eq=False)
+class SheetGroup:
+    """Pictures of a `contact_sheet` under one heading.
 
-    def __init__(self, width: int, height: int) -> None:
-        self._pixels = np.full((height, width, 3), 255, np.uint8)
-        # Half a pixel more, since a canvas rounds its size down.
-        size = ((width + 0.5) / DOTS_PER_INCH, (height + 0.5) / DOTS_PER_INCH)
-        self.figure = Figure(figsize=size, dpi=DOTS_PER_INCH)
-        self._axes = self.figure.add_axes((0, 0, 1, 1))
-        self._axes.set_axis_off()
-        self._axes.set(xlim=(0, width), ylim=(height, 0))
+    Attributes:
+        cells: (H, W, 3) uint8 RGB pictures, each with a caption. The first line of a caption is the
+            picture's name.
+        heading: a line above the pictures; none if empty.
+        colour: of the heading, the frames and the captions below the names.
+    """
 
-    def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        self._axes.text(x, y, text, **style)
-
-    def picture(self, x: int, y: int, picture: Image, caption: str = "") -> None:
-        """Put a picture, scaled to a cell, with its caption below."""
-        # By area where it shrinks: that keeps thin outlines.
-        method = cv2.INTER_AREA if picture.shape[0] > CELL else cv2.INTER_CUBIC
-        scaled = cv2.resize(picture, (CELL, CELL), interpolation=method)
-        self._pixels[y : y + CELL, x : x + CELL] = scaled
-        self.text(x + CELL / 2, y + CELL + 5, caption, ha="center", va="top", fontsize=7)
-
-    def rendered(self) -> Image:
-        drawn = rendered(self.figure)[: self._pixels.shape[0], : self._pixels.shape[1]]
-        # Pictures go in pixel by pixel, not resampled by the canvas; no text lies on them.
-        return np.where((self._pixels < 255).any(axis=2, keepdims=True), self._pixels, drawn)
+    cells: Sequence[tuple[Image, str]]
+    heading: str = ""
+    colour: RGB = INK
 
 
-def contact_sheet(cells: Sequence[tuple[Image, str]], title: str = "") -> Image:
-    """Pictures with captions, side by side on one page.
+def contact_sheet(title: str, groups: Sequence[SheetGroup], min_columns: int = 1) -> Image:
+    """Arrange pictures with captions on one sheet, group below group.
 
     Args:
-        cells: pairs of an (H, W, 3) uint8 picture and its caption.
-        title: a line above them.
+        title: a line at the top.
+        groups: the pictures.
+        min_columns: the least number of pictures in a row; with many pictures there are more.
 
     Returns:
-        (H, W, 3) uint8 RGB, 256 px per cell.
+        (H, W, 3) uint8 RGB, `CELL` px for each picture, which is scaled to a square.
     """
-    columns = math.ceil(math.sqrt(len(cells)))
-    rows = math.ceil(len(cells) / columns)
-    top = TOP // 2
-    page = Sheet(GAP + columns * (CELL + GAP), top + rows * (CELL + CAPTION + GAP))
-    page.text(GAP, 16, title, va="top", fontsize=9, wrap=True)
+    count = sum(len(group.cells) for group in groups)
+    columns = max(min_columns, math.ceil(math.sqrt(count)))
+    width = GAP + columns * (CELL + GAP)
+    bands = [_heading(title, INK, width)]
+    for group in groups:
+        if group.heading:
+            bands.append(_heading(group.heading, group.colour, width))
+        for start in range(0, len(group.cells), columns):
+            bands.append(_row(group.cells[start : start + columns], group.colour, width))
+    return np.concatenate(bands)
+
+
+def _heading(text: str, colour: RGB, width: int) -> Image:
+    band = np.full((HEADING, width, 3), PAPER, np.uint8)
+    fitting = 28 * (width - 2 * GAP) // max(1, _text_width(text, 28, 600))
+    _write(band, text, (GAP, HEADING - 15), colour, min(28, fitting), 600)
+    return band
+
+
+def _row(cells: Sequence[tuple[Image, str]], colour: RGB, width: int) -> Image:
+    lines = max(caption.count("\n") + 1 for _, caption in cells)
+    band = np.full((CELL + 14 + lines * LINE + GAP, width, 3), PAPER, np.uint8)
     for index, (picture, caption) in enumerate(cells):
-        row, column = divmod(index, columns)
-        x, y = GAP + column * (CELL + GAP), top + row * (CELL + CAPTION + GAP)
-        page.picture(x, y, picture, caption)
-    return page.rendered()
+        left = GAP + index * (CELL + GAP)
+        cv2.rectangle(band, (left - 3, 1), (left + CELL + 2, CELL + 6), colour, -1)
+        # INTER_AREA keeps thin outlines where a picture shrinks.
+        method = cv2.INTER_AREA if picture.shape[0] > CELL else cv2.INTER_CUBIC
+        scaled = cv2.resize(picture, (CELL, CELL), interpolation=method)
+        band[4 : 4 + CELL, left : left + CELL] = scaled
+        name, *others = caption.splitlines() or [""]
+        _write(band, _shortened(name), (left, CELL + 29), INK, 19, 600)
+        for line, text in enumerate(others, 1):
+            _write(band, text, (left, CELL + 29 + line * LINE), colour, 18, 500)
+    return band
+
+
+def _shortened(name: str) -> str:
+    """Cut the middle of a name that is wider than a picture."""
+    shown, kept = name, len(name)
+    while _text_width(shown, 19, 600) > CELL and kept > 2:
+        kept -= 1
+        shown = f"{name[: kept - kept // 2]}…{name[len(name) - kept // 2 :]}"
+    return shown
+
+
+def _text_width(text: str, size: int, weight: int) -> int:
+    """The width in pixels."""
+    return int(cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), size, weight)[2])
+
+
+def _write(
+    band: Image, text: str, place: tuple[int, int], colour: RGB, size: int, weight: int
+) -> None:
+    """Write a line of text into ``band``; ``place`` is the left end of its baseline (x, y)."""
+    cv2.putText(band, text, place, colour, cv2.FontFace("sans"), size, weight)
 
 
 def rendered(figure: Figure) -> Image:
-    """The pixels of a figure, (H, W, 3) uint8 RGB."""
+    """Render a figure to pixels, (H, W, 3) uint8 RGB."""
+    # Most of a second to import, which those who only draw on images need not wait for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])

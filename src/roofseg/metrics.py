@@ -1,9 +1,8 @@
-"""How well a predicted mask agrees with the truth: pixel counts per tile and their scores.
+"""Agreement of a predicted mask with the truth: pixel counts per tile, and scores from them.
 
-The counts of a tile (tp, fp, fn, tn) are kept; every score is derived from them, as the mean over
-tiles (the headline) or pooled over all pixels (comparable with published Inria figures). One rule
-covers every 0/0: a score without any pixel to judge is 1. So an empty prediction on an empty tile
-scores 1, and the precision of a prediction that claims nothing is 1.
+Every score is derived from the counts of each tile (tp, fp, fn, tn), as the mean over tiles (the
+headline) or pooled over all pixels (comparable with published Inria figures). A score of 0/0 is 1:
+an empty prediction on an empty tile scores 1, and so does the precision of an empty prediction.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-THRESHOLD = 0.5  # fixed beforehand, for every attempt: neither val nor test chooses it
+THRESHOLD = 0.5  # fixed in advance for every attempt; neither val nor test chooses it
 """A pixel is building where its probability is at least this."""
 
 CURVE_THRESHOLDS = np.arange(101) / 100
@@ -23,8 +22,8 @@ CURVE_THRESHOLDS = np.arange(101) / 100
 
 COUNTS = ["tp", "fp", "fn", "tn"]
 
-SPLITS = {"val": "validation", "test": "test"}
-"""The splits that are scored, and what they are called in full."""
+SCORED_SPLITS = {"val": "validation", "test": "test"}
+"""The splits that are scored, and their full names."""
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -35,9 +34,9 @@ def count(
 ) -> tuple[Any, Any, Any, Any]:
     """Count true positives, false positives, false negatives and true negatives of each tile.
 
-    Written with operators that NumPy arrays and torch tensors share, so that training (tensors on
-    any device) and the stages without torch count by the same lines. Agrees with
-    ``smp.metrics.get_stats(mode="binary", threshold=threshold)``; a test holds it to that.
+    Uses only operators that NumPy arrays and torch tensors share, so training (tensors on any
+    device) and the stages without torch count by the same code. A test compares it with
+    ``smp.metrics.get_stats(mode="binary", threshold=threshold)``.
 
     Args:
         probabilities: (N, ...) floats in [0, 1], or predicted masks in {0, 1}.
@@ -66,7 +65,7 @@ def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
 
 
 def iou(tp: npt.ArrayLike, fp: npt.ArrayLike, fn: npt.ArrayLike) -> Floats:
-    """Intersection over union, tp / (tp + fp + fn), in [0, 1]; 1 where nothing is there to find."""
+    """Intersection over union, tp / (tp + fp + fn), in [0, 1]; 1 where truth and mask are empty."""
     return _ratio(tp, np.add(np.add(tp, fp), fn))
 
 
@@ -76,12 +75,12 @@ def f1(tp: npt.ArrayLike, fp: npt.ArrayLike, fn: npt.ArrayLike) -> Floats:
 
 
 def building_f1(buildings: npt.ArrayLike, found: npt.ArrayLike, claimed: npt.ArrayLike) -> Floats:
-    """F1 of buildings, 2 found / (buildings + claimed), in [0, 1]; 1 where there is none of either.
+    """F1 of buildings, 2 found / (buildings + claimed), in [0, 1]; 1 where both are 0.
 
     Args:
-        buildings: how many there are.
-        found: how many of them are matched.
-        claimed: how many were predicted.
+        buildings: the number of buildings in the truth.
+        found: the number of them that are matched.
+        claimed: the number of buildings predicted.
     """
     return f1(found, np.subtract(claimed, found), np.subtract(buildings, found))
 
@@ -118,8 +117,8 @@ def table(
     )
 
 
-def summarise(counts: pd.DataFrame) -> dict[str, float]:
-    """Scores of a split from its table of tiles (columns tp, fp, fn; one row per tile).
+def pixel_scores(counts: pd.DataFrame) -> dict[str, float]:
+    """Score a split from the pixel counts of its tiles (columns tp, fp, fn; one row per tile).
 
     Returns:
         ``iou`` and ``f1``: mean over tiles. ``iou_pooled``, ``f1_pooled``, ``precision``,
@@ -137,10 +136,10 @@ def summarise(counts: pd.DataFrame) -> dict[str, float]:
 
 
 def histogram(probabilities: npt.NDArray[np.floating], truth: npt.NDArray[Any]) -> Integers:
-    """Sort pixels between the thresholds of the precision-recall curve.
+    """Count pixels between the thresholds of the precision-recall curve.
 
-    Histograms of several tiles are added, so that a curve over any number of pixels takes the
-    memory of one tile, and is exact at its thresholds.
+    The sum of several tiles' histograms gives the curve over all their pixels, exact at its
+    thresholds, in the memory of one tile.
 
     Args:
         probabilities: floats in [0, 1], any shape.

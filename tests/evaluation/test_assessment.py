@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from roofseg import metrics
 from roofseg.evaluation import boundary, buildings, calibration
-from roofseg.evaluation.assessment import Assessment, assess, summarise, with_rates
-from roofseg.results.intervals import COLUMNS, STATISTICS
+from roofseg.evaluation.assessment import Assessment, assess, with_rates
+from roofseg.results.intervals import STATISTIC_COLUMNS, STATISTICS, known_scores
 
 SIDE = 40
 NAN = math.nan
@@ -69,7 +69,7 @@ def test_scores_are_means_over_tiles_and_pooled() -> None:
         "iou", "f1", "iou_pooled", "f1_pooled", "precision", "recall", "boundary_iou",
         "boundary_iou_m", "building_f1", "building_f1_pooled", "ece",
     ]  # fmt: skip
-    assert metrics.summarise(table).items() <= scores.items()
+    assert metrics.pixel_scores(table).items() <= scores.items()
     for name in ("boundary_iou", "boundary_iou_m", "building_f1"):
         assert scores[name] == pytest.approx(table[name].mean())
     assert scores["building_f1_pooled"] == pytest.approx(2 * 2 / (3 + 3))
@@ -86,7 +86,7 @@ def test_a_mean_in_metres_is_of_all_tiles_or_not_told() -> None:
 
 def test_of_tables_without_buildings_there_are_scores_of_pixels() -> None:
     table = with_rates(metrics.table(["a", "b", "c"], CHANCES, TRUTH))
-    assert summarise(table) == metrics.summarise(table)
+    assert known_scores(table) == metrics.pixel_scores(table)
 
 
 def test_sizes_and_reliability_are_of_all_tiles() -> None:
@@ -106,7 +106,7 @@ truths = hnp.arrays(np.uint8, (2, 8, 9), elements=st.integers(0, 1))
 def test_statistics_take_the_columns_of_the_table(chance: np.ndarray, truth: np.ndarray) -> None:
     found = assess(["a", "b"], chance, truth, [0.3, 0.5])
     for name, statistic in STATISTICS.items():
-        rows = found.table[COLUMNS[name]].to_numpy(np.float64)
+        rows = found.table[STATISTIC_COLUMNS[name]].to_numpy(np.float64)
         assert float(statistic(rows)) == pytest.approx(found.scores[name], abs=1e-12)
         assert 0 <= found.scores[name] <= 1
     assert found.scores.keys() == {*STATISTICS, "ece"}

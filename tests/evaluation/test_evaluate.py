@@ -23,6 +23,7 @@ from roofseg.core.files import write_json
 from roofseg.core.images import read_image, read_mask, write_jpeg, write_png
 from roofseg.evaluation.assessment import assess
 from roofseg.evaluation.evaluate import evaluate, predict
+from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.models.roof_model import build_model, save_model
 from roofseg.patches import CROPS_COLUMNS, Patch
 from roofseg.recipe.digest import digest
@@ -65,35 +66,30 @@ def scored(
     splits: dict[str, list[Patch]],
     tiles: Mapping[str, list[TilePair]] = MappingProxyType({}),
 ) -> dict[str, dict[str, float]]:
-    return evaluate(
-        redness(),
+    found = evaluate(
+        red_predictor(),
         splits,
         gsd={split: [GSD] * len(patches) for split, patches in splits.items()},
         tiles=tiles,
         predictions=tmp_path / "predictions",
         results=tmp_path / "results",
-        device="cpu",
         batch_size=2,
     )
+    return found.scores
+
+
+def red_predictor() -> TorchPredictor:
+    return TorchPredictor(redness(), window=SIDE)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_predict_gives_the_probability_of_each_pixel(batch_size: int) -> None:
     images = [patch(str(seed), seed).image for seed in range(3)]
-    model = redness().train()
-    chances = predict(model, images, device="cpu", batch_size=batch_size)
+    chances = predict(red_predictor(), images, batch_size)
     assert chances.shape == (3, SIDE, SIDE)
     assert chances.dtype == np.float32
     red = np.stack(images)[..., 0] / 255
     np.testing.assert_allclose(chances, 1 / (1 + np.exp(-(20 * red - 10))), atol=1e-5)
-    assert not model.training
-
-
-def test_predict_runs_in_eval_mode() -> None:
-    model = torch.nn.Sequential(redness(), torch.nn.Dropout(0.9)).train()
-    image = patch("a", 0).image
-    first, second = predict(model, [image, image], device="cpu", batch_size=2)
-    np.testing.assert_array_equal(first, second)
 
 
 def test_scores_follow_from_the_counts_of_the_tiles(
@@ -114,7 +110,7 @@ def test_scores_follow_from_the_counts_of_the_tiles(
         assert (row.tp, row.fp) == ((red > 127).sum(), 0)
         assert row.fn == ((red > 100) & (red <= 127)).sum()
     for split, table in tiles.groupby("split"):
-        assert metrics.summarise(table).items() <= scores[str(split)].items()
+        assert metrics.pixel_scores(table).items() <= scores[str(split)].items()
 
 
 def test_what_is_measured_is_written(tmp_path: Path, splits: dict[str, list[Patch]]) -> None:
@@ -127,7 +123,7 @@ def test_what_is_measured_is_written(tmp_path: Path, splits: dict[str, list[Patc
         images = [each.image for each in patches]
         expected = assess(
             [each.tile for each in patches],
-            predict(redness(), images, device="cpu", batch_size=2),
+            predict(red_predictor(), images, 2),
             np.stack([each.mask for each in patches]),
             [GSD] * len(patches),
         )
@@ -194,7 +190,7 @@ def test_pictures_of_every_tile(tmp_path: Path, splits: dict[str, list[Patch]]) 
             np.testing.assert_array_equal(mask, each.image[:, :, 0] > 127)
             overlay = drawing.overlay(each.image, each.mask, mask)
             np.testing.assert_array_equal(read_image(folder / "overlays" / name), overlay)
-            image, *_ = drawing.thirds(read_image(folder / "panels" / name))
+            image, *_ = drawing.split_panel(read_image(folder / "panels" / name))
             np.testing.assert_array_equal(image, each.image)
 
 

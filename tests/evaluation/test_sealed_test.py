@@ -140,7 +140,7 @@ def test_only_the_newest_commit_counts(project: Path) -> None:
 
 def test_sealed_where_nothing_is_committed(project: Path) -> None:
     assert names(final=None) is None
-    with pytest.raises(StaysSealed, match=r"in a git commit, and git says: fatal: .*HEAD"):
+    with pytest.raises(StaysSealed, match=r"for a committed recipe, and git says: fatal: .*HEAD"):
         opened("small", final=DIGEST)
 
 
@@ -260,9 +260,9 @@ def test_ground_sampling_of_test_opens_with_its_patches(project: Path) -> None:
     commit(project, DIGEST)
     code = f"""
 from pathlib import Path
-from roofseg.guard import SealedTestError, seal
+from roofseg.core.guard import SealedTestError, seal
 from roofseg.patches import read_patches
-from roofseg.sealed import ground_sampling, open_test
+from roofseg.evaluation.sealed_test import ground_sampling, open_test
 val, test = Path("patches/val"), Path("patches/test")
 past_the_seal = read_patches(test)
 seal([test], "evaluate")
@@ -301,7 +301,7 @@ def whole(patches: list[Patch], tiles: Path) -> list[str]:
 def test_whole_tiles_of_val_open_and_those_of_train_and_test_do_not(tiles: Path) -> None:
     assert whole(read_patches(Path("patches") / "val"), tiles) == ["c"]
     for split in ("test", "train"):
-        with pytest.raises(SealedTestError, match=f"is in {split}: it is not to be scored"):
+        with pytest.raises(SealedTestError, match=f"is in {split} and must not be scored"):
             whole(read_patches(Path("patches") / split), tiles)
 
 
@@ -340,5 +340,5 @@ def test_a_tile_that_shows_ground_of_another_split_is_not_scored_whole(tiles: Pa
     lines = listing.read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("c,val,")]
     listing.write_text("\n".join([*lines[:1], line + "d", ""]))
-    with pytest.raises(UserError, match=r"tile c \(val\) shows ground of d, in another split"):
+    with pytest.raises(UserError, match=r"tile c \(val\) overlaps d of another split"):
         whole(read_patches(Path("patches") / "val"), tiles)

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from roofseg.core.errors import UserError
-from roofseg.evaluation.evaluate import predict
 from roofseg.inference import torch_predictor
 from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.sliding_window.blocks import predict_blocks
@@ -31,11 +30,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestPredictor:
-    def test_in_float32_it_gives_what_is_scored(self, folder: Path) -> None:
+    def test_it_gives_the_probabilities_of_the_model(self, folder: Path) -> None:
         predictor = torch_predictor.load(folder, device="cpu", precision="32-true")
-        scored = predict(predictor.model, list(NOISE), device="cpu", batch_size=4)
-        np.testing.assert_array_equal(predictor(NOISE), scored)
-        assert 0 < scored.min() < scored.max() < 1
+        rgb = torch.from_numpy(NOISE).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            expected = predictor.model(rgb)[:, 0].sigmoid().numpy()
+        np.testing.assert_allclose(predictor(NOISE), expected, atol=1e-5)
+        assert 0 < expected.min() < expected.max() < 1
 
     def test_half_precision_stays_near_and_is_recorded(self, folder: Path) -> None:
         full = torch_predictor.load(folder, device="cpu", precision="32-true")
@@ -74,7 +75,7 @@ class TestPredictor:
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-        message = f"--batch-size: 4 windows of {P} px at a time do not fit into the memory of cpu"
+        message = f"^4 windows of {P} px at a time do not fit into the memory of cpu"
         with pytest.raises(UserError, match=message):
             TorchPredictor(Large(), window=P)(NOISE)
 

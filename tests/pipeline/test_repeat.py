@@ -34,20 +34,16 @@ def hashes(*locks: Path) -> dict[str, str]:
     return found
 
 
-def without_times(project: Project) -> tuple[list[list[str]], str, Any, str]:
-    """What the three forms of the leaderboard and the table of costs say, but for the times."""
+def without_times(project: Project) -> tuple[str, Any]:
+    """The leaderboard for programs, in both forms, without the times."""
     metrics = project.folder / "metrics"
     csv = pd.read_csv(metrics / "leaderboard.csv").drop(columns="minutes")
     board = json.loads((metrics / "leaderboard.json").read_text())
     for row in board["attempts"]:
         del row["minutes"]
-    lines = (metrics / "leaderboard.md").read_text().splitlines()
-    cells = [[cell.strip(" -:") for cell in line.split("|")] for line in lines]
-    [minutes] = {row.index("minutes") for row in cells if "minutes" in row}
-    for row in cells:
-        del row[minutes : minutes + 1]
-    costs = pd.read_csv(metrics / "costs.csv").drop(columns=MEASURED)
-    return cells, csv.to_csv(), board, costs.to_csv()
+        for name in MEASURED:
+            del row["costs"][name]
+    return csv.to_csv(), board
 
 
 def compare(before: dict[str, str], after: dict[str, str]) -> int:

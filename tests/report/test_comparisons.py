@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +9,14 @@ from hypothesis import strategies as st
 from small_entries import entry
 
 from roofseg.core.errors import UserError
-from roofseg.report.comparisons import compare_with_leader, ranked, score_columns, standings, torn
-from roofseg.results.intervals import STATISTICS, compare, interval
+from roofseg.report.attempts import Attempt
+from roofseg.report.comparisons import (
+    compare_with_leader,
+    interval_and_p_disagree,
+    ranked,
+    status_vs_leader,
+)
+from roofseg.results.intervals import STATISTICS, Interval, compare, interval
 
 BEST = [0.80, 0.70, 0.75, 0.65, 0.85, 0.78]
 # As good but for noise, and worse on every tile.
@@ -16,23 +24,28 @@ CLOSE = [0.82, 0.66, 0.76, 0.60, 0.86, 0.77]
 WORSE = [0.60, 0.55, 0.62, 0.40, 0.70, 0.59]
 
 
+def statuses(order: list[Attempt], split: str) -> list[str]:
+    found = compare_with_leader(order)
+    return [status_vs_leader(attempt, order[0], found, split) for attempt in order]
+
+
 def test_the_leader_is_the_best_on_val_whatever_test_says() -> None:
     best = entry("best", {"val": BEST, "test": WORSE})
     close = entry("close", {"val": CLOSE, "test": BEST})
     order = ranked([close, best])
-    assert [each.attempt for each in order] == ["best", "close"]
+    assert [each.name for each in order] == ["best", "close"]
     found = compare_with_leader(order)
     assert list(found.split) == ["val", "test"]
     assert set(found.leader) == {"best"}
-    assert standings(order, found, "val") == ["leader", "tie"]
-    assert standings(order, found, "test") == ["leader", "ahead"]
+    assert statuses(order, "val") == ["leader", "tie"]
+    assert statuses(order, "test") == ["leader", "ahead"]
     assert found.difference[1] > 0
 
 
 def test_equals_stay_in_the_given_order() -> None:
     names = ["c", "x", "a", "y", "b", "z"]
     twins = [entry(name, {"val": WORSE if name in "xyz" else BEST}) for name in names]
-    assert [each.attempt for each in ranked(twins)] == ["c", "a", "b", "x", "y", "z"]
+    assert [each.name for each in ranked(twins)] == ["c", "a", "b", "x", "y", "z"]
 
 
 def test_a_tie_is_an_interval_of_the_difference_that_holds_zero() -> None:
@@ -46,9 +59,9 @@ def test_a_tie_is_an_interval_of_the_difference_that_holds_zero() -> None:
     assert close["low"] < 0 < close["high"]
     assert worse["low"] <= worse["difference"] <= worse["high"] < 0
     # Worse on all six tiles: no p can be less.
-    assert worse["p_value"] == worse["floor"] == 2 / 2**6
+    assert worse["p_value"] == worse["smallest_p"] == 2 / 2**6
     assert close["p_value"] > 0.3
-    assert standings(order, compare_with_leader(order), "val") == ["leader", "tie", "behind"]
+    assert statuses(order, "val") == ["leader", "tie", "behind"]
 
 
 def test_of_whom_interval_and_p_value_disagree() -> None:
@@ -57,19 +70,15 @@ def test_of_whom_interval_and_p_value_disagree() -> None:
     found = compare_with_leader(order)
     assert found.p_value.tolist() == [4 / 64, 2 / 64]
     assert found.tie.tolist() == [False, False]
-    assert torn(found).tolist() == [True, False]
+    assert interval_and_p_disagree(found).tolist() == [True, False]
 
 
 def test_numbers_are_those_of_the_intervals() -> None:
     best, close = entry("best", {"val": BEST}), entry("close", {"val": CLOSE})
-    found = score_columns(close, "val", "f1")
+    found = close.score("val", "f1")
     expected = interval(close.counts("val"), STATISTICS["f1"])
-    assert found == {
-        "val_f1": expected.value,
-        "val_f1_low": expected.low,
-        "val_f1_high": expected.high,
-    }
-    assert found["val_f1"] == pytest.approx(close.scores["val"]["f1"], abs=1e-12)
+    assert found == Interval(close.scores["val"]["f1"], expected.low, expected.high)
+    assert found.value == pytest.approx(expected.value, abs=1e-12)
     (row,) = compare_with_leader([best, close]).to_dict("records")
     paired = compare(close.counts("val"), best.counts("val"), STATISTICS["iou"])
     assert row["difference"] == paired.difference.value == pytest.approx(-0.01, abs=1e-12)
@@ -99,21 +108,16 @@ def test_what_is_sealed_is_not_compared() -> None:
     found = compare_with_leader([sealed, opened])
     assert list(found.split) == ["val"]
     # Nothing to compare with, where the leader itself is sealed.
-    assert standings([sealed, opened], found, "test") == ["sealed", ""]
-    assert np.isnan(list(score_columns(sealed, "test", "iou").values())).all()
-    assert list(score_columns(sealed, "test", "iou")) == [
-        "test_iou",
-        "test_iou_low",
-        "test_iou_high",
-    ]
+    assert statuses([sealed, opened], "test") == ["sealed", ""]
+    assert np.isnan(dataclasses.astuple(sealed.score("test", "iou"))).all()
 
 
 def test_on_a_single_tile_everything_ties() -> None:
     order = [entry("best", {"val": [0.9]}), entry("worse", {"val": [0.1]})]
     (row,) = compare_with_leader(order).to_dict("records")
-    assert (row["tie"], row["p_value"], row["floor"]) == (True, 1, 1)
+    assert (row["tie"], row["p_value"], row["smallest_p"]) == (True, 1, 1)
     assert np.isnan([row["low"], row["high"]]).all()
-    assert np.isnan(score_columns(order[0], "val", "iou")["val_iou_low"])
+    assert np.isnan(order[0].score("val", "iou").low)
 
 
 def test_an_attempt_alone_leads() -> None:
@@ -121,7 +125,7 @@ def test_an_attempt_alone_leads() -> None:
     found = compare_with_leader(alone)
     assert found.empty
     assert "p_value" in found
-    assert standings(alone, found, "val") == ["leader"]
+    assert statuses(alone, "val") == ["leader"]
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=2, max_size=4))
@@ -129,6 +133,7 @@ def test_nobody_is_ahead_of_the_leader_on_val(attempts: list[list[float]]) -> No
     order = ranked([entry(f"a{index}", {"val": ious}) for index, ious in enumerate(attempts)])
     found = compare_with_leader(order)
     assert (found.difference <= 1e-12).all()
-    assert (found.p_value >= found.floor).all()
-    assert standings(order, found, "val")[0] == "leader"
-    assert set(standings(order, found, "val")[1:]) <= {"tie", "behind"}
+    assert (found.p_value >= found.smallest_p).all()
+    leader, *others = [status_vs_leader(each, order[0], found, "val") for each in order]
+    assert leader == "leader"
+    assert set(others) <= {"tie", "behind"}

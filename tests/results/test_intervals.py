@@ -15,12 +15,12 @@ from scipy import stats
 from roofseg import metrics
 from roofseg.results import intervals
 from roofseg.results.intervals import (
-    COLUMNS,
+    STATISTIC_COLUMNS,
     STATISTICS,
     compare,
     interval,
+    intervals_of_tiles,
     mean_of,
-    of_tiles,
     pooled,
     tile_mean,
 )
@@ -115,7 +115,7 @@ def test_comparison_is_that_of_scipy(name: str) -> None:
         n_resamples=np.inf,
     )
     assert found.p_value == pytest.approx(test.pvalue, abs=1e-12)
-    assert found.floor == 2 / 2**6
+    assert found.smallest_p == 2 / 2**6
 
 
 def test_p_value_of_a_mean_is_that_of_all_changes_of_sign() -> None:
@@ -143,7 +143,7 @@ def test_fishers_own_example() -> None:
 
 def test_the_least_p_value_of_six_tiles_is_its_floor() -> None:
     found = compare(ONE + 0.1, ONE)
-    assert found.p_value == found.floor == 0.03125
+    assert found.p_value == found.smallest_p == 0.03125
     assert not found.tie
     # Every resample has the same difference.
     assert found.difference.low == pytest.approx(0.1) == found.difference.high
@@ -156,7 +156,7 @@ def test_random_exchanges_of_many_tiles_come_close_to_all_of_them(
     exact = compare(ours, theirs, STATISTICS["iou"])
     monkeypatch.setattr(intervals, "EXACT_TILES", 11)
     drawn = compare(ours, theirs, STATISTICS["iou"])
-    assert (exact.floor, drawn.floor) == (2 / 2**12, 1 / 10_001)
+    assert (exact.smallest_p, drawn.smallest_p) == (2 / 2**12, 1 / 10_001)
     assert 0.05 < exact.p_value < 0.95
     spread = np.sqrt(exact.p_value * (1 - exact.p_value) / 10_000)
     assert abs(drawn.p_value - exact.p_value) < 4 * spread
@@ -176,18 +176,18 @@ def test_one_tile_has_no_interval() -> None:
     assert found.value == 0.7
     assert np.isnan([found.low, found.high]).all()
     alone = compare([0.7], [0.2])
-    assert (alone.p_value, alone.floor, alone.tie) == (1, 1, True)
+    assert (alone.p_value, alone.smallest_p, alone.tie) == (1, 1, True)
 
 
 def test_of_a_table_there_is_what_all_its_tiles_have() -> None:
     table = as_table(counts(6, seed=4)).assign(boundary_iou=ONE, boundary_iou_m=[None, *ONE[1:]])
-    found = of_tiles(table)
+    found = intervals_of_tiles(table)
     assert list(found) == [
         "iou", "f1", "iou_pooled", "f1_pooled", "precision", "recall", "boundary_iou",
     ]  # fmt: skip
     assert found["boundary_iou"] == interval(ONE)
     assert found["f1"] == interval(counts(6, seed=4), STATISTICS["f1"])
-    assert list(of_tiles(table, ["f1", "boundary_iou_m"])) == ["f1"]
+    assert list(intervals_of_tiles(table, ["f1", "boundary_iou_m"])) == ["f1"]
 
 
 def test_rows_of_other_tiles_are_refused() -> None:
@@ -203,11 +203,11 @@ TILES = st.lists(
 @given(TILES)
 def test_statistics_are_the_scores_of_the_table(tiles: list[tuple[int, int, int]]) -> None:
     rows = np.array(tiles, np.float64)
-    expected = metrics.summarise(as_table(rows))
+    expected = metrics.pixel_scores(as_table(rows))
     found = {name: float(STATISTICS[name](rows)) for name in expected}
     assert found == pytest.approx(expected, abs=1e-12)
     assert list(STATISTICS)[: len(found)] == list(expected)
-    assert COLUMNS.keys() == STATISTICS.keys()
+    assert STATISTIC_COLUMNS.keys() == STATISTICS.keys()
 
 
 @given(TILES, st.sampled_from(list(STATISTICS)))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roofseg.core.errors import UserError
-from roofseg.results.test_ledger import COLUMNS, Look, count_looks, read_looks, record_look
+from roofseg.results.test_ledger import LEDGER_COLUMNS, Look, count_looks, read_looks, record_look
 
 LOOK = Look(
     digest="0123456789ab",
@@ -30,7 +30,7 @@ def test_no_look_makes_a_ledger_with_a_header(tmp_path: Path) -> None:
     path = tmp_path / "metrics" / "test_looks.csv"
     assert read_looks(path) == []
     record_look(path, None)
-    assert path.read_text() == ",".join(COLUMNS) + "\n"
+    assert path.read_text() == ",".join(LEDGER_COLUMNS) + "\n"
     record_look(path, None)
     assert count_looks(path, "sample") == 0
 
@@ -115,9 +115,9 @@ def test_the_ledger_only_grows_and_counts_recipes_by_test_set(
     [
         "",
         "look,digest\n",
-        "<<<<<<< HEAD\n" + ",".join(COLUMNS) + "\n",
-        ",".join(COLUMNS) + "\nlooked,1,2\n",
-        ",".join(COLUMNS) + "\npeeked" + ",x" * (len(COLUMNS) - 1) + "\n",
+        "<<<<<<< HEAD\n" + ",".join(LEDGER_COLUMNS) + "\n",
+        ",".join(LEDGER_COLUMNS) + "\nlooked,1,2\n",
+        ",".join(LEDGER_COLUMNS) + "\npeeked" + ",x" * (len(LEDGER_COLUMNS) - 1) + "\n",
     ],
 )
 def test_what_is_no_ledger_is_named_and_left_as_it_is(tmp_path: Path, text: str) -> None:

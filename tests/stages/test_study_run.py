@@ -16,6 +16,7 @@ from tiny_dataset import make, write_dataset
 from roofseg.core.files import read_json, write_json
 from roofseg.core.weights import write_weights
 from roofseg.evaluation.evaluate import predict
+from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.metrics import table
 from roofseg.models.roof_model import build_model
 from roofseg.patches import read_patches
@@ -161,9 +162,8 @@ def test_a_seed_that_is_none_is_named(
 def test_tiles_are_scored_as_evaluate_scores_them(tiles: Path) -> None:
     patches = read_patches(tiles / "train")
     model = build_model("unet", "tu-mobilenetv3_small_050", dropout=0.0, patch_size=64)
-    probabilities = predict(
-        model, [patch.image for patch in patches], device="cpu", batch_size=len(patches)
-    )
+    predictor = TorchPredictor(model, window=64)
+    probabilities = predict(predictor, [patch.image for patch in patches], len(patches))
     truth = np.stack([patch.mask for patch in patches])
     expected = table([patch.tile for patch in patches], probabilities, truth)
     assert tile_scores(model, patches, "cpu").equals(expected)

@@ -28,8 +28,8 @@ def main(args: argparse.Namespace) -> None:
     import pandas as pd  # with Matplotlib: `--help` must not wait for it
 
     from roofseg.core.images import write_png
-    from roofseg.pages.tables import markdown_table, write_csv
     from roofseg.results.disclaimers import data_label
+    from roofseg.results.tables import markdown_table, write_csv
     from roofseg.tuning import dvc_queue
     from roofseg.tuning.execute import read_results
     from roofseg.tuning.figures import figures
@@ -37,10 +37,10 @@ def main(args: argparse.Namespace) -> None:
     from roofseg.tuning.sampler import known_runs
     from roofseg.tuning.table import how_to_apply, tuning_table
 
-    def cell(value: object) -> object:
+    def cell(value: object) -> str:
         if pd.isna(value):
             return ""
-        return f"{value:.4g}" if isinstance(value, float) else value
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
 
     with sealed("roofseg tuning-report"):
         params = read_params(Path("params.yaml"))
@@ -57,7 +57,8 @@ def main(args: argparse.Namespace) -> None:
         print(f"Runs on {data_label(params.dataset, params.patch_size)}, by {tuning.sampler}\n")
         labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
         printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(cell)
-        print("\n".join(markdown_table(printed)), end="\n\n")
+        print("\n".join(markdown_table(list(printed.columns), printed.to_numpy().tolist())))
+        print()
         head = dvc_queue.head()
         current = {name for name, found in dvc_queue.finished().items() if found.baseline == head}
         applicable = set() if tuning.common else current

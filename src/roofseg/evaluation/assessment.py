@@ -1,6 +1,6 @@
-"""All that evaluation measures on the patches of a split, from probabilities, truth and GSD.
+"""Measure the predictions of a split, tile by tile and together.
 
-To the counts and scores per tile of `roofseg.metrics` it adds precision and recall, boundary IoU
+To the counts, IoU and F1 of `roofseg.metrics` this adds precision and recall, boundary IoU
 (`boundary`), buildings found (`buildings`) and calibration (`calibration`).
 """
 
@@ -16,22 +16,22 @@ import pandas as pd
 from roofseg import metrics
 from roofseg.core.images import Image
 from roofseg.evaluation import boundary, buildings, calibration
-from roofseg.results.intervals import COLUMNS, STATISTICS, measured
+from roofseg.results.intervals import known_scores
 
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """What there is to say of a split.
+    """The measurements of a split.
 
     Attributes:
-        table: a row per tile with the columns of `metrics.table`, then precision and recall (of
-            pixels); boundary_iou at 3 px, and boundary_iou_m at 1 m (NaN where the GSD is unknown);
-            buildings that are there, found (matched) and claimed (predicted), and building_f1;
-            ece, that of the tile's own pixels.
+        table: a row per tile with the columns of `metrics.table`; precision and recall (of pixels);
+            boundary_iou at 3 px and boundary_iou_m at 1 m (NaN where the GSD is unknown);
+            buildings (in the truth), found (matched) and claimed (predicted), and building_f1; ece
+            of the tile's own pixels.
         sizes: `buildings.by_size` of all tiles.
         reliability: `calibration.reliability` of all pixels.
-        scores: `summarise` of the table, and ``ece`` of all pixels together. That is no mean over
-            tiles: errors of opposite sign in two tiles cancel in it.
+        scores: `known_scores` of the table, and ``ece`` of all pixels together. That is not the
+            mean over tiles: errors of opposite sign in two tiles cancel in it.
     """
 
     table: pd.DataFrame
@@ -46,7 +46,7 @@ def assess(
     truth: Image,
     gsd: Sequence[float],
 ) -> Assessment:
-    """Measure the predictions of a split; masks are those at `metrics.THRESHOLD`.
+    """Measure the predictions of a split, with masks at `metrics.THRESHOLD`.
 
     Args:
         tiles: N names.
@@ -57,7 +57,7 @@ def assess(
     masks = probabilities >= metrics.THRESHOLD
     pairs = list(zip(masks, truth, strict=True))
     matches = [buildings.match_buildings(*pair) for pair in pairs]
-    # Whole numbers stay whole beside the tiles of a table that has none.
+    # Int64 keeps counts whole where the table is joined with one that lacks these columns.
     counted = pd.DataFrame(
         [(len(each.areas), each.found.sum(), len(each.claimed_areas)) for each in matches],
         columns=["buildings", "found", "claimed"],
@@ -81,24 +81,12 @@ def assess(
         table=table,
         sizes=buildings.by_size(matches, gsd),
         reliability=calibration.reliability(total),
-        scores={**summarise(table), "ece": calibration.expected_calibration_error(total)},
+        scores={**known_scores(table), "ece": calibration.expected_calibration_error(total)},
     )
 
 
 def with_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of tiles (columns tp, fp, fn; as of `metrics.table`) with precision and recall."""
+    """Add precision and recall to a table of tiles (`metrics.table`)."""
     return table.assign(
         precision=metrics.precision(table.tp, table.fp), recall=metrics.recall(table.tp, table.fn)
     )
-
-
-def summarise(table: pd.DataFrame) -> dict[str, float]:
-    """Scores of a split: those of `intervals.STATISTICS` whose columns the table has for all tiles.
-
-    ``boundary_iou``, ``boundary_iou_m`` and ``building_f1`` are means over tiles;
-    ``building_f1_pooled`` is that of the buildings of all tiles together.
-    """
-    return {
-        name: float(STATISTICS[name](table[COLUMNS[name]].to_numpy(np.float64)))
-        for name in measured(table)
-    }

@@ -1,7 +1,7 @@
-"""How well the edges of a predicted mask agree with those of the truth: Boundary IoU.
+"""Boundary IoU: agreement of a predicted mask with the truth near the edges of buildings.
 
-The IoU of two masks hardly sees an edge that is some pixels off, least of all on a large roof;
-Boundary IoU looks at nothing but the pixels near the edges.
+Mask IoU barely changes when an edge is a few pixels off, least of all on a large roof. Boundary IoU
+compares only the pixels near edges.
 
 Source: B. Cheng, R. Girshick, P. Dollár, A. C. Berg and A. Kirillov, Boundary IoU: Improving
 Object-Centric Image Segmentation Evaluation, CVPR 2021, and the code published with it.
@@ -18,18 +18,18 @@ import numpy.typing as npt
 from roofseg import metrics
 
 DISTANCE = 3
-"""Pixels from an edge that a boundary reaches inwards."""
+"""Width of the boundary, in pixels inwards from an edge."""
 
 DISTANCE_M = 1.0
-"""The same in metres, for imagery whose ground sampling distance is known."""
+"""Width of the boundary in metres, for imagery whose ground sampling distance is known."""
 
 
 def inner_boundary(mask: npt.NDArray[Any], distance: int = DISTANCE) -> npt.NDArray[np.bool_]:
-    """The pixels of a mask that are within ``distance`` of background: G_d and G of the paper.
+    """Find the pixels of a mask within ``distance`` of background: G_d and G of the paper.
 
     Distance is the larger of rows and columns, as in the authors' code, which erodes by a square of
-    3 x 3 px ``distance`` times. And as there, whatever lies beyond the picture is background: where
-    its border cuts a footprint, that is an edge.
+    3 x 3 px ``distance`` times. As there, everything outside the picture is background: a footprint
+    cut by the border of the picture has an edge there.
 
     Args:
         mask: (H, W), 0 background, anything else building.
@@ -44,13 +44,13 @@ def inner_boundary(mask: npt.NDArray[Any], distance: int = DISTANCE) -> npt.NDAr
 def boundary_iou(
     predicted: npt.NDArray[Any], truth: npt.NDArray[Any], distance: int = DISTANCE
 ) -> float:
-    """IoU of the inner boundaries of two masks, in [0, 1]; 1 where neither holds anything.
+    """Compute the IoU of the inner boundaries of two masks, in [0, 1]; 1 where both are empty.
 
     Args:
         predicted: (H, W), 0 background, anything else building.
         truth: likewise.
-        distance: pixels, as for `inner_boundary`. It is the same for pictures of any size (the
-            paper's is 2 % of the diagonal): an edge of a roof is as sharp in a large patch.
+        distance: pixels, as for `inner_boundary`. Unlike the paper's (2 % of the diagonal) it does
+            not grow with the picture: roofs have equally sharp edges in a large patch.
     """
     edges = [inner_boundary(mask, distance)[None] for mask in (predicted, truth)]
     tp, fp, fn, _ = metrics.count(edges[0], edges[1])
@@ -58,5 +58,5 @@ def boundary_iou(
 
 
 def in_pixels(metres: float, gsd: float) -> int:
-    """A distance in metres as whole pixels of ``gsd`` metres, at least 1."""
+    """Convert a distance in metres to whole pixels of ``gsd`` metres, at least 1."""
     return max(1, round(metres / gsd))

@@ -1,16 +1,16 @@
-"""Which buildings a mask finds, whole: footprints are matched, and counted by their size.
+"""Whole buildings found by a predicted mask, counted by size.
 
-A building is a 4-connected component of a mask. So walls that touch make one building of several,
-and a single pixel that is predicted by itself is a building that is claimed. What the border of a
-patch cuts counts as it lies there.
+A building is a 4-connected component of a mask. So buildings that touch count as one, and a single
+predicted pixel counts as a claimed building. A building cut by the border of a patch counts with
+the part inside.
 
 Sources:
     A. Kirillov, K. He, R. Girshick, C. Rother and P. Dollár, Panoptic Segmentation, CVPR 2019,
-        section 4.1: of segments that do not overlap, at most one can have an IoU above 0.5 with
-        another, so that the matching is unique and nothing has to be searched. F1 of the matches is
-        their recognition quality (RQ).
+        section 4.1: among segments that do not overlap, at most one can have an IoU above 0.5 with
+        a given segment, so the matching is unique. F1 of the matches is their recognition quality
+        (RQ).
     T.-Y. Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014: small, medium and large
-        objects, divided at 32 x 32 and 96 x 96 px; for tiles whose GSD nobody knows.
+        objects, divided at 32 x 32 and 96 x 96 px; used for tiles of unknown GSD.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy.typing as npt
 import pandas as pd
 
 # Lower bounds of the size classes, by unit. In m2: sheds and garages, small houses, houses, large
-# houses, and what is no house.
+# houses, and larger buildings.
 CLASSES = {"m2": (0, 50, 100, 200, 400), "px": (0, 32**2, 96**2)}
 
 Integers = npt.NDArray[np.int64]
@@ -37,11 +37,11 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The n buildings of a truth and the m of a prediction, and which of them are matched.
+    """The n buildings of the truth, the m claimed by a prediction, and which of them match.
 
     ``areas`` (n,) and ``claimed_areas`` (m,) are in pixels; ``found`` (n,) and ``confirmed`` (m,)
-    say which are matched; ``recall`` (n,) in [0, 1] is the share of each building's pixels that
-    were predicted, by whatever component.
+    flag the matched ones; ``recall`` (n,) in [0, 1] is the share of each building's pixels that
+    were predicted, in any component.
     """
 
     areas: Integers
@@ -52,7 +52,7 @@ class Matches:
 
 
 def match_buildings(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Matches:
-    """Match the buildings of two masks: those whose IoU is above 0.5 (Kirillov et al. 2019).
+    """Match the buildings of two masks whose IoU is above 0.5 (Kirillov et al. 2019).
 
     Args:
         predicted: (H, W), 0 background, anything else building.
@@ -61,12 +61,12 @@ def match_buildings(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Mat
     claims, claimed_areas = _components(predicted)
     buildings, areas = _components(truth)
     both = (claims > 0) & (buildings > 0)
-    # One number for each pair of a building and a claim that share pixels.
+    # Number each pair of a building and a claim that share pixels.
     columns = max(1, len(claimed_areas))
     pairs = (buildings[both] - 1) * columns + claims[both] - 1
     numbers, shared = np.unique(pairs, return_counts=True)
     building, claim = np.divmod(numbers, columns)
-    # shared / (one + other - shared) > 1 / 2, in whole numbers
+    # IoU = shared / (area + claimed area - shared) > 1 / 2, in whole numbers
     match = 3 * shared > areas[building] + claimed_areas[claim]
     found, confirmed = np.zeros(len(areas), bool), np.zeros(len(claimed_areas), bool)
     found[building[match]] = confirmed[claim[match]] = True
@@ -75,7 +75,7 @@ def match_buildings(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Mat
 
 
 def _components(mask: npt.NDArray[Any]) -> tuple[Integers, Integers]:
-    """The number of each pixel's component, from 1 (0 background), and the area of each."""
+    """Label the components of a mask from 1 (0 is background), and measure the area of each."""
     solid = (mask > 0).astype(np.uint8)
     count, labels = cv2.connectedComponents(solid, connectivity=4)
     numbers = labels.astype(np.int64)
@@ -83,20 +83,20 @@ def _components(mask: npt.NDArray[Any]) -> tuple[Integers, Integers]:
 
 
 def by_size(matches: Sequence[Matches], gsd: Sequence[float]) -> pd.DataFrame:
-    """What was found and what was falsely claimed, by size, over all tiles.
+    """Count the buildings found and falsely claimed over all tiles, by size.
 
-    Buildings that are there are sorted by their own areas, claims by theirs.
+    Buildings of the truth are classed by their own area, claimed ones by theirs.
 
     Args:
-        matches: of each tile.
+        matches: the matches of each tile.
         gsd: ground sampling distance of each tile in metres per pixel, NaN where unknown.
 
     Returns:
-        A row for each of `CLASSES`, in m2 for tiles whose GSD is known and in px for the others (no
-        rows of a unit that no tile has). Columns: unit; size, the class as text; area_from and
-        area_to (NA for the last); buildings, found and pixel_recall, the mean over buildings of the
-        share of their pixels that were predicted (NaN where there is none); claimed and
-        false_claims, those that match no building.
+        A row for each of `CLASSES`, in m2 for tiles of known GSD and in px for the others; a unit
+        that no tile has gives no rows. Columns: unit; size, the class as text; area_from and
+        area_to (NA for the last class); buildings, found and pixel_recall, the mean over buildings
+        of the share of their pixels that were predicted (NaN for an empty class); claimed and
+        false_claims, the claims that match no building.
     """
     tiles = list(zip(matches, gsd, strict=True))
     parts = {
@@ -109,7 +109,7 @@ def by_size(matches: Sequence[Matches], gsd: Sequence[float]) -> pd.DataFrame:
 
 
 def _by_size(tiles: Sequence[tuple[Matches, float]], unit: str) -> pd.DataFrame:
-    """The rows of a unit: of the matches in some tiles, with the area of a pixel in each."""
+    """The rows of a unit, from the matches of its tiles and the area of a pixel of each."""
     bounds = CLASSES[unit]
 
     def classes(areas: Sequence[npt.NDArray[Any]]) -> Integers:

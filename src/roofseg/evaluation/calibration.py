@@ -1,16 +1,16 @@
-"""Whether probabilities mean what they say: of the pixels with 0.8, are eight in ten building?
+"""Calibration: of the pixels with a predicted probability of 0.8, are eight in ten building?
 
-Pixels are sorted into bins by their probability of building, and in each bin the mean probability
-is held against the share that is building. The expected calibration error (ECE) is the mean over
-pixels of the difference in their bin. Most pixels are far from any roof and their probabilities
-near 0, so it is small for any model that is not blind; the table says where a model is too sure.
+Pixels are sorted into bins by their probability of building. In each bin the mean probability is
+compared with the share of pixels that are building; the expected calibration error (ECE) is the
+mean of this difference over pixels. Most pixels are far from any roof and have a probability near
+0, so ECE is small for any useful model; the table shows where a model is too confident.
 
 Sources:
     M. P. Naeini, G. F. Cooper and M. Hauskrecht, Obtaining Well Calibrated Probabilities Using
         Bayesian Binning, AAAI 2015: ECE, of the probability of the one class of two.
     C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, On Calibration of Modern Neural Networks, ICML
-        2017, section 2: equal bins that hold their upper ends, 15 of them; reliability diagrams.
-        With more classes than two, theirs is of the probability of whichever class is predicted.
+        2017, section 2: 15 bins of equal width that include their upper ends; reliability diagrams.
+        They use the probability of the predicted class, which suits more than two classes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ Floats = npt.NDArray[np.float64]
 def bin_pixels(probabilities: npt.NDArray[np.floating], truth: npt.NDArray[Any]) -> Floats:
     """Sort pixels into bins by their probability.
 
-    Results of several tiles are added, so that any number of pixels takes the memory of one tile.
+    The results of several tiles can be added, so any number of pixels takes the memory of one tile.
 
     Args:
         probabilities: floats in [0, 1], any shape.
         truth: same shape, 0 background and 1 building.
 
     Returns:
-        (3, 15): pixels in each bin, the sum of their probabilities, and those that are building.
-        Bin k holds k / 15 < p <= (k + 1) / 15, the first one 0 too.
+        (3, 15): the number of pixels in each bin, the sum of their probabilities, and the number
+        that are building. Bin k holds k / 15 < p <= (k + 1) / 15; the first also holds 0.
     """
     chances = probabilities.ravel().astype(np.float64)
     edges = np.arange(1, BINS) / BINS
@@ -47,7 +47,7 @@ def bin_pixels(probabilities: npt.NDArray[np.floating], truth: npt.NDArray[Any])
 
 
 def reliability(pixels: Floats) -> pd.DataFrame:
-    """The reliability diagram as a table.
+    """Make the reliability diagram as a table.
 
     Args:
         pixels: (3, 15), a sum of `bin_pixels` results.
@@ -70,7 +70,7 @@ def reliability(pixels: Floats) -> pd.DataFrame:
 
 
 def expected_calibration_error(pixels: Floats) -> float:
-    """ECE, in [0, 1]: the mean over pixels of how far their bin's probability is from the truth.
+    """Compute the ECE, in [0, 1]: the mean over pixels of their bin's calibration error.
 
     Args:
         pixels: (3, 15), a sum of `bin_pixels` results, with at least one pixel.

@@ -1,7 +1,7 @@
-"""What a trained model costs: weights, arithmetic, bytes, and the speed at which it maps.
+"""The cost of a trained model: weights, arithmetic, bytes, and mapping speed.
 
-Counts follow from the architecture alone and are the same on every machine. Speeds are another on
-every run, so they belong in a file of their own.
+Counts follow from the architecture alone and are the same on every machine. Speeds vary from run to
+run, so they belong in their own file.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from roofseg.models.device import resolve_precision
 from roofseg.models.roof_model import RoofModel
 
 SECONDS = 1.0
-"""`time_inference` repeats a batch until so much time has passed."""
+"""`time_inference` repeats a batch until this much time has passed."""
 
 
 def measure(
     model: RoofModel, *, weights: Path, patch_size: int, encoder_frozen: bool
 ) -> dict[str, int]:
-    """Count what a model costs.
+    """Count the parameters, multiply-adds and bytes of a model.
 
-    A multiply-add is one multiplication with the addition that takes up its product: half of the
-    floating-point operations that torch's FlopCounterMode counts, in convolutions, matrix products
-    and attention. Normalisations, activations and resizing are left out: few operations, whose
-    time is that of moving memory. One forward pass is counted, as in prediction.
+    A multiply-add is one multiplication and the addition of its product, so there are half as many
+    as floating-point operations in torch's FlopCounterMode, which counts convolutions, matrix
+    products and attention. Normalisation, activation and resizing are left out: they are few
+    operations, limited by memory speed. The count is of one forward pass.
 
-    Attention over all tokens grows with the square of the area, so of a SAM model what a megapixel
-    takes depends on the size of the patches that it comes in.
+    Attention over all tokens grows with the square of the area, so the multiply-adds per megapixel
+    of a SAM model depend on the patch size.
 
     Args:
-        model: stays as it is.
+        model: the model; it is not changed.
         weights: its model.safetensors.
         patch_size: side of a patch in pixels.
-        encoder_frozen: whether training never thaws the encoder.
+        encoder_frozen: whether the encoder stays frozen throughout training.
 
     Returns:
         ``encoder_parameters``, ``decoder_parameters``, ``total_parameters``,
@@ -63,9 +63,9 @@ def measure(
 
 
 def multiply_adds(model: nn.Module, patch_size: int) -> int:
-    """Multiply-adds of one forward pass over one patch; ``model`` stays as it is."""
-    # On the meta device nothing is computed. And FlopCounterMode does not know the kernel that
-    # attention takes on a CPU: it would count nothing there.
+    """Count the multiply-adds of one forward pass over one patch; ``model`` is not changed."""
+    # The meta device computes nothing. On a CPU FlopCounterMode would miss the attention, whose
+    # kernel it does not know.
     shapes = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shapes(torch.empty(1, 3, patch_size, patch_size, device="meta"))
@@ -75,11 +75,11 @@ def multiply_adds(model: nn.Module, patch_size: int) -> int:
 def time_inference(
     model: nn.Module, *, patch_size: int, device: str, batch_size: int
 ) -> dict[str, float | int | str]:
-    """Time how fast a model maps, from 8-bit pixels to probabilities in the host's memory.
+    """Time how fast a model maps 8-bit pixels to probabilities in the host's memory.
 
-    As ``roofseg predict`` runs it, in the precision that is best on the device; but without reading
-    and writing rasters, and without the overlap of windows. The pixels are random, since no time
-    depends on them: no tile and no patch is read.
+    It runs as in ``roofseg predict``, in the best precision for the device, but without reading and
+    writing rasters and without overlap of windows. The pixels are random, since the speed does not
+    depend on them, so no tile or patch is read.
 
     Args:
         model: maps (B, 3, P, P) float RGB in [0, 1] to (B, 1, P, P) logits; it is put into eval
@@ -89,14 +89,14 @@ def time_inference(
         batch_size: windows at a time.
 
     Returns:
-        ``megapixels_per_second`` (10^6 pixels; of the median batch), and what it holds for:
-        ``device``, ``precision``, ``threads`` (of a CPU), ``batch_size``, ``patch_size``.
+        ``megapixels_per_second`` (10^6 pixels; of the median batch), and conditions: ``device``,
+        ``precision``, ``threads`` (of a CPU), ``batch_size``, ``patch_size``.
     """
     precision = resolve_precision("auto", device)
     predictor = TorchPredictor(model, window=patch_size, device=device, precision=precision)
     shape = (batch_size, patch_size, patch_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    predictor(images)  # the first is slower: kernels are chosen, memory is taken
+    predictor(images)  # warm-up: the first batch selects kernels and allocates memory
     times: list[float] = []
     while sum(times) < SECONDS:
         start = time.perf_counter()

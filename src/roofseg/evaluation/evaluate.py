@@ -1,120 +1,116 @@
-"""Scoring a trained model on a split: counts per tile, scores, curves, and pictures to look at."""
+"""Score a trained model: tables of every split, and pictures to look at. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
-from torch import nn
 
 from roofseg import metrics
-from roofseg.core.files import atomic_write, write_json, write_text
+from roofseg.core.files import atomic_write, write_json
 from roofseg.core.images import Image, write_png
 from roofseg.drawing import overlay, panel
-from roofseg.evaluation.assessment import assess, summarise, with_rates
+from roofseg.evaluation.assessment import Assessment, assess, with_rates
 from roofseg.evaluation.full_tiles import full_tile_table
-from roofseg.inference.torch_predictor import TorchPredictor
-from roofseg.models.device import full_float32
+from roofseg.inference.predictor import Predictor
 from roofseg.patches import Patch
+from roofseg.results.intervals import known_scores
+from roofseg.results.tables import write_csv
 from roofseg.tiles.rasters import TilePair
 
-# Digits in tables of text: far below what a single pixel of a tile changes.
+# Digits in CSV files: a single pixel of a tile changes far earlier ones.
 FLOAT_FORMAT = "%.6f"
-FULL_TILES = "_full_tiles"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The results of evaluating one model.
+
+    Attributes:
+        scores: of each split by name (`Assessment.scores`); of whole tiles, named
+            SPLIT_full_tiles, those of pixels alone.
+        tiles: a row per tile, with a column ``split`` before those of `Assessment.table`; columns
+            that are not measured on whole tiles are empty there.
+        sizes: `Assessment.sizes`, with a column ``split``.
+        reliability: `Assessment.reliability`, likewise.
+        curves: `metrics.precision_recall`, likewise.
+    """
+
+    scores: dict[str, dict[str, float]]
+    tiles: pd.DataFrame
+    sizes: pd.DataFrame
+    reliability: pd.DataFrame
+    curves: pd.DataFrame
 
 
 def predict(
-    model: nn.Module, images: Sequence[Image], *, device: str, batch_size: int
+    predictor: Predictor, images: Sequence[Image], batch_size: int
 ) -> npt.NDArray[np.float32]:
-    """The probability of building at each pixel.
-
-    Runs in float32 whatever the model was trained in (see `roofseg.models.device.full_float32`).
-
-    Args:
-        model: maps (B, 3, P, P) float RGB in [0, 1] to (B, 1, P, P) logits; it is put into eval
-            mode and moved to ``device``.
-        images: N images, each (P, P, 3) uint8 RGB.
-        device: ``cpu``, ``cuda`` or ``mps``.
-        batch_size: images at a time; it changes memory and speed alone.
-
-    Returns:
-        (N, P, P) float32 in [0, 1].
-    """
-    model = model.to(device).to(memory_format=torch.channels_last).eval()
-    batches = []
-    with torch.inference_mode(), full_float32(device):
-        for start in range(0, len(images), batch_size):
-            batch = np.stack(images[start : start + batch_size])  # B, P, P, 3
-            rgb = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float().div(255.0)
-            logits = model(rgb.contiguous(memory_format=torch.channels_last))
-            batches.append(logits[:, 0].float().sigmoid().cpu().numpy())
-    return np.concatenate(batches)
+    """Predict the probability of building at each pixel of N images: (N, P, P) in [0, 1]."""
+    batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    return np.concatenate([predictor(np.stack(batch)) for batch in batches])
 
 
 def evaluate(
-    model: nn.Module,
+    predictor: Predictor,
     splits: Mapping[str, Sequence[Patch]],
     *,
     gsd: Mapping[str, Sequence[float]],
     tiles: Mapping[str, Sequence[TilePair]],
     predictions: Path,
     results: Path,
-    device: str,
     batch_size: int,
-) -> dict[str, dict[str, float]]:
-    """Score a model on each split and write what there is to see.
+) -> Evaluation:
+    """Score a model on each split, and write tables and pictures.
 
     Args:
-        model: as for `predict`.
-        splits: the patches of each split to score, under its name.
-        gsd: the ground sampling distance of each of them in metres per pixel, NaN where unknown.
-        tiles: whole tiles of splits to score too, or none. Their tables and scores are called
-            SPLIT_full_tiles.
-        predictions: folder for SPLIT/masks/TILE.png (0/255), SPLIT/overlays/TILE.png and
-            SPLIT/panels/TILE.png (see `roofseg.drawing`); what it held before is replaced.
-        results: folder for scores.json (scores by split) and the tables behind them, each with a
-            column split before those of `evaluation.assessment.Assessment`: tiles.csv; sizes.csv
-            (errors by size of building), reliability.csv (calibration) and pr.csv (threshold,
-            precision, recall), of patches alone. Of whole tiles, tiles.csv has pixels alone.
-        device, batch_size: as for `predict`.
-
-    Returns:
-        What scores.json holds: the ``scores`` of each split's assessment; of whole tiles, the
-        `metrics.summarise`.
+        predictor: the model.
+        splits: the patches of each split to score, by its name.
+        gsd: the ground sampling distance of each patch in metres per pixel, NaN where unknown.
+        tiles: the whole tiles to score too, by split, or none.
+        predictions: the folder for SPLIT/masks/TILE.png (0/255), SPLIT/overlays/TILE.png and
+            SPLIT/panels/TILE.png (see `roofseg.drawing`); its former content is replaced.
+        results: the folder for scores.json and the tables of `Evaluation`: tiles.csv, sizes.csv,
+            reliability.csv and pr.csv.
+        batch_size: patches at a time; it changes memory and speed alone.
 
     Raises UserError for a whole tile that is damaged or holds no data; then nothing is written.
     """
-    found, curves = {}, {}
+    assessed: dict[str, Assessment] = {}
+    curves: dict[str, pd.DataFrame] = {}
     with atomic_write(predictions) as folder:
         for split, patches in splits.items():
-            images = [patch.image for patch in patches]
-            probabilities = predict(model, images, device=device, batch_size=batch_size)
+            probabilities = predict(predictor, [patch.image for patch in patches], batch_size)
             truth = np.stack([patch.mask for patch in patches])
             names = [patch.tile for patch in patches]
-            found[split] = assess(names, probabilities, truth, gsd[split])
+            assessed[split] = assess(names, probabilities, truth, gsd[split])
             pixels = [metrics.histogram(*pair) for pair in zip(probabilities, truth, strict=True)]
             curves[split] = metrics.precision_recall(np.sum(pixels, axis=0))
             _draw(folder / split, patches, probabilities >= metrics.THRESHOLD)
-        tables = {split: each.table for split, each in found.items()}
-        scores = {split: each.scores for split, each in found.items()}
+        tables = {split: found.table for split, found in assessed.items()}
+        scores = {split: found.scores for split, found in assessed.items()}
         for split, whole in tiles.items():
             if whole:
-                window = splits[split][0].mask.shape[0]
-                predictor = TorchPredictor(model, window=window, device=device)
                 table = with_rates(full_tile_table(predictor, whole, batch_size=batch_size))
-                name = f"{split}{FULL_TILES}"
-                tables[name], scores[name] = table, summarise(table)
-    write_json(results / "scores.json", scores)
-    _write_csv(results / "tiles.csv", tables)
-    _write_csv(results / "sizes.csv", {split: each.sizes for split, each in found.items()})
-    bins = {split: each.reliability for split, each in found.items()}
-    _write_csv(results / "reliability.csv", bins)
-    _write_csv(results / "pr.csv", curves)
-    return scores
+                tables[f"{split}_full_tiles"] = table
+                scores[f"{split}_full_tiles"] = known_scores(table)
+    found = Evaluation(
+        scores,
+        _joined(tables),
+        _joined({split: found.sizes for split, found in assessed.items()}),
+        _joined({split: found.reliability for split, found in assessed.items()}),
+        _joined(curves),
+    )
+    write_json(results / "scores.json", found.scores)
+    write_csv(results / "tiles.csv", found.tiles, FLOAT_FORMAT)
+    write_csv(results / "sizes.csv", found.sizes, FLOAT_FORMAT)
+    write_csv(results / "reliability.csv", found.reliability, FLOAT_FORMAT)
+    write_csv(results / "pr.csv", found.curves, FLOAT_FORMAT)
+    return found
 
 
 def _draw(folder: Path, patches: Sequence[Patch], masks: npt.NDArray[np.bool_]) -> None:
@@ -125,6 +121,6 @@ def _draw(folder: Path, patches: Sequence[Patch], masks: npt.NDArray[np.bool_]) 
         write_png(folder / "panels" / name, panel(patch.image, patch.mask, mask))
 
 
-def _write_csv(path: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    table = pd.concat(tables, names=["split", None]).reset_index("split")
-    write_text(path, table.to_csv(index=False, float_format=FLOAT_FORMAT, lineterminator="\n"))
+def _joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables of all splits below each other, with a column ``split`` first."""
+    return pd.concat(tables, names=["split", None]).reset_index("split")

@@ -1,4 +1,4 @@
-"""Scoring whole tiles, not just the patch that was cut from each."""
+"""Score whole tiles, instead of one patch of each."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def full_tile_table(
 ) -> pd.DataFrame:
     """Count and score all pixels of each tile that hold data.
 
-    Windows, overlap and blending are those of `blocks.predict_blocks`, so the scores are
-    those of the masks that ``roofseg predict`` writes. Memory does not grow with a tile's height.
+    Windows, overlap and blending are those of `blocks.predict_blocks`, so the scores are those of
+    the masks that ``roofseg predict`` writes. Memory use does not grow with a tile's height.
 
     Args:
-        predictor: the model; tiles are taken to have the GSD that it was trained on.
-        tiles: image and mask of each, on one grid.
+        predictor: the model; tiles are assumed to have the GSD that it was trained on.
+        tiles: the image and mask of each tile, on the same grid.
         batch_size: windows at a time.
 
     Returns:
@@ -60,7 +60,7 @@ def _counts(predictor: Predictor, tile: TilePair, batch_size: int) -> Integers:
             total += np.concatenate(count(block.probability[inside][None], truth[inside][None]))
     if not total.any():
         raise UserError(
-            f"{tile.image}: no pixel holds data, so there is nothing to score. Take the tile out "
-            "of split.csv, or mend what it says of no data (`gdalinfo`)."
+            f"{tile.image}: no pixel holds data, so there is nothing to score. Remove the tile "
+            "from split.csv, or correct its nodata value (see `gdalinfo`)."
         )
     return total

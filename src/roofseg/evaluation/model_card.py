@@ -1,95 +1,98 @@
-"""A model card per attempt: what the model is, what it learned from, how good it is, its limits.
+"""A model card per attempt: the model, its data, its scores and its limits.
 
-Markdown with a header of metadata as the Hugging Face Hub reads it, after M. Mitchell et al., Model
-Cards for Model Reporting, FAT* 2019. A card says the same at every writing: it holds no times.
+The card is Markdown after M. Mitchell et al., Model Cards for Model Reporting, FAT* 2019, headed by
+metadata that the Hugging Face Hub reads. It holds no times, so it is the same at every writing.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ruamel.yaml import YAML
+from huggingface_hub import EvalResult, ModelCardData
 
 from roofseg.core.files import read_json, sha256_file
 from roofseg.evaluation.boundary import DISTANCE, DISTANCE_M
 from roofseg.evaluation.calibration import BINS
-from roofseg.metrics import SPLITS, THRESHOLD
+from roofseg.evaluation.evaluate import Evaluation
+from roofseg.metrics import SCORED_SPLITS, THRESHOLD
 from roofseg.recipe.architectures import SAM_ENCODER
 from roofseg.recipe.params import Recipe
 from roofseg.results.disclaimers import SEALED, caveats
-from roofseg.results.intervals import CONFIDENCE, Interval, of_tiles
-from roofseg.results.test_ledger import count_looks
+from roofseg.results.intervals import CONFIDENCE, Interval, intervals_of_tiles
+from roofseg.results.tables import markdown_table
 from roofseg.tiles.licence import CODE, OTHER, PRIORS, Licence, licence_of_weights
 
-SCORES = {
+PIXEL_SCORES = {
     "iou": "IoU, mean over tiles",
     "f1": "F1, mean over tiles",
     "iou_pooled": "IoU, pooled over pixels",
     "f1_pooled": "F1, pooled over pixels",
-    "precision": "precision, pooled",
-    "recall": "recall, pooled",
+    "precision": "precision, pooled over pixels",
+    "recall": "recall, pooled over pixels",
 }
-SHAPES = {
+SHAPE_SCORES = {
     "boundary_iou": f"boundary IoU at {DISTANCE} px, mean over tiles",
     "boundary_iou_m": f"boundary IoU at {DISTANCE_M:g} m, mean over tiles",
-    "building_f1": "F1 of buildings, mean over tiles",
-    "building_f1_pooled": "F1 of buildings, pooled",
+    "building_f1": "building F1, mean over tiles",
+    "building_f1_pooled": "building F1, pooled over buildings",
 }
-HUB_SCORES = {"iou": "mean_iou", "f1": "f1"}  # the headline, and the Hub's names of it
-# What scores.json holds, and what a card calls it.
+HUB_METRICS = {"iou": "mean_iou", "f1": "f1"}  # the Hub's names of the headline scores
 SCORED = {
     "val": "val",
     "test": "test",
     "val_full_tiles": "val, whole tiles",
     "test_full_tiles": "test, whole tiles",
 }
+"""The splits and sets of whole tiles that may be scored, and their headings."""
+
+Scores = Mapping[str, Mapping[str, Interval]]
 
 
-def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licence) -> str:
-    """The text of an attempt's model card.
+def card(
+    model: Path,
+    evaluation: Evaluation,
+    *,
+    looks: int,
+    split: Mapping[str, str],
+    licence: Licence,
+) -> str:
+    """Write the text of an attempt's model card.
 
     Args:
         model: the folder with model.safetensors and recipe.json.
-        results: the folder with the attempt's scores.json, tiles.csv, sizes.csv and test_looks.csv
-            (`roofseg.evaluation.evaluate`).
+        evaluation: its scores.
+        looks: the number of recipes of this attempt that were scored on the test tiles.
         split: the split of each tile of the dataset.
         licence: that of the dataset.
     """
     record = read_json(model / "recipe.json")
     recipe = Recipe.model_validate(record["recipe"])
-    # Tiles may be called 007 or NA; only an empty cell is a missing value.
-    rows = pd.read_csv(
-        results / "tiles.csv", dtype={"tile": str}, keep_default_na=False, na_values=[""]
-    )
-    tables = {name: rows[rows.split == name] for name in SCORED if (rows.split == name).any()}
-    scores = {name: of_tiles(table) for name, table in tables.items()}
-    tiles = {name: list(split.values()).count(name) for name in ("train", *SPLITS)}
-    found = read_json(results / "scores.json")
-    ece = {name: found[name]["ece"] for name in SPLITS if name in found}
-    sizes = pd.read_csv(results / "sizes.csv")
-    looks = count_looks(results / "test_looks.csv", record["dataset"])
+    tiles = evaluation.tiles
+    tables = {name: tiles[tiles.split == name] for name in SCORED if (tiles.split == name).any()}
+    scores = {name: intervals_of_tiles(table) for name, table in tables.items()}
+    counts = {name: list(split.values()).count(name) for name in ("train", *SCORED_SPLITS)}
     parts = [
-        _header(record, scores, licence_of_weights(PRIORS[recipe.prior], licence)),
+        _metadata(record, scores, licence_of_weights(PRIORS[recipe.prior], licence)),
         [f"# {recipe.label(record['attempt'])}", ""],
         [
-            "A probability of building for each pixel of aerial RGB imagery. One attempt of a "
-            "study that asks which architecture learns that best from a few dozen labelled tiles.",
+            "Maps aerial RGB imagery to the probability of building at each pixel. One attempt of "
+            "a study that asks which architecture learns this best from a few dozen labelled "
+            "tiles.",
             "",
         ],
         [f"> **{name}**: {text}\n" for name, text in caveats(record["dataset"], recipe).items()],
         _model(record, recipe, sha256_file(model / "model.safetensors")),
-        _data(record, tiles),
-        _scores(scores, tiles, looks),
-        _shapes(scores, ece, tiles),
-        _by_size(sizes),
+        _data(record, counts),
+        _scores(scores, counts, looks),
+        _shapes(scores, evaluation.scores, counts),
+        _by_size(evaluation.sizes),
         _by_tile(tables),
-        _limits(record, tiles, whole="val_full_tiles" in tables),
+        _limits(record, counts, whole="val_full_tiles" in tables),
         _licences(recipe, record["dataset"], licence),
         _use(model),
         _recipe(record),
@@ -97,42 +100,38 @@ def card(model: Path, results: Path, *, split: Mapping[str, str], licence: Licen
     return "\n".join(line for part in parts for line in part)
 
 
-def _header(
-    record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Interval]], licence: str
-) -> list[str]:
-    """The metadata, between two lines of hyphens."""
-    terms = {"license": licence.lower()}
-    if licence == OTHER:
-        terms["license_name"] = "terms-of-its-data-and-prior"
+def _metadata(record: Mapping[str, Any], scores: Scores, licence: str) -> list[str]:
+    """The metadata as the Hub reads it: YAML between two lines of hyphens."""
     results = [
-        {
-            "task": {"type": "image-segmentation", "name": "Building segmentation"},
-            "dataset": {"type": record["dataset"], "name": record["dataset"], "split": hub_name},
-            "metrics": [
-                {"type": kind, "name": SCORES[key], "value": round(scores[split][key].value, 4)}
-                for key, kind in HUB_SCORES.items()
-            ],
-        }
-        for split, hub_name in SPLITS.items()
+        EvalResult(
+            task_type="image-segmentation",
+            task_name="Building segmentation",
+            dataset_type=record["dataset"],
+            dataset_name=record["dataset"],
+            dataset_split=hub_split,
+            metric_type=hub_metric,
+            metric_name=PIXEL_SCORES[name],
+            metric_value=round(scores[split][name].value, 4),
+        )
+        for split, hub_split in SCORED_SPLITS.items()
         if split in scores
+        for name, hub_metric in HUB_METRICS.items()
     ]
-    metadata = {
-        **terms,
-        "library_name": "roofseg",
-        "pipeline_tag": "image-segmentation",
-        "tags": ["building-footprints", "remote-sensing", record["recipe"]["architecture"]],
-        "model-index": [{"name": record["attempt"], "results": results}],
-    }
-    text = io.StringIO()
-    yaml = YAML()
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.dump(metadata, text)
-    return ["---", text.getvalue().rstrip(), "---", ""]
+    metadata = ModelCardData(
+        license=licence.lower(),
+        license_name="terms-of-its-data-and-prior" if licence == OTHER else None,
+        library_name="roofseg",
+        pipeline_tag="image-segmentation",
+        tags=["building-footprints", "remote-sensing", record["recipe"]["architecture"]],
+        model_name=record["attempt"],
+        eval_results=results,
+    )
+    return ["---", metadata.to_yaml(), "---", ""]
 
 
 def _model(record: Mapping[str, Any], recipe: Recipe, sha256: str) -> list[str]:
     result = record["result"]
-    counts = {
+    parameters = {
         part: f"{result[f'{part}_parameters'] / 1e6:.2f} M"
         for part in ("encoder", "decoder", "trainable")
     }
@@ -145,18 +144,18 @@ def _model(record: Mapping[str, Any], recipe: Recipe, sha256: str) -> list[str]:
         "## Model",
         "",
         *_table(
-            ["", ""],
+            ["", " "],
             [
                 ["architecture", f"`{recipe.architecture}`"],
                 ["encoder", f"{encoder}{frozen}"],
                 ["prior", f"`{recipe.prior}`"],
                 [
                     "parameters",
-                    f"{counts['encoder']} in the encoder, {counts['decoder']} in the decoder; "
-                    f"{counts['trainable']} trained",
+                    f"{parameters['encoder']} in the encoder, {parameters['decoder']} in the "
+                    f"decoder; {parameters['trainable']} trained",
                 ],
                 ["input", f"8-bit RGB in windows of {size} x {size} px, {_gsd(record)}"],
-                ["output", f"probability in [0, 1]; building from {THRESHOLD}"],
+                ["output", f"probability in [0, 1]; {THRESHOLD} or more is building"],
                 ["best epoch", f"{result['best_epoch']} of {result['epochs_run']}, by val IoU"],
                 ["SHA-256 of the weights", f"`{sha256}`"],
                 ["recipe digest", f"`{record['digest']}`"],
@@ -166,37 +165,40 @@ def _model(record: Mapping[str, Any], recipe: Recipe, sha256: str) -> list[str]:
 
 
 def _gsd(record: Mapping[str, Any]) -> str:
-    found = " or ".join(f"{gsd:g}" for gsd in record["gsd"])
-    return f"{found} m per pixel" if found else "of unknown ground sampling distance"
+    known = " or ".join(f"{gsd:g}" for gsd in record["gsd"])
+    return f"{known} m per pixel" if known else "of unknown ground sampling distance"
 
 
-def _data(record: Mapping[str, Any], tiles: Mapping[str, int]) -> list[str]:
+def _data(record: Mapping[str, Any], counts: Mapping[str, int]) -> list[str]:
     size = record["patch_size"]
     return [
         "## Data",
         "",
-        f"Dataset `{record['dataset']}`: {tiles['train']} tiles to train on, {tiles['val']} to "
-        f"choose epoch and recipe by (val), {tiles['test']} for the end (test). Of each tile one "
-        f"patch of {size} x {size} px, {_gsd(record)}: its centre, unless that holds too little "
-        "building.",
+        f"Dataset `{record['dataset']}`: {counts['train']} tiles for training, {counts['val']} for "
+        f"choosing the epoch and the recipe (val), {counts['test']} for the final scores (test). "
+        f"Each tile gives one patch of {size} x {size} px, {_gsd(record)}: its centre, or another "
+        "place where the centre holds too little building.",
         "",
     ]
 
 
-def _scores(
-    scores: Mapping[str, Mapping[str, Interval]], tiles: Mapping[str, int], looks: int
-) -> list[str]:
-    shown = SCORED if "val_full_tiles" in scores else SPLITS
-    header = [f"{SCORED[each]} ({tiles[each.partition('_')[0]]} tiles)" for each in shown]
-    rows = [[name, *(_score(scores, each, key) for each in shown)] for key, name in SCORES.items()]
+def _scores(scores: Scores, counts: Mapping[str, int], looks: int) -> list[str]:
+    splits = list(SCORED if "val_full_tiles" in scores else SCORED_SPLITS)
+    header = [f"{SCORED[split]} ({counts[split.partition('_')[0]]} tiles)" for split in splits]
     lines = [
         "## Scores",
         "",
-        *_table(["", *header], rows),
-        f"At threshold {THRESHOLD}. In brackets: {100 * CONFIDENCE:g} % bootstrap interval over "
-        "the tiles. It says how far a score would go with other tiles of this kind, not with "
-        "another seed; and for few tiles it is too narrow. The recipe and the best epoch were "
-        "chosen by val, so its scores flatter.",
+        *_table(
+            ["", *header],
+            [
+                [heading, *(_score(scores, split, name) for split in splits)]
+                for name, heading in PIXEL_SCORES.items()
+            ],
+        ),
+        f"At threshold {THRESHOLD}. Brackets hold the {100 * CONFIDENCE:g} % bootstrap interval "
+        "over tiles. It shows how far a score would move with other tiles of this kind, not with "
+        "another seed; with few tiles it is too narrow. Val also chose the recipe and the best "
+        "epoch, so its scores are optimistic.",
         "",
     ]
     if "test" not in scores:
@@ -204,53 +206,54 @@ def _scores(
     elif looks > 1:
         lines += [
             f"{looks} recipes of this attempt were scored on these test tiles, so its test scores "
-            "are no longer those of tiles that nobody had looked at.",
+            "may be optimistic.",
             "",
         ]
     return lines
 
 
-def _score(scores: Mapping[str, Mapping[str, Interval]], split: str, key: str) -> str:
-    """A cell: a score with its interval; empty where the GSD of a tile is unknown."""
+def _score(scores: Scores, split: str, name: str) -> str:
+    """A score with its interval; empty where it needs a GSD that some tile lacks."""
     if split not in scores:
         return SEALED
-    if key not in scores[split]:
+    if name not in scores[split]:
         return ""
-    found = scores[split][key]
+    found = scores[split][name]
     bounds = "" if math.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
     return f"{found.value:.3f}{bounds}"
 
 
 def _shapes(
-    scores: Mapping[str, Mapping[str, Interval]], ece: Mapping[str, float], tiles: Mapping[str, int]
+    scores: Scores, values: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]
 ) -> list[str]:
-    """What scores of pixels do not say: of edges, of buildings, of the probabilities."""
     rows = [
-        [name, *(_score(scores, split, key) for split in SPLITS)]
-        for key, name in SHAPES.items()
-        if any(key in scores[split] for split in SPLITS if split in scores)
+        [heading, *(_score(scores, split, name) for split in SCORED_SPLITS)]
+        for name, heading in SHAPE_SCORES.items()
+        if any(name in scores.get(split, {}) for split in SCORED_SPLITS)
     ]
-    errors = [f"{ece[split]:.3f}" if split in ece else SEALED for split in SPLITS]
+    errors = [
+        f"{values[split]['ece']:.3f}" if split in values else SEALED for split in SCORED_SPLITS
+    ]
     return [
         "### Edges, buildings, probabilities",
         "",
         *_table(
-            ["", *(f"{split} ({tiles[split]} tiles)" for split in SPLITS)],
-            [*rows, ["calibration error (ECE)", *errors]],
+            ["", *(f"{split} ({counts[split]} tiles)" for split in SCORED_SPLITS)],
+            [*rows, ["expected calibration error (ECE)", *errors]],
         ),
-        "Boundary IoU (Cheng et al. 2021) compares only those pixels of both masks that are within "
-        "that distance of their edges (in whole pixels). A building is a group of pixels joined by "
+        "Boundary IoU (Cheng et al. 2021) compares only the pixels of both masks within that "
+        "distance of their edges (in whole pixels). A building is a group of pixels joined by "
         "their sides; it is found where a predicted one has an IoU above 0.5 with it (Kirillov et "
         "al. 2019). So roofs that touch count as one, and every predicted speck is a false "
-        "building. ECE (Guo "
-        f"et al. 2017, {BINS} bins) is the mean distance between a pixel's probability and the "
-        "share of such pixels that are building; plain background, which is most, keeps it small.",
+        f"building. ECE (Guo et al. 2017, {BINS} bins) is the mean distance between a pixel's "
+        "predicted probability and the share of such pixels that are building; the background, "
+        "which is most of an image, keeps it small.",
         "",
     ]
 
 
 def _by_size(sizes: pd.DataFrame) -> list[str]:
-    """Which buildings are found, and which are claimed in vain, by their area."""
+    """Buildings found and falsely claimed, by their area."""
     cells = {
         (row.split, row.unit, row.size): [
             f"{row.found} of {row.buildings}",
@@ -259,7 +262,7 @@ def _by_size(sizes: pd.DataFrame) -> list[str]:
         ]
         for row in sizes.itertuples()
     }
-    splits = [split for split in SPLITS if (sizes.split == split).any()]
+    splits = [split for split in SCORED_SPLITS if (sizes.split == split).any()]
     rows = [
         [
             f"{size} {unit.replace('m2', 'm²')}",
@@ -267,13 +270,13 @@ def _by_size(sizes: pd.DataFrame) -> list[str]:
         ]
         for unit, size in dict.fromkeys((unit, size) for _, unit, size in cells)
     ]
-    columns = ("found", "share of their pixels", "false claims")
+    columns = ("found", "share of their pixels", "false buildings")
     return [
         "### By size of building",
         "",
         *_table(["", *(f"{split}: {column}" for split in splits for column in columns)], rows),
-        "Buildings are sorted by their own area, and false claims, predicted buildings that match "
-        "none, by theirs. The border of a patch cuts buildings, which makes small ones of them.",
+        "Buildings are classed by their own area; false buildings, which are predicted and match "
+        "none, by theirs. The border of a patch cuts buildings into smaller ones.",
         "",
     ]
 
@@ -293,19 +296,20 @@ def _by_tile(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     return ["### By tile", "", *_table(["split", "tile", "building", "IoU", "F1"], rows)]
 
 
-def _limits(record: Mapping[str, Any], tiles: Mapping[str, int], *, whole: bool) -> list[str]:
-    which = "The scores that are not of whole tiles are" if whole else "The scores are"
+def _limits(record: Mapping[str, Any], counts: Mapping[str, int], *, whole: bool) -> list[str]:
+    which = "Except for those on whole tiles, scores" if whole else "Scores"
     return [
         "## Limits",
         "",
-        f"- It has seen {tiles['train']} patches of one dataset. Other roofs, regions, seasons and "
-        "sensors may score far lower; measure on some tiles of your own.",
-        f"- It knows no other scale than that of its tiles, {_gsd(record)}. Resample what differs.",
-        f"- {which} of patches that were chosen to hold buildings. They say little of how often it "
-        "finds one where there is none.",
-        "- It tells building from background, pixel by pixel: walls that touch become one "
-        "footprint, and what trees hide is lost.",
-        "- One training with one seed.",
+        f"- It was trained on {counts['train']} patches of one dataset. Other roofs, regions, "
+        "seasons and sensors may score far lower; measure on some tiles of your own.",
+        f"- It knows only the scale of its tiles, {_gsd(record)}. Resample imagery of another "
+        "scale.",
+        f"- {which} are of patches chosen to hold buildings. They say little about how often it "
+        "finds a building where there is none.",
+        "- It labels pixels, not buildings: buildings that touch become one footprint, and roofs "
+        "under trees are missed.",
+        "- It comes from one training with one seed.",
         "",
     ]
 
@@ -337,7 +341,6 @@ def _use(model: Path) -> list[str]:
 
 
 def _recipe(record: Mapping[str, Any]) -> list[str]:
-    """The recipe as YAML, and what it was trained on."""
     result = record["result"]
     return [
         "## Recipe",
@@ -347,16 +350,10 @@ def _recipe(record: Mapping[str, Any]) -> list[str]:
         "```",
         "",
         f"Trained on {result['device']} ({result['precision']}) with torch {result['torch']}. "
-        f"SHA-256 of all that training read: `{record['training_inputs']}`.",
+        f"SHA-256 of everything that training read: `{record['training_inputs']}`.",
         "",
     ]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [list(header), ["---"] * len(header), *map(list, rows)]
-    return [*(f"| {' | '.join(_escaped(cells))} |" for cells in lines), ""]
-
-
-def _escaped(cells: Sequence[str]) -> list[str]:
-    """A tile may have a bar in its name."""
-    return [cell.replace("|", "\\|") for cell in cells]
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [*markdown_table(header, rows, left=header), ""]

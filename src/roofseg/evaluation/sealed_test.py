@@ -1,13 +1,13 @@
-"""The only way to the test patches: they open for an attempt whose recipe is final and committed.
+"""Open the test patches, for an attempt whose recipe is final and committed. Nothing else can.
 
-And the only way for evaluation to whole tiles: to those of val, and to those of test once their
-patches are open.
+Evaluation also gets its whole tiles here: those of val, and those of test once their patches are
+open.
 
 Only stages/evaluate.py imports this module. A recipe is final when ``final.<attempt>`` in the
-params.yaml of the current git commit holds the recipe digest of the model to score. Parameters and
-code that are not committed cannot open them, nor can a copy of the project that DVC makes for an
-experiment: so no tuning loop reads test, and every look at it has a commit before it and a line in
-the ledger (`roofseg.results.test_ledger`).
+params.yaml of the current git commit equals the recipe digest of the model to score. Uncommitted
+parameters or code cannot open test, nor can a copy of the project that DVC makes for an experiment.
+So no tuning loop reads test, and every look at it has a commit before it and a line in the ledger
+(`roofseg.results.test_ledger`).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from roofseg.results.test_ledger import Look, parse_looks, record_look
 from roofseg.tiles.manifest import read_manifest
 from roofseg.tiles.rasters import TilePair
 
-# What the ledger's revision has to hold, beside the parameters.
+# Paths that must be committed before test opens, so that the ledger's revision holds the code.
 CODE = ("src", "stages", "dvc.yaml")
 
 # The test patches that were opened in this process.
 _opened: WeakSet[Patch] = WeakSet()
 
 
-class StaysSealed(Exception):  # noqa: N818 (it is no error)
-    """Test is not opened; the message says why."""
+class StaysSealed(Exception):  # noqa: N818 (not an error)
+    """The test split is not opened; the message says why."""
 
 
 def open_test(
@@ -51,45 +51,44 @@ def open_test(
     experiment: str = "",
     copied: bool = False,
 ) -> list[Patch]:
-    """The test patches. Opening them is a look, and is recorded.
+    """Open the test patches. This is a look, and is recorded in the ledger.
 
     The project is the current folder.
 
     Args:
-        patches: the folder with test/ in it.
+        patches: the folder that holds test/.
         attempt: its name.
         digest: the recipe digest of the trained model.
         final: ``final.<attempt>`` in the parameters in force.
         model: the folder with model.safetensors and recipe.json.
-        dataset: its name, for the ledger.
-        ledger: the attempt's file of looks. It is made if it is missing, and gets back the lines
-            that a commit before this one had (``dvc exp apply`` puts an older file in its place).
-        experiment: DVC's name of the experiment that this is, for the ledger.
-        copied: this is a copy of the project, such as DVC makes for ``--temp`` and ``--queue``:
-            test stays sealed, since a line in its ledger can get lost with it.
+        dataset: the name of the dataset, for the ledger.
+        ledger: the attempt's ledger of looks. It is created if it is missing, and lines that an
+            earlier commit had are restored (``dvc exp apply`` can put an older file in its place).
+        experiment: DVC's name of the running experiment, for the ledger.
+        copied: whether this is a copy of the project, such as DVC makes for ``--temp`` and
+            ``--queue``. Test then stays sealed, since the copy's ledger can get lost.
 
     Raises:
         StaysSealed: the recipe is not final, there is no git commit, or this is a copy.
-        UserError: ``final`` is not what is committed, or there is code that is not committed: then
-            it opens nothing, and says to commit.
+        UserError: ``final`` differs from the committed value, or there is uncommitted code.
     """
     record_look(ledger, None, known=_committed_looks(ledger))
     if final is None:
         raise StaysSealed(
-            f"this recipe is not final. To open it, `make finalize ATTEMPTS={attempt}`, commit "
-            "params.yaml, `dvc repro`."
+            f"this recipe is not final. To open it, run `make finalize ATTEMPTS={attempt}`, commit "
+            "params.yaml and run `dvc repro`."
         )
     try:
         revision = _git("rev-parse", "HEAD").strip()
         text = _git("show", "HEAD:./params.yaml")
     except _GitError as error:
-        raise StaysSealed(f"it opens for a recipe in a git commit, and git says: {error}") from None
+        raise StaysSealed(f"it opens only for a committed recipe, and git says: {error}") from None
     committed = parse_params(text, source="params.yaml of HEAD").final.get(attempt)
     if final != committed:
         raise UserError(
             f"params.yaml: final.{attempt} is {final!r} here, but {committed or 'null'!r} in the "
-            "current git commit. The test split opens only for a digest that is committed: "
-            "`git commit params.yaml`, then `dvc repro`; or set it back to null."
+            "current git commit. The test split opens only for a committed digest: run `git commit "
+            "params.yaml`, then `dvc repro`; or set it back to null."
         )
     if final != digest:
         raise StaysSealed(f"this recipe ({digest}) is not the one that is final ({final}).")
@@ -98,8 +97,8 @@ def open_test(
     if changed := _git("status", "--porcelain", "--", *CODE):
         files = ", ".join(line[3:] for line in changed.splitlines())
         raise UserError(
-            f"{files}: not committed. The test split opens only for code that is: `git commit`, "
-            f"then `dvc repro`; or set final.{attempt} back to null."
+            f"{files}: not committed. The test split opens only for committed code: run `git "
+            f"commit`, then `dvc repro`; or set final.{attempt} back to null."
         )
     look = {
         "digest": digest,
@@ -113,18 +112,18 @@ def open_test(
     with unsealed():
         opened = read_patches(patches / "test")
         test_set = sha256_files([patches / "test"])
-    # Before anybody sees a figure: a run that is killed later has looked all the same.
+    # Record the look before any score is computed: a run killed later has still looked.
     record_look(ledger, Look(**look, test_set=test_set))
     _opened.update(opened)
     return opened
 
 
 def ground_sampling(patches: Sequence[Patch], folder: Path) -> list[float]:
-    """The ground sampling distance of each patch in metres per pixel, NaN where unknown.
+    """Read the ground sampling distance of each patch in metres per pixel, NaN where unknown.
 
     Args:
-        patches: of val or test; of test, those that `open_test` gave.
-        folder: where they were read from.
+        patches: of val, or of test as `open_test` returned them.
+        folder: the folder that they were read from.
 
     Raises SealedTestError for test patches that were not opened.
     """
@@ -135,17 +134,17 @@ def ground_sampling(patches: Sequence[Patch], folder: Path) -> list[float]:
 
 
 def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> list[TilePair]:
-    """The whole tiles that patches of val or test were cut from, once they prove to be the same.
+    """Find the whole tiles that patches were cut from, and check that they have not changed.
 
     Args:
-        patches: of test, those that `open_test` gave: they are the key to their tiles.
+        patches: of val, or of test as `open_test` returned them.
         dataset: the folder with imgs/ and msks/.
         listing: patches/tiles.csv (`roofseg.tiles.manifest`).
 
     Raises:
         SealedTestError: a tile is in test, and its patch was not opened.
-        UserError: a tile is not there, is no longer what its patch was cut from, or shows ground
-            of another split's tile: whole, it would give away what is sealed.
+        UserError: a tile is missing, differs from the file that its patch was cut from, or overlaps
+            a tile of another split, whose sealed ground it would show.
     """
     listed = read_manifest(listing)
     pairs = []
@@ -153,17 +152,16 @@ def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> lis
         tile = listed.get(patch.tile)
         if tile is None:
             raise UserError(
-                f"{listing}: lacks tile {patch.tile}, so it is not that of these patches. "
-                "`dvc checkout patches` brings what belongs together, `dvc repro make_patches` "
-                "makes it."
+                f"{listing}: lacks tile {patch.tile}, so it does not belong to these patches. Run "
+                "`dvc checkout patches` to restore both, or `dvc repro make_patches` to make them."
             )
         if tile.split != "val" and patch not in _opened:
-            raise SealedTestError(f"tile {tile.tile} is in {tile.split}: it is not to be scored")
+            raise SealedTestError(f"tile {tile.tile} is in {tile.split} and must not be scored")
         if tile.shared:
             raise UserError(
-                f"{dataset}: tile {tile.tile} ({tile.split}) shows ground of {tile.shared}, in "
-                "another split, so it cannot be scored whole. Set `evaluate_full_tiles: false`; "
-                "the patches do not overlap."
+                f"{dataset}: tile {tile.tile} ({tile.split}) overlaps {tile.shared} of another "
+                "split, so it cannot be scored whole. Set `evaluate_full_tiles: false` in "
+                "params.yaml; the patches do not overlap."
             )
         pair = TilePair(
             tile.tile, tile.split, dataset / "imgs" / tile.image, dataset / "msks" / tile.mask
@@ -177,24 +175,26 @@ def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> lis
 def _check_same(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise UserError(
-            f"{path}: no such file, but `evaluate_full_tiles` in params.yaml has whole tiles "
-            f"scored. Get it with `dvc pull {path}`, or set that to false: patches are enough."
+            f"{path}: no such file, but `evaluate_full_tiles: true` in params.yaml scores whole "
+            f"tiles. Get it with `dvc pull {path}`, or set `evaluate_full_tiles: false` to score "
+            "patches only."
         )
     with unsealed():
         found = sha256_file(path)
     if found != sha256:
         raise UserError(
             f"{path}: not the file that its patch was cut from (SHA-256 {found}, expected "
-            f"{sha256}). Get that one with `dvc checkout {path}`, or run `dvc repro make_patches`."
+            f"{sha256}). Restore that file with `dvc checkout {path}`, or cut new patches with "
+            "`dvc repro make_patches`."
         )
 
 
 class _GitError(Exception):
-    """What git said."""
+    """A git command failed; the message is git's."""
 
 
 def _git(*command: str) -> str:
-    """What git prints in the current folder."""
+    """Run git in the current folder and return what it prints."""
     try:
         done = subprocess.run(["git", *command], capture_output=True, text=True, encoding="utf-8")
     except FileNotFoundError:
@@ -205,7 +205,7 @@ def _git(*command: str) -> str:
 
 
 def _committed_looks(ledger: Path) -> list[tuple[str, Look]]:
-    """All lines that the ledger had in any commit up to HEAD, the oldest first."""
+    """All lines that the ledger had in any commit up to HEAD, oldest first."""
     try:
         revisions = _git("rev-list", "--reverse", "HEAD", "--", str(ledger)).split()
         texts = [

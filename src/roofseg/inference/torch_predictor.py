@@ -57,8 +57,10 @@ class TorchPredictor:
                 found: Probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
             except torch.OutOfMemoryError:
                 raise UserError(
-                    f"--batch-size: {len(images)} windows of {self.window} px at a time do not fit "
-                    f"into the memory of {self._device}. Say fewer, or --device cpu."
+                    f"{len(images)} windows of {self.window} px at a time do not fit into the "
+                    f"memory of {self._device}. Use a smaller batch (`roofseg predict "
+                    "--batch-size`; `batch_size` in params.yaml for evaluation), or the CPU "
+                    "(`--device cpu`; `device: cpu`)."
                 ) from None
         return found
 

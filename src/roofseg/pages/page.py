@@ -1,11 +1,11 @@
-"""Pages of results: text, tables and pictures, written as one HTML file or as Markdown.
+"""The description of a page of results, and its two forms: one HTML file, and Markdown.
 
-An HTML page is whole by itself: style and pictures are in it, and it has no script. The policy in
-its head (Content-Security-Policy) has the browser refuse whatever a page might ask a server for.
-Markdown is the same page without pictures.
+The HTML file is self-contained: style and pictures are in it, and it has no script. The
+Content-Security-Policy in its head makes the browser refuse any request to a server. Markdown has
+the same text and tables without the pictures.
 
-In the texts of a page `` `x` `` is code and ``**x**`` is strong, in both forms; all else is shown
-as it is, so that no name of a tile or an attempt is taken for HTML.
+In the texts of a page `` `x` `` is code and ``**x**`` is strong, in both forms. Everything else in
+HTML is escaped, so no name of a tile or an attempt is taken for markup.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
-from roofseg.core.images import Image, read_image
+from roofseg.core.images import Image
+from roofseg.results.tables import markdown_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 JPEG_QUALITY = 82  # the lines of a comparison stay crisp; a quarter of the bytes of PNG
@@ -38,7 +39,7 @@ class Prose:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number or a word, and what belongs to it in smaller letters, such as its interval."""
+    """A number or a word, with a detail in smaller letters, such as its interval."""
 
     text: str
     detail: str = ""
@@ -52,7 +53,8 @@ class Cell:
 class Table:
     """Rows of cells under a header; the first cell of a row names it.
 
-    ``words`` are the headings of columns that hold words: these are set flush left.
+    ``words`` are the headings of the columns to align to the left; the others, which hold numbers,
+    are aligned to the right.
     """
 
     kind: ClassVar[str] = "table"
@@ -64,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a legend: the series it stands for (its number), and its name."""
+    """One entry of a legend: the number of a series, which decides its colour, and its name."""
 
     series: int
     name: str
@@ -72,7 +74,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart (SVG markup) or a picture (a data URI). ``alt`` says what it shows, in words."""
+    """A chart (SVG markup) or a picture (a data URI). ``alt`` says in words what it shows."""
 
     kind: ClassVar[str] = "figure"
     caption: str
@@ -84,7 +86,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a `Grid`: a data URI, what it shows, and a line below it."""
+    """One picture of a `Grid`: a data URI, what it shows in words, and a line below it."""
 
     source: str
     alt: str
@@ -103,7 +105,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Commands:
-    """Lines for a shell."""
+    """Lines to type in a shell."""
 
     kind: ClassVar[str] = "commands"
     lines: Sequence[str]
@@ -124,7 +126,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page; ``caveats`` (name to text) stand at its top, before any number."""
+    """A page; its ``caveats`` (text by name) stand at the top, before any number."""
 
     title: str
     lead: str
@@ -133,27 +135,28 @@ class Page:
 
 
 def html(page: Page) -> str:
-    """The page as one HTML file that needs nothing else."""
+    """Render a page as one self-contained HTML file."""
     style = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     return _templates().get_template("page.html.j2").render(page=page, style=style)
 
 
 def markdown(page: Page) -> str:
-    """The page as Markdown for GitHub, without its figures and grids."""
+    """Render a page as Markdown for GitHub, without its figures and grids."""
     text = _templates().get_template("page.md.j2").render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def data_uri(picture: Image | Path, side: int | None = None) -> str:
-    """A picture as a ``data:`` URI of JPEG; shrunk, if it is wider than ``side`` pixels.
+def data_uri(picture: Image, side: int | None = None) -> str:
+    """Encode a picture as a ``data:`` URI of JPEG.
 
     Args:
-        picture: (H, W, 3) uint8 RGB, or the file of one.
+        picture: (H, W, 3) uint8 RGB.
+        side: the width in pixels to shrink a wider picture to; None keeps its size.
     """
-    pixels = read_image(picture) if isinstance(picture, Path) else picture
+    pixels = picture
     if side is not None and pixels.shape[1] > side:
         size = (side, max(1, round(side * pixels.shape[0] / pixels.shape[1])))
-        # By area, which keeps thin outlines.
+        # INTER_AREA keeps thin outlines.
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
     done, data = cv2.imencode(".jpg", np.ascontiguousarray(pixels[:, :, ::-1]), options)
@@ -170,39 +173,58 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"prose": _prose, "markdown_cell": _markdown_cell}
+    templates.filters |= {
+        "prose": _prose,
+        "markdown_text": _markdown_text,
+        "markdown_table": _markdown_table,
+    }
     return templates
 
 
 def _prose(text: str) -> Markup:
-    """Text of a page as HTML."""
+    """Turn a text of a page into HTML."""
     safe = str(escape(text))
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
     return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe))
 
 
-# What Markdown would take for markup, but for the bar, which ends a cell in code too.
+# Characters that Markdown takes for markup, except the bar, which markdown_table escapes.
 _SPECIAL = re.compile(r"([\\`*_<>\[\]&~#])")
 
 
+def _markdown_text(text: str) -> str:
+    """Escape a name so that Markdown shows it letter by letter."""
+    return " ".join(_SPECIAL.sub(r"\\\1", text).split())
+
+
 def _markdown_cell(cell: Cell | str) -> str:
-    """A cell as Markdown shows it; a name keeps its letters, and code keeps them in backticks."""
-    text, detail, code = (
-        (cell.text, cell.detail, cell.code) if isinstance(cell, Cell) else (cell, "", False)
-    )
-    shown = f"`{text}`" if code and "`" not in text else _SPECIAL.sub(r"\\\1", text)
-    return " ".join(f"{shown} {detail}".replace("|", "\\|").split())
+    cell = Cell(cell) if isinstance(cell, str) else cell
+    code = cell.code and "`" not in cell.text
+    return f"{f'`{cell.text}`' if code else _markdown_text(cell.text)} {cell.detail}".rstrip()
+
+
+def _markdown_table(table: Table) -> str:
+    rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    header = [_markdown_text(heading) for heading in table.header]
+    left = {_markdown_text(word) for word in table.words}
+    return "\n".join(markdown_table(header, rows, left))
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Join words to ``a, b and c``."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with a fixed count of decimals and a true minus; a dash where there is none."""
+    """Format a number with fixed decimals and a true minus sign; None and NaN are a dash."""
     if value is None or value != value:
         return "\N{EN DASH}"
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> Cell:
-    """A score with its interval in brackets, if it has one."""
-    if low is None or low != low:
+    """Format a score, with its interval in brackets unless ``low`` is NaN."""
+    if low != low:
         return Cell(number(value, digits))
     return Cell(number(value, digits), f"[{number(low, digits)}, {number(high, digits)}]")

@@ -1,12 +1,10 @@
-"""An attempt as the leaderboard enters it: what training and evaluation left of it, in text files.
-
-Imports no torch.
-"""
+"""The results of one attempt, as training and evaluation left them in metrics/attempts/NAME."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import pandas as pd
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json
 from roofseg.recipe.params import Recipe
-from roofseg.results.test_ledger import count_looks
+from roofseg.results.intervals import UNKNOWN, Interval, intervals_of_tiles
+from roofseg.results.test_ledger import Look, count_looks, read_looks
 
 VAL_IOU = "live/plots/metrics/val/iou.tsv"
 MADE_BY = {
@@ -31,23 +30,39 @@ MADE_BY = {
     "inference_times.json": "evaluate",
     "test_looks.csv": "evaluate",
 }
-"""The files that are read, below metrics/attempts/NAME, and the stage that writes each."""
+"""The files to read, below metrics/attempts/NAME, and the stage that writes each."""
+
+SHOWN_SCORES = (
+    "iou", "f1", "precision", "recall", "boundary_iou", "boundary_iou_m", "building_f1",
+)  # fmt: skip
+"""The scores that are shown with an interval."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One attempt: its recipe, and what training and evaluation left of it.
+class Attempt:
+    """The results of one attempt.
 
-    ``scores`` holds the scores by split, without ``test`` while that is sealed; ``tiles``,
-    ``curve`` (precision and recall), ``reliability`` and ``sizes`` have a column ``split``;
-    ``epochs`` has columns epoch (from 1) and val_iou. ``times`` is `engine.Trained.times`,
-    ``costs`` and ``inference`` are of `evaluation.costs`. ``looks`` counts the recipes of this
-    attempt that were scored on test.
+    Attributes:
+        name: as in params.yaml.
+        index: its place in params.yaml, from 0, which decides its colour in every chart.
+        record: training.json, with the digest of the recipe, the hash of the training inputs, and
+            the outcome under ``result``.
+        times: minutes, seconds_per_epoch and peak_memory_gb of training.
+        scores: every score by split and name; without ``test`` while that split is sealed.
+        tiles: the counts and scores of each tile, with a column ``split``, as are the next three.
+        curve: precision and recall by threshold.
+        reliability: predicted probability and share of building by bin.
+        sizes: buildings present and found by size class.
+        epochs: columns epoch (from 1) and val_iou.
+        costs: parameters, multiply-adds and bytes (`roofseg.evaluation.costs.measure`).
+        inference: speed and device (`roofseg.evaluation.costs.time_inference`).
+        looks: the lines of its ledger of looks at this dataset's test split.
+        look_count: the number of recipes that were scored on that test split.
     """
 
-    attempt: str
-    recipe: Recipe
-    training: Mapping[str, Any]
+    name: str
+    index: int
+    record: Mapping[str, Any]
     times: Mapping[str, float]
     scores: Mapping[str, Mapping[str, float | None]]
     tiles: pd.DataFrame
@@ -57,50 +72,90 @@ class Entry:
     epochs: pd.DataFrame
     costs: Mapping[str, int]
     inference: Mapping[str, Any]
-    looks: int
+    looks: Sequence[tuple[str, Look]]
+    look_count: int
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that it was trained with."""
+        return Recipe.model_validate(self.record["recipe"])
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """The outcome of training: best_epoch, epochs_run, device, precision, ..."""
+        result: Mapping[str, Any] = self.record["result"]
+        return result
 
     @property
     def label(self) -> str:
-        return self.recipe.label(self.attempt)
+        """The name, with a note where a SAM encoder lacks SAM's weights."""
+        return self.recipe.label(self.name)
+
+    def opened(self, split: str) -> bool:
+        """Whether it was scored on a split."""
+        return split in self.scores
+
+    def of_split(self, split: str) -> pd.DataFrame:
+        """The rows of ``tiles`` of a split, by tile name; empty while the split is sealed."""
+        return self.tiles[self.tiles.split == split].set_index("tile")
 
     def counts(self, split: str) -> pd.DataFrame:
-        """tp, fp and fn of each tile of a split, by its name; empty while that is sealed."""
-        rows = self.tiles[self.tiles.split == split]
-        return rows.set_index("tile")[["tp", "fp", "fn"]]
+        """tp, fp and fn (pixels) of each tile of a split, by tile name."""
+        return self.of_split(split)[["tp", "fp", "fn"]]
+
+    def score(self, split: str, name: str) -> Interval:
+        """A score with its 95 % interval over the tiles; NaN where either is unknown.
+
+        The value is the one in scores.json. The calibration error (``ece``) has no interval, since
+        it is not a statistic of tiles.
+        """
+        value = self.scores.get(split, {}).get(name)
+        if value is None:
+            return UNKNOWN
+        ends = self._intervals[split].get(name, UNKNOWN)
+        return Interval(value, ends.low, ends.high)
+
+    @cached_property
+    def _intervals(self) -> dict[str, dict[str, Interval]]:
+        return {
+            split: intervals_of_tiles(self.of_split(split), SHOWN_SCORES) for split in self.scores
+        }
 
 
-def read_entry(attempt: str, recipe: Recipe, folder: Path, dataset: str) -> Entry:
-    """Read an attempt's results from ``folder`` (metrics/attempts/NAME).
+def read_attempt(name: str, index: int, folder: Path, dataset: str) -> Attempt:
+    """Read the results of an attempt from ``folder`` (metrics/attempts/NAME).
 
     Raises UserError for a missing file, naming it and the command that makes it.
     """
-    for name, stage in MADE_BY.items():
-        expect(folder / name, f"{stage}@{attempt}")
+    for file, stage in MADE_BY.items():
+        require(folder / file, f"{stage}@{name}")
     steps = pd.read_csv(folder / VAL_IOU, sep="\t")
-    sizes = pd.read_csv(folder / "sizes.csv")
-    return Entry(
-        attempt=attempt,
-        recipe=recipe,
-        training=read_json(folder / "training.json")["result"],
+    return Attempt(
+        name=name,
+        index=index,
+        record=read_json(folder / "training.json"),
         times=read_json(folder / "times.json"),
         scores=read_json(folder / "scores.json"),
-        # Tiles may be called 007 or NA; only an empty cell is a missing value.
+        # A tile may be called 007 or NA: names are text, and only an empty cell is a missing value.
         tiles=pd.read_csv(
             folder / "tiles.csv", dtype={"tile": str}, keep_default_na=False, na_values=[""]
         ),
         curve=pd.read_csv(folder / "pr.csv"),
         reliability=pd.read_csv(folder / "reliability.csv"),
-        sizes=sizes.assign(
-            size=sizes["size"] + " " + sizes.unit, share_found=sizes.found / sizes.buildings
-        ),
+        sizes=pd.read_csv(folder / "sizes.csv"),
         epochs=pd.DataFrame({"epoch": steps["step"], "val_iou": steps.iloc[:, -1].astype(float)}),
         costs=read_json(folder / "costs.json"),
         inference=read_json(folder / "inference_times.json"),
-        looks=count_looks(folder / "test_looks.csv", dataset),
+        looks=[
+            (kind, look)
+            for kind, look in read_looks(folder / "test_looks.csv")
+            if look.dataset == dataset
+        ],
+        look_count=count_looks(folder / "test_looks.csv", dataset),
     )
 
 
-def expect(path: Path, stage: str) -> None:
-    """UserError, naming the stage that makes it, unless ``path`` is there."""
+def require(path: Path, stage: str) -> None:
+    """Raise UserError unless ``path`` exists; the message names the stage that makes it."""
     if not path.exists():
         raise UserError(f"{path}: no such file. Run `dvc repro {stage}` to make it.")

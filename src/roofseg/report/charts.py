@@ -1,9 +1,9 @@
-"""Charts of a page: SVG that takes its colours from the page, so that it suits light and dark.
+"""Charts of the report, as SVG that takes its colours from the page, in light and dark mode.
 
-Matplotlib draws with stand-ins, which become CSS: lines and letters take the colour of the text
-around them, grids ``var(--rule)``, the inside of hollow marks ``var(--paper)``, and the n-th
-attempt ``var(--series-n)``. Letters stay letters, in the page's font. The same input gives the
-same text.
+Matplotlib draws with placeholder colours, which are then replaced by CSS: lines and letters take
+the colour of the surrounding text, grids ``var(--rule)``, the inside of hollow marks
+``var(--paper)``, and the n-th attempt ``var(--series-n)``. Letters stay text, in the page's font.
+The same input gives the same SVG.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from roofseg.results.intervals import Interval
 
-SERIES = 7  # colours that page.css has; further attempts take them again, with other marks
+SERIES = 7  # colours in page.css; further attempts reuse them with other marks
 MARKS = "osD^vPX*"
 
-# Stand-ins: colours that nothing else has, and what they become.
+# Placeholder colours that nothing else uses, and the CSS that replaces them.
 INK, RULE, PAPER = "#010203", "#010204", "#010205"
 _CSS = {INK: "currentColor", RULE: "var(--rule)", PAPER: "var(--paper)"} | {
     f"#0102{index + 16:02x}": f"var(--series-{index})" for index in range(SERIES)
 }
 
-_BEHIND = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # letters, with no line through them
+_LABEL_BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides lines behind a label
 
-WIDTH = 400  # units of a chart's width: on a phone about a pixel each, on a screen 1.4
+WIDTH = 400  # of a chart, in units of about 1 pixel on a phone and 1.4 on a screen
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
+    "svg.fonttype": "none",  # text, not outlines
     "text.parse_math": False,  # a name may hold a dollar
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # wider than what pages show: nothing runs over
+    "font.sans-serif": ["DejaVu Sans"],  # wider than fonts of pages, so no label overflows
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -68,7 +68,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def series(index: int) -> int:
-    """The number of the series, as page.css counts them, of the attempt at ``index``."""
+    """The number of the colour in page.css of the attempt at ``index``."""
     return index % SERIES
 
 
@@ -81,12 +81,12 @@ def _mark(index: int) -> str:
 
 
 def chart(draw: Callable[[Axes], None], *, height: int, name: str) -> Markup:
-    """The SVG element of what ``draw`` puts on the axes it is given.
+    """Draw a chart as an SVG element.
 
     Args:
-        draw: takes a Matplotlib axes.
-        height: in units, of which the chart is `WIDTH` wide.
-        name: of the chart, another for each of a page: its parts are named after it.
+        draw: draws on the Matplotlib axes that it is given.
+        height: of the chart, in units of which it is `WIDTH` wide.
+        name: of the chart, unique on its page; the ids of its parts are derived from it.
     """
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
@@ -102,7 +102,7 @@ def chart(draw: Callable[[Axes], None], *, height: int, name: str) -> Markup:
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\s*<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\n?\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg)  # the same in every chart, and nobody's aim
+    svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg)  # unused, and the same in every chart
     svg = re.sub(r"^<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", svg)
     for colour, css in _CSS.items():
         svg = svg.replace(colour, css)
@@ -111,17 +111,17 @@ def chart(draw: Callable[[Axes], None], *, height: int, name: str) -> Markup:
 
 @dataclass(frozen=True)
 class Score:
-    """One attempt's scores for `intervals`: by split, None where that is sealed."""
+    """One attempt's IoU for `intervals`; ``test`` is None while it is sealed."""
 
     name: str
-    index: int  # in params.yaml, which decides the colour
+    index: int  # its place in params.yaml, which decides its colour
     val: Interval
     test: Interval | None
     note: str = ""
 
 
 def intervals(scores: Sequence[Score], floor: float) -> Markup:
-    """IoU of each attempt with its interval: val filled, test hollow below it; the floor dashed."""
+    """Draw the IoU of each attempt with its interval: val filled, test hollow, floor dashed."""
 
     def draw(axes: Axes) -> None:
         axes.axvline(floor, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
@@ -146,7 +146,7 @@ def intervals(scores: Sequence[Score], floor: float) -> Markup:
                 (0, row - 0.3),
                 xycoords=("axes fraction", "data"),
                 va="center",
-                bbox=_BEHIND,
+                bbox=_LABEL_BOX,
             )
             if score.note:
                 axes.annotate(
@@ -156,7 +156,7 @@ def intervals(scores: Sequence[Score], floor: float) -> Markup:
                     va="center",
                     ha="right",
                     fontstyle="italic",
-                    bbox=_BEHIND,
+                    bbox=_LABEL_BOX,
                 )
         axes.set_ylim(len(scores) - 0.4, -0.65)
         axes.set_yticks([])
@@ -172,11 +172,15 @@ def _lines(lines: Mapping[int, pd.DataFrame], x: str, y: str, axes: Axes) -> Non
         axes.plot(line[x], line[y], color=_colour(index))
 
 
+def _point(x: Any, y: Any, index: int, axes: Axes) -> None:
+    axes.plot(x, y, marker=_mark(index), markersize=7, color=_colour(index), markeredgecolor=PAPER)
+
+
 def convergence(curves: Mapping[int, pd.DataFrame]) -> Markup:
-    """Validation IoU by epoch, the best epoch marked.
+    """Draw validation IoU by epoch, with a mark at the best epoch.
 
     Args:
-        curves: by the attempt's index; columns epoch (from 1) and val_iou.
+        curves: by index of the attempt; columns epoch (from 1) and val_iou.
     """
 
     def draw(axes: Axes) -> None:
@@ -186,14 +190,7 @@ def convergence(curves: Mapping[int, pd.DataFrame]) -> Markup:
             if known.empty:
                 continue
             best = known.loc[known.val_iou.idxmax()]
-            axes.plot(
-                best.epoch,
-                best.val_iou,
-                marker=_mark(index),
-                markersize=7,
-                color=_colour(index),
-                markeredgecolor=PAPER,
-            )
+            _point(best.epoch, best.val_iou, index, axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False, axis="x")
         axes.set(xlabel="epoch", ylabel="val IoU")
@@ -202,35 +199,28 @@ def convergence(curves: Mapping[int, pd.DataFrame]) -> Markup:
 
 
 def precision_recall(curves: Mapping[int, pd.DataFrame]) -> Markup:
-    """Precision against recall; the point of threshold 0.5 marked.
+    """Draw precision against recall, with a mark at threshold 0.5.
 
     Args:
-        curves: by the attempt's index; columns threshold, precision and recall in [0, 1].
+        curves: by index of the attempt; columns threshold, precision and recall in [0, 1].
     """
 
     def draw(axes: Axes) -> None:
         _lines(curves, "recall", "precision", axes)
         for index, curve in curves.items():
             at = curve[np.isclose(curve.threshold, 0.5)]
-            axes.plot(
-                at.recall,
-                at.precision,
-                marker=_mark(index),
-                markersize=7,
-                color=_colour(index),
-                markeredgecolor=PAPER,
-            )
+            _point(at.recall, at.precision, index, axes)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
 
     return chart(draw, height=260, name="precision-recall")
 
 
 def reliability(curves: Mapping[int, pd.DataFrame]) -> Markup:
-    """Share of building against the predicted probability; the diagonal is perfect calibration.
+    """Draw the share of building by predicted probability; the diagonal is perfect calibration.
 
     Args:
-        curves: by the attempt's index; columns probability and building in [0, 1], one row per
-            bin that has pixels.
+        curves: by index of the attempt; columns probability and building in [0, 1], one row for
+            each bin that has pixels.
     """
 
     def draw(axes: Axes) -> None:
@@ -250,12 +240,12 @@ def reliability(curves: Mapping[int, pd.DataFrame]) -> Markup:
 
 
 def by_size(classes: Sequence[str], found: Mapping[int, Sequence[float]], unit: str) -> Markup:
-    """Share of buildings found, by their size.
+    """Draw the share of buildings found by size.
 
     Args:
         classes: the size classes, from small to large.
-        found: by the attempt's index; a share in [0, 1] per class, NaN where there are none.
-        unit: of their areas.
+        found: by index of the attempt; a share in [0, 1] for each class, NaN for an empty class.
+        unit: of the areas.
     """
 
     def draw(axes: Axes) -> None:
@@ -269,44 +259,37 @@ def by_size(classes: Sequence[str], found: Mapping[int, Sequence[float]], unit: 
         axes.set_xticks(range(len(classes)), classes)
         axes.grid(visible=False, axis="x")
         axes.set(xlabel=f"area, {unit}", ylabel="share of buildings found", ylim=(-0.02, 1.02))
-        axes.set_xlim(-0.3, len(classes) - 0.7)  # a class without buildings has its place too
+        axes.set_xlim(-0.3, len(classes) - 0.7)  # an empty class keeps its place
 
     return chart(draw, height=230, name=f"sizes-{unit}")
 
 
 def cost(points: Mapping[int, tuple[float, Interval]], label: str, name: str) -> Markup:
-    """Validation IoU with its interval against a cost.
+    """Draw validation IoU with its interval against a cost.
 
     Args:
-        points: by the attempt's index; the cost and the IoU.
-        label: of the axis of costs, with its unit; logarithmic where costs span a decade.
+        points: by index of the attempt; its cost and its IoU.
+        label: of the cost axis, with its unit. The axis is logarithmic where costs span a decade.
         name: of the chart.
     """
 
     def draw(axes: Axes) -> None:
         for index, (spent, found) in points.items():
-            colour = _colour(index)
             if found.low == found.low:
-                axes.plot([spent, spent], [found.low, found.high], color=colour, linewidth=1.2)
-            axes.plot(
-                spent,
-                found.value,
-                marker=_mark(index),
-                markersize=7,
-                color=colour,
-                markeredgecolor=PAPER,
-            )
+                ends = [found.low, found.high]
+                axes.plot([spent, spent], ends, color=_colour(index), linewidth=1.2)
+            _point(spent, found.value, index, axes)
         costs = [spent for spent, _ in points.values()]
         if min(costs) > 0 and max(costs) >= 10 * min(costs):
             axes.set_xscale("log")
-            # Over little more than a decade, powers of ten would leave the axis without a number.
+            # Over little more than a decade, powers of ten alone would label one tick at most.
             subs = (1,) if max(costs) > 100 * min(costs) else (1, 2, 5)
             axes.xaxis.set_major_locator(LogLocator(subs=subs))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
         else:
-            axes.set_xlim(0, 1.1 * max(costs))
+            axes.set_xlim(0, 1.1 * max(costs) or 1)
         axes.set(xlabel=label, ylabel="val IoU")
 
     return chart(draw, height=230, name=name)

@@ -1,192 +1,206 @@
-"""The report's sections on training, on more measures than the headline's, and on costs."""
+"""The report's sections on training, further measures, thresholds, calibration and costs."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import astuple
+from collections.abc import Iterable, Mapping
 
-import pandas as pd
-
-from roofseg.metrics import SPLITS
-from roofseg.pages.page import Block, Cell, Figure, Prose, Section, Table, number, with_interval
+from roofseg.metrics import SCORED_SPLITS
+from roofseg.pages.page import (
+    Block,
+    Cell,
+    Figure,
+    Key,
+    Prose,
+    Section,
+    Table,
+    join_words,
+    number,
+    with_interval,
+)
 from roofseg.report import charts
-from roofseg.report.cells import legend, name_cell
-from roofseg.report.cost_table import COSTS
-from roofseg.report.leaderboard_text import MEASURES, MEASURES_SAID
-from roofseg.report.results import Attempt, Results
+from roofseg.report.attempts import Attempt
+from roofseg.report.costs import COST_COLUMNS, cost_values
+from roofseg.report.headline import name_cell
+from roofseg.report.leaderboard import MEASURES, Leaderboard, loss_name
 
 
-def training(results: Results) -> Section:
-    blocks: list[Block] = []
-    if curves := results.curves("convergence.csv"):
-        blocks.append(
-            Figure(
-                "IoU on validation after each epoch. The mark is the best epoch, whose weights "
-                "were kept and are scored above: a maximum over epochs, so it flatters "
-                "validation.",
-                "Validation IoU by epoch, one line per attempt. "
-                + " ".join(
-                    f"{each.label}: best {number(float(curves[each.index].val_iou.max()))} in "
-                    f"epoch {each.row['best_epoch']}."
-                    for each in results.in_order
-                    if each.index in curves
-                ),
-                charts.convergence(curves),
-                legend=legend(results),
-            )
-        )
-    columns = {
-        "lr": "lr",
-        "augmentation": "augmentation",
-        "dropout": "dropout",
-    }
+def _legend(board: Leaderboard) -> list[Key]:
+    """The colour of each attempt."""
+    return [Key(charts.series(attempt.index), attempt.label) for attempt in board.attempts]
+
+
+def training(board: Leaderboard) -> Section:
+    curves = {attempt.index: attempt.epochs for attempt in board.attempts}
+    best = " ".join(
+        f"{attempt.label}: best {number(float(attempt.epochs.val_iou.max()))} in epoch "
+        f"{attempt.training['best_epoch']}."
+        for attempt in board.attempts
+    )
     rows: list[list[Cell | str]] = [
         [
-            Cell(each.name, code=True),
-            Cell(each.recipe.encoder, _prior(each)),
-            *(_plain(each.row[key]) for key in columns),
+            name_cell(attempt),
+            Cell(attempt.recipe.encoder, attempt.recipe.prior),
+            f"{attempt.recipe.lr:g}",
+            attempt.recipe.augmentation,
+            f"{attempt.recipe.dropout:g}",
+            # On two lines, so that the table fits a page.
             Cell(first, f"+ {second}" if second else ""),
-            str(each.row["best_epoch"]),
+            str(attempt.training["best_epoch"]),
         ]
-        for each in results.attempts
-        for first, _, second in [str(each.row["loss"]).partition(" + ")]
+        for attempt in board.ranked
+        for first, _, second in [loss_name(attempt.recipe.bce_weight).partition(" + ")]
     ]
-    header = ["attempt", "encoder, prior", *columns.values(), "loss", "best epoch"]
+    header = ["attempt", "encoder, prior", "lr", "augmentation", "dropout", "loss", "best epoch"]
     words = frozenset({"attempt", "encoder, prior", "augmentation", "loss"})
-    blocks.append(Table("The recipe of each attempt.", header, rows, words))
-    return Section("Training", blocks)
+    return Section(
+        "Training",
+        [
+            Figure(
+                "Validation IoU after each epoch. The mark is the best epoch, whose weights were "
+                "kept and are scored above. It is a maximum over epochs, so it is optimistic.",
+                f"Validation IoU by epoch, one line per attempt. {best}",
+                charts.convergence(curves),
+                legend=_legend(board),
+            ),
+            Table("The recipe of each attempt.", header, rows, words),
+        ],
+    )
 
 
-def _prior(attempt: Attempt) -> str:
-    without = " (no SAM weights)" if attempt.recipe.without_sam else ""
-    return f"{attempt.recipe.prior}{without}"
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
-
-
-def measures(results: Results) -> Section:
-    blocks: list[Block] = [Prose(f"{MEASURES_SAID} In brackets, 95 % intervals over the tiles.")]
-    for split in results.splits:
-        opened = [each for each in results.attempts if each.opened(split)]
+def measures(board: Leaderboard) -> Section:
+    blocks: list[Block] = [
+        Prose(
+            "Precision and recall are pooled over pixels. Boundary IoU (Cheng et al. 2021) "
+            "compares only the pixels within 3 px, or 1 m, of an edge; a metre is rounded to whole "
+            "pixels, so at 0.3 m per pixel both are the same. Building F1 counts whole buildings; "
+            "one is found where a predicted building has an IoU above 0.5 with it. Both are means "
+            "over tiles. The expected calibration error (ECE) over all pixels is the mean distance "
+            "between the predicted probability and the share of pixels that are building; 0 is "
+            "best. Brackets hold 95 % intervals over tiles. The files in `metrics/attempts` have "
+            "these measures by tile."
+        )
+    ]
+    for split in board.splits:
+        opened = [attempt for attempt in board.ranked if attempt.opened(split)]
         known = {
-            key: name
-            for key, name in MEASURES.items()
-            if any(key in each.row["measures"][split] for each in opened)
+            name: heading
+            for name, heading in MEASURES.items()
+            if any(attempt.scores[split].get(name) is not None for attempt in opened)
         }
         rows: list[list[Cell | str]] = [
-            [name_cell(each), *(with_interval(*astuple(each.measure(split, key))) for key in known)]
-            for each in opened
+            [name_cell(attempt), *(_measure(attempt, split, name) for name in known)]
+            for attempt in opened
         ]
-        if known:
-            caption = f"On {SPLITS[split]}."
-            header = ["attempt", *known.values()]
-            blocks.append(Table(caption, header, rows, frozenset({"attempt"})))
-    units = dict.fromkeys(results.leader.sizes.unit)  # two where the GSD of some tiles is unknown
-    blocks += [_by_size(results, unit) for unit in units]
-    return Section("More measures", blocks)
+        header = ["attempt", *known.values()]
+        blocks.append(Table(f"On {SCORED_SPLITS[split]}.", header, rows, frozenset({"attempt"})))
+    units = dict.fromkeys(board.leader.sizes.unit)  # two, where the GSD of some tiles is unknown
+    return Section("More measures", [*blocks, *(_by_size(board, unit) for unit in units)])
 
 
-def _by_size(results: Results, unit: str) -> Figure:
+def _measure(attempt: Attempt, split: str, name: str) -> Cell:
+    found = attempt.score(split, name)
+    return with_interval(found.value, found.low, found.high)
+
+
+def _by_size(board: Leaderboard, unit: str) -> Figure:
     tables = {
-        each.index: each.sizes[(each.sizes.split == "val") & (each.sizes.unit == unit)]
-        for each in results.in_order
+        attempt.index: attempt.sizes[(attempt.sizes.split == "val") & (attempt.sizes.unit == unit)]
+        for attempt in board.attempts
     }
-    first = tables[results.leader.index]
-    # NaN where there are none.
+    first = tables[board.leader.index]
+    # A class without buildings has no share: 0 / 0 is NaN, and the chart leaves it out.
     shares = {index: list(table.found / table.buildings) for index, table in tables.items()}
     unit = {"m2": "m\N{SUPERSCRIPT TWO}"}.get(unit, unit)
     counts = ", ".join(str(count) for count in first.buildings)
     return Figure(
-        "Errors by size: the share of the buildings of validation that were found (IoU above 0.5), "
-        f"by their area in {unit}. From the smallest class on there are {counts} of them; of few "
-        "buildings a share says little.",
-        f"Share of buildings found, by their area in {unit}, one line per attempt.",
+        f"Share of the validation buildings that were found (IoU above 0.5), by area in {unit}. "
+        f"The classes hold {counts} buildings, from small to large; a share of few buildings says "
+        "little.",
+        f"Share of buildings found by area in {unit}, one line per attempt.",
         charts.by_size(list(first["size"]), shares, unit),
-        legend=legend(results),
+        legend=_legend(board),
     )
 
 
-def thresholds(results: Results) -> Section:
-    blocks: list[Block] = []
-    if curves := results.curves("precision_recall.csv"):
-        blocks.append(
+def thresholds(board: Leaderboard) -> Section:
+    curves = {a.index: a.curve[a.curve.split == "val"] for a in board.attempts}
+    bins = {a.index: a.reliability[a.reliability.split == "val"].dropna() for a in board.attempts}
+    errors = [
+        f"{attempt.label} {number(error)}"
+        for attempt in board.attempts
+        if (error := attempt.scores["val"].get("ece")) is not None
+    ]
+    return Section(
+        "Thresholds and calibration",
+        [
             Figure(
-                "Precision and recall over all pixels of validation, for every threshold. The "
-                "mark is at 0.5, which all scores here use; nothing was tuned to find it.",
+                "Precision and recall over all validation pixels at every threshold. The mark is "
+                "at 0.5, the threshold of all scores on this page; it was fixed, not tuned.",
                 "Precision against recall on validation, one line per attempt.",
                 charts.precision_recall(curves),
-                legend=legend(results),
-            )
-        )
-    if curves := results.curves("reliability.csv"):
-        errors = {each.label: each.row["scores"]["val"].get("ece") for each in results.in_order}
-        told = [f"{name} {number(ece)}" for name, ece in errors.items() if ece is not None]
-        blocks.append(
+                legend=_legend(board),
+            ),
             Figure(
-                "Reliability on validation: of the pixels that were given a probability, the "
-                "share that is building. On the dashed line a probability is what it says; below "
-                "it the attempt is too sure of buildings, above it not sure enough."
-                + (f" Expected calibration error: {', '.join(told)}." if told else ""),
+                "Reliability on validation: the share of pixels that are building, by the "
+                "probability that was predicted for them. On the dashed line probabilities are "
+                "calibrated; below it the attempt is too confident of buildings, above it not "
+                "confident enough."
+                + (f" Expected calibration error: {', '.join(errors)}." if errors else ""),
                 "Share of building against predicted probability, one line per attempt.",
-                charts.reliability(curves),
-                legend=legend(results),
-            )
-        )
-    return Section("Thresholds and calibration", blocks)
-
-
-def _parameters(row: pd.Series) -> Cell:
-    total, trained = (
-        f"{row[f'{which}_parameters'] / 1e6:.2f} M" for which in ("total", "trainable")
+                charts.reliability(bins),
+                legend=_legend(board),
+            ),
+        ],
     )
-    return Cell(total, f"{trained} trained")
 
 
-def costs(results: Results) -> Section:
-    table = results.table("costs.csv")
-    if table.empty:
-        return Section("Costs", [])
-    table = table.set_index("attempt")
-    shown = {key: column for key, column in COSTS.items() if key in table}
+def costs(board: Leaderboard) -> Section:
+    values = {attempt.name: cost_values(attempt) for attempt in board.attempts}
     rows: list[list[Cell | str]] = [
         [
-            name_cell(each),
-            _parameters(table.loc[each.name]),
+            name_cell(attempt),
+            Cell(
+                f"{attempt.costs['total_parameters'] / 1e6:.2f} M",
+                f"{attempt.costs['trainable_parameters'] / 1e6:.2f} M trained",
+            ),
             *(
-                number(None) if pd.isna(value := table.loc[each.name, key]) else form(value)
-                for key, (_, form) in shown.items()
+                number(None) if (value := values[attempt.name][key]) is None else show(value)
+                for key, (_, show) in COST_COLUMNS.items()
             ),
         ]
-        for each in results.attempts
+        for attempt in board.ranked
     ]
-    header = ["attempt", "parameters", *(name for name, _ in shown.values())]
-    blocks: list[Block] = [
-        Table(
-            "GMAC: billions of multiply-adds, of mapping a megapixel. Times, memory and speed are "
-            "of one run, on a machine that may have had other work; IoU per hour of training "
-            "flatters what stops early. `metrics/costs.md` has the devices.",
-            header,
-            rows,
-            frozenset({"attempt"}),
-        )
-    ]
+    header = ["attempt", "parameters", *(heading for heading, _ in COST_COLUMNS.values())]
+    window = board.leader.inference["patch_size"]
+    caption = (
+        "GMAC per Mpx: billions of multiply-adds to map a megapixel in windows of "
+        f"{window} x {window} px without overlap. Training ran on "
+        f"{_devices(attempt.training for attempt in board.ranked)}; an epoch includes validation, "
+        "and memory is that of the GPU or, on a CPU, of the whole process. Mapping ran on "
+        f"{_devices(attempt.inference for attempt in board.ranked)}, without reading and writing "
+        "files. Times, memory and speed come from one run on a machine that may have had other "
+        "work. IoU per hour of training favours runs that stop early; read it beside val IoU."
+    )
+    blocks: list[Block] = [Table(caption, header, rows, frozenset({"attempt"}))]
     for key, unit, label in (
         ("minutes", 1, "minutes of training"),
         ("multiply_adds_per_megapixel", 1e9, "billions of multiply-adds per megapixel"),
     ):
-        if key in table:
-            points = {
-                each.index: (float(table.loc[each.name, key]) / unit, each.score("val_iou"))
-                for each in results.in_order
-            }
-            blocks.append(
-                Figure(
-                    f"Validation IoU with its 95 % interval against {label}.",
-                    f"Validation IoU against {label}, one mark per attempt.",
-                    charts.cost(points, label, f"cost-{key}"),
-                    legend=legend(results),
-                )
+        points = {
+            attempt.index: ((values[attempt.name][key] or 0) / unit, attempt.score("val", "iou"))
+            for attempt in board.attempts
+        }
+        blocks.append(
+            Figure(
+                f"Validation IoU with its 95 % interval against {label}.",
+                f"Validation IoU against {label}, one mark per attempt.",
+                charts.cost(points, label, f"cost-{key}"),
+                legend=_legend(board),
             )
+        )
     return Section("Costs", blocks)
+
+
+def _devices(runs: Iterable[Mapping[str, str]]) -> str:
+    """The distinct devices and precisions of some runs."""
+    return join_words(list(dict.fromkeys(f"{run['device']} ({run['precision']})" for run in runs)))

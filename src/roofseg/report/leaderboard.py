@@ -1,171 +1,268 @@
-"""The leaderboard: every attempt's recipe and scores in one table, and the pictures to compare.
+"""The leaderboard: all attempts ranked and compared, and its files for programs.
 
-It takes the attempts from their recipes, and all that it shows of test from what evaluation wrote;
-it reads no patches, and starts without torch.
+The charts and texts for readers are in `roofseg.report.page`. Nothing here reads patches or
+imports torch: all that is shown of test comes from the files that evaluation wrote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from roofseg.core.files import read_json, write_json, write_text
-from roofseg.metrics import SPLITS
-from roofseg.pages.tables import write_csv
-from roofseg.recipe.params import Recipe
-from roofseg.report.attempts import Entry, expect, read_entry
-from roofseg.report.comparisons import compare_with_leader, ranked, score_columns, standings
-from roofseg.report.cost_table import cost_table, cost_text
-from roofseg.report.leaderboard_plots import write_plots
-from roofseg.report.leaderboard_text import markdown, measures, tile_counts
+from roofseg.core.files import read_json, write_json
+from roofseg.metrics import SCORED_SPLITS
+from roofseg.report.attempts import Attempt, read_attempt, require
+from roofseg.report.comparisons import compare_with_leader, ranked, status_vs_leader
+from roofseg.report.costs import cost_values
 from roofseg.results.disclaimers import SEALED
+from roofseg.results.intervals import Interval
+from roofseg.results.tables import write_csv
+
+MEASURES = {
+    "precision": "precision",
+    "recall": "recall",
+    "boundary_iou": "boundary IoU, 3 px",
+    "boundary_iou_m": "boundary IoU, 1 m",
+    "building_f1": "building F1",
+    "ece": "ECE",
+}
+"""The scores beside IoU and F1, and their headings in tables."""
 
 
-def leaderboard(
-    recipes: Mapping[str, Recipe],
-    *,
-    dataset: str,
-    patch_size: int,
-    results: Path,
-    predictions: Path,
-    baselines: Path,
-    metrics: Path,
-    plots: Path,
-) -> str:
-    """Write the leaderboard, its curves and its pictures.
+@dataclass(frozen=True)
+class Leaderboard:
+    """All attempts, ranked and compared.
 
-    Args:
-        recipes: the resolved recipe of each attempt, in the order that plots show them.
+    Attributes:
         dataset: its name.
         patch_size: side of a patch in pixels.
-        results: folder with NAME/ of each attempt, as training and evaluation wrote it.
-        predictions: folder with NAME/SPLIT/panels/TILE.png of each attempt.
-        baselines: the JSON file of `roofseg.baselines`.
-        metrics: folder for leaderboard.csv, leaderboard.json and leaderboard.md, comparisons.csv,
-            costs.csv and costs.md.
-        plots: folder for leaderboard, convergence and costs, each a picture (.png), and the text
-            of the first two, of precision_recall, reliability and sizes (.csv); and for
-            comparisons/ with val.png and, once an attempt's test is open, test.png.
-
-    Returns:
-        The text of leaderboard.md.
+        attempts: in the order of params.yaml, which decides their colours.
+        ranked: by falling val IoU, the leader first.
+        comparisons: each attempt against the leader (`compare_with_leader`).
+        baselines: the scores of `roofseg.baselines`.
     """
-    expect(baselines, "baselines")
-    floor = read_json(baselines)
-    entries = [
-        read_entry(name, recipe, results / name, dataset) for name, recipe in recipes.items()
-    ]
-    order = ranked(entries)
-    comparisons = compare_with_leader(order)
-    table = score_table(order, comparisons)
-    costs = cost_table(order, table)
 
-    write_plots(plots, entries, table, costs, floor, dataset, predictions)
-    text = markdown(table, order, comparisons, floor, dataset, patch_size)
-    write_csv(metrics / "comparisons.csv", comparisons)
-    write_csv(metrics / "costs.csv", costs)
-    write_text(metrics / "costs.md", cost_text(costs, order))
-    write_csv(metrics / "leaderboard.csv", _sealed(table))
-    write_json(metrics / "leaderboard.json", _plain(table, entries, floor, dataset, patch_size))
-    write_text(metrics / "leaderboard.md", text)
-    return text
+    dataset: str
+    patch_size: int
+    attempts: Sequence[Attempt]
+    ranked: Sequence[Attempt]
+    comparisons: pd.DataFrame
+    baselines: Mapping[str, Any]
+
+    @property
+    def leader(self) -> Attempt:
+        return self.ranked[0]
+
+    @property
+    def floor(self) -> float:
+        """The best val IoU of the baselines, which every attempt must beat."""
+        return max(float(baseline["val"]["iou"]) for baseline in self.baselines.values())
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that at least one attempt was scored on."""
+        return [split for split in SCORED_SPLITS if self.tile_counts[split]]
+
+    @property
+    def whole_tile_splits(self) -> list[str]:
+        """The splits whose whole tiles were scored, if all attempts were scored on them."""
+        if not all(attempt.opened("val_full_tiles") for attempt in self.attempts):
+            return []
+        return [f"{split}_full_tiles" for split in self.splits]
+
+    @property
+    def tile_counts(self) -> dict[str, int | None]:
+        """The number of tiles of each split; None where no attempt has opened it."""
+        return {
+            split: max(len(attempt.counts(split)) for attempt in self.attempts) or None
+            for split in SCORED_SPLITS
+        }
+
+    def status(self, attempt: Attempt, split: str) -> str:
+        """How an attempt stands against the leader on a split (`status_vs_leader`)."""
+        return status_vs_leader(attempt, self.leader, self.comparisons, split)
 
 
-def score_table(order: Sequence[Entry], comparisons: pd.DataFrame) -> pd.DataFrame:
-    """The table: one row per attempt.
+def rank_attempts(
+    attempts: Sequence[Attempt], *, dataset: str, patch_size: int, baselines: Mapping[str, Any]
+) -> Leaderboard:
+    """Rank attempts and compare them with the leader.
 
-    Scores (`comparisons.score_columns`) are NaN where a split is sealed; those of whole tiles are
-    missing unless all attempts were scored on them. `comparisons.standings` says how the attempt
-    stands to the leader.
+    Raises UserError where an attempt was scored on other tiles than the leader.
+    """
+    order = ranked(attempts)
+    return Leaderboard(dataset, patch_size, attempts, order, compare_with_leader(order), baselines)
+
+
+def read_leaderboard(
+    names: Sequence[str], *, dataset: str, patch_size: int, results: Path, baselines: Path
+) -> Leaderboard:
+    """Read the results of all attempts, rank and compare them.
 
     Args:
-        order: the attempts, the leader first (`comparisons.ranked`).
-        comparisons: those of `comparisons.compare_with_leader`.
+        names: the attempts in the order of params.yaml.
+        dataset: its name.
+        patch_size: side of a patch in pixels.
+        results: the folder with NAME/ of each attempt, as training and evaluation wrote it.
+        baselines: the JSON file of `roofseg.baselines`.
+
+    Raises UserError for a missing file, naming it and the command that makes it.
     """
-    whole = ["val_full_tiles", "test_full_tiles"]
-    if not all(whole[0] in entry.scores for entry in order):
-        whole = []
-    standing = {split: standings(order, comparisons, split) for split in SPLITS}
+    require(baselines, "baselines")
+    attempts = [
+        read_attempt(name, index, results / name, dataset) for index, name in enumerate(names)
+    ]
+    return rank_attempts(
+        attempts, dataset=dataset, patch_size=patch_size, baselines=read_json(baselines)
+    )
+
+
+def score_table(board: Leaderboard) -> pd.DataFrame:
+    """One row per attempt, the leader first: its recipe, and its scores with their intervals.
+
+    A score SPLIT_NAME has its interval in SPLIT_NAME_low and SPLIT_NAME_high. All three are NaN
+    where the split is sealed, and the interval is NaN for a single tile. SPLIT_vs_leader is the
+    attempt's `Leaderboard.status`.
+    """
     rows = []
-    for place, entry in enumerate(order):
+    for rank, attempt in enumerate(board.ranked, 1):
+        recipe = attempt.recipe
         row: dict[str, Any] = {
-            "rank": place + 1,
-            "attempt": entry.attempt,
-            "label": entry.label,
-            "architecture": entry.recipe.architecture,
-            "encoder": entry.recipe.encoder,
-            "prior": entry.recipe.prior,
-            "lr": entry.recipe.lr,
-            "augmentation": entry.recipe.augmentation,
-            "dropout": entry.recipe.dropout,
-            "loss": _loss(entry.recipe.bce_weight),
-            "best_epoch": entry.training["best_epoch"],
+            "rank": rank,
+            "attempt": attempt.name,
+            "label": attempt.label,
+            "architecture": recipe.architecture,
+            "encoder": recipe.encoder,
+            "prior": recipe.prior,
+            "lr": recipe.lr,
+            "augmentation": recipe.augmentation,
+            "dropout": recipe.dropout,
+            "loss": loss_name(recipe.bce_weight),
+            "best_epoch": attempt.training["best_epoch"],
         }
-        for split in SPLITS:
-            row |= score_columns(entry, split, "iou") | score_columns(entry, split, "f1")
-            row[f"{split}_standing"] = standing[split][place]
-        for split in whole:
-            row |= score_columns(entry, split, "iou")
-        row["looks"] = entry.looks
-        row["minutes"] = entry.times["minutes"]
-        row["trainable_parameters"] = entry.training["trainable_parameters"]
+        for split in SCORED_SPLITS:
+            for score in ("iou", "f1"):
+                row |= _columns(f"{split}_{score}", attempt.score(split, score))
+            row[f"{split}_vs_leader"] = board.status(attempt, split)
+        for split in board.whole_tile_splits:
+            row |= _columns(f"{split}_iou", attempt.score(split, "iou"))
+        row["looks"] = attempt.look_count
+        row["minutes"] = attempt.times["minutes"]
+        row["trainable_parameters"] = attempt.training["trainable_parameters"]
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _loss(bce_weight: float) -> str:
+def _columns(name: str, found: Interval) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def loss_name(bce_weight: float) -> str:
+    """The loss in words, such as ``0.5 BCE + 0.5 Dice``."""
     if bce_weight in (0, 1):
         return "BCE" if bce_weight else "Dice"
     return f"{bce_weight:g} BCE + {1 - bce_weight:g} Dice"
 
 
-def _sealed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `SEALED` for the scores of a sealed test."""
+def write_machine_files(board: Leaderboard, *, metrics: Path, plots: Path) -> None:
+    """Write the leaderboard for programs.
+
+    Args:
+        board: the leaderboard.
+        metrics: the folder for leaderboard.csv (`score_table`) and leaderboard.json (likewise, with
+            every score, cost and comparison).
+        plots: the folder for the CSV files that ``dvc plots`` draws: leaderboard, convergence,
+            precision_recall, reliability and sizes, attempts in the order of params.yaml.
+    """
+    write_csv(metrics / "leaderboard.csv", _with_sealed(score_table(board)))
+    write_json(metrics / "leaderboard.json", _as_json(board))
+    for name, table in plot_tables(board).items():
+        write_csv(plots / f"{name}.csv", table)
+
+
+def _with_sealed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `SEALED` in place of the scores of a sealed test split."""
     shown = table.copy()
-    sealed = table.test_standing == SEALED
+    sealed = table.test_vs_leader == SEALED
     for name in [name for name in table if name.startswith("test_")]:
         if shown[name].dtype == float:
-            # As to_csv has them, which formats no column that holds text.
+            # In the number format of write_csv, which skips columns that hold text.
             shown[name] = ["" if pd.isna(cell) else f"{cell:.6g}" for cell in table[name]]
         shown.loc[sealed, name] = SEALED
     return shown
 
 
-def _plain(
-    table: pd.DataFrame,
-    entries: Sequence[Entry],
-    floor: Mapping[str, Any],
-    dataset: str,
-    patch_size: int,
-) -> dict[str, Any]:
-    """The table as JSON values: null where test is sealed, and all scores beside the headline's.
-
-    ``measures`` has `leaderboard_text.measures` by split; the ends of an interval are null where
-    there is none.
-    """
-    more = {
-        entry.attempt: {
-            "scores": entry.scores,
-            "measures": {
-                split: {
-                    name: {key: None if pd.isna(end) else end for key, end in asdict(found).items()}
-                    for name, found in measures(entry, split).items()
-                }
-                for split in SPLITS
-                if split in entry.scores
-            },
+def _as_json(board: Leaderboard) -> dict[str, Any]:
+    """The leaderboard as JSON values; null where a score is sealed or an interval unknown."""
+    rows = _records(score_table(board))
+    for row, attempt in zip(rows, board.ranked, strict=True):
+        row["scores"] = attempt.scores
+        row["measures"] = {
+            split: {
+                name: {key: None if pd.isna(end) else end for key, end in asdict(found).items()}
+                for name in MEASURES
+                if not pd.isna((found := attempt.score(split, name)).value)
+            }
+            for split in board.splits
+            if attempt.opened(split)
         }
-        for entry in entries
-    }
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+        row["costs"] = cost_values(attempt)
     return {
-        "dataset": dataset,
-        "patch_size": patch_size,
-        "tiles": tile_counts(entries),
-        "floor": floor,
-        "attempts": [{**row, **more[row["attempt"]]} for row in rows],
+        "dataset": board.dataset,
+        "patch_size": board.patch_size,
+        "tiles": board.tile_counts,
+        "floor": board.baselines,
+        "attempts": rows,
+        "comparisons": _records(board.comparisons),
     }
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, with None for NaN."""
+    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
+    return rows
+
+
+def plot_tables(board: Leaderboard) -> dict[str, pd.DataFrame]:
+    """The tables that ``dvc plots`` draws, by file name: of val, but for the leaderboard's."""
+    points = pd.DataFrame(
+        [
+            {
+                "attempt": attempt.label,
+                "split": split,
+                **{"iou": found.value, "low": found.low, "high": found.high},
+                "vs_leader": board.status(attempt, split),
+            }
+            for split in board.splits
+            for attempt in board.attempts
+            if attempt.opened(split)
+            for found in [attempt.score(split, "iou")]
+        ]
+    )
+    sizes = _gathered(board, "sizes")
+    sizes = sizes.assign(
+        size=sizes["size"] + " " + sizes.unit, share_found=sizes.found / sizes.buildings
+    )
+    tables = {
+        "convergence": _gathered(board, "epochs")[["attempt", "epoch", "val_iou"]],
+        "precision_recall": _gathered(board, "curve")[
+            ["attempt", "threshold", "precision", "recall"]
+        ],
+        "reliability": _gathered(board, "reliability")[
+            ["attempt", "probability", "building", "pixels"]
+        ],
+        "sizes": sizes[["attempt", "size", "buildings", "share_found", "pixel_recall"]],
+    }
+    return {"leaderboard": points, **{name: table.dropna() for name, table in tables.items()}}
+
+
+def _gathered(board: Leaderboard, part: str) -> pd.DataFrame:
+    """The val rows of a table of every attempt (a field of `Attempt`), with a column attempt."""
+    table = pd.concat(
+        getattr(attempt, part).assign(attempt=attempt.label) for attempt in board.attempts
+    )
+    return table[table.split == "val"] if "split" in table else table

@@ -1,12 +1,13 @@
-"""How sure a score is: bootstrap intervals over tiles, and paired comparisons of two attempts.
+"""The uncertainty of scores: bootstrap intervals over tiles, and paired comparisons of attempts.
 
 The tiles are the sample: a handful of them stand for all ground that a model might see. An interval
-says how much a score would move with other tiles of the same kind. It says nothing of another seed,
+shows how much a score would move with other tiles of the same kind. It does not cover another seed,
 since all scores come from one training. With few tiles percentile intervals are too narrow: by a
 factor of about sqrt((n - 1) / n) z / t, which is 0.7 for six tiles (Hesterberg 2015).
 
-A *statistic* makes a score of a sample of tiles. It takes rows of shape (..., n, k), k numbers for
-each of n tiles, and gives (...) scores; the dots are resamples, all of them at once.
+A *statistic* computes a score from a sample of tiles. It takes rows of shape (..., n, k), k numbers
+for each of n tiles, and returns scores of shape (...); the leading axes are resamples, scored all
+at once.
 
 Sources:
     B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, Chapman & Hall, 1993: the
@@ -33,13 +34,13 @@ from roofseg.metrics import building_f1, f1, iou, precision, recall
 
 CONFIDENCE = 0.95
 DRAWS = 10_000
-SEED = 0  # so attempts with the same number of tiles get the same resamples
+SEED = 0  # fixed, so attempts with the same number of tiles get the same resamples
 
 EXACT_TILES = 16
-"""`compare` tries every exchange of up to so many tiles (32,768 of them), beyond it random ones."""
+"""Up to this many tiles `compare` tries every exchange (32,768 of them), beyond it random ones."""
 
-BATCH = 1 << 21  # tiles drawn at a time: bounds the memory, however many tiles there are
-ROUNDING = 1e-12  # differences of scores that are closer to each other than this are equal
+BATCH = 1 << 21  # tiles drawn at a time, which bounds the memory
+ROUNDING = 1e-12  # differences of scores that are closer together than this count as equal
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -52,12 +53,12 @@ def tile_mean(rows: Floats) -> Floats:
 
 
 def mean_of(score: Callable[..., Floats]) -> Statistic:
-    """The statistic that scores each tile by its k numbers, and takes the mean over tiles."""
+    """Make the statistic that scores each tile from its k numbers and averages over tiles."""
     return lambda rows: score(*np.moveaxis(rows, -1, 0)).mean(axis=-1)
 
 
 def pooled(score: Callable[..., Floats]) -> Statistic:
-    """The statistic that sums each of the k numbers over the tiles, and scores the sums."""
+    """Make the statistic that sums each of the k numbers over tiles and scores the sums."""
     return lambda rows: score(*np.moveaxis(rows.sum(axis=-2), -1, 0))
 
 
@@ -73,14 +74,14 @@ STATISTICS: dict[str, Statistic] = {
     "building_f1": mean_of(building_f1),
     "building_f1_pooled": pooled(building_f1),
 }
-"""The scores of `roofseg.evaluation.assessment.summarise`, as statistics of rows of `COLUMNS`."""
+"""The scores of a split by name, as statistics of rows of their `STATISTIC_COLUMNS`."""
 
-COLUMNS = {
+STATISTIC_COLUMNS = {
     **{name: ["tp", "fp", "fn"] for name in STATISTICS},
     **{name: [name] for name in ("boundary_iou", "boundary_iou_m")},
     **{name: ["buildings", "found", "claimed"] for name in ("building_f1", "building_f1_pooled")},
 }
-"""The columns of a table of tiles (`evaluation.assessment`) that each of `STATISTICS` takes."""
+"""The columns of a table of tiles (`evaluation.assessment`) that each statistic takes."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +93,24 @@ class Interval:
     high: float
 
 
+UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The score of one attempt minus that of another on the same tiles.
 
-    ``p_value`` is two-sided and not corrected for the number of comparisons; with n tiles it cannot
-    be less than ``floor``.
+    ``p_value`` is two-sided and not corrected for the number of comparisons; ``smallest_p`` is the
+    smallest p-value that so few tiles allow.
     """
 
     difference: Interval
     p_value: float
-    floor: float
+    smallest_p: float
 
     @property
     def tie(self) -> bool:
-        """Whether the interval holds 0, or there is none (a single tile)."""
+        """Whether the interval contains 0, or is unknown (a single tile)."""
         return not (self.difference.low > 0 or self.difference.high < 0)
 
 
@@ -118,40 +122,56 @@ def interval(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> Interval:
-    """The score of n tiles with its percentile bootstrap interval (Efron & Tibshirani, 13.3).
+    """Score n tiles, with the percentile bootstrap interval (Efron & Tibshirani, 13.3).
 
-    Takes n of the n tiles with replacement, ``draws`` times, and scores each such sample. The
-    interval lies between the (1 - confidence) / 2 quantiles from either end. Agrees with
-    ``scipy.stats.bootstrap(method="percentile")``; a test holds it to that.
+    Draws n of the n tiles with replacement, ``draws`` times, and scores each resample. The interval
+    cuts off a share of (1 - confidence) / 2 of these scores at each end. A test compares it with
+    ``scipy.stats.bootstrap(method="percentile")``.
 
     Args:
         rows: (n, k) numbers, or (n,) for k = 1: a row per tile.
-        statistic: makes a score of a sample; see `STATISTICS`.
+        statistic: computes a score from a sample; see `STATISTICS`.
         confidence: in (0, 1).
-        draws: how many resamples.
+        draws: the number of resamples.
         seed: of NumPy's default generator.
     """
     table = _table(rows)
     return _bootstrap(len(table), lambda tiles: statistic(table[tiles]), confidence, draws, seed)
 
 
-def of_tiles(table: pd.DataFrame, names: Iterable[str] = tuple(STATISTICS)) -> dict[str, Interval]:
-    """The scores of a table of tiles (`evaluation.assessment`) with their intervals, by name.
+def known_scores(table: pd.DataFrame) -> dict[str, float]:
+    """Compute every score of `STATISTICS` whose columns have a value for every tile.
 
     Args:
-        table: a row per tile.
-        names: keys of `STATISTICS`; those whose columns some tile lacks are left out.
+        table: a row per tile (`evaluation.assessment`).
     """
-    known = measured(table)
     return {
-        name: interval(table[COLUMNS[name]], STATISTICS[name]) for name in names if name in known
+        name: float(STATISTICS[name](table[STATISTIC_COLUMNS[name]].to_numpy(np.float64)))
+        for name in _known(table)
     }
 
 
-def measured(table: pd.DataFrame) -> list[str]:
-    """Those of `STATISTICS` whose columns every tile of a table has."""
-    known = set(table.columns[table.notna().all()])
-    return [name for name in STATISTICS if known.issuperset(COLUMNS[name])]
+def intervals_of_tiles(
+    table: pd.DataFrame, names: Iterable[str] = tuple(STATISTICS)
+) -> dict[str, Interval]:
+    """Compute scores of a table of tiles with their intervals, by name.
+
+    Args:
+        table: a row per tile (`evaluation.assessment`).
+        names: keys of `STATISTICS`; a score is left out unless its columns have a value for every
+            tile.
+    """
+    known = _known(table)
+    return {
+        name: interval(table[STATISTIC_COLUMNS[name]], STATISTICS[name])
+        for name in names
+        if name in known
+    }
+
+
+def _known(table: pd.DataFrame) -> list[str]:
+    complete = set(table.columns[table.notna().all()])
+    return [name for name in STATISTICS if complete.issuperset(STATISTIC_COLUMNS[name])]
 
 
 def compare(
@@ -163,19 +183,19 @@ def compare(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> Comparison:
-    """The score of ``one`` minus that of ``other``, with its paired interval and a p-value.
+    """Score ``one`` minus ``other``, with the paired bootstrap interval and a p-value.
 
-    The interval is as for `interval`; a resample takes the same tiles of both.
+    The interval is that of `interval`, with the same tiles of both in each resample.
 
-    The p-value is that of the permutation test of paired samples (Fisher 1935): were there nothing
-    between the two, either result of a tile might be that of either. It is the share of all 2^n
-    ways to exchange the two results, tile by tile, whose difference is at least as large as the one
-    found, either way; for a mean over tiles, an exchange is a change of sign of the tile's
-    difference. Exchanging all tiles gives the same difference the other way, so the floor is
-    2 / 2^n: 0.031 for six tiles. Beyond `EXACT_TILES` it is (b + 1) / (draws + 1), for b of
-    ``draws`` random exchanges (Phipson & Smyth 2010), and the floor 1 / (draws + 1).
+    The p-value is that of the paired permutation test (Fisher 1935). If the two attempts were
+    equally good, their results on a tile could be exchanged. The p-value is the share of all 2^n
+    exchanges, tile by tile, that give a difference at least as large in size as the observed one;
+    for a mean over tiles, an exchange flips the sign of the tile's difference. Exchanging all tiles
+    gives the same difference with the other sign, so the smallest p-value is 2 / 2^n: 0.031 for six
+    tiles. Beyond `EXACT_TILES` the p-value is (b + 1) / (draws + 1), where b of ``draws`` random
+    exchanges reach the observed difference (Phipson & Smyth 2010), and its minimum 1 / (draws + 1).
 
-    Agrees with ``scipy.stats.permutation_test(permutation_type="samples")``.
+    A test compares it with ``scipy.stats.permutation_test(permutation_type="samples")``.
 
     Args:
         one, other: as ``rows`` of `interval`, with the same tile in the same row.
@@ -190,7 +210,7 @@ def compare(
     found = _bootstrap(tiles, difference, confidence, draws, seed)
     everything = np.arange(tiles)
     if tiles <= EXACT_TILES:
-        # The last tile is never exchanged: that would give each difference once more, reversed.
+        # The last tile is never exchanged: that would only repeat each difference, reversed.
         exchanges = np.arange(2 ** (tiles - 1))[:, None] >> everything & 1
         counted = 0
     else:
@@ -212,7 +232,7 @@ def _table(rows: npt.ArrayLike) -> Floats:
 def _bootstrap(
     tiles: int, score: Callable[[Integers], Floats], confidence: float, draws: int, seed: int
 ) -> Interval:
-    """``score`` takes the numbers of the tiles in some samples, (..., n), and gives (...)."""
+    """Bootstrap ``score``, which maps the tile indices of samples, (..., n), to scores, (...)."""
     value = float(score(np.arange(tiles)))
     if tiles == 1:
         return Interval(value, float("nan"), float("nan"))

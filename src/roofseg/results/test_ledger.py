@@ -1,8 +1,8 @@
-"""The ledger of looks at test: what was scored on which test set, when and from which commit.
+"""The ledger of looks at test: which recipe was scored on which test set, when, at which commit.
 
-One CSV per attempt, kept in git and only ever appended to. A look is a recipe scored on a test set
-for the first time; the same recipe trained again (on another machine, or with changed code) is
-listed as reproduced and not counted.
+Each attempt has one CSV file, which is kept in git and only ever appended to. A look is the first
+score of a recipe on a test set. The same recipe trained again (on another machine, or with changed
+code) is listed as reproduced and not counted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,17 @@ LOOKED, REPRODUCED = "looked", "reproduced"
 
 @dataclass(frozen=True)
 class Look:
-    """A model that was scored on test.
+    """One score of a model on test.
 
-    ``digest`` is that of its recipe; ``training_inputs``, ``weights`` and ``test_set`` are SHA-256
-    (64 hex digits) of all that training read, of model.safetensors, and of patches/test. ``time``
-    is UTC in ISO 8601, ``revision`` the git commit, ``experiment`` DVC's name of it or empty.
+    Attributes:
+        digest: the digest of its recipe.
+        training_inputs: SHA-256 (64 hex digits) of everything that training read.
+        weights: SHA-256 of model.safetensors.
+        dataset: the name of the dataset.
+        test_set: SHA-256 of patches/test.
+        time: UTC in ISO 8601.
+        revision: the git commit.
+        experiment: DVC's name of the experiment, or empty.
     """
 
     digest: str
@@ -38,38 +44,42 @@ class Look:
     experiment: str
 
 
-COLUMNS = ("look", *(field.name for field in fields(Look)))
+LEDGER_COLUMNS = ("look", *(field.name for field in fields(Look)))
 
 
 def read_looks(path: Path) -> list[tuple[str, Look]]:
-    """The ledger's lines as ("looked" or "reproduced", Look); none where there is no file.
+    """Read a ledger as pairs of "looked" or "reproduced" and a Look; none if there is no file.
 
-    Raises UserError for a file that is no ledger, such as one with the marks of a git merge.
+    Raises UserError for a file that is no ledger, such as one with git's conflict markers.
     """
     return parse_looks(path.read_text(encoding="utf-8"), str(path)) if path.exists() else []
 
 
 def parse_looks(text: str, source: str) -> list[tuple[str, Look]]:
-    """As `read_looks`, from the ledger's text; ``source`` is the name in messages."""
-    rows = list(csv.reader(io.StringIO(text)))
+    """Parse the text of a ledger as `read_looks` does; ``source`` names it in messages."""
+    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
     if (
-        not rows
-        or tuple(rows[0]) != COLUMNS
-        or any(len(row) != len(COLUMNS) or row[0] not in (LOOKED, REPRODUCED) for row in rows[1:])
+        tuple(header) != LEDGER_COLUMNS
+        or any(len(row) != len(LEDGER_COLUMNS) for row in rows)
+        or any(row[0] not in (LOOKED, REPRODUCED) for row in rows)
     ):
         raise UserError(
-            f"{source}: not a ledger of looks at test; expected the columns {','.join(COLUMNS)} "
-            f"and '{LOOKED}' or '{REPRODUCED}' first in each line. After a merge keep the lines "
-            "of both sides; else `git checkout` brings it back."
+            f"{source}: not a ledger of looks at test; expected the columns "
+            f"{','.join(LEDGER_COLUMNS)} and '{LOOKED}' or '{REPRODUCED}' at the start of each "
+            "line. After a merge, keep the lines of both sides; otherwise restore the file with "
+            "`git checkout`."
         )
-    return [(row[0], Look(*row[1:])) for row in rows[1:]]
+    return [(row[0], Look(*row[1:])) for row in rows]
 
 
 def record_look(path: Path, look: Look | None, known: Sequence[tuple[str, Look]] = ()) -> None:
-    """Append a look to the ledger at ``path``, made if it is missing; None appends nothing.
+    """Append a look to a ledger.
 
-    Weights that the ledger has for this recipe and test set add nothing. Lines of ``known`` that
-    the ledger lacks are put back first.
+    Args:
+        path: the ledger; it is created if it is missing.
+        look: the look to append. It is not appended if its weights are already listed for this
+            recipe and test set. None appends nothing.
+        known: lines that belong in the ledger; missing ones are restored first.
     """
     lines = list(dict.fromkeys([*known, *read_looks(path)]))
     if look is not None:
@@ -80,17 +90,17 @@ def record_look(path: Path, look: Look | None, known: Sequence[tuple[str, Look]]
             lines.append((REPRODUCED if same else LOOKED, look))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(LEDGER_COLUMNS)
     writer.writerows([kind, *asdict(old).values()] for kind, old in lines)
     if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
         write_text(path, text.getvalue())
 
 
 def count_looks(path: Path, dataset: str) -> int:
-    """How many recipes the ledger says were scored on the test tiles of ``dataset``.
+    """Count the recipes that were scored on the test tiles of ``dataset``.
 
-    Each counts once for each test set, also where a merge of two branches has both list it as
-    looked. A test set stays the same if the dataset is given another name.
+    A recipe counts once for each test set, even if it is listed as looked twice (after a merge of
+    two branches). Renaming a dataset does not make its test set a new one.
     """
     looks = [look for _, look in read_looks(path)]
     test_sets = {look.test_set for look in looks if look.dataset == dataset}

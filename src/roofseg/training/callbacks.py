@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from roofseg.core.files import atomic_write
 from roofseg.core.images import write_png
-from roofseg.drawing import contact_sheet, overlay
+from roofseg.drawing import SheetGroup, contact_sheet, overlay
 from roofseg.models.device import peak_memory_gb
 
 METRICS = ("train/loss", "val/loss", "val/iou", "val/f1")
@@ -147,9 +147,9 @@ class PredictionVisualizer(Callback):
         cells = []
         for patch in trainer.datamodule.val.patches:  # type: ignore[attr-defined]
             picture = overlay(patch.image, patch.mask, pl_module.val_masks[patch.tile])
-            cells.append((picture, f"{patch.tile}  IoU {pl_module.val_tiles[patch.tile]:.3f}"))
+            cells.append((picture, f"{patch.tile}\nIoU {pl_module.val_tiles[patch.tile]:.3f}"))
         title = f"{self.label}, epoch {epoch}: truth green, prediction red"
         name = f"epoch_{epoch:03d}.png"
         with atomic_write(self.state / name, durable=True) as scratch:
-            write_png(scratch, contact_sheet(cells, title))
+            write_png(scratch, contact_sheet(title, [SheetGroup(cells)]))
         shutil.copyfile(self.state / name, self.folder / name)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from roofseg.pages.tables import markdown_table, write_csv
+from roofseg.results.tables import markdown_table, write_csv
 
 
 def test_csv_has_six_digits_and_no_index(tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_csv_has_six_digits_and_no_index(tmp_path: Path) -> None:
 
 
 def test_markdown_is_aligned_as_text_too() -> None:
-    lines = markdown_table(pd.DataFrame({"model": ["a", "long|name"], "n": [1, 20]}), {"model"})
+    lines = markdown_table(["model", "n"], [["a", "1"], ["long|name", "20"]], {"model"})
     assert lines == [
         "| model      |   n |",
         "| ---------- | --: |",

@@ -1,0 +1,171 @@
+"""What to know before the numbers, and where they come from: test looks, environment, commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import sha256_file
+from roofseg.pages.page import Cell, Commands, Prose, Section, Table, join_words
+from roofseg.report.attempts import Attempt
+from roofseg.report.headline import name_cell
+from roofseg.report.leaderboard import Leaderboard
+from roofseg.results.disclaimers import SYNTHETIC, SYNTHETIC_DATASETS, WITHOUT_SAM
+from roofseg.results.test_ledger import LOOKED
+
+HASH_DIGITS = 12  # shown of a SHA-256 or a commit
+
+RESULT_PACKAGES = (
+    "torch", "torchvision", "lightning", "segmentation-models-pytorch", "timm", "segment-anything",
+    "albumentations", "opencv-python-headless", "rasterio", "numpy", "pandas", "matplotlib", "dvc",
+)  # fmt: skip
+"""Packages of requirements.lock whose version can change a result."""
+
+
+def lead(board: Leaderboard) -> str:
+    """How many attempts were scored, and on what."""
+    val, test = (board.tile_counts[split] for split in ("val", "test"))
+    opened = f"and {test} test tiles" if test else "tiles (test is sealed)"
+    count, size = len(board.attempts), board.patch_size
+    return (
+        f"{count} attempt{'s' if count != 1 else ''}, scored on {val} validation {opened}, one "
+        f"patch of {size} x {size} px per tile."
+    )
+
+
+def caveats(board: Leaderboard) -> dict[str, str]:
+    """The statements that must stand above any number, by their name."""
+    found = {}
+    if board.dataset in SYNTHETIC_DATASETS:
+        found["Synthetic"] = SYNTHETIC[0].upper() + SYNTHETIC[1:]
+    if without := [attempt for attempt in board.attempts if attempt.recipe.without_sam]:
+        found["No SAM weights"] = f"The encoder of {_names(without)} {WITHOUT_SAM}"
+    if several := [attempt for attempt in board.attempts if attempt.look_count > 1]:
+        found["Looked at test more than once"] = (
+            f"More than one recipe of {_names(several)} was scored on these test tiles, so its "
+            "test scores may be optimistic: they could have guided the later recipe."
+        )
+    found["One training each"] = (
+        "Every score comes from one training with one seed, on few tiles of one dataset."
+    )
+    return found
+
+
+def _names(attempts: Sequence[Attempt]) -> str:
+    return join_words([attempt.name for attempt in attempts])
+
+
+def looks(board: Leaderboard) -> Section:
+    rows: list[list[Cell | str]] = [
+        [
+            name_cell(attempt),
+            Cell(look.digest, code=True),
+            "look" if kind == LOOKED else kind,
+            look.time[:10],
+            Cell(look.revision[:HASH_DIGITS], code=bool(look.revision)),
+            look.experiment,
+        ]
+        for attempt in board.ranked
+        for kind, look in attempt.looks
+    ]
+    if not rows:
+        return Section(
+            "Looks at test", [Prose("None: no recipe is final, so the test split was not opened.")]
+        )
+    counts = ", ".join(f"{attempt.label} {attempt.look_count}" for attempt in board.ranked)
+    header = ["attempt", "recipe", "", "day (UTC)", "commit", "experiment"]
+    return Section(
+        "Looks at test",
+        [
+            Prose(
+                f"Number of recipes scored on these test tiles: {counts}. Test opens for a recipe "
+                "only after its digest is committed, so every look has a commit before it."
+            ),
+            Table(
+                "Every look at test. A recipe that was trained again (on another machine, or with "
+                "changed code) is listed as reproduced and not counted.",
+                header,
+                rows,
+                frozenset(header),
+            ),
+        ],
+    )
+
+
+def environment(board: Leaderboard, lock: Path) -> Section:
+    """What each attempt was trained with.
+
+    Args:
+        board: the leaderboard.
+        lock: requirements.lock.
+
+    Raises UserError if there is no lock file.
+    """
+    rows: list[list[Cell | str]] = [
+        [
+            name_cell(attempt),
+            Cell(attempt.record["digest"], code=True),
+            Cell(attempt.record["training_inputs"][:HASH_DIGITS], code=True),
+            attempt.training["torch"],
+            attempt.training["device"],
+            attempt.training["precision"],
+        ]
+        for attempt in board.ranked
+    ]
+    header = ["attempt", "recipe", "inputs", "torch", "device", "precision"]
+    pins = ", ".join(f"{name} {version}" for name, version in _pins(lock).items())
+    return Section(
+        "Environment",
+        [
+            Table(
+                "What each attempt was trained with. Recipe is the digest of its parameters, split "
+                "and patch settings. Inputs is the SHA-256 of everything that training read, code "
+                f"included (first {HASH_DIGITS} digits).",
+                header,
+                rows,
+                frozenset(header),
+            ),
+            Prose(
+                f"`requirements.lock` (SHA-256 `{sha256_file(lock)[:HASH_DIGITS]}`) pins {pins} "
+                "and their dependencies, with hashes."
+            ),
+        ],
+    )
+
+
+def _pins(lock: Path) -> dict[str, str]:
+    """The versions of `RESULT_PACKAGES` in a lock file."""
+    try:
+        text = lock.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{lock}: no such file. Run `git checkout {lock}` to restore it.") from None
+    found = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, flags=re.MULTILINE))
+    return {name: found[name] for name in RESULT_PACKAGES if name in found}
+
+
+def reproduce(board: Leaderboard) -> Section:
+    one = f"train@{board.leader.name} evaluate@{board.leader.name}"
+    return Section(
+        "Reproduce",
+        [
+            Prose(
+                "Run this in a clone of the project. The last commit that changed `dvc.lock` is "
+                "the one of these results; `dvc.lock` has the hash of every input and output."
+            ),
+            Commands(
+                [
+                    "$ git checkout $(git log -1 --format=%H -- dvc.lock)",
+                    "$ make repro              # from the tiles to this page",
+                    "$ . .venv/bin/activate",
+                    "$ dvc repro --force       # everything again, even where it is up to date",
+                    f"$ dvc repro --force --single-item {one}    # one attempt",
+                ]
+            ),
+            Prose(
+                "On the same machine the same commit gives the same bytes, except for times. On "
+                "another kind of processor or GPU scores differ slightly."
+            ),
+        ],
+    )

@@ -1,0 +1,81 @@
+"""The report's section of pictures: tiles as rows; image, truth and attempts as columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from roofseg.core.images import read_image
+from roofseg.drawing import split_panel
+from roofseg.metrics import SCORED_SPLITS
+from roofseg.pages.page import Cell, Grid, Picture, Section, data_uri, join_words, number
+from roofseg.report.attempts import require
+from roofseg.report.leaderboard import Leaderboard
+
+SIDE = 224  # pixels of a tile on the page: a patch of the sample as it is, larger patches shrunk
+MAX_TILES = 12  # more rows than this nobody looks at
+
+
+def tile_by_tile(board: Leaderboard, predictions: Path) -> Section:
+    """Show tiles with the predictions of every attempt, one grid for each split.
+
+    Args:
+        board: the leaderboard.
+        predictions: the folder with NAME/SPLIT/panels/TILE.png (`roofseg.drawing.panel`).
+
+    Raises UserError for a missing panel, naming it and the command that makes it.
+    """
+    return Section("Tile by tile", [_grid(board, split, predictions) for split in board.splits])
+
+
+def _grid(board: Leaderboard, split: str, predictions: Path) -> Grid:
+    shown = [attempt for attempt in board.ranked if attempt.opened(split)]
+    ious = pd.DataFrame({attempt.name: attempt.of_split(split).iou for attempt in shown})
+    chosen = shown_tiles(ious)
+    rows: list[tuple[str, list[Picture]]] = []
+    for tile in chosen:
+        pictures: list[Picture] = []
+        for attempt in shown:
+            path = predictions / attempt.name / split / "panels" / f"{tile}.png"
+            require(path, f"evaluate@{attempt.name}")
+            image, truth, judged = split_panel(read_image(path))
+            if not pictures:
+                pictures = [
+                    Picture(data_uri(image, SIDE), f"{tile}: the image"),
+                    Picture(data_uri(truth, SIDE), f"{tile}: the image with its true footprints"),
+                ]
+            iou = number(float(ious.loc[tile, attempt.name]))
+            pictures.append(
+                Picture(data_uri(judged, SIDE), f"{tile}: {attempt.label}, IoU {iou}", iou)
+            )
+        rows.append((tile, pictures))
+    which = f"all {len(ious)} tiles"
+    if len(chosen) < len(ious):
+        which = f"{len(chosen)} of {len(ious)} tiles, evenly spaced from worst to best mean IoU"
+    sealed = [attempt.label for attempt in board.ranked if not attempt.opened(split)]
+    return Grid(
+        f"{SCORED_SPLITS[split].capitalize()}: {which}. Green pixels were found, blue ones were "
+        "missed, red ones are false alarms; the number is the tile's IoU."
+        + (f" Sealed, so not shown: {join_words(sealed)}." if sealed else ""),
+        [
+            Cell("image"),
+            Cell("truth"),
+            *(Cell(each.label, number(each.score(split, "iou").value)) for each in shown),
+        ],
+        rows,
+    )
+
+
+def shown_tiles(ious: pd.DataFrame) -> list[str]:
+    """Choose the tiles to show: all, or `MAX_TILES` evenly spaced by their mean IoU.
+
+    Args:
+        ious: a row per tile, a column per attempt.
+    """
+    if len(ious) <= MAX_TILES:
+        return list(ious.index)
+    steps = np.linspace(0, len(ious) - 1, MAX_TILES).round().astype(int)
+    chosen = ious.mean(axis=1).sort_values(kind="stable").index[steps]
+    return list(ious.index[ious.index.isin(chosen)])
