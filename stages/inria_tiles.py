@@ -11,11 +11,11 @@ import os
 from functools import partial
 from pathlib import Path
 
+from roofseg.core.files import user_path
 from roofseg.inria.archives import Limit
 from roofseg.inria.sources import Limits
 from roofseg.inria.tiles import bring
 from stages import run
-from stages.paths import users_path
 
 FOLDER = Path("data/inria")
 
@@ -34,7 +34,7 @@ def main() -> None:
         archive=Limit(asked.max_archive_gb * 10**9, "--max-archive-gb in data/dvc.yaml"),
     )
     named = os.environ.get("INRIA_SOURCE", "")
-    source = users_path(named) if named else None
+    source = user_path(named) if named else None
     bring(FOLDER, source, limits, say=partial(print, flush=True))  # the terms before the tiles
 
 

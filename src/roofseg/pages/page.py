@@ -194,6 +194,12 @@ def _markdown_cell(cell: Cell | str) -> str:
     return " ".join(f"{shown} {detail}".replace("|", "\\|").split())
 
 
+def join_words(words: Sequence[str]) -> str:
+    """Join words to ``a, b and c``."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number with a fixed count of decimals and a true minus; a dash where there is none."""
     if value is None or value != value:
