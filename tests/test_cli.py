@@ -414,7 +414,7 @@ class TestCommand:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         required = {"new-dataset": ["oslo", "--imgs", "i", "--msks", "m"]}
-        required |= dict.fromkeys(("check-data", "profile", "finalize"), ["oslo"])
+        required |= {name: ["oslo"] for name in ("check-data", "profile", "finalize")}
         arguments = [command, *required.get(command, [])]
         with pytest.raises(SystemExit, match="2"):
             cli.main(arguments)
