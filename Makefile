@@ -41,10 +41,11 @@ train-all: .venv/installed  ## train all attempts, JOBS at once: make train-all 
 test: .venv/installed  ## the tests (minutes)
 	python -m pytest -n auto --dist loadfile
 
-check: .venv/installed  ## ruff, format and mypy
+check: .venv/installed  ## ruff, format, mypy and the contracts of imports
 	ruff check $(CODE)
 	ruff format --check $(CODE)
 	mypy
+	PYTHONPATH=src lint-imports
 
 format: .venv/installed  ## mend what ruff can mend
 	ruff check --fix $(CODE)

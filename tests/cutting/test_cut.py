@@ -166,6 +166,20 @@ class TestMakePatches:
         shared = {name: tile.shared for name, tile in read_listing(out / "tiles.csv").items()}
         assert shared == {"b": "", "a": "c", "c": "a d", "d": "c"}  # a and b are both in train
 
+    def test_names_the_first_of_many_overlaps(self, tmp_path: Path, out: Path) -> None:
+        split = {f"t{number}": ("train", "val", "test")[number % 3] for number in range(9)}
+        dataset = write_dataset(tmp_path / "data", split)
+        for number, name in enumerate(split):
+            image, mask = tile_pixels(number, 96)
+            for folder, pixels in (("imgs", image), ("msks", mask)):
+                path = dataset / folder / f"{name}.tif"
+                write_raster(path, pixels, crs=CRS, transform=TRANSFORM)
+        with pytest.raises(UserError) as error:
+            make(dataset, out)
+        # 27 pairs of tiles in two splits, of which cut.PAIRS_NAMED are named.
+        assert str(error.value).count(" px of ground") == 20
+        assert "; and 7 more. Put the tiles into one split" in str(error.value)
+
     def test_replaces_what_an_earlier_run_left(self, dataset: Path, out: Path) -> None:
         make(dataset, out)
         fresh = digests(out)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,8 +11,17 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform
 
+from benchmarks.overlaps import every_pair_near, every_pair_overlaps
 from roofseg.core.images import Image
-from roofseg.cutting.leakage import Print, near_duplicates, overlaps, perceptual_hash
+from roofseg.cutting.leakage import (
+    NEAR,
+    Fingerprint,
+    near_duplicates,
+    overlaps,
+    perceptual_hash,
+    shared_ground,
+)
+from roofseg.tiles.rasters import Grid
 
 UTM14, UTM15 = CRS.from_epsg(32614), CRS.from_epsg(32615)
 SIZE = 64
@@ -27,14 +38,14 @@ def picture(seed: int, size: int = SIZE) -> Image:
 
 def at(
     col: float, row: float, *, split: str = "test", seed: int = 1, crs: CRS | None = UTM14
-) -> Print:
+) -> Fingerprint:
     """A patch whose corner lies ``col`` and ``row`` pixels from CORNER."""
     place = CORNER @ Affine.translation(col, row)
-    return Print.of(f"tile{seed}", split, picture(seed), crs, place)
+    return Fingerprint.of(f"tile{seed}", split, picture(seed), crs, place)
 
 
-def unplaced(image: Image, split: str) -> Print:
-    return Print.of(f"{split}tile", split, image, None, None)
+def unplaced(image: Image, split: str) -> Fingerprint:
+    return Fingerprint.of(f"{split}tile", split, image, None, None)
 
 
 HERE = at(0, 0, split="train", seed=0)
@@ -69,8 +80,8 @@ def test_every_two_splits_are_compared(splits: tuple[str, str]) -> None:
 
 def test_other_coordinates_are_brought_together() -> None:
     (x,), (y,) = transform(UTM14, UTM15, [CORNER.c], [CORNER.f])
-    same = Print.of("b", "test", picture(1), UTM15, Affine(0.3, 0, x, 0, -0.3, y))
-    far = Print.of("c", "test", picture(2), UTM15, Affine(0.3, 0, x + 500, 0, -0.3, y))
+    same = Fingerprint.of("b", "test", picture(1), UTM15, Affine(0.3, 0, x, 0, -0.3, y))
+    far = Fingerprint.of("c", "test", picture(2), UTM15, Affine(0.3, 0, x + 500, 0, -0.3, y))
     assert len(overlaps([HERE, same])) == 1
     assert overlaps([HERE, far]) == []
 
@@ -80,11 +91,15 @@ def test_south_up_and_turned_patches_are_compared_by_their_outlines() -> None:
     south_up = CORNER @ Affine.translation(0, SIZE) @ Affine.scale(1, -1)
     far = south_up @ Affine.translation(0, 3333)
     for place, shared in ((south_up, 1), (far, 0)):
-        assert len(overlaps([HERE, Print.of("s", "test", picture(1), UTM14, place)])) == shared
+        assert (
+            len(overlaps([HERE, Fingerprint.of("s", "test", picture(1), UTM14, place)])) == shared
+        )
     # Turned by 45 degrees, the box around it reaches over HERE's corner before it does itself.
     for (col, row), shared in (((95, 55), 0), ((80, 35), 1)):
         turned = CORNER @ Affine.translation(col, row) @ Affine.rotation(45)
-        assert len(overlaps([HERE, Print.of("t", "test", picture(1), UTM14, turned)])) == shared
+        assert (
+            len(overlaps([HERE, Fingerprint.of("t", "test", picture(1), UTM14, turned)])) == shared
+        )
 
 
 def test_coordinates_of_ones_own_are_not_compared() -> None:
@@ -95,7 +110,7 @@ def test_coordinates_of_ones_own_are_not_compared() -> None:
 
 def test_a_place_that_the_other_crs_cannot_map_shares_no_ground() -> None:
     beyond_the_pole = Affine(0.001, 0, -97, 0, -0.001, 95)
-    far = Print.of("t", "test", picture(1), CRS.from_epsg(4326), beyond_the_pole)
+    far = Fingerprint.of("t", "test", picture(1), CRS.from_epsg(4326), beyond_the_pole)
     assert overlaps([HERE, far]) == []
 
 
@@ -128,7 +143,9 @@ def test_copies_look_alike_and_other_pictures_do_not() -> None:
         found = near_duplicates([unplaced(image, "train"), unplaced(copy, "test")])
         assert len(found) == 1, name
         assert found[0].startswith("traintile (train) and testtile (test) look alike (")
-    others = [Print.of(str(seed), "test", picture(seed, 128), None, None) for seed in range(4, 60)]
+    others = [
+        Fingerprint.of(str(seed), "test", picture(seed, 128), None, None) for seed in range(4, 60)
+    ]
     assert near_duplicates([unplaced(image, "train"), *others]) == []
     # The same pixels are an overlap, and that is said once.
     assert near_duplicates([unplaced(image, "train"), unplaced(image.copy(), "test")]) == []
@@ -139,3 +156,60 @@ def test_a_perceptual_hash_has_64_bits_half_of_them_set() -> None:
     assert len(set(hashes)) == 20
     assert all(value.bit_count() == 32 for value in hashes)
     assert all(0 <= value < 2**64 for value in hashes)
+
+
+SPLITS = st.sampled_from(["train", "val", "test"])
+SITE = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+ZONE_14 = CRS.from_wkt(UTM14.to_wkt(version="WKT1_GDAL"))
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> Grid:
+    """Tiles around CORNER in several CRSs, turned, flipped, of several sizes, or without place."""
+    crs = draw(st.sampled_from([UTM14, UTM14, UTM15, CRS.from_epsg(4326), ZONE_14, SITE, None]))
+    x, y = (draw(st.integers(-150, 150)) for _ in range(2))
+    place = Affine.translation(CORNER.c + x, CORNER.f + y)
+    if crs in (UTM15, CRS.from_epsg(4326)):
+        (east,), (north,) = transform(UTM14, crs, [place.c], [place.f])
+        unit = 1.0 if crs == UTM15 else 1e-5
+        beyond_the_pole = unit == 1e-5 and draw(st.integers(0, 5)) == 0
+        place = Affine.translation(east, 95 if beyond_the_pole else north) @ Affine.scale(unit)
+    gsd = draw(st.sampled_from([0.3, 0.7]))
+    place = place @ Affine.rotation(draw(st.sampled_from([0, 0, 30]))) @ Affine.scale(gsd, -gsd)
+    height, width = (draw(st.sampled_from([64, 200, 333])) for _ in range(2))
+    return Grid(height, width, crs, None if draw(st.integers(0, 9)) == 0 else place)
+
+
+@given(placed=st.lists(st.tuples(grids(), SPLITS), max_size=25))
+def test_the_index_finds_the_same_ground_as_comparing_every_pair(
+    placed: list[tuple[Grid, str]],
+) -> None:
+    found, splits = [grid for grid, _ in placed], [split for _, split in placed]
+    assert shared_ground(found, splits) == every_pair_overlaps(found, splits)
+
+
+@given(
+    drawn=st.lists(
+        st.tuples(
+            st.sampled_from([0, 2**64 - 1, 0x0F0F << 48]),
+            st.sets(st.integers(0, 63), max_size=NEAR + 1),
+            SPLITS,
+            st.integers(0, 3),
+        ),
+        max_size=25,
+    )
+)
+def test_look_alikes_are_those_of_comparing_every_pair(
+    drawn: list[tuple[int, set[int], str, int]],
+) -> None:
+    prints = []
+    for index, (base, flipped, split, pixels) in enumerate(drawn):
+        perceptual = base ^ sum(1 << bit for bit in flipped)
+        patch = replace(HERE, tile=str(index), split=split, exact=str(pixels))
+        prints.append(replace(patch, perceptual=perceptual))
+    of = {patch.tile: f"{patch.tile} ({patch.split})" for patch in prints}
+    assert near_duplicates(prints) == [
+        f"{of[one]} and {of[other]} look alike ({bits} of the 64 bits of their perceptual hashes "
+        "differ)"
+        for one, other, bits in every_pair_near(prints)
+    ]

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 import pytest
+from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 from graph import ROOT, closure, imported
 from ruamel.yaml import YAML
@@ -23,13 +24,21 @@ CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
 class Stage:
     name: str
     module: str  # as in `python -m stages.module`
-    deps: frozenset[str]
+    listed: tuple[str, ...]  # dependencies in the order of dvc.yaml
     outs: frozenset[str]
 
+    @property
+    def deps(self) -> frozenset[str]:
+        return frozenset(self.listed)
 
-def paths(entries: list, root: Path) -> frozenset[str]:
-    local = (Path(entry.fs_path) for entry in entries if entry.fs_path)
-    return frozenset(path.relative_to(root).as_posix() for path in local)
+
+def paths(entries: list, root: Path) -> tuple[str, ...]:
+    local = (
+        Path(entry.fs_path)
+        for entry in entries
+        if entry.fs_path and not isinstance(entry, ParamsDependency)
+    )
+    return tuple(path.relative_to(root).as_posix() for path in local)
 
 
 @pytest.fixture(scope="module", params=["sample", "inria", "austin512"])
@@ -47,8 +56,8 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             Stage(
                 name=stage.name,
                 module=str(stage.cmd).partition("python -m ")[2].split()[0],
-                deps=paths(stage.deps, root),
-                outs=paths(stage.outs, root),
+                listed=paths(stage.deps, root),
+                outs=frozenset(paths(stage.outs, root)),
             )
             for stage in repo.index.stages
             if stage.cmd
@@ -92,7 +101,7 @@ def test_nothing_before_evaluate_descends_from_the_test_patches(stages: list[Sta
 
 def test_only_the_evaluate_stage_imports_the_seal() -> None:
     """Only stages/evaluate.py imports the module that opens test."""
-    seal = ROOT / "src" / "roofseg" / "sealed.py"
+    seal = ROOT / "src" / "roofseg" / "evaluation" / "sealed_test.py"
     importers = {file for file in CODE if seal in imported(file)}
     assert importers == {ROOT / "stages" / "evaluate.py"}
 
@@ -105,7 +114,7 @@ def test_only_the_seal_lifts_the_guard() -> None:
         for node in ast.walk(ast.parse(file.read_text()))
         if {"unsealed", "_guard"} & names_in(node)
     }
-    assert lifters == {"guard.py", "sealed.py"}
+    assert lifters == {"guard.py", "sealed_test.py"}
 
 
 def names_in(node: ast.AST) -> set[str]:
@@ -130,19 +139,45 @@ def modules(stages: list[Stage]) -> set[str]:
     return {stage.module for stage in stages}
 
 
-def test_stages_list_every_file_that_they_import(stages: list[Stage]) -> None:
-    """The deps of each stage are the project's files that it imports, no more and no less."""
-    files = {each: ROOT / Path(*each.split(".")).with_suffix(".py") for each in modules(stages)}
+def is_code(dep: str) -> bool:
+    return dep.startswith(("src/", "stages/"))
+
+
+def test_stages_list_the_code_that_they_import(stages: list[Stage]) -> None:
+    """Each stage lists every file and folder of code that it imports, and no other."""
     imports = {
-        each: {path.relative_to(ROOT).as_posix() for path in closure(file)}
-        for each, file in files.items()
+        each: {
+            path.relative_to(ROOT).as_posix()
+            for path in closure(ROOT / Path(*each.split(".")).with_suffix(".py"))
+            if path.stat().st_size  # an empty __init__.py does nothing
+        }
+        for each in modules(stages)
     }
     for stage in stages:
-        needed = imports[stage.module]
-        missing = sorted(needed - stage.deps)
+        needed, listed = imports[stage.module], set(filter(is_code, stage.deps))
+        missing = sorted(file for file in needed if not any(overlap(file, dep) for dep in listed))
         assert not missing, f"{stage.name} imports {missing}, which its deps do not list"
-        stale = sorted(dep for dep in stage.deps - needed if dep.endswith(".py"))
-        assert not stale, f"{stage.name} lists {stale}, which it does not import"
+        unused = sorted(dep for dep in listed if not any(overlap(file, dep) for file in needed))
+        assert not unused, f"{stage.name} lists {unused}, which it does not import"
+
+
+def test_stages_list_their_code_in_one_order(stages: list[Stage]) -> None:
+    """Data first, then code: entry points, then the library in the order of its imports."""
+    order = [
+        *("stages/", "src/roofseg/core", "src/roofseg/recipe", "src/roofseg/tiles"),
+        *("src/roofseg/patches.py", "src/roofseg/cutting", "src/roofseg/models"),
+        *("src/roofseg/metrics.py", "src/roofseg/baselines.py", "src/roofseg/drawing.py"),
+        *("src/roofseg/training", "src/roofseg/inference", "src/roofseg/sliding_window"),
+        *("src/roofseg/results", "src/roofseg/evaluation", "src/roofseg/pages"),
+        *("src/roofseg/report", "src/roofseg/studies", "src/roofseg/tuning"),
+        *("src/roofseg/priors.py", "src/roofseg/inria", "src/roofseg/synthetic"),
+    ]
+    for stage in stages:
+        places = [
+            next((at for at, start in enumerate(order) if dep.startswith(start)), -1)
+            for dep in stage.listed
+        ]
+        assert places == sorted(places), f"{stage.name}: {stage.listed}"
 
 
 def test_no_stage_of_the_pipeline_depends_on_a_study(stages: list[Stage]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 from graph import ROOT
 from project import TABLES, TIMES, Project
@@ -84,6 +85,59 @@ def test_the_committed_results_are_current(tmp_path: Path) -> None:
         pytest.skip("not a git checkout")
     clone = Project(ROOT).clone(tmp_path / "clone")
     assert UP_TO_DATE in clone.run("dvc repro --dry --allow-missing").stdout
+
+
+TRAIN, EVALUATE = {"train@small", "train@smaller"}, {"evaluate@small", "evaluate@smaller"}
+# What reruns after a change in a place, without what follows once its outputs differ.
+RERUNS = {
+    "docs": set(),
+    "src/roofseg/commands": set(),
+    "src/roofseg/intake": set(),
+    "src/roofseg/mapping": set(),
+    "src/roofseg/studies/report": set(),
+    "src/roofseg/tuning": set(),
+    "src/roofseg/report": {"leaderboard"},
+    "src/roofseg/pages": {"leaderboard"},
+    "src/roofseg/training": TRAIN,
+    "src/roofseg/evaluation": EVALUATE,
+    "src/roofseg/sliding_window": EVALUATE,
+    "src/roofseg/models": {"check_params", *TRAIN, *EVALUATE},
+    "src/roofseg/results": {"leaderboard", *EVALUATE},
+    "src/roofseg/cutting": {"make_patches"},
+    "src/roofseg/core": {
+        *("check_params", "make_patches", "baselines", "leaderboard"),
+        *(*TRAIN, *EVALUATE, "weights/dvc.yaml:scratch"),
+    },
+}
+
+
+def outdated() -> set[str]:
+    """The stages that `dvc status` reports in this folder, without a process for each call."""
+    with Repo() as repo:
+        return set(repo.status())
+
+
+def test_what_a_change_of_code_reruns(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change in a folder makes those stages outdated that list it, and no others."""
+    monkeypatch.chdir(project.folder)
+    never_ran = outdated()
+    assert not {name for name in never_ran if "dvc.yaml" not in name}
+    for place, reruns in RERUNS.items():
+        file = max(Path(place).glob("*.*"), key=lambda path: path.stat().st_size)
+        text = file.read_text()
+        file.write_text(f"{text}\n# changed\n")
+        found = outdated() - never_ran
+        file.write_text(text)
+        assert found == reruns, f"after a change in {place}"
+
+
+def test_compiled_code_reruns_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.folder)
+    never_ran = outdated()
+    cache = Path("src/roofseg/training/__pycache__")
+    cache.mkdir(exist_ok=True)
+    (cache / "engine.cpython-311.pyc").write_bytes(b"another")
+    assert outdated() == never_ran
 
 
 @pytest.mark.release

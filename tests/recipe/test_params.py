@@ -428,7 +428,9 @@ def test_the_order_of_keys_leaves_the_digest(random: Any) -> None:
 
 def test_the_digest_is_the_same_in_every_process() -> None:
     script = (
-        "import sys; from roofseg.recipe.digest import digest; from roofseg.recipe.params import parse_params\n"
+        "import sys\n"
+        "from roofseg.recipe.digest import digest\n"
+        "from roofseg.recipe.params import parse_params\n"
         "params = parse_params(sys.stdin.read())\n"
         f"print(digest(params.recipe('small'), params, {SPLIT!r}, {NUDGES!r}))"
     )

@@ -1,4 +1,4 @@
-"""The stage of the Inria tiles: what it asks of the environment, and what it says first."""
+"""The stage of the Inria tiles: its environment variables, and its first lines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from graph import ROOT
 from project import environment
 
 
-def run(folder: Path, *options: str, **extra: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, **extra: str) -> subprocess.CompletedProcess[str]:
     """The stage as DVC runs it, in ``folder``, with this checkout's code."""
     return subprocess.run(
-        [sys.executable, "-m", "stages.inria_tiles", *options],
+        [sys.executable, "-m", "stages.inria_tiles"],
         cwd=folder,
         env={**environment(), "PYTHONPATH": str(ROOT), **extra},
         capture_output=True,
@@ -29,9 +29,9 @@ def test_terms_come_first_and_a_source_that_is_not_there_is_named(
     done = run(tmp_path, INRIA_SOURCE=named, HOME=str(tmp_path))
     assert done.returncode == 2
     assert done.stdout.startswith("The Inria Aerial Image Labeling Dataset")
-    assert "Going on is accepting them" in done.stdout
+    assert "By going on you accept them" in done.stdout
     found = found.replace("HOME", str(tmp_path))
-    assert done.stderr.startswith(f"error: {found}: no such file or folder")
+    assert done.stderr.startswith(f"error: {found}: no such folder")
     assert not list((tmp_path / "data" / "inria").rglob("*.tif"))
 
 
@@ -45,8 +45,9 @@ def test_without_a_source_the_hub_is_asked(tmp_path: Path) -> None:
     assert list((tmp_path / "data" / "inria").iterdir()) == []
 
 
-def test_limits_are_options(tmp_path: Path) -> None:
-    (tmp_path / "tiles.zip").write_bytes(b"")
-    done = run(tmp_path, "--max-tile-mb", "big", INRIA_SOURCE="tiles.zip")
+def test_an_archive_as_source_is_a_users_error(tmp_path: Path) -> None:
+    (tmp_path / "tiles.zip").touch()
+    done = run(tmp_path, INRIA_SOURCE="tiles.zip")
     assert done.returncode == 2
-    assert "--max-tile-mb" in done.stderr
+    assert "`cd . && unzip tiles.zip`" in done.stderr
+    assert "Traceback" not in done.stderr

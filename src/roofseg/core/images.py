@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,23 @@ import numpy.typing as npt
 from roofseg.core.errors import UserError
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB, or (H, W) grey or mask
+
+
+@contextmanager
+def portable_opencv() -> Iterator[None]:
+    """Make OpenCV compute the same bytes on every CPU of an architecture while the block runs.
+
+    OpenCV picks its code by the instruction set of the CPU (SSE, AVX2, AVX-512, Intel's IPP), and
+    blurs, warps and resizes round differently in each. In the block it runs its baseline code. The
+    switch holds for the whole process, all of its threads included.
+    """
+    optimized, ipp = cv2.useOptimized(), cv2.ipp.useIPP()
+    cv2.setUseOptimized(False)
+    try:
+        yield
+    finally:
+        cv2.setUseOptimized(optimized)
+        cv2.ipp.setUseIPP(ipp)
 
 
 def _decode(path: Path, flags: int) -> Image:

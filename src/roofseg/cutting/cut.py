@@ -1,9 +1,10 @@
-"""Cutting patches: one square crop from every tile, written by split and shown on one sheet."""
+"""Cut a square patch from every tile, write the patches by split, and draw them on one sheet."""
 
 from __future__ import annotations
 
 import csv
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, sha256_file
-from roofseg.core.images import Image, write_jpeg, write_png
+from roofseg.core.images import Image, portable_opencv, write_jpeg, write_png
 from roofseg.cutting.find import find_tiles, unlisted_tiles
-from roofseg.cutting.leakage import Print, near_duplicates, overlaps, shared_ground
+from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps, shared_ground
 from roofseg.cutting.window import Crop, choose_window
 from roofseg.patches import CROPS_COLUMNS
 from roofseg.recipe.split import SPLITS, read_nudges
@@ -25,8 +26,10 @@ from roofseg.tiles.manifest import Listed, write_listing
 from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask, read_tile_window
 
 JPEG_QUALITY = 90
+PAIRS_NAMED = 20  # of the pairs that overlap; a whole mosaic may
 
 
+@portable_opencv()
 def make_patches(
     dataset: Path,
     out: Path,
@@ -38,13 +41,20 @@ def make_patches(
     """Cut one patch from every tile in the split of ``dataset`` into ``out``.
 
     Writes ``out``/{train,val,test}, ``out``/tiles.csv (see `roofseg.tiles.manifest`) and
-    ``out``/overview.png, all of them or, on an error, none; `window.choose_window` says where
-    a patch is cut. ``patch_size`` is in pixels,
-    ``min_building_fraction`` in [0, 1]. ``warn`` is called with one line for the tiles that no
-    split lists, one for each tile without enough building and one for each pair of patches in two
-    splits that look alike. Raises UserError for a nudge that fits no window, for patches of two
-    splits that overlap (see `cutting.leakage`), and for all that is wrong with the dataset (see
-    `roofseg.tiles.rasters`).
+    ``out``/overview.png; on an error, none of them. `cutting.window.choose_window` says where a
+    patch is cut. The same tiles give the same bytes on every CPU of an architecture.
+
+    Args:
+        dataset: folder with imgs/, msks/, split.csv and nudges.csv
+        out: folder for the patches; what it holds by these names is replaced
+        patch_size: side of a patch in pixels
+        min_building_fraction: share of building, in [0, 1], that a patch should have
+        warn: called with one line for the tiles that no split lists, one for each tile without
+            enough building, and one for each pair of patches in two splits that look alike
+
+    Raises:
+        UserError: a nudge leaves its tile, patches of two splits overlap (see `cutting.leakage`),
+            or the dataset is broken (see `roofseg.tiles.rasters`)
     """
     tiles = find_tiles(dataset)
     nudges = read_nudges(dataset)
@@ -53,7 +63,7 @@ def make_patches(
     if unknown:
         raise UserError(
             f"{dataset / 'nudges.csv'}: {', '.join(unknown)} is no tile in {dataset / 'imgs'}. "
-            "Mend the name (a file's name without suffix) or remove the line."
+            "Correct the name (a file's name without suffix) or remove the line."
         )
     if unlisted:
         warn(f"{dataset / 'split.csv'} lists no split for {', '.join(unlisted)}: left out")
@@ -63,7 +73,7 @@ def make_patches(
         listing = stack.enter_context(atomic_write(out / "tiles.csv"))
         folders = {split: stack.enter_context(atomic_write(out / split)) for split in SPLITS}
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
-        cells, prints, grids = [], [], []
+        cells, fingerprints, grids = [], [], []
         for tile in tiles:
             grid = check_tile(tile, patch_size)
             nudge = nudges.get(tile.name)
@@ -85,16 +95,17 @@ def make_patches(
             write_png(folder / "masks" / f"{tile.name}.png", mask * np.uint8(255))
             corner = grid.transform and grid.transform @ Affine.translation(crop.col, crop.row)
             rows[tile.split].append(_crop_row(tile.name, crop, grid, corner))
-            prints.append(Print.of(tile.name, tile.split, image, grid.crs, corner))
+            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, grid.crs, corner))
             cells.append(_cell(tile, crop, image, mask))
             grids.append(grid)
-        if shared := overlaps(prints):
+        if shared := overlaps(fingerprints):
+            more = f"; and {len(shared) - PAIRS_NAMED} more" if len(shared) > PAIRS_NAMED else ""
             raise UserError(
                 f"{dataset / 'split.csv'}: patches of two splits overlap, so scores would flatter: "
-                f"{'; '.join(shared)}. Put the tiles into one split, remove one, or move a crop "
-                "with nudges.csv."
+                f"{'; '.join(shared[:PAIRS_NAMED])}{more}. Put the tiles into one split, remove "
+                "one, or move a crop with nudges.csv."
             )
-        for pair in near_duplicates(prints):
+        for pair in near_duplicates(fingerprints):
             warn(f"{pair}: the same place in two splits? Look at patches/overview.png")
         for split in SPLITS:
             _write_crops(folders[split] / "crops.csv", rows[split])
@@ -104,13 +115,12 @@ def make_patches(
 
 
 def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[Listed]:
-    placed = list(zip(tiles, grids, strict=True))
-    for tile, grid in placed:
-        shared = [
-            other.name
-            for other, others_grid in placed
-            if other.split != tile.split and shared_ground(grid, others_grid)
-        ]
+    """The rows of tiles.csv, with the tiles of other splits that show some of the same ground."""
+    partners: dict[int, list[int]] = defaultdict(list)
+    for one, other in shared_ground(grids, [tile.split for tile in tiles]):
+        partners[one].append(other)
+        partners[other].append(one)
+    for index, tile in enumerate(tiles):
         yield Listed(
             tile.name,
             tile.split,
@@ -118,7 +128,7 @@ def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[Listed]:
             sha256_file(tile.image),
             tile.mask.name,
             sha256_file(tile.mask),
-            " ".join(shared),
+            " ".join(tiles[partner].name for partner in sorted(partners[index])),
         )
 
 

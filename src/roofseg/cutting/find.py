@@ -1,4 +1,4 @@
-"""Find image and mask of every tile of a dataset."""
+"""Find the image and the mask of every tile of a dataset."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def unlisted_tiles(folder: Path) -> list[str]:
 
 
 def _rasters(folder: Path) -> dict[str, Path]:
-    """The files of a folder by stem, without hidden files and sidecars."""
+    """A folder's rasters by stem; hidden files and sidecars are left out."""
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; expected one raster for each tile. Put them there, or get "

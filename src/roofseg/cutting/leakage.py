@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
+import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform
@@ -20,13 +23,15 @@ from roofseg.tiles.rasters import RASTER_ERRORS, Grid
 # standard deviation of 4; those of a picture and its recompressed or brightened copy in a few.
 NEAR = 8
 
+Corners = npt.NDArray[np.float64]  # (N, 4, 2): the x and y of N grids' corners, NaN where unknown
+
 
 @dataclass(frozen=True)
-class Print:
-    """What is kept of a patch to compare it with others: a few bytes, not its pixels.
+class Fingerprint:
+    """A patch without its pixels: a few bytes that are enough to compare it with others.
 
-    ``size`` is the patch's side in pixels, ``exact`` a hash of all pixels and ``perceptual`` one of
-    what it looks like; ``crs`` and ``transform`` say where it lies, None where that is unknown.
+    ``size`` is the patch's side in pixels, ``exact`` the SHA-256 of its pixels and ``perceptual``
+    its perceptual hash; ``crs`` and ``transform`` say where it lies, None where that is unknown.
     """
 
     tile: str
@@ -40,8 +45,8 @@ class Print:
     @classmethod
     def of(
         cls, tile: str, split: str, image: Image, crs: CRS | None, transform: Affine | None
-    ) -> Print:
-        """Of a patch's (P, P, 3) uint8 RGB image."""
+    ) -> Fingerprint:
+        """The fingerprint of a patch; ``image`` is (P, P, 3) uint8 RGB."""
         exact = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
         return cls(tile, split, len(image), exact, perceptual_hash(image), crs, transform)
 
@@ -50,38 +55,50 @@ class Print:
         return Grid(self.size, self.size, self.crs, self.transform)
 
 
-def overlaps(prints: Sequence[Print]) -> list[str]:
-    """What two splits share, as one line for each pair of patches.
+def overlaps(fingerprints: Sequence[Fingerprint]) -> list[str]:
+    """Describe each pair of patches in two splits that overlap, in one line.
 
-    Georeferenced patches overlap if their outlines do, by more than half a pixel both ways; any two
+    Georeferenced patches overlap if their outlines do, by more than half a pixel both ways. Any two
     patches are the same if all of their pixels are.
     """
-    found = []
-    for one, other in _pairs(prints):
-        if one.exact == other.exact:
-            found.append(f"{_names(one, other)} are the same, pixel by pixel")
-        elif shared := shared_ground(one.grid, other.grid):
-            width, height = shared
-            found.append(f"{_names(one, other)} share {width:.0f} x {height:.0f} px of ground")
-    return found
+    splits = [fingerprint.split for fingerprint in fingerprints]
+    ground = shared_ground([fingerprint.grid for fingerprint in fingerprints], splits)
+    same = set(_same_pixels(fingerprints))
+    lines = []
+    for pair in sorted(same | ground.keys()):
+        names = _names(fingerprints, *pair)
+        if pair in same:
+            lines.append(f"{names} are the same, pixel by pixel")
+        else:
+            width, height = ground[pair]
+            lines.append(f"{names} share {width:.0f} x {height:.0f} px of ground")
+    return lines
 
 
-def near_duplicates(prints: Sequence[Print]) -> list[str]:
-    """Pairs of patches in two splits that look alike without being the same, as one line each.
+def near_duplicates(fingerprints: Sequence[Fingerprint]) -> list[str]:
+    """Describe each pair of patches in two splits that look alike but are not the same, in a line.
 
-    A copy that was compressed, brightened or resampled is found; one that was turned, or shows only
-    a part of the other, is not.
+    A copy that was compressed, brightened or resampled is found; a copy that was turned, or that
+    shows only a part of the other patch, is not.
     """
-    return [
-        f"{_names(one, other)} look alike ({bits} of the 64 bits of their perceptual hashes differ)"
-        for one, other in _pairs(prints)
-        if (bits := (one.perceptual ^ other.perceptual).bit_count()) <= NEAR
-        and one.exact != other.exact
-    ]
+    hashes = np.array([fingerprint.perceptual for fingerprint in fingerprints], np.uint64)
+    splits = np.array([fingerprint.split for fingerprint in fingerprints])
+    lines = []
+    for one in range(len(fingerprints)):
+        differing = np.bitwise_count(hashes[one + 1 :] ^ hashes[one])
+        near = (differing <= NEAR) & (splits[one + 1 :] != splits[one])
+        for step in np.flatnonzero(near).tolist():
+            other = one + 1 + step
+            if fingerprints[one].exact != fingerprints[other].exact:
+                lines.append(
+                    f"{_names(fingerprints, one, other)} look alike ({differing[step]} of the 64 "
+                    "bits of their perceptual hashes differ)"
+                )
+    return lines
 
 
 def perceptual_hash(image: Image) -> int:
-    """64 bits of what an (H, W, 3) uint8 RGB image looks like from afar.
+    """64 bits that describe an (H, W, 3) uint8 RGB image as seen from afar.
 
     The 8 x 8 lowest frequencies of a cosine transform of 32 x 32 grey pixels, each above or below
     their median (Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions",
@@ -94,39 +111,115 @@ def perceptual_hash(image: Image) -> int:
     return int.from_bytes(bits.tobytes(), "big")
 
 
-def _pairs(prints: Sequence[Print]) -> Iterator[tuple[Print, Print]]:
-    return ((one, other) for one, other in combinations(prints, 2) if one.split != other.split)
+def shared_ground(
+    grids: Sequence[Grid], splits: Sequence[str]
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """Find the pairs of grids in two splits that share ground.
 
+    A spatial index leaves few pairs to compare, so the time grows with the number of grids and not
+    with its square.
 
-def _names(one: Print, other: Print) -> str:
-    return f"{one.tile} ({one.split}) and {other.tile} ({other.split})"
+    Args:
+        grids: tiles' or patches' grids
+        splits: the split of each
 
-
-def shared_ground(one: Grid, other: Grid) -> tuple[float, float] | None:
-    """Width and height of the ground that two grids share, in pixels of ``one``; None if none.
-
-    None, too, where they have no coordinates in common: without georeferencing, in a system of
-    coordinates of their own (an engineering CRS), or where one lies outside what the CRS of the
-    other can map.
+    Returns:
+        Width and height of the shared ground, in pixels of the first grid, for each pair of indices
+        (first < second). Pairs that share no more than half a pixel are left out, and so are pairs
+        without common coordinates: where one has no georeference, where either has a coordinate
+        system of its own (an engineering CRS), or where the second lies outside the area that the
+        CRS of the first can map.
     """
-    if one.transform is None or other.transform is None:
+    shared = {}
+    corners = _corners(grids)
+    by_crs = _by_crs(grids)
+    for crs, members in by_crs.items():
+        tree = shapely.STRtree(_bounds(corners[members]))
+        for others_crs, others in by_crs.items():
+            placed = corners[others]
+            if others_crs != crs:
+                placed = _reprojected(placed, others_crs, crs)
+            # Boxes first: they are cheap, and any two outlines that overlap have boxes that do.
+            for at, found in tree.query(_bounds(placed)).T.tolist():
+                one, other = members[found], others[at]
+                if one < other and splits[one] != splits[other]:
+                    extent = _intersection(grids[one], placed[at])
+                    if extent:
+                        shared[one, other] = extent
+    return shared
+
+
+def _same_pixels(fingerprints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
+    """Pairs of indices (first < second) of patches in two splits with equal pixels."""
+    by_pixels = defaultdict(list)
+    for index, fingerprint in enumerate(fingerprints):
+        by_pixels[fingerprint.exact].append(index)
+    for copies in by_pixels.values():
+        for one, other in combinations(copies, 2):
+            if fingerprints[one].split != fingerprints[other].split:
+                yield one, other
+
+
+def _names(fingerprints: Sequence[Fingerprint], one: int, other: int) -> str:
+    first, second = fingerprints[one], fingerprints[other]
+    return f"{first.tile} ({first.split}) and {second.tile} ({second.split})"
+
+
+def _by_crs(grids: Sequence[Grid]) -> dict[CRS | None, list[int]]:
+    """Indices of the georeferenced grids by CRS; one CRS may be written in several ways."""
+    by_crs: dict[CRS | None, list[int]] = {}
+    same: dict[CRS | None, CRS | None] = {}  # a lookup, since comparing CRSs takes long
+    for index, grid in enumerate(grids):
+        if grid.transform is None:
+            continue
+        if grid.crs not in same:
+            same[grid.crs] = next((crs for crs in by_crs if crs == grid.crs), grid.crs)
+        by_crs.setdefault(same[grid.crs], []).append(index)
+    return by_crs
+
+
+def _corners(grids: Sequence[Grid]) -> Corners:
+    """The corners of each grid in the coordinates of its own CRS."""
+    corners = np.full((len(grids), 4, 2), np.nan)
+    for index, grid in enumerate(grids):
+        if grid.transform is not None:
+            corners[index] = [grid.transform @ corner for corner in _outline(grid)]
+    return corners
+
+
+def _reprojected(corners: Corners, source: CRS | None, target: CRS | None) -> Corners:
+    """The corners in another CRS; those of a grid that it cannot map become NaN."""
+    unknown = np.full_like(corners, np.nan)
+    if not all(crs and (crs.is_projected or crs.is_geographic) for crs in (source, target)):
+        return unknown
+    try:
+        x, y = transform(source, target, *corners.reshape(-1, 2).T.tolist())
+    except RASTER_ERRORS:
+        if len(corners) == 1:
+            return unknown
+        # One point that cannot be mapped fails the whole call.
+        return np.concatenate([_reprojected(each[None], source, target) for each in corners])
+    return np.stack([x, y], axis=-1).reshape(corners.shape)
+
+
+def _bounds(corners: Corners) -> npt.NDArray[np.object_]:
+    """The box around each grid; None, which the index skips, where a corner is unknown."""
+    finite = np.isfinite(corners).all(axis=(1, 2))
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    boxes = np.full(len(corners), None, object)
+    boxes[finite] = shapely.box(*low[finite].T, *high[finite].T)
+    return boxes
+
+
+def _intersection(grid: Grid, corners: npt.NDArray[np.float64]) -> tuple[float, float] | None:
+    """Width and height of a grid's part inside a quadrangle, in its pixels; None up to 0.5 px."""
+    assert grid.transform is not None
+    to_pixels = ~grid.transform
+    polygon = np.array([to_pixels @ corner for corner in corners.tolist()], np.float32)
+    area, part = cv2.intersectConvexConvex(np.array(_outline(grid), np.float32), polygon)
+    if area <= 0:  # cv2 then returns points that are no outline
         return None
-    corners = [other.transform @ corner for corner in _outline(other)]
-    if one.crs != other.crs:
-        if not all(crs and (crs.is_projected or crs.is_geographic) for crs in (one.crs, other.crs)):
-            return None
-        try:
-            x, y = transform(other.crs, one.crs, *zip(*corners, strict=True))
-        except RASTER_ERRORS:
-            return None
-        corners = list(zip(x, y, strict=True))
-    polygon = np.array([~one.transform @ corner for corner in corners], np.float32)
-    if not np.isfinite(polygon).all():
-        return None
-    area, shared = cv2.intersectConvexConvex(np.array(_outline(one), np.float32), polygon)
-    if area <= 0:  # what it then gives for their outline is no outline
-        return None
-    width, height = np.ptp(shared.reshape(-1, 2), axis=0).tolist()
+    width, height = np.ptp(part.reshape(-1, 2), axis=0).tolist()
     return (width, height) if min(width, height) > 0.5 else None
 
 

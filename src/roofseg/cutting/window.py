@@ -1,4 +1,4 @@
-"""The choice of the window that a patch is cut from."""
+"""Choose the window that a patch is cut from."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ def choose_window(
     """Choose the window of ``patch_size`` pixels square to cut from a tile.
 
     The centre window if at least ``min_fraction`` of it is building; otherwise the window nearest
-    to it (Euclidean distance of the centres) that has as much; if none has, the fullest, and of
-    several the nearest. What is still tied goes to the smaller row, then to the smaller column.
-    Every window is considered. A ``nudge`` (row and column of the top-left pixel) overrides it all.
+    to it (Euclidean distance of the centres) with at least that share; if there is none, the window
+    with the largest share, and of several the nearest. Ties go to the smaller row, then to the
+    smaller column. Every window is considered. A ``nudge`` (row and column of the top-left pixel)
+    overrides the choice.
 
     ``mask`` is (H, W) uint8, 0 background and 1 building. Raises ValueError if the window does not
     lie within it.
@@ -56,7 +57,7 @@ def choose_window(
     across = (np.arange(last_col + 1) - col) ** 2
     candidates = []
     for top, counts in enumerate(window_counts(mask, patch_size)):
-        # More than enough is not better than enough; so one order serves both cases.
+        # Windows that reach the fraction are equal, so one order serves both cases.
         reached = np.minimum(counts / area, min_fraction)
         fullest = np.flatnonzero(reached == reached.max())
         left = fullest[np.argmin(across[fullest])]

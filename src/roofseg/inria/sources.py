@@ -1,129 +1,95 @@
-"""Where the Inria tiles come from: a folder, the dataset's zip, its 7z archive, or a mirror.
+"""Sources of the Inria tiles: the unpacked dataset in a folder, or a mirror on huggingface.co.
 
-Each is a `Source`, which gives one file after the other; `roofseg.inria.tiles` checks them.
+A `Source` gives one file after the other; `roofseg.inria.austin` checks them.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file
-from roofseg.inria.archives import Limit, extract_7z, extract_zipped, open_zip
 
 HUB = "blanchon/INRIA-Aerial-Image-Labeling"  # a dataset on huggingface.co
-FIRST = "images/austin1.tif"  # to ask the hub for its newest commit by
-INNER_ZIP = "NEW2-AerialImageDataset.zip"  # what the official 7z archive holds
-# Where the dataset's folder train may be in what a user names: unpacked, as on the hub, or itself.
+FIRST = "images/austin1.tif"  # the file whose metadata names the hub's newest commit
+INNER_ZIP = "NEW2-AerialImageDataset.zip"  # the official 7z archive holds this zip alone
+# Where the dataset's folder train may lie below the folder that a user names: as the zip unpacks,
+# inside AerialImageDataset, as on the hub, or the named folder itself.
 TREES = ("AerialImageDataset/train", "train", "data/train", ".")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """For what archives unpack to: ``tile`` for a file of the zip, ``archive`` for the 7z's zip."""
-
-    tile: Limit
-    archive: Limit
-
-
 class Source(Protocol):
-    """A place that has the tiles; ``name`` and ``revision`` are for messages and the manifest."""
+    """A place that has the tiles.
+
+    ``name`` is for messages. ``revision`` is the commit of the hub's repository, "" for a folder.
+    """
 
     name: str
     revision: str
 
     def fetch(self, file: str, target: Path) -> None:
-        """Write ``file`` of the dataset's folder train, ``images/austin1.tif``, as ``target``."""
+        """Write ``file`` of the dataset's folder train, such as images/austin1.tif, to ``target``.
+
+        Raises UserError if the source has no such file or cannot be read.
+        """
 
 
-@contextmanager
-def open_source(
-    path: Path | None,
-    scratch: Path,
-    limits: Limits,
-    *,
-    room: int,
-    revision: str,
-    endpoint: str | None,
-) -> Iterator[Source]:
-    """A source to take files from inside the block.
+def open_source(path: Path | None, cache: Path, *, revision: str, endpoint: str | None) -> Source:
+    """The source that a user names.
 
     Args:
-        path: what the user has of the dataset (see `find_source`); None for the mirror on
-            huggingface.co
-        scratch: a folder for what is on its way, on the disk of the tiles
-        limits: of what an archive unpacks to
-        room: bytes that the files will take
+        path: the unpacked dataset (see `find_train`); None for the mirror on huggingface.co
+        cache: a folder for downloads under way, on the disk of the tiles
         revision: the mirror's commit, "" for its newest
         endpoint: the hub's URL; None for huggingface_hub's own choice
 
     Raises:
-        UserError: the source is not there, or not what it should be; in the block, a file of it
+        UserError: there is no unpacked dataset in ``path``, or the mirror does not answer
     """
     if path is None:
-        yield _Hub(scratch / "hub", revision, endpoint)
-        return
-    found = find_source(path)
-    if found.is_dir():
-        yield _Tree(found)
-        return
-    unpacked = found
-    if found.suffix != ".zip":
-        unpacked = scratch / INNER_ZIP
-        _unpack(found, unpacked, limits.archive, room)
-    with open_zip(unpacked) as archive:
-        yield _Zip(archive, str(found), limits.tile)
+        return _Hub(cache, revision, endpoint)
+    return _Folder(find_train(path))
 
 
-def find_source(path: Path) -> Path:
-    """The dataset's folder train, its zip, or the first part of its 7z archive, in ``path``.
+def find_train(path: Path) -> Path:
+    """Find the dataset's folder train, which holds images/ and gt/, in the folder ``path``.
 
     Raises:
-        UserError: there is nothing of the kind, or more than one archive
+        UserError: ``path`` does not exist, is an archive, or holds no such folder; for archives the
+            message gives the commands that unpack them
     """
-    kinds = f"{INNER_ZIP}, the parts of the 7z archive, or the folder that they were unpacked to"
+    expected = "the folder of the unpacked dataset, AerialImageDataset (INRIA_SOURCE)"
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; expected {kinds} (INRIA_SOURCE).")
+        raise UserError(f"{path}: no such folder; expected {expected}.")
     if path.is_file():
-        return path
+        raise UserError(f"{path}: found a file; expected {expected}. {_how_to_unpack(path)}")
     for tree in TREES:
         if (path / tree / "images").is_dir() and (path / tree / "gt").is_dir():
             return path / tree
-    archives = sorted(path.glob("*.zip")) or sorted([*path.glob("*.7z.001"), *path.glob("*.7z")])
-    if len(archives) != 1:
-        found = ", ".join(each.name for each in archives) or "neither"
-        raise UserError(
-            f"{path}: expected {kinds}; found {found}. INRIA_SOURCE may also name the file itself."
-        )
-    return archives[0]
+    archives = sorted([*path.glob("*.zip"), *path.glob("*.7z"), *path.glob("*.7z.001")])
+    found = ", ".join(archive.name for archive in archives) or "no images/ and gt/ in it"
+    remedy = f" {_how_to_unpack(archives[-1])}" if archives else ""
+    raise UserError(f"{path}: found {found}; expected {expected}.{remedy}")
 
 
-def _unpack(archive: Path, target: Path, limit: Limit, room: int) -> None:
-    """Unpack the official 7z archive, with a bar: 20 GB take minutes."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(target.name, total=None)
-        extract_7z(
-            archive,
-            target.name,
-            target,
-            limit,
-            room=room,
-            report=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+def _how_to_unpack(archive: Path) -> str:
+    """The commands that unpack the dataset's zip, or the 7z archive around it."""
+    folder, name = shlex.quote(str(archive.parent)), shlex.quote(archive.name)
+    commands = [f"cd {folder}"]
+    if archive.suffix != ".zip":
+        commands.append(f"7z x {name}")
+        name = INNER_ZIP
+    commands.append(f"unzip {name}")
+    return f"Unpack the archive with `{' && '.join(commands)}`, then set INRIA_SOURCE={folder}."
 
 
-class _Tree:
+class _Folder:
     """The dataset's folder train, unpacked."""
 
     revision = ""
@@ -133,28 +99,19 @@ class _Tree:
 
     def fetch(self, file: str, target: Path) -> None:
         if not (self.folder / file).is_file():
-            raise UserError(f"{self.folder / file}: no such file. Is the dataset whole?")
+            raise UserError(
+                f"{self.folder / file}: no such file; expected all tiles of the dataset. Unpack "
+                "its archive anew."
+            )
         shutil.copyfile(self.folder / file, target)
 
 
-class _Zip:
-    """The zip, open."""
-
-    revision = ""
-
-    def __init__(self, archive: zipfile.ZipFile, name: str, limit: Limit) -> None:
-        self.archive, self.name, self.limit = archive, name, limit
-
-    def fetch(self, file: str, target: Path) -> None:
-        extract_zipped(self.archive, f"train/{file}", target, self.limit)
-
-
 class _Hub:
-    """The mirror on huggingface.co, at the commit ``revision``, or at the newest if that is ""."""
+    """The mirror on huggingface.co at the commit ``revision``; "" takes its newest commit."""
 
     def __init__(self, cache: Path, revision: str, endpoint: str | None) -> None:
         self.cache, self.endpoint = cache, endpoint
-        self.revision = revision or self._newest()
+        self.revision = revision or self._newest_commit()
         self.name = f"{HUB} on {endpoint or 'the hub'}, commit {self.revision}"
 
     def fetch(self, file: str, target: Path) -> None:
@@ -179,7 +136,7 @@ class _Hub:
             )
         blob.replace(target)
 
-    def _newest(self) -> str:
+    def _newest_commit(self) -> str:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         with self._failures_named(FIRST):
@@ -192,14 +149,15 @@ class _Hub:
 
     @contextmanager
     def _failures_named(self, file: str) -> Iterator[None]:
+        """Turn whatever a download raises into a UserError that names the file."""
         try:
             yield
-        # huggingface_hub's own errors, its HTTP client's and its xet library's share no base.
+        # The errors of huggingface_hub, of its HTTP client and of its xet library share no base.
         except Exception as error:
             reason = str(error).strip().partition("\n")[0]
             raise UserError(
-                f"data/train/{file} of {HUB} on {self.endpoint or 'the hub'} could not be had "
-                f"({type(error).__name__}: {reason}). Run it again with a network to go on from "
-                "the tiles that are there; or have the dataset in another way and name its folder "
-                "or archive by the environment variable INRIA_SOURCE (README, 'The study')."
+                f"data/train/{file} of {HUB} on {self.endpoint or 'the hub'} could not be "
+                f"downloaded ({type(error).__name__}: {reason}). Run the stage again with a "
+                "network, and it goes on after the tiles that are there; or unpack the dataset and "
+                "name its folder by the environment variable INRIA_SOURCE (README, 'The study')."
             ) from None

@@ -1,7 +1,7 @@
-"""Which encoders go with which architectures and priors: names alone, to check parameters by.
+"""Which encoders go with which architectures and priors, by name, to check parameters.
 
-`models.roof_model` builds the architectures, `priors` makes and loads the priors; this module
-imports neither, so that a stage that needs no torch does not wait for it.
+`models.roof_model` builds the architectures and `priors` makes the priors. This module imports
+neither, so that a stage that does not need torch does not wait for its import.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from roofseg.core.errors import UserError
 
 SAM_ENCODER = "sam_vit_b"
 
-ARCHITECTURES: dict[str, bool] = {  # whether it takes SAM's encoder, and no other
+ARCHITECTURES: dict[str, bool] = {  # True: takes SAM's encoder only; False: any other encoder
     "unet": False,
     "deeplabv3plus": False,
     "sam_conv": True,
@@ -18,7 +18,7 @@ ARCHITECTURES: dict[str, bool] = {  # whether it takes SAM's encoder, and no oth
 }
 
 PRIOR_ENCODERS: dict[str, str | None] = {
-    "scratch": None,  # nothing to load: fits any
+    "scratch": None,  # has no weights, so it fits any encoder
     "efficientnet_lite0_imagenet": "tu-tf_efficientnet_lite0",
     "resnet34_imagenet": "resnet34",
     "sam_vit_b": SAM_ENCODER,

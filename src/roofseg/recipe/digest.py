@@ -1,4 +1,4 @@
-"""The recipe digest: what identifies a recipe, and the hash of all that a training run read."""
+"""The recipe digest, which identifies a recipe, and the hash of all inputs of a training run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from roofseg.recipe.split import read_nudges, read_split
 
 DIGEST_LENGTH = 12
 
-# Keys that came later, each with the value that says "as before". While a recipe holds it, its
-# digest does not cover the key: a recipe that trains as it did keeps its digest.
+# Keys that were added later, each with the value that changes nothing. The digest leaves out a key
+# with that value, so that older recipes keep their digests.
 NEUTRAL = {"augmentation_pool": None, "algorithms": "deterministic"}
 
 
 def recipe_of(
     recipe: Recipe, patches: PatchSettings, split: Mapping[str, str], nudges: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the digest covers, as plain JSON values; see ``NEUTRAL`` for what it leaves out."""
+    """All that the digest covers, as plain JSON values; ``NEUTRAL`` says what is left out."""
     return {
         **{
             key: value
@@ -43,8 +43,8 @@ def digest(
 
     It covers the resolved parameters as written (``precision: auto`` stays ``auto``), the patch
     settings, the prior's name, and the split and nudges by content (tile to split, tile to row and
-    column); not the machine, paths, workers or devices. A key that came later counts only where it
-    changes something (``NEUTRAL``). Numbers are compared by value, so ``1e-3``
+    column). It does not cover the machine, paths, workers or devices. A key that was added later
+    counts only where it changes something (``NEUTRAL``). Numbers are compared by value, so ``1e-3``
     and ``0.001`` are one recipe, and the order of keys does not matter.
     """
     canonical = json.dumps(
@@ -54,7 +54,7 @@ def digest(
 
 
 def inputs_hash(recipe_digest: str, paths: Iterable[Path]) -> str:
-    """SHA-256 (64 hex digits) of all that a training run read: its recipe, and files by content.
+    """SHA-256 (64 hex digits) of all inputs of a training run: its recipe, and files by content.
 
     ``paths`` are files (code, prior) and folders (patches), as for `core.files.sha256_files`.
     """
@@ -67,7 +67,7 @@ def attempt_digest(params: Params, attempt: str, *, dataset: Path) -> str:
 
 
 def trained_digest(params: Params, attempt: str, *, dataset: Path, model: Path) -> str:
-    """The digest of an attempt's recipe, if the model was trained with that very recipe.
+    """The digest of an attempt's recipe, after checking that the model was trained with it.
 
     Args:
         params: the parameters in force.
@@ -88,6 +88,6 @@ def trained_digest(params: Params, attempt: str, *, dataset: Path, model: Path) 
         )
     if record["result"]["failure"]:
         raise UserError(
-            f"{path}: training broke off: {record['result']['failure']} Train it to its end first."
+            f"{path}: training broke off: {record['result']['failure']} Train it to the end first."
         )
     return wanted

@@ -1,7 +1,7 @@
-"""Parameters, the recipe of an attempt, and its digest: the one place that says what a recipe is.
+"""Parameters and the recipes of attempts: this module defines what a recipe is.
 
-A recipe is everything that decides what an attempt learns. The machine it runs on (device,
-workers) and what it shows on the way (overlays) are no part of it.
+A recipe is everything that decides what an attempt learns. The machine that it runs on (device,
+workers) and the pictures it draws meanwhile (overlays) are not part of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Checked(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_switches(cls, value: Any, info: ValidationInfo) -> Any:
-        """``lr: true`` is a slip, not 1.0: hardly a knob here is a switch."""
+        """Refuse ``lr: true``, which pydantic would read as 1.0."""
         if (
             isinstance(value, bool)
             and cls.model_fields[str(info.field_name)].annotation is not bool
@@ -107,7 +107,7 @@ class Recipe(SharedRecipe):
 
     @property
     def without_sam(self) -> bool:
-        """A SAM architecture with random weights: a test of the plumbing, not of SAM."""
+        """Whether this is a SAM architecture with random weights, which tests only the code."""
         return self.encoder == SAM_ENCODER and self.prior == "scratch"
 
     def label(self, attempt: str) -> str:
@@ -115,7 +115,7 @@ class Recipe(SharedRecipe):
         return f"{attempt} (no SAM weights)" if self.without_sam else attempt
 
     def shortened(self) -> Recipe:
-        """The same recipe cut to two epochs of two batches, to see that everything runs."""
+        """The same recipe with two epochs of two batches, to try whether everything runs."""
         freeze = self.freeze_epochs if self.freeze_epochs == "all" else min(self.freeze_epochs, 1)
         draws = 2 * self.batch_size
         return self.model_copy(
@@ -124,7 +124,7 @@ class Recipe(SharedRecipe):
 
 
 class Machine(_Checked):
-    """What the machine does; changes no result and is no part of a recipe."""
+    """Settings of the machine; they change no result and are not part of a recipe."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     devices: int = Field(gt=0)
@@ -135,7 +135,7 @@ class Machine(_Checked):
 
 
 class Evaluation(_Checked):
-    """What is scored of a trained model; no part of its recipe."""
+    """Which scores a trained model gets; not part of its recipe."""
 
     evaluate_full_tiles: StrictBool
 
@@ -198,7 +198,7 @@ def parse_params(text: str, source: str = "params.yaml") -> Params:
     if unknown := [name for name in params.final if name not in params.attempts]:
         raise UserError(
             f"{source}: final.{unknown[0]}: no such attempt; attempts has: "
-            f"{', '.join(params.attempts)}. Remove the line or mend its name."
+            f"{', '.join(params.attempts)}. Remove the line or correct its name."
         )
     return params
 
@@ -262,14 +262,14 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
 
 
 def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseModel]) -> str:
-    """One message for the first key that pydantic found wrong; it names the key."""
+    """One message about the first wrong key that pydantic found, by name."""
 
     def key_of(found: Any) -> str:
-        # Below any but these two, pydantic goes on with the types that a value might have had.
+        # Below other keys, pydantic appends the types that it tried for a value.
         depth = 2 if found["loc"][0] in ("attempts", "final") else 1
         return prefix + ".".join(str(part) for part in found["loc"][:depth])
 
-    # A misspelt key is a missing one too: what is there tells more than what is not.
+    # A misspelt key is also a missing key; the misspelt name helps more.
     errors = sorted(error.errors(), key=lambda found: found["type"] == "missing")
     first, key = errors[0], key_of(errors[0])
     if first["type"] == "extra_forbidden":

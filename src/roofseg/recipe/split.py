@@ -1,4 +1,4 @@
-"""The tables of a dataset: the split of each tile, and the crops that were set by hand."""
+"""Read the tables of a dataset: the split of each tile, and the windows set by hand."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_split(folder: Path) -> dict[str, str]:
 
 
 def read_nudges(folder: Path) -> dict[str, tuple[int, int]]:
-    """Read ``nudges.csv`` of the dataset in ``folder``: windows that were set by hand.
+    """Read ``nudges.csv`` of the dataset in ``folder``: the windows set by hand.
 
     Maps a tile to the row and column (pixels, from 0) of its window's top-left pixel. Raises
     UserError if the file is missing or malformed or lists a tile twice.

@@ -1,4 +1,4 @@
-"""What people build and park: houses, sheds, shops, blocks of flats, cars and trucks."""
+"""Draw buildings and vehicles: houses, sheds, shops, blocks of flats, cars and trucks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from roofseg.synthetic.scene import Box, Building, Colour, Cover, Roof, Wing, pl
 
 
 @dataclass
-class Made:
-    """A building with what stands on its roof."""
+class EquippedBuilding:
+    """A building, and the boxes on its roof."""
 
     building: Building
     boxes: list[Box] = field(default_factory=list)
@@ -22,13 +22,13 @@ class Made:
 def _item(
     building: Building, u: float, v: float, size: tuple[float, float], colour: Colour, top: float
 ) -> Box:
-    """A box in the building's frame."""
+    """A box at (u, v) of the building's frame, turned with the building."""
     x, y = building.place([u], [v])[0]
     return Box(rectangle(x, y, size[0], size[1], building.angle), colour, top)
 
 
 def _roof_of(rng: np.random.Generator) -> tuple[Roof, Cover, Colour]:
-    """Shape, cover and colour of a house's roof."""
+    """Choose shape, cover and colour of a house's roof."""
     draw = rng.random()
     if draw < 0.12:
         return Roof.FLAT, Cover.MEMBRANE, pick(rng, MEMBRANE, 9)
@@ -48,7 +48,7 @@ def house(
     length: float,
     depth: float,
     tall: float,
-) -> Made:
+) -> EquippedBuilding:
     """A house within ``length`` x ``depth`` pixels, its front towards -v.
 
     A main wing, and most often a second one that makes it an L or a T, a garage, a lower
@@ -78,7 +78,7 @@ def house(
         at = float(rng.uniform(-0.5, 0.5)) * (length - wide)
         wings.append(Wing(at, (depth + out) / 2 - 2, wide, out + 4, Roof.FLAT, 2.4))
     building = Building(x, y, angle, tuple(wings), colour, cover)
-    made = Made(building)
+    made = EquippedBuilding(building)
     dark, light = (70.0, 70.0, 70.0), (186.0, 186.0, 182.0)
     for _ in range(int(rng.integers(0, 5))):  # vents
         u, v = rng.uniform(-0.42, 0.42) * length, rng.uniform(-0.25, 0.25) * depth
@@ -109,12 +109,12 @@ def shed(rng: np.random.Generator, x: float, y: float, angle: float) -> Building
 
 def shop(
     rng: np.random.Generator, x: float, y: float, angle: float, length: float, depth: float
-) -> Made:
+) -> EquippedBuilding:
     """A shop, a workshop or an office: large, mostly flat, with machines on its roof."""
     height = float(rng.choice([4.5, 5.5, 7.0, 10.5]))
     if rng.random() < 0.18:  # a hall under sheet metal
         wing = Wing(0, 0, length, depth, Roof.GABLE, height, 0.12)
-        return Made(Building(x, y, angle, (wing,), pick(rng, METAL, 9), Cover.METAL))
+        return EquippedBuilding(Building(x, y, angle, (wing,), pick(rng, METAL, 9), Cover.METAL))
     wings = [Wing(0, 0, length, depth, Roof.FLAT, height)]
     if rng.random() < 0.6:  # a part of another height
         share = float(rng.uniform(0.3, 0.6))
@@ -126,12 +126,14 @@ def shop(
         wings.append(Wing(0, depth / 2 + 3, length * 0.9, 9, Roof.FLAT, 3.2))
     cover = Cover.METAL if rng.random() < 0.15 else Cover.MEMBRANE
     building = Building(x, y, angle, tuple(wings), pick(rng, MEMBRANE, 8), cover)
-    return Made(building, _machines(rng, building, length, depth, max(w.eave for w in wings)))
+    return EquippedBuilding(
+        building, _machines(rng, building, length, depth, max(w.eave for w in wings))
+    )
 
 
 def apartments(
     rng: np.random.Generator, x: float, y: float, angle: float, length: float, depth: float
-) -> Made:
+) -> EquippedBuilding:
     """One block of an estate of flats: a long body with cross gables or a flat roof."""
     floors = float(rng.choice([5.6, 8.4]))
     if rng.random() < 0.4:
@@ -145,7 +147,7 @@ def apartments(
             wings.append(Wing(at * length, 0, depth * 0.5, depth, shape, floors, pitch, True))
     building = Building(x, y, angle, tuple(wings), colour, cover)
     boxes = _machines(rng, building, length, depth, floors) if cover is Cover.MEMBRANE else []
-    return Made(building, boxes)
+    return EquippedBuilding(building, boxes)
 
 
 def _machines(

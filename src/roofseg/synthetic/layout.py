@@ -47,7 +47,7 @@ CENTRE = 680
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """What kind of place a tile shows; lengths in pixels, the rest in shares of 1 or per lot."""
+    """The kind of place that a tile shows: lengths in pixels, shares in [0, 1], counts per lot."""
 
     lot: tuple[float, float] = (60, 74)
     depth: tuple[float, float] = (90, 112)
@@ -89,7 +89,7 @@ def _look(rng: np.random.Generator) -> Look:
 
 
 class _Layout:
-    """Fills a scene; one per tile."""
+    """Fill the scene of one tile."""
 
     def __init__(self, rng: np.random.Generator, size: int, kind: Neighbourhood) -> None:
         self.rng = rng
@@ -478,13 +478,13 @@ class _Layout:
             for t0, t1 in pairwise(t_lines):
                 block = (s0 + gap, s1 - gap, t0 + gap, t1 - gap)
                 if min(s1 - s0, t1 - t0) < 2 * gap + 40:
-                    continue  # in a tiny tile the open centre can be as narrow as a street
+                    continue  # the open centre of a tiny tile can be as narrow as a street
                 use = rng.random()
                 if s0 < 0 < s1 and t0 < 0 < t1:
                     if centre:
                         self.open_ground(*block, centre)
                         continue
-                    use += kind.parks  # a park in the middle is asked for, not met by chance
+                    use += kind.parks  # a park in the middle only where `centre` asks for it
                 if use < kind.parks:
                     self.open_ground(*block, str(rng.choice(["park", "field", "pond"])))
                 elif use < kind.parks + kind.shops:
@@ -493,18 +493,19 @@ class _Layout:
                     self.flats(*block)
                 else:
                     self.homes(*block)
-        self.scene.trees[:] = _rooted(self.scene.trees, self.scene.buildings)
+        self.scene.trees[:] = _outside_roofs(self.scene.trees, self.scene.buildings)
         return self.scene
 
 
-def _rooted(trees: list[Tree], buildings: list[Building]) -> list[Tree]:
+def _outside_roofs(trees: list[Tree], buildings: list[Building]) -> list[Tree]:
     """The trees without those that would grow out of a roof; crowns may hang over its edges."""
     at = np.array([(tree.x, tree.y) for tree in trees]).reshape(-1, 2)
     free = np.ones(len(trees), bool)
     for building in buildings:
         away = at - (building.x, building.y)
         c, s = math.cos(building.angle), math.sin(building.angle)
-        u, v = away @ (c, s), away @ (-s, c)
+        # Not `@`: BLAS would pick its code, and its rounding, by the CPU.
+        u, v = away[:, 0] * c + away[:, 1] * s, away[:, 1] * c - away[:, 0] * s
         for wing in building.wings:
             in_u = np.abs(u - wing.u) < wing.length / 2 - 2
             free &= ~(in_u & (np.abs(v - wing.v) < wing.width / 2 - 2))

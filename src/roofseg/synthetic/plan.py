@@ -1,5 +1,7 @@
-"""Street plans: a plain grid in its own coordinates (s along the streets, t across them), bent and
-turned onto the tile. A strict grid, winding lanes and all between differ only in the bend.
+"""Street plans: a plain grid in street coordinates, bent and turned onto the tile.
+
+Street coordinates are s along the streets and t across them. A strict grid and winding lanes differ
+only in the bend.
 """
 
 from __future__ import annotations
@@ -52,5 +54,5 @@ class Plan:
 def normals(line: Points) -> Points:
     """Unit vectors across a line, one for each of its points."""
     along = np.gradient(line, axis=0)
-    along /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]
+    along /= np.maximum(np.sqrt((along**2).sum(axis=1)), 1e-9)[:, None]
     return np.stack([-along[:, 1], along[:, 0]], axis=1)

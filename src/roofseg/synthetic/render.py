@@ -1,8 +1,13 @@
 """Draw a scene as a camera would see it from above: one height field, one sun, one sensor.
 
-Everything that stands up is written into one height field, and light follows from that: a roof's
+All objects are written into one height field, and the light is computed from it: a roof's
 faces are lit by their normals (Lambert's law), and a point lies in shadow where the height field,
-followed towards the sun, rises above the ray. So no shadow can disagree with the sun.
+followed towards the sun, rises above the ray. So every shadow agrees with the sun.
+
+A tile has the same bytes on every CPU of an architecture. OpenCV runs its baseline code
+(`roofseg.core.images.portable_opencv`). NumPy computes sines, cosines and powers by the CPU's
+instruction set, and their last bits differ; they are computed in float64 and rounded to float32,
+which drops those bits. Lengths are ``sqrt(x * x + y * y)``, whose rounding IEEE 754 prescribes.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from roofseg.core.images import Image
+from roofseg.core.images import Image, portable_opencv
 from roofseg.synthetic.scene import (
     GSD,
     Box,
@@ -73,6 +78,11 @@ def noise(rng: np.random.Generator, size: int, cells: tuple[float, ...]) -> Fiel
     return total / np.float32(math.sqrt(power))
 
 
+def _cosine(angle: npt.NDArray[np.floating]) -> Field:
+    """Cosine of an angle in radians, computed in float64 (see the module's docstring)."""
+    return np.cos(angle, dtype=np.float64).astype(np.float32)
+
+
 def cast_shadow(height: Field, sun: Sun) -> Field:
     """Share of the sunlight (0 lit, 1 dark) that the height field (metres) takes from each pixel.
 
@@ -114,7 +124,7 @@ class _Canvas:
         self.mask = np.zeros((side, side), np.uint8)
 
     def _wild(self, green: float) -> Field:
-        """Ground that nobody paved: grass, straw and bare soil in patches; (H, W, 3)."""
+        """Unpaved ground: grass, straw and bare soil in patches; (H, W, 3)."""
         straw = np.array((108, 105, 86), np.float32)
         grass = np.array((80, 91, 62), np.float32)
         soil = np.array((126, 116, 99), np.float32)
@@ -225,7 +235,7 @@ def _draw_building(canvas: _Canvas, building: Building, streak: Field) -> None:
     if building.cover is Cover.SHINGLE:
         tone = 1 + 0.06 * fine + 0.08 * coarse + 0.03 * lines + 0.05 * ridge
     elif building.cover is Cover.METAL:
-        seams = np.cos(along * np.float32(2 * math.pi / 4.2))
+        seams = _cosine(along * (2 * math.pi / 4.2))
         tone = 1 + 0.02 * fine + 0.05 * coarse + 0.035 * lines + 0.035 * seams + 0.05 * ridge
     else:
         stain = np.clip(-coarse - 0.4, 0, 2)  # where water stands after rain
@@ -259,16 +269,15 @@ def _draw_boxes(canvas: _Canvas, boxes: list[Box]) -> None:
 
 def _crowns(rng: np.random.Generator, count: int) -> list[Field]:
     """Stamps of closed crowns: height from 0 (no crown) to about 1, ragged and clustered."""
-    axis = np.linspace(-1.05, 1.05, _STAMP, dtype=np.float32)
-    radius = np.hypot(axis[None, :], axis[:, None])
+    axis = np.linspace(-1.05, 1.05, _STAMP)
+    radius = np.sqrt(axis[None, :] ** 2 + axis[:, None] ** 2).astype(np.float32)
     angle = np.arctan2(axis[:, None], axis[None, :])
     stamps = []
     for _ in range(count):
         reach = np.full_like(radius, 0.86)
         for wave in range(2, 7):
-            reach += np.float32(rng.normal(0, 0.16 / wave)) * np.cos(
-                wave * angle + np.float32(rng.uniform(0, 2 * math.pi))
-            )
+            swing = np.float32(rng.normal(0, 0.16 / wave))
+            reach += swing * _cosine(wave * angle + rng.uniform(0, 2 * math.pi))
         dome = np.sqrt(np.clip(1 - (radius / reach) ** 2, 0, None))
         clumps = noise(rng, _STAMP, (4.0, 9.0, 16.0))
         crown = dome * (0.8 + 0.2 * clumps) + 0.10 * noise(rng, _STAMP, (3.0,)) * (dome > 0)
@@ -381,7 +390,8 @@ def _expose(canvas: _Canvas, scene: Scene, size: int, rng: np.random.Generator) 
         picture = ((picture - 100) * look.contrast + 100) * look.cast[channel]
         image[..., channel] = picture
     seen = np.asarray(cv2.GaussianBlur(image, (0, 0), look.blur), np.float32)
-    image = 255 * np.power(np.clip(seen / 255, 0, 1), np.float32(look.gamma))
+    toned = np.power(np.clip(seen / 255, 0, 1), look.gamma, dtype=np.float64)
+    image = 255 * toned.astype(np.float32)
     grain = rng.standard_normal((size, size, 3), dtype=np.float32)
     grain += rng.standard_normal((size, size, 1), dtype=np.float32)
     image += np.float32(look.noise / math.sqrt(2)) * grain
@@ -392,6 +402,7 @@ def _expose(canvas: _Canvas, scene: Scene, size: int, rng: np.random.Generator) 
     return np.ascontiguousarray(np.asarray(softened, np.uint8)[:, :, ::-1])
 
 
+@portable_opencv()
 def render(scene: Scene, size: int, rng: np.random.Generator) -> tuple[Image, Image]:
     """Draw a scene.
 

@@ -1,4 +1,4 @@
-"""What a tile holds before a pixel is drawn: layout makes these records, render draws them.
+"""The records that describe a tile: `layout` makes them, `render` draws them.
 
 Positions are in pixels from the tile's centre, x to the east (right) and y to the south (down);
 angles are in radians from x towards y; heights are in metres above the ground; colours are the
@@ -21,7 +21,7 @@ Colour = tuple[float, float, float]
 
 
 class Material(IntEnum):
-    """What a surface is made of: decides its texture, not its colour."""
+    """Material of a surface; it decides the texture, not the colour."""
 
     GRASS = 0
     SOIL = 1
@@ -43,9 +43,9 @@ class Surface:
 
 @dataclass(frozen=True)
 class Box:
-    """A thing with a level top: vehicle, fence, air conditioner. Never part of the mask.
+    """An object with a level top: vehicle, fence, air conditioner. Never part of the mask.
 
-    ``top`` may be 0 for a thing that lies flat on whatever is below it (a skylight on a roof).
+    ``top`` may be 0 for an object that lies flat on the surface below it (a skylight on a roof).
     """
 
     outline: Points
@@ -62,7 +62,7 @@ class Roof(IntEnum):
 
 
 class Cover(IntEnum):
-    """What a roof is covered with: decides its texture, not its colour."""
+    """Cover of a roof; it decides the texture, not the colour."""
 
     SHINGLE = 0
     METAL = 1
@@ -116,7 +116,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Sun:
-    """Where the sun stands. ``azimuth`` is clockwise from north, both in degrees."""
+    """Position of the sun, in degrees; ``azimuth`` is clockwise from north."""
 
     azimuth: float
     elevation: float
@@ -157,7 +157,7 @@ class Look:
 
 @dataclass
 class Scene:
-    """All that stands and lies on one tile; surfaces and boxes are drawn in their order."""
+    """Everything on one tile; surfaces and boxes are drawn in their order."""
 
     sun: Sun
     look: Look

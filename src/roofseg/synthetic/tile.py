@@ -1,8 +1,8 @@
 """Synthetic aerial tiles with roof masks: the dataset that the pipeline runs on out of the box.
 
-``scene`` says what a tile can hold, ``buildings`` and ``layout`` decide what stands where,
-``render`` draws it. Nothing here comes from real imagery, and scores on it say nothing about real
-towns; it exists so that the whole pipeline can be run, tested and shown without a download.
+``scene`` defines the records of a tile, ``buildings`` and ``layout`` place things on it, and
+``render`` draws it. Nothing comes from real imagery, and scores on these tiles say nothing about
+real towns. The tiles exist so that the whole pipeline can run and be tested without a download.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ WEST, NORTH = 616_500.0, 3_357_000.0  # metres; the north-west corner of the fir
 COLUMNS = 6
 SMALLEST = 64
 
-# Tiles whose centre has hardly a roof, so that the crop has to slide; with the split of
-# data/sample/split.csv they are three of train, one of val (16) and one of test (34).
+# Tiles with hardly a roof in their centre, so that the window has to slide. In the split of
+# data/sample/split.csv three are in train, one is in val (16) and one in test (34).
 OPEN_CENTRES = {4: "car park", 9: "field", 16: "park", 20: "pond", 34: "park"}
 
 

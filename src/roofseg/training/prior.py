@@ -1,4 +1,4 @@
-"""Loading a prior's weights into an encoder."""
+"""Load a prior's weights into an encoder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class HasEncoder(Protocol):
-    """What a prior is loaded into, such as a RoofModel (the models themselves need torch)."""
+    """A model that a prior can be loaded into, such as RoofModel (whose import needs torch)."""
 
     encoder: nn.Module
 
 
 def load_prior(model: HasEncoder, path: Path) -> None:
-    """Load a prior's file into the encoder of ``model``; an empty one has nothing to load.
+    """Load a prior's file into the encoder of ``model``; an empty file changes nothing.
 
     Raises:
         UserError: the file is missing or no safetensors file, or its names or shapes are not

@@ -1,35 +1,29 @@
-"""The Inria tiles: from folders, archives and a hub on this host, as small stand-ins."""
+"""The Inria tiles, from folders and from a hub on this host, as small stand-ins."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import threading
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import numpy as np
-import py7zr
 import pytest
-from inria.test_archives import split
 from rasterio.transform import Affine
 from tiny_dataset import tile_pixels, write_raster
 
 from roofseg.core.errors import UserError
-from roofseg.inria.archives import Limit
-from roofseg.inria.sources import HUB, INNER_ZIP, Limits, find_source
-from roofseg.inria.tiles import TERMS, bring, check_pair
+from roofseg.inria.austin import TERMS, bring_tiles, check_pair
+from roofseg.inria.sources import HUB, find_train
 
 SIZE = 48
 NUMBERS = (1, 2, 10)
 CRS = "EPSG:26914"
 PLACE = Affine(0.3, 0.0, 621000.0, 0.0, -0.3, 3350000.0)
-LIMITS = Limits(Limit(1_000_000, "--mb"), Limit(1_000_000, "--gb"))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = [f"{kind}/austin{number}.tif" for kind in ("images", "gt") for number in NUMBERS]
 
@@ -65,33 +59,15 @@ def copied(train: Path, folder: Path) -> Path:
     return folder
 
 
-def zipped(train: Path, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted(train.rglob("*.tif")):
-            name = f"AerialImageDataset/train/{file.relative_to(train)}"
-            archive.writestr(zipfile.ZipInfo(name), file.read_bytes())
-    return path
-
-
-def official(train: Path, folder: Path) -> Path:
-    """The 7z archive in parts that holds the zip; gives its first part."""
-    inner = zipped(train, folder / INNER_ZIP)
-    with py7zr.SevenZipFile(folder / "aerialimagelabeling.7z", "w") as archive:
-        archive.write(inner, INNER_ZIP)
-    inner.unlink()
-    return split(folder / "aerialimagelabeling.7z", 9000)
-
-
 def run(folder: Path, source: Path | None, **changed: Any) -> list[str]:
-    """Bring the tiles; gives what was said."""
+    """Bring the tiles and return the lines that were said."""
     said: list[str] = []
-    settings = {"limits": LIMITS, "numbers": NUMBERS, "size": SIZE, "say": said.append}
-    bring(folder, source, **{**settings, **changed})
+    settings = {"numbers": NUMBERS, "size": SIZE, "say": said.append}
+    bring_tiles(folder, source, **{**settings, **changed})
     return said
 
 
-def check_brought(folder: Path, train: Path) -> None:
+def check_all_tiles(folder: Path, train: Path) -> None:
     for kind, theirs in (("imgs", "images"), ("msks", "gt")):
         for number in NUMBERS:
             file = f"austin{number}.tif"
@@ -105,40 +81,19 @@ def inside(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-# A user's copy
+# The unpacked dataset
 
 
 @pytest.mark.parametrize("tree", ["AerialImageDataset/train", "train", "data/train", "."])
 def test_from_the_unpacked_dataset(train: Path, tmp_path: Path, tree: str) -> None:
     copied(train, tmp_path / "copy" / tree)
     said = run(tmp_path / "inria", tmp_path / "copy")
-    check_brought(tmp_path / "inria", train)
+    check_all_tiles(tmp_path / "inria", train)
     assert said[0] == TERMS
     assert said[-1] == "austin10: checked, in its place (3 of 3)"
 
 
-@pytest.mark.parametrize("named", ["the file", "its folder"])
-@pytest.mark.parametrize("pack", [official, lambda train, folder: zipped(train, folder / "a.zip")])
-def test_from_an_archive(
-    train: Path, tmp_path: Path, pack: Callable[[Path, Path], Path], named: str
-) -> None:
-    archive = pack(train, tmp_path / "archives")
-    before = inside(tmp_path / "archives")
-    run(tmp_path / "inria", archive if named == "the file" else archive.parent)
-    check_brought(tmp_path / "inria", train)
-    assert inside(tmp_path / "archives") == before
-
-
-def test_both_limits_hold(train: Path, tmp_path: Path) -> None:
-    first = official(train, tmp_path / "archives")
-    with pytest.raises(UserError, match=r"more than the limit of 5; .* raise the limit: --gb"):
-        run(tmp_path / "inria", first, limits=replace(LIMITS, archive=Limit(5, "--gb")))
-    with pytest.raises(UserError, match=r"austin1.tif: .*limit of 7; .* raise the limit: --mb"):
-        run(tmp_path / "inria", first, limits=replace(LIMITS, tile=Limit(7, "--mb")))
-    assert inside(tmp_path / "inria") == []
-
-
-def test_a_dataset_without_one_of_its_tiles(tree: Path, tmp_path: Path) -> None:
+def test_a_dataset_that_lacks_a_tile(tree: Path, tmp_path: Path) -> None:
     (tree / "gt" / "austin2.tif").unlink()
     with pytest.raises(UserError, match=r"gt/austin2\.tif: no such file"):
         run(tmp_path / "inria", tree)
@@ -149,23 +104,42 @@ def test_a_dataset_without_one_of_its_tiles(tree: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_an_archive_without_one_of_the_tiles(tree: Path, tmp_path: Path) -> None:
-    (tree / "gt" / "austin2.tif").unlink()
-    with pytest.raises(UserError, match=r"a\.zip: .* train/gt/austin2\.tif"):
-        run(tmp_path / "inria", zipped(tree, tmp_path / "a.zip"))
+UNZIP = "unzip NEW2-AerialImageDataset.zip`, then set INRIA_SOURCE="
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "says"),
+    [
+        (["NEW2-AerialImageDataset.zip"], "NEW2-AerialImageDataset.zip", f"&& {UNZIP}"),
+        (["NEW2-AerialImageDataset.zip"], ".", f"&& {UNZIP}"),
+        (["a b.7z.001", "a b.7z.002"], "a b.7z.001", f"&& 7z x 'a b.7z.001' && {UNZIP}"),
+        (["a.7z.001", "a.7z.002"], ".", f"&& 7z x a.7z.001 && {UNZIP}"),
+        (["a.7z"], ".", f"&& 7z x a.7z && {UNZIP}"),
+    ],
+)
+def test_an_archive_is_refused_with_the_commands_that_unpack_it(
+    tmp_path: Path, files: list[str], named: str, says: str
+) -> None:
+    folder = tmp_path / "my downloads"
+    folder.mkdir()
+    for name in files:
+        (folder / name).touch()
+    with pytest.raises(UserError) as error:
+        run(tmp_path / "inria", folder / named)
+    assert f"`cd '{folder}' {says}'{folder}'." in str(error.value)
+    assert inside(tmp_path / "inria") == []
 
 
 @pytest.mark.parametrize(
     ("there", "says"),
     [
-        (None, "no such file or folder; expected NEW2-AerialImageDataset.zip"),
-        ([], "expected .*; found neither"),
-        (["a.zip", "b.zip"], r"found a\.zip, b\.zip"),
-        (["x/images/a", "x/gt/a"], "found neither"),
-        (["images/a"], "found neither"),
+        (None, "no such folder; expected the folder of the unpacked dataset"),
+        ([], "found no images/ and gt/ in it; expected"),
+        (["x/images/a", "x/gt/a"], "found no images/ and gt/ in it; expected"),
+        (["images/a"], "found no images/ and gt/ in it; expected"),
     ],
 )
-def test_what_is_no_copy_of_the_dataset(tmp_path: Path, there: list[str] | None, says: str) -> None:
+def test_a_folder_without_the_dataset(tmp_path: Path, there: list[str] | None, says: str) -> None:
     path = tmp_path / "copy"
     for name in there or []:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -173,25 +147,27 @@ def test_what_is_no_copy_of_the_dataset(tmp_path: Path, there: list[str] | None,
     if there == []:
         path.mkdir()
     with pytest.raises(UserError, match=says) as error:
-        find_source(path)
+        find_train(path)
     assert str(path) in str(error.value)
     assert "INRIA_SOURCE" in str(error.value)
 
 
 def test_a_disk_that_is_too_small(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"GB are free; what is to come needs 12000000000\.0 GB"):
+    with pytest.raises(
+        UserError, match=r"GB are free; the tiles that are missing need 12000000000\.0 GB"
+    ):
         run(tmp_path / "inria", tree, size=10**9)
     assert inside(tmp_path / "inria") == []
 
 
-def test_what_the_system_refuses_is_a_message(tree: Path, tmp_path: Path) -> None:
+def test_an_error_of_the_system_becomes_a_message(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "inria").mkdir()
     (tmp_path / "inria" / "imgs").touch()  # a file where a folder has to be
-    with pytest.raises(UserError, match=r"imgs.*: (Not a directory|File exists)\. Mend that"):
+    with pytest.raises(UserError, match=r"imgs.*: (Not a directory|File exists)\. Correct that"):
         run(tmp_path / "inria", tree)
 
 
-# What lies there, and the manifest
+# Tiles that are there already, and the manifest
 
 
 def test_a_second_run_opens_no_source(tree: Path, tmp_path: Path) -> None:
@@ -223,13 +199,13 @@ def test_tiles_that_the_user_put_there_are_kept_and_recorded(tree: Path, tmp_pat
     assert hashlib.sha256(mine).hexdigest() in (folder / "manifest.csv").read_text()
 
 
-def test_a_run_that_broke_off_is_gone_on_with(tree: Path, tmp_path: Path) -> None:
+def test_a_run_continues_where_an_earlier_one_stopped(tree: Path, tmp_path: Path) -> None:
     folder, broken = tmp_path / "inria", tree / "images" / "austin2.tif"
     whole = broken.read_bytes()
     broken.write_bytes(whole[:2000])
     with pytest.raises(UserError, match="cut off") as error:
         run(folder, tree)
-    assert f"It came from {tree}, and was not kept" in str(error.value)
+    assert f"The file came from {tree} and was not kept" in str(error.value)
     assert inside(folder) == ["imgs/austin1.tif", "manifest.csv", "msks/austin1.tif"]
     (folder / ".incoming" / "imgs").mkdir(parents=True)  # as a killed run leaves it
     (folder / ".incoming" / "imgs" / "austin2.tif").write_bytes(b"half")
@@ -241,7 +217,9 @@ def test_a_run_that_broke_off_is_gone_on_with(tree: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("place", ["source", "folder"])
-def test_a_tile_that_is_not_the_manifests(tree: Path, tmp_path: Path, place: str) -> None:
+def test_a_tile_that_differs_from_its_row_in_the_manifest(
+    tree: Path, tmp_path: Path, place: str
+) -> None:
     folder = tmp_path / "inria"
     run(folder, tree)
     (folder / "msks" / "austin2.tif").unlink()
@@ -271,7 +249,7 @@ def test_a_manifest_that_is_broken(tree: Path, tmp_path: Path, row: str) -> None
     assert inside(folder) == ["manifest.csv"]
 
 
-def test_what_is_no_tile_of_the_dataset(tree: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_tile_is_refused(tree: Path, tmp_path: Path) -> None:
     folder = tmp_path / "inria"
     (folder / "imgs").mkdir(parents=True)
     (folder / "imgs" / "austin3.tif").touch()  # not among this test's numbers
@@ -426,9 +404,9 @@ def hub(train: Path) -> Iterator[Server]:
     server.server_close()
 
 
-def test_from_the_hub_those_files_alone(hub: Server, train: Path, tmp_path: Path) -> None:
+def test_only_the_needed_files_come_from_the_hub(hub: Server, train: Path, tmp_path: Path) -> None:
     said = run(tmp_path / "inria", None, endpoint=hub.endpoint)
-    check_brought(tmp_path / "inria", train)
+    check_all_tiles(tmp_path / "inria", train)
     assert said[0] == TERMS
     assert any(COMMIT in line and HUB in line for line in said)
     got = [line.split()[2] for line in hub.asked if line.startswith("GET")]
@@ -439,7 +417,7 @@ def test_from_the_hub_those_files_alone(hub: Server, train: Path, tmp_path: Path
     assert all(row.endswith(f",{COMMIT}") for row in rows)
 
 
-def test_the_commit_that_is_known_is_asked_for_again(hub: Server, tmp_path: Path) -> None:
+def test_the_commit_in_the_manifest_is_asked_for(hub: Server, tmp_path: Path) -> None:
     folder = tmp_path / "inria"
     run(folder, None, endpoint=hub.endpoint)
     (folder / "imgs" / "austin2.tif").unlink()
@@ -463,14 +441,14 @@ def test_a_file_keeps_the_commit_that_it_came_from(
     )
 
 
-def test_a_cut_connection_is_gone_on_with(
+def test_a_download_continues_after_a_cut_connection(
     hub: Server, train: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The client keeps whole chunks; its own, of 10 MB, are for files larger than these.
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 500)
     hub.cuts = [1100]
     run(tmp_path / "inria", None, endpoint=hub.endpoint)
-    check_brought(tmp_path / "inria", train)
+    check_all_tiles(tmp_path / "inria", train)
     assert [line for line in hub.asked if line.startswith("GET")][:2] == [
         f"GET {COMMIT} austin1.tif 0",
         f"GET {COMMIT} austin1.tif 1000",
@@ -488,7 +466,7 @@ def test_a_download_of_another_checksum(hub: Server, tmp_path: Path) -> None:
     assert not re.search(r"austin1\.tif", " ".join(hub.asked))
 
 
-def test_a_file_that_the_hub_has_not(hub: Server, tmp_path: Path) -> None:
+def test_a_file_that_the_hub_lacks(hub: Server, tmp_path: Path) -> None:
     del hub.files["data/train/images/austin2.tif"]
     with pytest.raises(UserError, match=r"images/austin2\.tif of .*EntryNotFound") as error:
         run(tmp_path / "inria", None, endpoint=hub.endpoint)
@@ -506,7 +484,7 @@ def test_an_answer_that_is_not_the_hubs(hub: Server, tmp_path: Path) -> None:
 def test_without_a_network(hub: Server, tmp_path: Path) -> None:
     hub.shutdown()
     hub.server_close()  # the port is closed from here on
-    with pytest.raises(UserError, match=r"could not be had \(.*refused") as error:
+    with pytest.raises(UserError, match=r"could not be downloaded \(.*refused") as error:
         run(tmp_path / "inria", None, endpoint=hub.endpoint)
     assert "INRIA_SOURCE" in str(error.value)
     assert inside(tmp_path / "inria") == []

@@ -1,0 +1,121 @@
+"""check_params finds the outputs that data/dvc.yaml declares, however the YAML is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from stages.check_params import stage_outputs
+
+PLAIN = """
+stages:
+  tiles:
+    wdir: ..
+    cmd: "true"
+    outs:
+      - data/a/imgs  # the imagery
+      - "data/a/msks"
+"""
+WITH_OPTIONS = """
+stages:
+  tiles:
+    cmd: "true"
+    outs:
+      - a/imgs:
+          persist: true
+      - 'a/msks': {cache: false, persist: true}
+"""
+FLOW = """
+stages: {tiles: {outs: [./a/imgs, a/../a/msks], wdir: ., cmd: "true"}}
+"""
+FOREACH_LIST = """
+stages:
+  tiles:
+    foreach: [a]
+    do:
+      wdir: ../data/${item}
+      cmd: "true"
+      outs:
+        - imgs
+        - ${ item }_masks/../msks:
+            persist: true
+"""
+FOREACH_LIST_OF_MAPPINGS = """
+stages:
+  tiles:
+    foreach:
+      - {name: a}
+    do:
+      cmd: "true"
+      outs:
+        - ${item.name}/imgs
+        - ${item.name}/msks
+"""
+FOREACH_MAPPING = """
+stages:
+  tiles:
+    foreach:
+      a: {kind: imgs}
+      b: {kind: imgs}
+    do:
+      cmd: "true"
+      outs:
+        - ${key}/${item.kind}
+        - ${key}/msks
+"""
+MATRIX = """
+stages:
+  tiles:
+    matrix:
+      place: [a]
+      kind: [imgs, msks]
+    cmd: "true"
+    outs:
+      - ${item.place}/${item.kind}
+"""
+SPELLINGS = {
+    "plain": PLAIN,
+    "with options": WITH_OPTIONS,
+    "flow": FLOW,
+    "foreach list": FOREACH_LIST,
+    "foreach list of mappings": FOREACH_LIST_OF_MAPPINGS,
+    "foreach mapping": FOREACH_MAPPING,
+    "matrix": MATRIX,
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DVC project that is the current folder."""
+    Repo.init(str(tmp_path), no_scm=True).close()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_outputs_are_those_that_dvc_reads(project: Path, spelling: str) -> None:
+    path = Path("data/dvc.yaml")
+    path.write_text(SPELLINGS[spelling])
+    found = stage_outputs(path)
+    assert {Path("data/a/imgs"), Path("data/a/msks")} <= found
+    with Repo() as repo:
+        assert found == {Path(out.fs_path).relative_to(project) for out in repo.index.outs}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stages:\n  tiles:\n    cmd: echo data/a/imgs\n    deps: [a/imgs]\n",
+        "# - a/imgs\nstages:\n",
+        "stages:\n  tiles:\n    cmd: x\n    desc: |\n      - data/a/imgs\n    outs:\n",
+        "vars: [{name: a}]\nstages:\n  tiles:\n    cmd: x\n    outs: ['${name}/imgs']\n",
+    ],
+    ids=["dependency", "comment", "description", "variable"],
+)
+def test_other_text_is_no_output(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "dvc.yaml"
+    path.write_text(text)
+    assert stage_outputs(path) == set()
