@@ -221,7 +221,7 @@ def test_markdown_has_every_column_and_labels_sam_without_its_weights(built: Pat
     assert "2 in val and 3 in test" in text
     assert "excess green < 120" in text
     assert "Not above it: sam." in text
-    assert "python -m stages.finalize" in text
+    assert "roofseg finalize" in text
     assert "leftover" not in text
 
 

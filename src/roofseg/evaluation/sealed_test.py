@@ -76,7 +76,7 @@ def open_test(
     record_look(ledger, None, known=_committed_looks(ledger))
     if final is None:
         raise StaysSealed(
-            f"this recipe is not final. To open it, `make finalize ATTEMPTS={attempt}`, commit "
+            f"this recipe is not final. To open it, `roofseg finalize {attempt}`, commit "
             "params.yaml, `dvc repro`."
         )
     try:

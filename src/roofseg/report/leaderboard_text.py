@@ -220,7 +220,7 @@ def _notes(
     if any("test" not in entry.scores for entry in order):
         notes.append(
             f"- **{SEALED}**: the recipe is not final, so its test split was not opened. "
-            "`python -m stages.finalize NAME`, commit params.yaml, `dvc repro`."
+            "`roofseg finalize NAME`, commit params.yaml, `dvc repro`."
         )
     if several := [entry.attempt for entry in order if entry.looks > 1]:
         notes.append(
