@@ -27,11 +27,16 @@ help:  ## this list
 	@chmod +x .venv/bin/roofseg
 	touch .venv/installed
 
+# The value of a variable as one word of the shell; as an option, if it is set; as several words.
+quoted = '$(subst ','\'',$(value $(1)))'
+option = $(if $(value $(2)),--$(1) $(call quoted,$(2)))
+each_quoted = $(foreach each,$(value $(1)),'$(subst ','\'',$(each))')
+
 repro: .venv/installed  ## tiles to leaderboard: every stage that is not up to date
 	dvc repro
 
 train-all: .venv/installed  ## train all attempts, JOBS at once: make train-all JOBS=2 (default: one per GPU)
-	@python -m stages.train_all $(if $(JOBS),--jobs $(JOBS))
+	@roofseg train-all $(call option,jobs,JOBS)
 
 test: .venv/installed  ## the tests (minutes)
 	python -m pytest -n auto --dist loadfile
@@ -46,28 +51,24 @@ format: .venv/installed  ## mend what ruff can mend
 	ruff check --fix $(CODE)
 	ruff format $(CODE)
 
-# What is given for a variable, as one word of the shell; and as an option, if anything is given.
-quoted = '$(subst ','\'',$(value $(1)))'
-option = $(if $(value $(2)),--$(1) $(call quoted,$(2)))
-
 new-dataset: .venv/installed  ## bring tiles of your own: make new-dataset NAME=oslo IMGS=... MSKS=... (README)
-	@python -m stages.new_dataset $(call quoted,NAME) \
+	@roofseg new-dataset $(call quoted,NAME) \
 		$(call option,imgs,IMGS) $(call option,msks,MSKS) $(call option,layer,LAYER) \
 		$(call option,gsd,GSD) $(call option,base,BASE) $(call option,split,SPLIT) \
 		$(call option,seed,SEED) $(call option,val,VAL) $(call option,test,TEST) \
 		$(call option,block,BLOCK)
 
 check-data: .venv/installed  ## read all tiles of a dataset, name what is wrong: make check-data NAME=oslo
-	@python -m stages.check_data $(call quoted,NAME)
+	@roofseg check-data $(call quoted,NAME)
 
 bench: .venv/installed  ## speed, as ratios to plain baselines
 	python -m benchmarks
 
 profile: .venv/installed  ## put profiles/NAME.yaml in force: make profile NAME=inria
-	@python -m stages.use_profile $(call quoted,NAME)
+	@roofseg profile $(call quoted,NAME)
 
 finalize: .venv/installed  ## mark recipes as final: make finalize ATTEMPTS="unet_imagenet ..."
-	@python -m stages.finalize $(ATTEMPTS)
+	@roofseg finalize $(call each_quoted,ATTEMPTS)
 
 tune: .venv/installed  ## run what studies/tuning.yaml declares: make tune JOBS=2 (docs/studies.md)
 	@roofseg tune $(call option,jobs,JOBS)
@@ -76,16 +77,13 @@ tuning-report: .venv/installed  ## compare the runs of `make tune`, and say how 
 	@roofseg tuning-report
 
 studies: .venv/installed  ## all studies of studies/studies.yaml, and their page (docs/studies.md)
-	@python -m stages.check_studies
-	dvc repro studies/dvc.yaml
+	@roofseg studies
 
 budget seeds augmentation: .venv/installed  ## one study: make budget, make seeds or make augmentation
-	@python -m stages.check_studies
-	dvc repro studies/dvc.yaml:gather_$@
+	@roofseg studies $@
 
 studies-report: .venv/installed  ## studies/report.html, one page of the studies that were run
-	@python -m stages.check_studies
-	dvc repro --single-item studies/dvc.yaml:report
+	@roofseg studies report
 
 prove-repeatable: .venv/installed  ## proofs that `dvc repro --force` gives the same bytes
 	@python -m pytest -m '' --proofs -s tests/pipeline/test_repeat.py

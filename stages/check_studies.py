@@ -1,29 +1,22 @@
 """Check all of studies/studies.yaml against params.yaml and the split, before anything trains.
 
-What it writes is always the same: nothing reruns after it.
+The output is always the same, so that no run depends on the whole of studies.yaml.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from roofseg.core.errors import UserError
 from roofseg.core.files import write_json
 from roofseg.recipe.split import read_split
+from roofseg.studies.declaration import check_budget
 from stages import run
-from stages.studies import RESULTS, STUDIES, read_studies
+from stages.studies import RESULTS, STUDIES, studies_in_force
 
 
 def main() -> None:
-    studies, params = read_studies()
-    split = read_split(Path("data") / params.dataset)
-    there = list(split.values()).count("train")
-    for count in studies.studies.budget.tiles:
-        if count > there:
-            raise UserError(
-                f"{STUDIES}: studies.budget.tiles: found {count}; expected at most {there}, the "
-                f"training tiles of dataset {params.dataset}"
-            )
+    studies, params = studies_in_force()
+    check_budget(studies, read_split(Path("data") / params.dataset), source=str(STUDIES))
     write_json(RESULTS / "check.json", {STUDIES.as_posix(): "valid"})
 
 

@@ -10,14 +10,14 @@ import os
 from functools import partial
 from pathlib import Path
 
+from roofseg.core.files import user_path
 from roofseg.inria.austin import bring_tiles
 from stages import run
-from stages.paths import users_path
 
 
 def main() -> None:
     named = os.environ.get("INRIA_SOURCE", "")
-    source = users_path(named) if named else None
+    source = user_path(named) if named else None
     # Flushed, so that the terms of use are seen before the tiles come.
     bring_tiles(Path("data/inria"), source, say=partial(print, flush=True))
 

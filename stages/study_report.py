@@ -1,4 +1,4 @@
-"""One page of the studies that have been run: ``python -m stages.study_report``."""
+"""Write studies/report.html, one page of the studies and of tuning as far as they were run."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ import pandas as pd
 from roofseg.core.files import write_text
 from roofseg.pages.page import Section
 from roofseg.recipe.params import Params
-from roofseg.studies.report.page import missing, study_page, with_figure
+from roofseg.studies.report.page import studies_html, unfinished, with_figure
+from roofseg.studies.report.records import finished_runs
+from roofseg.studies.report.results import gather
 from roofseg.tuning.figures import figures
 from roofseg.tuning.section import tuning_section
 from stages import run
-from stages.gather_study import caveats, gathered, there
-from stages.studies import RESULTS, read_studies
+from stages.studies import RECORDS, RESULTS, STUDIES, studies_in_force
 
 PAGE = Path("studies/report.html")
 TUNING = RESULTS / "tuning.csv"
-TITLES = {"budget": "Data budget", "seeds": "Seeds", "augmentation": "Augmentation"}
 
 
 def main() -> None:
-    studies, params = read_studies()
+    studies, params = studies_in_force()
     sections = []
-    for name, study in studies.named().items():
-        done, runs = len(there(name, studies, params)), len(study.runs())
-        if done == runs:
-            found = gathered(name, studies, params)
-            sections.append(with_figure(name, found.section, found.figure))
+    for name, study in studies.by_name().items():
+        finished = finished_runs(RECORDS, name, study, params, source=str(STUDIES))
+        if len(finished) == len(study.runs()):
+            results = gather(name, study, params, records=RECORDS, source=str(STUDIES))
+            sections.append(with_figure(name, results.section, results.figure))
         else:
-            sections.append(missing(name, TITLES[name], done, runs))
+            sections.append(unfinished(name, len(finished), len(study.runs())))
     if (tuned := tuning_table(params)) is not None:
         sections.append(tuning(tuned, params))
-    write_text(PAGE, study_page(params.dataset, params.patch_size, sections, caveats(params)))
+    write_text(PAGE, studies_html(params.dataset, params.patch_size, sections))
     print(f"{PAGE}: {', '.join(section.title for section in sections)}")
 
 
 def tuning_table(params: Params) -> pd.DataFrame | None:
-    """What `make tuning-report` gathered of the dataset and attempts in force, if anything."""
+    """The rows that `roofseg tuning-report` gathered of the dataset and attempts in force.
+
+    None if there are none.
+    """
     if not TUNING.is_file():
         return None
-    # Values such as null are words here.
+    # A word such as null is a value here, not a missing one.
     table = pd.read_csv(TUNING, keep_default_na=False, na_values=[""])
     own = table[(table.dataset == params.dataset) & table.attempt.isin(list(params.attempts))]
     return None if own.empty else own.drop(columns="dataset").reset_index(drop=True)

@@ -1,73 +1,63 @@
-"""One run of a study: the training of the pipeline, on a subset of the tiles, scored on val."""
+"""One run of a study: train a recipe, on a subset of the training tiles, and score it on val.
+
+The recipe is the file that the stage recipe@ATTEMPT wrote; nothing else in params.yaml or
+studies.yaml decides the result. The state is kept after every epoch, the model is not kept.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch.callbacks import Callback
-
-from roofseg.core.files import remove_scratch, write_json
-from roofseg.metrics import COUNTS
-from roofseg.models.device import resolve_device
+from roofseg.core.errors import UserError
+from roofseg.core.files import read_json, remove_scratch, sha256_file, write_json
 from roofseg.patches import read_patches
 from roofseg.recipe.digest import inputs_hash
-from roofseg.recipe.params import Params, Recipe
-from roofseg.studies.runs.scores import tile_scores
+from roofseg.recipe.params import Recipe, read_params
+from roofseg.studies.runs.scores import val_scores
 from roofseg.studies.runs.subsets import subset
+from roofseg.training.augment import PRESETS
 from roofseg.training.engine import train
 from roofseg.training.resume import held, state_name
+from stages import run
 from stages.training import check_parent, code, own_gpus, parent, prior_file, state_root, written
 
 PATCHES = Path("patches")
-Record = dict[str, Any]
 
 
-def study_run(
-    recipe: Recipe,
-    *,
-    study: str,
-    attempt: str,
-    params: Params,
-    out: Path | None = None,
-    tiles: int | None = None,
-    callbacks: Sequence[Callback] = (),
-    note: Callable[[], Mapping[str, Any]] = dict,
-) -> Record | None:
-    """Train a recipe on ``tiles`` of the training tiles (all without it), and score val.
-
-    ``recipe`` is resolved; its seed also picks the subset. ``study`` and ``attempt`` name the run,
-    ``params`` says what the machine does. The record goes to ``out``; ``note`` is asked after
-    training for what it should say besides. The run is kept after every epoch, and the same call
-    goes on with it; what a callback raises ends it, and leaves it kept.
-
-    Returns:
-        The record; None in all processes of a run on several devices but the first. ``inputs`` is a
-        hash of all that decides the result, ``result`` as `training.engine.Trained.record` has it,
-        ``val`` has the counts of each tile with the best weights, ``val_iou`` is their mean IoU.
-    """
-    machine = params.machine().model_copy(update={"overlay_every": 0})
-    train_patches, val = (read_patches(PATCHES / split) for split in ("train", "val"))
-    names = [patch.tile for patch in train_patches]
-    chosen = subset(names, len(names) if tiles is None else tiles, recipe.seed)
-    resolved, prior = recipe.model_dump(mode="json"), prior_file(recipe)
+def main() -> None:
+    args = parse_arguments()
+    out = Path("metrics/studies/runs", args.study, f"{args.run}.json")
+    source = Path("studies/recipes", args.attempt, f"{args.study}.json")
+    made = read_json(source)
+    changes = {"augmentation": args.augmentation} if args.augmentation else {}
+    made["recipe"] |= {"seed": args.seed, **changes}
+    recipe = Recipe.model_validate(made["recipe"])
+    prior = prior_file(recipe)
+    if not prior.is_file() or sha256_file(prior) != made["prior_sha256"]:
+        raise UserError(
+            f"{prior}: missing, or not the file that {source} was made with. Run "
+            f"`dvc repro studies/dvc.yaml:recipe@{args.attempt}`."
+        )
+    machine = read_params(Path("params.yaml")).machine().model_copy(update={"overlay_every": 0})
+    train_patches, val_patches = (read_patches(PATCHES / split) for split in ("train", "val"))
+    tiles = subset([patch.tile for patch in train_patches], args.tiles, recipe.seed)
     files = [*code(), prior, PATCHES / "train", PATCHES / "val"]
-    inputs = inputs_hash(json.dumps([resolved, chosen], sort_keys=True), files)
-    name = state_name(f"{study}-{attempt}", inputs, recipe, machine)
+    inputs = inputs_hash(json.dumps([made["recipe"], tiles], sort_keys=True), files)
+    name = state_name(f"{args.study}-{args.attempt}", inputs, recipe, machine)
     with (
         held(state_root() / name) as state,
         written(),
         own_gpus(machine) as gpus,
-        tempfile.TemporaryDirectory() as scratch,  # for curves and pictures that nobody keeps
+        tempfile.TemporaryDirectory() as scratch,  # for curves and overlays, which are not kept
     ):
         trained = train(
             recipe,
-            attempt=attempt,
-            train_patches=[patch for patch in train_patches if patch.tile in chosen],
-            val_patches=val,
+            attempt=args.attempt,
+            train_patches=[patch for patch in train_patches if patch.tile in tiles],
+            val_patches=val_patches,
             prior=prior,
             machine=machine,
             live=Path(scratch) / "live",
@@ -75,22 +65,35 @@ def study_run(
             state=state,
             parent=parent(),
             gpus=gpus,
-            callbacks=callbacks,
         )
-        if trained is None:
-            return None
+        if trained is None:  # one of several devices, not the first
+            return
         check_parent()
-        scores = tile_scores(trained.model, val, resolve_device(machine.device))
         record = {
-            **{"study": study, "attempt": attempt, "label": recipe.label(attempt)},
-            **{"dataset": params.dataset, "patch_size": params.patch_size},
-            **{"train_tiles": chosen, **note(), "recipe": resolved, "inputs": inputs},
+            **made,
+            "train_tiles": tiles,
+            "inputs": inputs,
             "result": trained.record(),
-            "val": scores[["tile", *COUNTS]].to_dict("records"),
-            "val_iou": float(scores.iou.mean()),
+            **val_scores(trained.model, val_patches, machine.device),
         }
-        if out:
-            remove_scratch(out)
-            write_json(out, record)
-            check_parent()  # it would not note what was written
-    return record
+        remove_scratch(out)
+        write_json(out, record)
+        check_parent()  # without DVC nobody records the output
+    if trained.failure:
+        print(f"warning: {out}: training ended early: {trained.failure}")
+    print(f"{args.study}: {args.run}: val IoU {record['val_iou']:.4f}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m stages.study_run", description=__doc__)
+    parser.add_argument("study", help="budget, seeds or augmentation")
+    parser.add_argument("run", help="its name, ATTEMPT-...-SEED, which names its record")
+    parser.add_argument("--attempt", required=True, help="its name in params.yaml or studies.yaml")
+    parser.add_argument("--seed", required=True, type=int, help="of the run and its subset")
+    parser.add_argument("--tiles", type=int, help="number of training tiles (default: all)")
+    parser.add_argument("--augmentation", choices=PRESETS, help="default: that of the recipe")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -49,6 +49,18 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return call
 
 
+@pytest.fixture
+def roofseg() -> Callable[..., None]:
+    """Call `roofseg` in this process; its errors are raised, and nothing is sealed."""
+    from roofseg.cli import make_parser  # seconds, which tests without commands need not wait for
+
+    def call(*arguments: object) -> None:
+        args = make_parser().parse_args([str(argument) for argument in arguments])
+        args.main(args)
+
+    return call
+
+
 # What the tests' folders held at the most, 1.8 GB, and some room.
 SPACE_GB = 2.5
 

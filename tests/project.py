@@ -118,6 +118,10 @@ class Project:
             raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
+    def roofseg(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a subcommand of `roofseg`, with the project's own code."""
+        return self.run(f"PYTHONPATH=src python -m roofseg {command}")
+
     def commit(self, message: str) -> None:
         self.run("git add -A")
         self.run(f"git commit -q -m '{message}'")

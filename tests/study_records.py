@@ -22,7 +22,7 @@ def study_scores(
     augmentation: str = "light",
     tiles: int = 2,
 ) -> pd.DataFrame:
-    """What `read_run` makes of a run with these IoUs, a val tile each."""
+    """What `read_record` makes of a run with these IoUs, a val tile each."""
     values = np.asarray(ious)
     return pd.DataFrame(
         {

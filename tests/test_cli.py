@@ -344,7 +344,7 @@ class TestMistakes:
                         closed,
                     ),
                 ):
-                    message = f"error: {found}: Permission denied. Change its permissions"
+                    message = f"error: {found}: Permission denied. Fix that, then run it again"
                     self.refused(capsys, public / "maps", message, *arguments)
         long = tmp_path / ("a" * 300)
         self.refused(
@@ -403,3 +403,67 @@ class TestCommand:
         with pytest.raises(SystemExit, match="0"):
             cli.main([command, "--help"])
         assert "Exit status" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("command", sorted(cli.COMMANDS.keys() - cli.RUN_ANYWHERE))
+    def test_outside_a_project_it_says_in_one_line_what_is_missing(
+        self,
+        command: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        required = {"new-dataset": ["oslo", "--imgs", "i", "--msks", "m"]}
+        required |= {name: ["oslo"] for name in ("check-data", "profile", "finalize")}
+        arguments = [command, *required.get(command, [])]
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(arguments)
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: {tmp_path}: no dvc.yaml here. Run this command in the")
+        assert message.count("\n") == 1
+        assert not any(tmp_path.iterdir())
+
+
+# Puts a command in the place of another that tries to open files, and prints those it could open.
+OPENER = """
+import sys
+from pathlib import Path
+from roofseg import cli
+from roofseg.core.guard import SealedTestError
+
+_, command, *paths = sys.argv
+
+def main(args):
+    for path in paths:
+        try:
+            Path(path).read_bytes()
+        except SealedTestError:
+            continue
+        print(path)
+
+cli.COMMANDS[command].add_arguments = lambda parser: None
+cli.COMMANDS[command].main = main
+cli.main([command])
+"""
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_only_commands_that_need_them_can_open_tiles_and_test(command: str, tmp_path: Path) -> None:
+    """Each in a process of its own: the seal of a process cannot be removed."""
+    (tmp_path / "dvc.yaml").touch()
+    paths = ["data/x/imgs/a.tif", "data/x/msks/a.tif", "patches/test/a.png"]
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    done = subprocess.run(
+        [sys.executable, "-c", OPENER, command, *paths],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    if command in {"new-dataset", "check-data", "predict"}:
+        assert (done.returncode, done.stdout.split()) == (0, paths)
+    else:
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"SealedTestError: stage roofseg {command} opened" in done.stderr

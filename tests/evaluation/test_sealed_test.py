@@ -95,7 +95,7 @@ def test_opens_where_commit_parameters_and_model_agree(project: Path) -> None:
 
 def test_opens_one_attempt_alone(project: Path) -> None:
     commit(project, DIGEST)
-    with pytest.raises(StaysSealed, match=r"make finalize ATTEMPTS=smaller"):
+    with pytest.raises(StaysSealed, match=r"roofseg finalize smaller"):
         opened("smaller", final=None)
     with pytest.raises(UserError, match=r"final\.smaller"):
         opened("smaller", final=DIGEST)

@@ -44,6 +44,7 @@ def blocks(drive: Path, origin: Path) -> list[str]:
         "https://github.com/you/roofseg.git": str(origin),
         "/mnt/drive/roofseg": str(drive),
         "\nmake .venv/installed\n": "\nmkdir -p .venv/bin && touch .venv/bin/activate\n",
+        "\nroofseg ": "\nPYTHONPATH=src python -m roofseg ",  # which the installation makes
     }.items():
         assert old in text
         text = text.replace(old, new)

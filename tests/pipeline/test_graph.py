@@ -183,7 +183,7 @@ def test_stages_list_their_code_in_one_order(stages: list[Stage]) -> None:
 def test_no_stage_of_the_pipeline_depends_on_a_study(stages: list[Stage]) -> None:
     """A plain `dvc repro` runs no study, and studies reach nothing of test."""
     of_studies = {stage.name for stage in stages if any("studies/" in out for out in stage.outs)}
-    assert {"check_studies", "gather_budget", "budget@unet_imagenet-5-1"} <= of_studies
+    assert {"check_studies", "gather@budget", "budget@unet_imagenet-5-1"} <= of_studies
     for stage in stages:
         if stage.name not in of_studies:
             assert not [dep for dep in stage.deps if "studies" in dep], stage.name
@@ -195,11 +195,11 @@ def test_no_stage_of_the_pipeline_depends_on_a_study(stages: list[Stage]) -> Non
 def test_dvc_names_the_runs_of_a_study_as_the_project_does(
     stages: list[Stage], request: pytest.FixtureRequest
 ) -> None:
-    """`gather_*` looks for the records of just those runs that the matrix makes."""
+    """`gather@*` looks for the records of just those runs that the matrix makes."""
     profile = request.node.callspec.params["stages"]
     params = parse_params((ROOT / "profiles" / f"{profile}.yaml").read_text())
     studies = parse_studies((ROOT / f"studies/profiles/{profile}/studies.yaml").read_text(), params)
-    for name, study in studies.named().items():
+    for name, study in studies.by_name().items():
         runs = [stage for stage in stages if stage.name.startswith(f"{name}@")]
         assert [stage.name for stage in runs] == [f"{name}@{run}" for run in study.runs()]
         assert [out for stage in runs for out in stage.outs] == [

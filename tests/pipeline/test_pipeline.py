@@ -318,7 +318,7 @@ def test_bad_parameters_stop_before_anything_runs(
 
 def test_a_tuning_run_scores_val_and_never_test(project: Project) -> None:
     """`dvc exp run -S` writes 1e-05, retrains what it concerns, and leaves test sealed."""
-    project.run("python -m stages.finalize --all")
+    project.roofseg("finalize --all")
     project.commit("final")
     project.run("dvc repro evaluate@smaller")
     project.run("git add -A && git commit -q -m opened")

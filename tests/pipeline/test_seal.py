@@ -214,7 +214,7 @@ def final(cut: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = cut.copy(tmp_path_factory.mktemp("final") / "project")
     project.run("dvc repro")
     project.commit("trained")
-    project.run("python -m stages.finalize --all")
+    project.roofseg("finalize --all")
     project.commit("final recipes")
     project.run("dvc repro")
     project.commit("results")
@@ -287,7 +287,7 @@ def test_whole_tiles_of_test_open_for_a_final_recipe_alone(project: Project) -> 
 def test_a_setting_cannot_make_a_recipe_final(project: Project, where: str) -> None:
     """`dvc exp run -S final.x=...` is an error that says to commit: here, with --temp, queued."""
     record = json.loads((project.folder / "models" / "smaller" / "recipe.json").read_text())
-    project.run("python -m stages.finalize --undo smaller")
+    project.roofseg("finalize --undo smaller")
     project.commit("not final after all")
     project.run("dvc repro evaluate@smaller")
     project.commit("closed")

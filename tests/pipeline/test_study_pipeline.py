@@ -30,7 +30,7 @@ def ran(output: str) -> list[str]:
 
 @pytest.mark.slow
 def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
-    """A plain `dvc repro` runs no study, and a study only the runs that a change decides."""
+    """A plain `dvc repro` runs no study, and a change repeats only the runs that it affects."""
     project = Project.create(tmp_path / "project")
     studies = project.folder / "studies" / "studies.yaml"
     shutil.copy(TINY, studies)
@@ -43,7 +43,7 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
     first = ran(project.run("dvc repro studies/dvc.yaml").stdout)
     assert sorted(name for name in first if name in RUNS) == RUNS
     for name in ("budget", "seeds", "augmentation"):
-        assert "# Study: " in (results / f"{name}.md").read_text()
+        assert "# Study: " in (results / name / "report.md").read_text()
         assert (project.folder / "plots" / "studies" / f"{name}.png").is_file()
     assert "up to date" in project.run("dvc repro studies/dvc.yaml").stdout
     project.commit("studied")
@@ -52,31 +52,31 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
     assert "recipes" not in kept  # which are DVC's, as figures are
     assert ".png" not in kept
 
-    # A seed more is a run more.
+    # Another seed adds one run.
     record = (results / "runs/seeds/small-2.json").read_bytes()
     seeds = "seeds:\n    attempts:\n      - small\n    seeds:\n      - 1\n"
     project.replace("studies/studies.yaml", seeds, f"{seeds}      - 3\n")
     again = ran(project.run("dvc repro studies/dvc.yaml").stdout)
     assert [name for name in again if "@small-" in name] == ["seeds@small-3"]
-    assert {name for name in again if name.startswith("gather")} == {"gather_seeds"}
+    assert {name for name in again if name.startswith("gather")} == {"gather@seeds"}
 
-    # What another attempt learns is nothing to a study that does not train it; what this one
-    # learns is.
+    # A change of an attempt that no study trains repeats nothing; a change of a study's own
+    # recipe repeats its runs.
     project.replace("params.yaml", "    lr: 0.0003\n", "    lr: 0.0004\n")
     assert not set(ran(project.run("dvc repro studies/dvc.yaml").stdout)) & set(RUNS)
     project.replace("studies/studies.yaml", "      epochs: 1\n  seeds", "      epochs: 2\n  seeds")
     again = ran(project.run("dvc repro studies/dvc.yaml").stdout)
     assert sorted(name for name in again if name in RUNS) == RUNS[4:6]
 
-    # A run gives the same bytes again, and needs no test patches.
+    # A run gives the same bytes again, without test patches.
     shutil.rmtree(project.folder / "patches" / "test")
     project.run("dvc repro --force --single-item studies/dvc.yaml:seeds@small-2")
     assert (results / "runs/seeds/small-2.json").read_bytes() == record
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_before_anything_trains(tmp_path: Path) -> None:
-    """An attempt that is nowhere is an error of check_studies, not of DVC."""
+def test_an_error_is_found_before_anything_trains(tmp_path: Path) -> None:
+    """An unknown attempt is an error of check_studies, not of DVC."""
     project = Project.create(tmp_path / "project")
     shutil.copy(TINY, project.folder / "studies" / "studies.yaml")
     project.replace(
@@ -84,7 +84,7 @@ def test_a_mistake_is_told_before_anything_trains(tmp_path: Path) -> None:
         "attempts:\n      - small\n    tiles",
         "attempts:\n      - tall\n    tiles",
     )
-    done = project.run("dvc repro studies/dvc.yaml:gather_budget", check=False)
+    done = project.run("dvc repro studies/dvc.yaml:gather@budget", check=False)
     assert done.returncode
     assert "error: studies/studies.yaml: studies.budget.attempts: found 'tall'" in done.stderr
     assert not [name for name in ran(done.stdout) if "@" in name]
@@ -93,16 +93,16 @@ def test_a_mistake_is_told_before_anything_trains(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["budget", "seeds", "augmentation"])
 def test_the_studies_of_the_sample_run_at_their_size(name: str, tmp_path: Path) -> None:
-    """Its tiles, its recipe and its priors as they are: what `make NAME` does in a fresh clone."""
+    """With the sample's tiles, recipe and priors, as `roofseg studies NAME` in a fresh clone."""
     project = Project.create(tmp_path / "project")
     shutil.copy(ROOT / "profiles" / "sample.yaml", project.folder / "params.yaml")
     shutil.copytree(
         ROOT / "studies" / "profiles" / "sample", project.folder / "studies", dirs_exist_ok=True
     )
-    project.run(f"dvc repro studies/dvc.yaml:gather_{name}")
+    project.run(f"dvc repro studies/dvc.yaml:gather@{name}")
     declared = parse_params((project.folder / "params.yaml").read_text())
     study = parse_studies((project.folder / STUDIES).read_text(), declared).study(name)
-    runs = pd.read_csv(project.folder / "metrics" / "studies" / f"{name}_runs.csv")
+    runs = pd.read_csv(project.folder / "metrics" / "studies" / name / "runs.csv")
     assert len(runs) == len(study.runs())
     assert runs.failure.isna().all()
     assert runs.val_iou.max() > 0.3  # something was learnt: a mask that is all building has 0.227

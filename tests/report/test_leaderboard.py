@@ -87,7 +87,7 @@ def test_the_short_page_has_the_headline_alone(built: Path) -> None:
     assert text.startswith("# Leaderboard on city, 32 px\n\n3 attempts, scored on 2 validation and")
     assert "excess green < 120" in text
     assert "Not above it: **sam (no SAM weights)**." in text
-    assert "`make finalize ATTEMPTS=NAME`" in text
+    assert "`roofseg finalize NAME`" in text
     assert "](../report.md)" in text
     assert "leftover" not in text
 

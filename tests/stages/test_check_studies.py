@@ -1,4 +1,4 @@
-"""The stages around the runs of a study: what is checked before them, what is gathered after."""
+"""The stages before and after the runs of a study: check_studies, recipe and gather."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def test_studies_that_can_be_run_pass(studies: Path, say: object) -> None:
 
 def test_more_tiles_than_there_are(studies: Path, say: object) -> None:
     studies.write_text(STUDIES.replace("      - 2\n    seeds", "      - 3\n    seeds"))
-    with pytest.raises(UserError, match=r"budget\.tiles: found 3; expected at most 2, .* tiny$"):
+    with pytest.raises(
+        UserError, match=r"budget\.tiles: found 3; expected at most 2, .*in split\.csv$"
+    ):
         say(check_studies)
     assert not Path("metrics").exists()
 
@@ -56,7 +58,7 @@ def test_a_recipe_is_another_only_where_its_own_keys_are(studies: Path, say: obj
     made = Path("studies/recipes/small")
 
     def recipes() -> dict[str, bytes]:
-        say(study_recipe, "small")
+        say(study_recipe, "small", "--prior", "weights/scratch.safetensors")
         return {path.name: path.read_bytes() for path in made.iterdir()}
 
     before = recipes()
@@ -76,13 +78,15 @@ def test_a_study_is_gathered_from_the_runs_that_it_has_now(
     for seed in (1, 2, 9):  # 9 is of an earlier studies.yaml
         write_run(runs / f"small-{seed}.json", attempt="small", seed=seed, counts=counts)
     say(gather_study, "seeds")
-    table = pd.read_csv("metrics/studies/seeds_runs.csv")
+    table = pd.read_csv("metrics/studies/seeds/runs.csv")
     assert list(table.attempt) == ["small", "small"]
     assert list(table.seed) == [1, 2]
     assert table.val_iou.tolist() == pytest.approx([0.7, 0.7])
     assert capsys.readouterr().out.startswith("# Study: seeds")
-    written = {path: path.read_bytes() for path in Path().rglob("seeds*") if path.is_file()}
-    assert Path("plots/studies/seeds.png") in written
+    made = ["summary.csv", "runs.csv", "pairs.csv", "report.md"]
+    assert sorted(path.name for path in Path("metrics/studies/seeds").iterdir()) == sorted(made)
+    outputs = [Path("metrics/studies/seeds", name) for name in made]
+    written = {path: path.read_bytes() for path in [*outputs, Path("plots/studies/seeds.png")]}
     say(gather_study, "seeds")
     assert {path: path.read_bytes() for path in written} == written
 

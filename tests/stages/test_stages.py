@@ -16,24 +16,22 @@ from pathlib import Path
 
 import pytest
 from graph import ROOT
-from project import PARAMS, git
+from project import PARAMS
 from ruamel.yaml import YAML
 from tiny_dataset import SPLIT, make, write_dataset
 from unwritable import full_disk
 
+from roofseg.core.entry_point import file_system_errors_named
 from roofseg.core.errors import UserError
-from roofseg.core.files import read_json, sha256_file, write_json
+from roofseg.core.files import read_json, sha256_file
 from roofseg.core.weights import write_weights
 from roofseg.recipe.digest import attempt_digest
-from roofseg.recipe.params import parse_params, read_params
+from roofseg.recipe.params import read_params
 from stages import (
     check_params,
-    finalize,
     make_patches,
-    refusals_named,
     run,
     train,
-    use_profile,
 )
 
 SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
@@ -84,9 +82,9 @@ def test_a_bug_keeps_its_traceback_and_success_its_status(
 
 
 def test_status_two_without_traceback_from_outside(here: Path) -> None:
-    done = stage("use_profile", "nosuch", cwd=here)
+    done = stage("check_params", cwd=here)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no profile 'nosuch'")
+    assert done.stderr.startswith("error: params.yaml: cannot be read")
     assert done.stderr.count("\n") == 1
 
 
@@ -167,151 +165,11 @@ def test_a_model_that_cannot_be_built_is_named_with_its_attempt(checked: Path, s
 
 def test_where_nothing_can_be_written_is_named(checked: Path, say: object) -> None:
     Path("metrics").touch()
-    with pytest.raises(UserError, match=r"^metrics: File exists\. Mend that"), refusals_named():
+    with (
+        pytest.raises(UserError, match=r"^metrics: File exists\. Fix that"),
+        file_system_errors_named(),
+    ):
         say(check_params)
-
-
-# use_profile
-
-
-@pytest.fixture
-def profiles(here: Path) -> Path:
-    (here / "profiles").mkdir()
-    (here / "profiles" / "sample.yaml").write_text(SAMPLE)
-    (here / "profiles" / "tiny.yaml").write_text(PARAMS)
-    (here / "profiles" / "broken.yaml").write_text(PARAMS.replace("lr: 0.001", "lr: 7"))
-    return here
-
-
-def test_a_profile_is_put_in_force(profiles: Path, say: object) -> None:
-    say(use_profile, "tiny")
-    assert (profiles / "params.yaml").read_text() == PARAMS
-    say(use_profile, "tiny")  # again: nothing is lost by it
-
-
-@pytest.mark.parametrize("name", ["nosuch", "", "tiny.yaml", "../profiles/tiny"])
-def test_an_unknown_profile_is_named_with_the_known_ones(
-    profiles: Path, say: object, name: str
-) -> None:
-    with pytest.raises(UserError, match=f"no profile '{re.escape(name)}'.* broken, sample, tiny"):
-        say(use_profile, *([name] if name else []))
-    assert not (profiles / "params.yaml").exists()
-
-
-def test_a_broken_profile_is_not_put_in_force(profiles: Path, say: object) -> None:
-    with pytest.raises(UserError, match=r"profiles/broken\.yaml: lr: found 7"):
-        say(use_profile, "broken")
-    assert not (profiles / "params.yaml").exists()
-
-
-def test_edits_that_are_not_committed_are_not_overwritten(profiles: Path, say: object) -> None:
-    params = profiles / "params.yaml"
-    edited = SAMPLE.replace("lr: 0.001", "lr: 0.002")
-    # Outside git nothing is committed.
-    params.write_text(edited)
-    with pytest.raises(UserError, match="not committed"):
-        say(use_profile, "tiny")
-    git(profiles, "init", "-q")
-    with pytest.raises(UserError, match="not committed"):
-        say(use_profile, "tiny")
-    git(profiles, "add", "params.yaml")
-    with pytest.raises(UserError, match="not committed"):
-        say(use_profile, "tiny")
-    assert params.read_text() == edited
-    git(profiles, "commit", "-q", "-m", "edited")
-    say(use_profile, "tiny")
-    assert params.read_text() == PARAMS
-    # What is in force now is kept in profiles/: nothing to lose.
-    say(use_profile, "sample")
-    assert params.read_text() == SAMPLE
-
-
-# finalize
-
-
-@pytest.fixture
-def trained(here: Path) -> Path:
-    """A project under the sample's parameters whose two U-Nets are trained."""
-    (here / "params.yaml").write_text(SAMPLE)
-    (here / "data" / "sample").mkdir(parents=True)
-    (here / "data" / "sample" / "split.csv").write_text("tile,split\na,train\nb,val\nc,test\n")
-    (here / "data" / "sample" / "nudges.csv").write_text("tile,row,col\na,1,2\n")
-    for name in ("unet_scratch", "unet_imagenet"):
-        record = {"digest": digest_of(name), "result": {"failure": None}}
-        write_json(Path("models") / name / "recipe.json", record)
-    return here
-
-
-def digest_of(attempt: str) -> str:
-    return attempt_digest(parse_params(SAMPLE), attempt, dataset=Path("data/sample"))
-
-
-def final() -> dict[str, str | None]:
-    return {name: value for name, value in read_params(Path("params.yaml")).final.items() if value}
-
-
-def test_finalize_writes_the_digest_and_changes_nothing_else(trained: Path, say: object) -> None:
-    say(finalize, "unet_imagenet")
-    name = digest_of("unet_imagenet")
-    assert final() == {"unet_imagenet": name}
-    expected = SAMPLE.replace("\n  unet_imagenet: null\n", f'\n  unet_imagenet: "{name}"\n')
-    assert (trained / "params.yaml").read_text() == expected
-    say(finalize, "unet_scratch", "unet_imagenet")
-    assert final() == {"unet_imagenet": name, "unet_scratch": digest_of("unet_scratch")}
-
-
-def test_undo_gives_the_file_back(trained: Path, say: object) -> None:
-    say(finalize, "unet_imagenet", "unet_scratch")
-    say(finalize, "--undo", "unet_imagenet")
-    assert list(final()) == ["unet_scratch"]
-    say(finalize, "--undo", "--all")
-    assert (trained / "params.yaml").read_text() == SAMPLE
-
-
-@pytest.mark.parametrize("name", ["123456789012", "12345e678901", "0x1234567890", "012345670123"])
-def test_a_digest_that_looks_like_a_number_stays_text(
-    trained: Path, say: object, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(finalize, "trained_digest", lambda *_, **__: name)
-    say(finalize, "unet_scratch")
-    say(finalize, "unet_imagenet")
-    assert final() == {"unet_scratch": name, "unet_imagenet": name}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ([], "--all"),
-        (["nosuch"], "'nosuch' is not in params.yaml"),
-        (["--undo", "nosuch"], "'nosuch' is not in params.yaml"),
-        (["unet_imagenet", "nosuch"], "'nosuch' is not in params.yaml"),
-        (["sam_conv"], "models/sam_conv/recipe.json: no such file"),
-        (["unet_imagenet", "sam_conv"], "models/sam_conv/recipe.json: no such file"),
-        (["--all"], "models/deeplabv3plus_imagenet/recipe.json: no such file"),
-    ],
-)
-def test_what_cannot_be_final_changes_nothing(
-    trained: Path, say: object, arguments: list[str], says: str
-) -> None:
-    with pytest.raises(UserError, match=re.escape(says)):
-        say(finalize, *arguments)
-    assert (trained / "params.yaml").read_text() == SAMPLE
-
-
-def test_a_model_of_another_recipe_is_not_final(trained: Path, say: object) -> None:
-    edited = SAMPLE.replace("lr: 0.001", "lr: 0.002")
-    (trained / "params.yaml").write_text(edited)
-    wanted = attempt_digest(parse_params(edited), "unet_scratch", dataset=Path("data/sample"))
-    with pytest.raises(UserError, match=f"now give {wanted}. Run `dvc repro train@unet_scratch`"):
-        say(finalize, "unet_scratch")
-    assert (trained / "params.yaml").read_text() == edited
-
-
-def test_a_run_that_broke_off_is_not_final(trained: Path, say: object) -> None:
-    path = trained / "models" / "unet_scratch" / "recipe.json"
-    write_json(path, {**read_json(path), "result": {"failure": "the loss is nan at epoch 3."}})
-    with pytest.raises(UserError, match=r"training broke off: the loss is nan at epoch 3\."):
-        say(finalize, "unet_scratch")
 
 
 # make_patches and train
@@ -336,8 +194,8 @@ def project(cut: Path, here: Path) -> Path:
 
 def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, say: object) -> None:
     before = contents(project)
-    full = pytest.raises(UserError, match=r"^an output: File too large\. Mend that")
-    with full_disk(1000), full, refusals_named():
+    full = pytest.raises(UserError, match=r"^an output: File too large\. Fix that")
+    with full_disk(1000), full, file_system_errors_named():
         say(make_patches)
     assert contents(project) == before
 

@@ -1,36 +1,40 @@
-"""One run of a study: the project's own training, on a subset, kept and scored like any other."""
+"""One run of a study: the pipeline's own training on a subset, resumable, and scored on val."""
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from lightning.pytorch.callbacks import Callback
+import torch
+from graph import ROOT
+from lightning import Trainer
 from project import PARAMS
 from tiny_dataset import make, write_dataset
 
-from roofseg.core.files import read_json, write_json
+from roofseg.core.errors import StoppedError, UserError
+from roofseg.core.files import read_json, sha256_file, write_json
 from roofseg.core.weights import write_weights
 from roofseg.evaluation.evaluate import predict
 from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.metrics import table
 from roofseg.models.roof_model import build_model
 from roofseg.patches import read_patches
-from roofseg.recipe.params import Params, parse_params
+from roofseg.recipe.params import Params, Recipe, parse_params
 from roofseg.studies.runs.scores import tile_scores
 from roofseg.studies.runs.subsets import subset
-from stages import study, study_recipe
-from stages.study_run import study_run
+from roofseg.training.callbacks import EpochReport
+from stages import study_recipe, study_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRAIN = ["a", "b", "e", "f"]
 SPLIT = {**dict.fromkeys(TRAIN, "train"), "c": "val", "d": "val", "t": "test"}
-OUT = Path("metrics/studies/runs/budget/small-2-5.json")
+
+Say = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
@@ -52,111 +56,109 @@ def params(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Para
     return parse_params(PARAMS)
 
 
-class PulledPlugError(Exception):
-    pass
+def write_recipe(study: str, recipe: Recipe) -> None:
+    """Write the recipe of the attempt ``small`` as the stage recipe@small does."""
+    record = {
+        "study": study,
+        "attempt": "small",
+        "label": "small",
+        "dataset": "tiny",
+        "patch_size": 64,
+        "overrides": {},
+        "recipe": recipe.model_dump(mode="json"),
+        "prior_sha256": sha256_file(Path("weights/scratch.safetensors")),
+    }
+    write_json(Path(f"studies/recipes/small/{study}.json"), record)
 
 
-class Break(Callback):
-    """Ends a run after its first epoch, as a pruned trial or a pulled plug does."""
-
-    def on_train_epoch_start(self, trainer: object, pl_module: object) -> None:
-        if trainer.current_epoch == 1:
-            raise PulledPlugError
-
-
-def test_a_run_is_a_record_of_its_subset_and_its_counts(params: Params) -> None:
-    recipe = params.recipe("small").model_copy(update={"seed": 5})
-    record = study_run(
-        recipe,
-        study="budget",
-        attempt="small",
-        params=params,
-        out=OUT,
-        tiles=2,
-        note=lambda: {"at": 3},
-    )
-    assert record == read_json(OUT)
+def test_the_record_has_the_subset_the_recipe_and_the_counts(params: Params, say: Say) -> None:
+    recipe = params.recipe("small")
+    write_recipe("budget", recipe)
+    say(study_run, "budget", "small-2-5", "--attempt", "small", "--tiles", 2, "--seed", 5)
+    record = read_json(Path("metrics/studies/runs/budget/small-2-5.json"))
     assert record["train_tiles"] == subset(TRAIN, 2, 5)
-    assert (record["study"], record["attempt"], record["at"]) == ("budget", "small", 3)
-    assert record["recipe"] == recipe.model_dump(mode="json")
+    assert (record["study"], record["attempt"], record["label"]) == ("budget", "small", "small")
+    assert (record["dataset"], record["patch_size"]) == ("tiny", 64)
+    assert record["recipe"] == {**recipe.model_dump(mode="json"), "seed": 5}
     assert [row["tile"] for row in record["val"]] == ["c", "d"]
-    assert [sum(row[key] for key in ("tp", "fp", "fn", "tn")) for row in record["val"]] == [
-        64**2
-    ] * 2
+    counts = [sum(row[key] for key in ("tp", "fp", "fn", "tn")) for row in record["val"]]
+    assert counts == [64**2] * 2
     ious = [row["tp"] / (row["tp"] + row["fp"] + row["fn"]) for row in record["val"]]
     assert record["val_iou"] == pytest.approx(np.mean(ious))
-    assert not list(Path(".state").iterdir())
+    assert not list(Path(".state").glob("*@*/"))
     assert sorted(path.name for path in Path().iterdir()) == [
-        *(".state", "metrics", "params.yaml", "patches", "weights")
+        *(".state", "metrics", "params.yaml", "patches", "studies", "weights")
     ]
 
 
-def test_other_tiles_are_no_part_of_it(params: Params) -> None:
+def test_tiles_outside_the_subset_do_not_matter(params: Params, say: Say) -> None:
     """What a model learns is the same when all training tiles but those of its subset change."""
-    recipe = params.recipe("small").model_copy(update={"epochs": 1})
-    asked = {"study": "budget", "attempt": "small", "params": params, "tiles": 2}
-    before = study_run(recipe, **asked)
+    write_recipe("budget", params.recipe("small").model_copy(update={"epochs": 1}))
+
+    def run() -> dict[str, Any]:
+        say(study_run, "budget", "small-2-1", "--attempt", "small", "--tiles", 2, "--seed", 1)
+        return read_json(Path("metrics/studies/runs/budget/small-2-1.json"))
+
+    before = run()
     masks = Path("patches/train/masks")
     one, *others = sorted(set(TRAIN) - set(before["train_tiles"]))
     shutil.copy(masks / f"{before['train_tiles'][0]}.png", masks / f"{one}.png")
-    after = study_run(recipe, **asked)
-    assert after["val"] == before["val"]
+    assert run()["val"] == before["val"]
     shutil.copy(masks / f"{others[0]}.png", masks / f"{before['train_tiles'][0]}.png")
-    assert study_run(recipe, **asked)["val"] != before["val"]
+    assert run()["val"] != before["val"]
 
 
-def test_a_run_that_broke_off_goes_on_to_the_same_bytes(
-    params: Params, capsys: pytest.CaptureFixture[str]
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    params: Params,
+    say: Say,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    recipe = params.recipe("small")
-    asked = {"study": "seeds", "attempt": "small", "params": params}
-    study_run(recipe, **asked, out=Path("whole.json"))
-    with pytest.raises(PulledPlugError):
-        study_run(recipe, **asked, out=Path("broken.json"), callbacks=[Break()])
-    assert not Path("broken.json").exists()
+    write_recipe("seeds", params.recipe("small"))
+    arguments = ("--attempt", "small", "--seed", 1)
+    say(study_run, "seeds", "whole", *arguments)
+
+    def stop_after_one_epoch(_: EpochReport, trainer: Trainer, *__: object) -> None:
+        if trainer.current_epoch == 1:
+            raise StoppedError("stopped", 143)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochReport, "on_train_epoch_start", stop_after_one_epoch)
+        with pytest.raises(StoppedError):
+            say(study_run, "seeds", "stopped", *arguments)
+    records = Path("metrics/studies/runs/seeds")
+    assert not (records / "stopped.json").exists()
     assert [path.name.partition("@")[0] for path in Path(".state").glob("*@*/")] == ["seeds-small"]
     capsys.readouterr()
-    study_run(recipe, **asked, out=Path("broken.json"))
+    say(study_run, "seeds", "stopped", *arguments)
     assert "goes on after epoch 1" in capsys.readouterr().out
-    assert Path("broken.json").read_bytes() == Path("whole.json").read_bytes()
+    assert (records / "stopped.json").read_bytes() == (records / "whole.json").read_bytes()
     assert not list(Path(".state").glob("*@*/"))
 
 
-def test_the_stage_takes_all_but_seed_and_preset_from_its_recipe(
-    params: Params, say: object, capsys: pytest.CaptureFixture[str]
+def test_seed_and_augmentation_are_those_of_the_run(
+    params: Params, say: Say, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("studies").mkdir()
-    text = (Path(study.__file__).parent.parent / "tests/studies_tiny.yaml").read_text()
-    Path("studies/studies.yaml").write_text(text)
-    say(study_recipe, "cold")
+    Path("studies/studies.yaml").write_text((ROOT / "tests" / "studies_tiny.yaml").read_text())
+    say(study_recipe, "cold", "--prior", "weights/scratch.safetensors")
     made = Path("studies/recipes/cold")
-    assert json.loads((made / "studies.json").read_text()) == ["augmentation"]
-    say(
-        study,
-        *(made / "augmentation.json", "--seed", 7, "--preset", "heavy", "--out", "heavy.json"),
-    )
-    record = read_json(Path("heavy.json"))
+    assert read_json(made / "studies.json") == ["augmentation"]
+    run = ("augmentation", "cold-heavy-7", "--attempt", "cold", "--seed", 7)
+    say(study_run, *run, "--augmentation", "heavy")
+    record = read_json(Path("metrics/studies/runs/augmentation/cold-heavy-7.json"))
     expected = read_json(made / "augmentation.json")["recipe"]
     assert record["recipe"] == {**expected, "seed": 7, "augmentation": "heavy"}
     assert record["train_tiles"] == TRAIN
-    assert "augmentation: heavy: val IoU" in capsys.readouterr().out
-
-    write_json(
-        made / "augmentation.json", {**read_json(made / "augmentation.json"), "prior_sha256": ""}
-    )
-    with pytest.raises(Exception, match=r"not the file that .* Run `dvc repro studies/dvc\.yaml:r"):
-        say(study, made / "augmentation.json", "--seed", 7, "--out", "again.json")
-    assert not Path("again.json").exists()
+    assert "augmentation: cold-heavy-7: val IoU" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("seed", ["-1", str(2**32), "one"])
-def test_a_seed_that_is_none_is_named(
-    seed: str, say: object, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        say(study, "recipe.json", f"--seed={seed}", "--out", "out.json")
-    assert ended.value.code == 2
-    assert re.search(rf"argument --seed: .*{seed}", capsys.readouterr().err)
+def test_a_prior_that_is_not_that_of_the_recipe_is_named(params: Params, say: Say) -> None:
+    write_recipe("seeds", params.recipe("small"))
+    write_weights(Path("weights/scratch.safetensors"), {"other": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"not the file that .* Run `dvc repro studies/dvc\.yaml:r"):
+        say(study_run, "seeds", "small-1", "--attempt", "small", "--seed", 1)
+    assert not Path("metrics").exists()
 
 
 def test_tiles_are_scored_as_evaluate_scores_them(tiles: Path) -> None:

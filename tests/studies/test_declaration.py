@@ -1,4 +1,4 @@
-"""studies.yaml: what it may say, and what every mistake in it is told."""
+"""studies.yaml: what it may contain, and the message of every error in it."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ studies:
 TINY = parse_params(PARAMS)
 
 
-def test_it_says_what_is_trained_how_often() -> None:
+def test_the_runs_of_a_study_are_the_product_of_its_axes() -> None:
     studies = parse_studies(STUDIES, TINY)
-    assert {name: len(study.runs()) for name, study in studies.named().items()} == {
+    assert {name: len(study.runs()) for name, study in studies.by_name().items()} == {
         "budget": 8,
         "seeds": 4,
         "augmentation": 4,
@@ -65,15 +65,16 @@ def test_a_run_has_the_recipe_of_its_attempt_study_and_place() -> None:
     assert (other.augmentation, other.seed, other.freeze_epochs) == ("heavy", 7, "all")
 
 
-def test_what_else_tells_a_frozen_attempt_from_the_unfrozen_one() -> None:
+def test_other_differences_of_frozen_attempts_are_named() -> None:
     studies = parse_studies(STUDIES, TINY)
     every = with_attempts(TINY, studies.attempts, source="here")
-    assert studies.studies.augmentation.unlike(every, "here") == {"cold": []}
+    assert studies.studies.augmentation.other_differences(every, "here") == {"cold": []}
     text = STUDIES.replace("all\n", "all\n    architecture: deeplabv3plus\n    lr: 0.1\n", 1)
     text = text.replace("    architecture: unet\n", "", 1)
     studies = parse_studies(text, TINY)
     every = with_attempts(TINY, studies.attempts, source="here")
-    assert studies.studies.augmentation.unlike(every, "here") == {"cold": ["lr", "architecture"]}
+    differences = studies.studies.augmentation.other_differences(every, "here")
+    assert differences == {"cold": ["lr", "architecture"]}
 
 
 @pytest.mark.parametrize("name", ["sample", "austin512", "inria"])
@@ -90,7 +91,7 @@ def test_an_override_is_resolved_and_another_key_stays() -> None:
     assert overridden(TINY, "smaller", {}, source="here") == TINY.recipe("smaller")
 
 
-def test_attempts_of_studies_alone_join_those_of_the_parameters() -> None:
+def test_attempts_of_studies_join_those_of_the_parameters() -> None:
     block = {"architecture": "unet", "encoder": "tu-mobilenetv3_small_050", "prior": "scratch"}
     every = with_attempts(TINY, {"cold": {**block, "freeze_epochs": "all"}}, source="here")
     assert list(every.attempts) == ["small", "smaller", "cold"]
@@ -104,7 +105,11 @@ def test_attempts_of_studies_alone_join_those_of_the_parameters() -> None:
     ("old", "new", "says"),
     [
         ("seeds: [7]", "seeds: []", r"augmentation\.seeds: found \[\]; .*at least 1"),
-        ("seeds: [7]", "seeds: [7, 7]", r"augmentation\.seeds: expected each only once.* 7 twice"),
+        (
+            "seeds: [7]",
+            "seeds: [7, 7]",
+            r"augmentation\.seeds: expected different.* 7 twice",
+        ),
         ("seeds: [7]", "seeds: [-7]", r"augmentation\.seeds\.0: found -7"),
         ("seeds: [7]", "seeds: [true]", r"augmentation\.seeds\.0: found True"),
         ("tiles: [1, 2]", "tiles: [0, 2]", r"budget\.tiles\.0: found 0"),
@@ -124,7 +129,7 @@ def test_attempts_of_studies_alone_join_those_of_the_parameters() -> None:
         ("unfrozen: small", "unfrozen: gone", r"'gone' is compared, but is not in attempts"),
         ("freeze_epochs: all", "freeze_epochs: 0", r"cold is compared as frozen, .*epochs is 0"),
         ("[small, smaller]\n    tiles", "[small, no]\n    tiles", r"budget\.attempts: found 'no'"),
-        ("{epochs: 3}", "{seed: 3}", r"overrides\.seed: the study itself sets it"),
+        ("{epochs: 3}", "{seed: 3}", r"overrides\.seed: the study itself sets it for each run"),
         ("{epochs: 3}", "{prior: scratch}", r"overrides\.prior: unknown key\. Known here: epochs"),
         ("{epochs: 3}", "{epochs: 0}", r"budget\.overrides: attempts\.small\.epochs: found 0"),
         ("{epochs: 3}", "{epochs: soon}", r"budget\.overrides: .*epochs: found 'soon'"),
@@ -143,20 +148,20 @@ def test_attempts_of_studies_alone_join_those_of_the_parameters() -> None:
         ("attempts:\n  cold", "attempts: [\n  cold", r"not valid YAML"),
     ],
 )
-def test_a_mistake_is_named(old: str, new: str, says: str) -> None:
+def test_an_error_names_its_key(old: str, new: str, says: str) -> None:
     assert old in STUDIES
     with pytest.raises(UserError, match=rf"(?s)^studies/studies\.yaml: .*(?:{says})"):
         parse_studies(STUDIES.replace(old, new, 1), TINY)
 
 
-def test_nothing_at_all_is_a_mistake_too() -> None:
+def test_an_empty_file_is_an_error() -> None:
     with pytest.raises(
         UserError, match=r"^studies/studies\.yaml: expected a mapping .* found nothing"
     ):
         parse_studies("", TINY)
 
 
-def test_what_is_commented_out_is_nothing() -> None:
+def test_a_block_that_is_commented_out_is_empty() -> None:
     bare = STUDIES.replace("overrides: {epochs: 3}", "overrides:  # epochs: 3")
     assert parse_studies(bare, TINY).studies.budget.overrides == {}
     # DVC merges `attempts` with those of params.yaml: nothing is no mapping to it.

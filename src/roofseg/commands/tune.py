@@ -20,7 +20,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from roofseg.commands.arguments import count
-from roofseg.commands.sealed import sealed
 from roofseg.core.errors import UserError
 from roofseg.recipe.params import Params, parse_params, read_params
 
@@ -43,27 +42,24 @@ def main(args: argparse.Namespace) -> None:
     from roofseg.tuning.grid import read_tuning
     from roofseg.tuning.sampler import batches
 
-    with sealed("roofseg tune"):
-        params = read_params(Path("params.yaml"))
-        tuning, spaces = read_tuning(
-            TUNING, params, dataset=Path("data") / params.dataset, pipeline=Path("dvc.yaml")
+    params = read_params(Path("params.yaml"))
+    tuning, spaces = read_tuning(
+        TUNING, params, dataset=Path("data") / params.dataset, pipeline=Path("dvc.yaml")
+    )
+    check_final(spaces, params)
+    prepare_environment(args.jobs)
+    sizes = ", ".join(f"{len(space)} recipes of {name}" for name, space in spaces.items())
+    picked_from = f"picked by the sampler {tuning.sampler} from {sizes}"
+    print(f"{tuning.runs} runs of each attempt, {picked_from}", flush=True)
+    total = tuning.runs * len(spaces)
+    picked = batches(tuning, spaces, SEARCHES, lambda run: read_val_iou(run, dvc_queue.finished()))
+    failed = execute(picked, params, total=total, jobs=args.jobs)
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {total} runs failed; `dvc queue logs {failed[0]}` says why. "
+            "The same command tries them again."
         )
-        check_final(spaces, params)
-        prepare_environment(args.jobs)
-        sizes = ", ".join(f"{len(space)} recipes of {name}" for name, space in spaces.items())
-        picked_from = f"picked by the sampler {tuning.sampler} from {sizes}"
-        print(f"{tuning.runs} runs of each attempt, {picked_from}", flush=True)
-        total = tuning.runs * len(spaces)
-        picked = batches(
-            tuning, spaces, SEARCHES, lambda run: read_val_iou(run, dvc_queue.finished())
-        )
-        failed = execute(picked, params, total=total, jobs=args.jobs)
-        if failed:
-            raise UserError(
-                f"{len(failed)} of {total} runs failed; `dvc queue logs {failed[0]}` says why. "
-                "The same command tries them again."
-            )
-        print("All runs are done. `roofseg tuning-report` compares them.")
+    print("All runs are done. `roofseg tuning-report` compares them.")
 
 
 def check_final(attempts: Iterable[str], params: Params) -> None:

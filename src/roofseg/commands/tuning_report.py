@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from roofseg.commands.sealed import sealed
 from roofseg.commands.tune import SEARCHES, TUNING
 from roofseg.core.errors import UserError
 from roofseg.recipe.params import read_params
@@ -42,24 +41,23 @@ def main(args: argparse.Namespace) -> None:
             return ""
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    with sealed("roofseg tuning-report"):
-        params = read_params(Path("params.yaml"))
-        tuning, spaces = read_tuning(
-            TUNING, params, dataset=Path("data") / params.dataset, pipeline=Path("dvc.yaml")
-        )
-        runs = {run.name: run for run in known_runs(tuning, spaces, SEARCHES)}
-        table = tuning_table(read_results(runs.values()))
-        if table.val_iou.isna().all():
-            raise UserError(f"no run of {TUNING} is done; `roofseg tune` runs them")
-        write_csv(TABLE, table.assign(dataset=params.dataset))
-        for name, picture in figures(table, params).items():
-            write_png(PLOTS / f"tuning_{name}.png", picture)
-        print(f"Runs on {data_label(params.dataset, params.patch_size)}, by {tuning.sampler}\n")
-        labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
-        printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(cell)
-        print("\n".join(markdown_table(list(printed.columns), printed.to_numpy().tolist())))
-        print()
-        head = dvc_queue.head()
-        current = {name for name, found in dvc_queue.finished().items() if found.baseline == head}
-        applicable = set() if tuning.common else current
-        print(how_to_apply(table, runs, params, applicable=applicable))
+    params = read_params(Path("params.yaml"))
+    tuning, spaces = read_tuning(
+        TUNING, params, dataset=Path("data") / params.dataset, pipeline=Path("dvc.yaml")
+    )
+    runs = {run.name: run for run in known_runs(tuning, spaces, SEARCHES)}
+    table = tuning_table(read_results(runs.values()))
+    if table.val_iou.isna().all():
+        raise UserError(f"no run of {TUNING} is done; `roofseg tune` runs them")
+    write_csv(TABLE, table.assign(dataset=params.dataset))
+    for name, picture in figures(table, params).items():
+        write_png(PLOTS / f"tuning_{name}.png", picture)
+    print(f"Runs on {data_label(params.dataset, params.patch_size)}, by {tuning.sampler}\n")
+    labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
+    printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(cell)
+    print("\n".join(markdown_table(list(printed.columns), printed.to_numpy().tolist())))
+    print()
+    head = dvc_queue.head()
+    current = {name for name, found in dvc_queue.finished().items() if found.baseline == head}
+    applicable = set() if tuning.common else current
+    print(how_to_apply(table, runs, params, applicable=applicable))

@@ -108,3 +108,11 @@ def sha256_files(paths: Iterable[Path]) -> str:
     ]
     contents = sorted(f"{file.name} {sha256_file(file)}" for file in files)
     return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+
+
+def user_path(text: str) -> Path:
+    """A path as a user typed it: a ``~`` for a home folder is resolved, as shells do not always.
+
+    The home of an unknown user stays as it is and names no file, where `Path.expanduser` raises.
+    """
+    return Path(os.path.expanduser(text))  # noqa: PTH111

@@ -75,7 +75,7 @@ def open_test(
     record_look(ledger, None, known=_committed_looks(ledger))
     if final is None:
         raise StaysSealed(
-            f"this recipe is not final. To open it, run `make finalize ATTEMPTS={attempt}`, commit "
+            f"this recipe is not final. To open it, run `roofseg finalize {attempt}`, commit "
             "params.yaml and run `dvc repro`."
         )
     try:

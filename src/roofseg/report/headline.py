@@ -33,7 +33,7 @@ INTERVAL = (
 )
 SEALED_SAID = (
     f"**{SEALED}**: the recipe is not final, so the test split was not opened for it. To open it, "
-    "run `make finalize ATTEMPTS=NAME`, commit params.yaml and run `dvc repro`."
+    "run `roofseg finalize NAME`, commit params.yaml and run `dvc repro`."
 )
 
 

@@ -1,8 +1,8 @@
-"""The studies beside the pipeline, as studies/studies.yaml declares them.
+"""The studies that studies.yaml declares, validated against the parameters.
 
-A study trains attempts of params.yaml, or attempts of its own, several times over, each run a
-little different: on fewer tiles, from another seed, under another augmentation. Every run is scored
-on val alone.
+A study trains attempts several times; its runs differ in the number of tiles, the augmentation
+preset or the seed. The attempts are those of params.yaml and those that studies.yaml adds. Every
+run is scored on val alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -37,43 +38,43 @@ T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _different(values: list[T]) -> list[T]:
-    if twice := [value for value in values if values.count(value) > 1]:
-        raise ValueError(f"expected each only once, found {twice[0]!r} twice")
+def _distinct(values: list[T]) -> list[T]:
+    if repeated := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"expected different values, found {repeated[0]!r} twice")
     return values
 
 
-Several = Annotated[list[T], Field(min_length=1), AfterValidator(_different)]
+Several = Annotated[list[T], Field(min_length=1), AfterValidator(_distinct)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class Checked(BaseModel):
-    """A block of YAML: unknown keys are errors, and so is ``true`` where a number is meant."""
+    """A block of YAML. Unknown keys are errors, and so is ``true`` in place of a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def _none(values: Any) -> Any:
+def _none_is_empty(values: Any) -> Any:
     return {} if values is None else values
 
 
-def _something(values: Any) -> Any:
-    # DVC reads the file, too, and merges these attempts with those of params.yaml.
+def _not_none(values: Any) -> Any:
+    # DVC reads this file too, and merges these attempts with those of params.yaml.
     if values is None:
         raise ValueError("found nothing; write `attempts: {}`")
     return values
 
 
-Overrides = Annotated[dict[str, Any], BeforeValidator(_none)]
-"""Keys of a recipe with other values; nothing where all lines below it are commented out."""
+Overrides = Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]
+"""Keys of a recipe with other values; an empty block (all lines commented out) is no override."""
 
 
 class Study(Checked):
-    """What all studies have: attempts, each trained once per seed under ``overrides``.
+    """The keys of every study: attempts, each trained once per seed under ``overrides``.
 
-    A seed decides a run's initial weights, draws and augmentation, and which tiles a smaller set
-    of them holds. ``overrides`` are keys of a recipe, for all attempts of the study.
+    A seed decides a run's initial weights, draws and augmentation, and its subset of the training
+    tiles. ``overrides`` change keys of the recipe of all attempts of the study.
     """
 
     attempts: Several[str]
@@ -81,29 +82,29 @@ class Study(Checked):
     overrides: Overrides = {}
 
     def axes(self) -> dict[str, Sequence[Any]]:
-        """What runs differ in, in the order of the matrix of their stage in studies/dvc.yaml."""
+        """The values on each axis, in the order of the stage's matrix in studies/dvc.yaml."""
         return {"attempt": self.attempts, "seed": self.seeds}
 
     def runs(self) -> dict[str, dict[str, Any]]:
-        """Each run's place on the axes, by its name as DVC makes it: ``ATTEMPT-...-SEED``."""
+        """The axis values of each run, by the name that DVC gives it: ``ATTEMPT-...-SEED``."""
         axes = self.axes()
         return {
-            "-".join(map(str, place)): dict(zip(axes, place, strict=True))
-            for place in product(*axes.values())
+            "-".join(map(str, values)): dict(zip(axes, values, strict=True))
+            for values in product(*axes.values())
         }
 
     def recipe(self, params: Params, run: Mapping[str, Any], source: str) -> Recipe:
-        """The resolved recipe of one of `runs`; ``params`` have the attempts of studies, too."""
+        """The resolved recipe of one of `runs`; ``params`` include the attempts of studies.yaml."""
         recipe = overridden(params, run["attempt"], self.overrides, source=source)
         varied = run.keys() & SharedRecipe.model_fields.keys()
         return recipe.model_copy(update={key: run[key] for key in varied})
 
     @model_validator(mode="after")
-    def _overrides_leave_what_varies(self) -> Study:
+    def _overrides_keep_axes(self) -> Study:
         varied = self.axes().keys()
         for key in self.overrides:
             if key in varied & SharedRecipe.model_fields.keys():
-                raise ValueError(f"overrides.{key}: the study itself sets it, run by run")
+                raise ValueError(f"overrides.{key}: the study itself sets it for each run")
             if key not in SharedRecipe.model_fields:
                 known = ", ".join(name for name in SharedRecipe.model_fields if name not in varied)
                 raise ValueError(f"overrides.{key}: unknown key. Known here: {known}")
@@ -111,7 +112,7 @@ class Study(Checked):
 
 
 class Budget(Study):
-    """What more training ``tiles`` bring; a smaller set of them lies within a larger one."""
+    """How IoU grows with the number of training ``tiles``; subsets of one seed are nested."""
 
     tiles: Several[Count]
 
@@ -120,21 +121,21 @@ class Budget(Study):
 
 
 class Seeds(Study):
-    """How much of a difference between attempts is due to the seed."""
+    """How much of the difference between attempts is due to the seed."""
 
     @field_validator("seeds")
     @classmethod
-    def _spread(cls, seeds: list[int]) -> list[int]:
+    def _at_least_two(cls, seeds: list[int]) -> list[int]:
         if len(seeds) < 2:
-            raise ValueError(f"expected at least 2, found {len(seeds)}: one has no spread")
+            raise ValueError(f"expected at least 2, found {len(seeds)}: one seed has no spread")
         return seeds
 
 
 class Augmentations(Study):
     """Whether attempts with a frozen encoder prefer a milder augmentation.
 
-    The answer compares the mean IoU under the ``mild`` presets with that under the ``strong`` ones,
-    for each of ``frozen`` and for ``unfrozen``.
+    The study compares the mean IoU under the ``mild`` presets with that under the ``strong``
+    presets, for each attempt in ``frozen`` and for the attempt ``unfrozen``.
     """
 
     presets: Several[Augmentation]
@@ -146,13 +147,13 @@ class Augmentations(Study):
     def axes(self) -> dict[str, Sequence[Any]]:
         return {"attempt": self.attempts, "augmentation": self.presets, "seed": self.seeds}
 
-    def unlike(self, params: Params, source: str) -> dict[str, list[str]]:
-        """By the label of each frozen attempt, in which keys it is not as the unfrozen one.
+    def other_differences(self, params: Params, source: str) -> dict[str, list[str]]:
+        """The keys, other than those of freezing, in which frozen recipes differ from the unfrozen.
 
-        Of its recipe, without what only freezing and this study decide. ``params`` have the
-        attempts of studies, too.
+        Returns the keys by the label of the frozen attempt. ``params`` include the attempts of
+        studies.yaml.
         """
-        against, *recipes = (
+        unfrozen, *recipes = (
             overridden(params, attempt, self.overrides, source=source)
             for attempt in [self.unfrozen, *self.frozen]
         )
@@ -161,13 +162,13 @@ class Augmentations(Study):
                 key
                 for key in Recipe.model_fields
                 if key not in ("freeze_epochs", "encoder_lr_factor", "augmentation")
-                and getattr(recipe, key) != getattr(against, key)
+                and getattr(recipe, key) != getattr(unfrozen, key)
             ]
             for attempt, recipe in zip(self.frozen, recipes, strict=True)
         }
 
     @model_validator(mode="after")
-    def _compares_what_it_trains(self) -> Augmentations:
+    def _compared_attempts_are_trained(self) -> Augmentations:
         for name in [*self.frozen, self.unfrozen]:
             if name not in self.attempts:
                 raise ValueError(f"{name!r} is compared, but is not in attempts")
@@ -181,26 +182,31 @@ class Augmentations(Study):
         return self
 
 
-class Declared(Checked):
+class StudyBlocks(Checked):
+    """The studies by name."""
+
     budget: Budget
     seeds: Seeds
     augmentation: Augmentations
 
 
-class Studies(Checked):
-    """All of studies.yaml. ``attempts`` are those that only studies have, as in params.yaml."""
+STUDY_NAMES = tuple(StudyBlocks.model_fields)
 
-    attempts: Annotated[dict[str, dict[str, Any]], BeforeValidator(_something)]
-    studies: Declared
+
+class Studies(Checked):
+    """All of studies.yaml; ``attempts`` adds attempts for studies, written as in params.yaml."""
+
+    attempts: Annotated[dict[str, dict[str, Any]], BeforeValidator(_not_none)]
+    studies: StudyBlocks
 
     def study(self, name: str) -> Study:
-        """The study of that name: ``budget``, ``seeds`` or ``augmentation``."""
+        """The study of that name, one of `STUDY_NAMES`."""
         found: Study = getattr(self.studies, name)
         return found
 
-    def named(self) -> dict[str, Study]:
+    def by_name(self) -> dict[str, Study]:
         """All studies by name."""
-        return {name: self.study(name) for name in Declared.model_fields}
+        return {name: self.study(name) for name in STUDY_NAMES}
 
 
 def parse(text: str, model: type[Model], source: str) -> Model:
@@ -208,41 +214,56 @@ def parse(text: str, model: type[Model], source: str) -> Model:
     try:
         return model.model_validate(parse_mapping(text, source))
     except ValidationError as error:
-        # A misspelt key is a missing one too: what is there tells more than what is not.
+        # A misspelt key also leaves the right one missing: report what was found first.
         first = min(error.errors(), key=lambda found: found["type"] == "missing")
         key = ".".join(str(part) for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ")
+        problem = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            said = "unknown key (misspelt?)"
+            problem = "unknown key (misspelt?)"
         elif first["type"] == "missing":
-            said = "missing; studies/profiles/ has complete files to compare with"
+            problem = "missing; studies/profiles/ has complete files to compare with"
         elif first["type"] != "value_error":
-            said = f"found {first['input']!r}; {said}"
-        raise UserError(f"{source}: {key}: {said}") from None
+            problem = f"found {first['input']!r}; {problem}"
+        raise UserError(f"{source}: {key}: {problem}") from None
+
+
+def read_studies(path: Path, params: Params) -> tuple[Studies, Params]:
+    """Read and validate studies.yaml; return it and the parameters with its attempts added.
+
+    Raises:
+        UserError: the file cannot be read, or see `parse_studies`
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). Copy one of studies/profiles/ there."
+        ) from None
+    studies = parse_studies(text, params, str(path))
+    return studies, with_attempts(params, studies.attempts, source=str(path))
 
 
 def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml") -> Studies:
-    """Read studies.yaml and hold it against the parameters.
+    """Parse studies.yaml and validate it against the parameters.
 
     Raises:
-        UserError: naming ``source`` and the key: no YAML, unknown keys, attempts that are not
-            there, overrides that an attempt's recipe refuses, or frozen encoders that are not
+        UserError: invalid YAML, unknown keys, unknown attempts, overrides that an attempt's recipe
+            refuses, or attempts compared as frozen that are not; names ``source`` and the key
     """
     studies = parse(text, Studies, source)
     for name, block in studies.attempts.items():
         if "seed" in block:
             raise UserError(
-                f"{source}: attempts.{name}.seed: each study says from which seeds it trains. Take "
-                "this line out."
+                f"{source}: attempts.{name}.seed: each study has its own seeds. Remove this line."
             )
     every = with_attempts(params, studies.attempts, source=source)
-    for name, study in studies.named().items():
+    for name, study in studies.by_name().items():
         key = f"{source}: studies.{name}"
         for attempt in study.attempts:
             if attempt not in every.attempts:
                 raise UserError(
-                    f"{key}.attempts: found {attempt!r}, which is neither in params.yaml nor among "
-                    f"the attempts of {source}; they have: {', '.join(every.attempts)}"
+                    f"{key}.attempts: found {attempt!r}; expected an attempt of params.yaml or of "
+                    f"{source}: {', '.join(every.attempts)}"
                 )
             overridden(every, attempt, study.overrides, source=f"{key}.overrides")
     comparison = studies.studies.augmentation
@@ -257,14 +278,28 @@ def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml
     return studies
 
 
+def check_budget(studies: Studies, split: Mapping[str, str], *, source: str) -> None:
+    """UserError where the budget study trains on more tiles than the split has for training.
+
+    ``split`` maps tiles to train, val or test.
+    """
+    available = list(split.values()).count("train")
+    for count in studies.studies.budget.tiles:
+        if count > available:
+            raise UserError(
+                f"{source}: studies.budget.tiles: found {count}; expected at most {available}, the "
+                "number of training tiles in split.csv"
+            )
+
+
 def with_attempts(
     params: Params, blocks: Mapping[str, Mapping[str, Any]], *, source: str
 ) -> Params:
-    """Parameters with further attempts, none of them final; UserError for what they are not."""
+    """The parameters with more attempts, none of them final; UserError for invalid ones."""
     if known := [name for name in blocks if name in params.attempts]:
         raise UserError(
-            f"{source}: attempts.{known[0]}: params.yaml has an attempt of that name; use that, or "
-            "give this one a name of its own"
+            f"{source}: attempts.{known[0]}: params.yaml has an attempt of that name; use "
+            "that one, or rename this one"
         )
     values = params.model_dump(mode="json")
     values["attempts"] |= blocks
@@ -277,9 +312,9 @@ def overridden(
 ) -> Recipe:
     """The resolved recipe of an attempt with other values for some of its keys.
 
-    It is held to all that holds for params.yaml; an error says ``source`` instead of that.
+    The values are validated as in params.yaml; UserError names ``source`` instead of that file.
     """
-    params.recipe(attempt)  # raises for an unknown one
+    params.recipe(attempt)  # raises for an unknown attempt
     values = params.model_dump(mode="json")
     values["attempts"] = {attempt: {**params.attempts[attempt], **overrides}}
     values["final"] = {attempt: None}
@@ -287,5 +322,5 @@ def overridden(
 
 
 def _validated(values: Mapping[str, Any], source: str) -> Params:
-    # JSON is YAML, too. YAML knows dates, and no key is one: the text of it will be refused.
+    # JSON is YAML too. A date, which YAML has and JSON lacks, becomes text, which no key accepts.
     return parse_params(json.dumps(values, default=str), source)

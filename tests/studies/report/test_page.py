@@ -10,12 +10,10 @@ from graph import ROOT
 from page_reader import PageReader
 from ruamel.yaml import YAML
 
-from roofseg.core.files import write_json
 from roofseg.pages.page import TEMPLATES, Prose, Section, Table
-from roofseg.studies.report.page import CAPTIONS, missing, study_page, with_figure
+from roofseg.studies.report.page import CAPTIONS, studies_html, unfinished, with_figure
 from roofseg.tuning.table import HEAD, SCORES
-from stages import gather_study, study_report
-from stages.studies import read_studies
+from stages import study_report
 
 PICTURE = np.full((20, 40, 3), 200, np.uint8)
 RUNS = [
@@ -28,10 +26,10 @@ TUNING = pd.DataFrame(RUNS, columns=[*HEAD, "lr", "augmentation", *SCORES])
 
 
 def read(*sections: Section) -> PageReader:
-    return PageReader(study_page("city", 64, sections, {"Synthetic": "Generated."}))
+    return PageReader(studies_html("sample", 64, sections))
 
 
-def test_a_study_shows_its_figure_after_what_it_says_first() -> None:
+def test_a_study_shows_its_figure_after_its_first_block() -> None:
     table = Table("Numbers", ["attempt"], [["unet"]])
     section = with_figure("budget", Section("Data budget", [Prose("Verdict."), table]), PICTURE)
     assert [block.kind for block in section.blocks] == ["prose", "figure", "table"]
@@ -41,13 +39,13 @@ def test_a_study_shows_its_figure_after_what_it_says_first() -> None:
     assert image["alt"] == "Data budget: the numbers are in the tables of this section."
     assert CAPTIONS["budget"] in page.text
     assert not page.all("script", "link")
-    assert "Synthetic. Generated." in page.text[: page.text.index("Verdict.")]
+    assert "Synthetic. The sample tiles are generated" in page.text[: page.text.index("Verdict.")]
 
 
-def test_a_study_that_was_not_run_is_named_with_its_command() -> None:
-    text = read(missing("seeds", "Seeds", 3, 12)).text
-    assert "Not run to its end: 3 of 12 runs are there." in text
-    assert "dvc repro studies/dvc.yaml:gather_seeds" in text
+def test_an_unfinished_study_is_named_with_its_command() -> None:
+    text = read(unfinished("seeds", 3, 12)).text
+    assert "Not finished: 3 of 12 runs are there." in text
+    assert "roofseg studies seeds" in text
 
 
 @pytest.fixture
@@ -62,7 +60,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_page_tells_of_what_there_is(project: Path) -> None:
     study_report.main()
     page = PageReader((project / "studies/report.html").read_text())
-    assert page.text.count("Not run to its end: 0 of") == 3
+    assert page.text.count("Not finished: 0 of") == 3
     assert "Tuning" not in page.text
     attempts = YAML(typ="safe").load(project / "params.yaml")["attempts"]
     known = TUNING.replace({"attempt": {"unet": "unet_imagenet", "sam": "sam_unet"}})
@@ -87,26 +85,10 @@ def test_the_page_tells_of_what_there_is(project: Path) -> None:
     assert len(alts) == 3
 
 
-def test_runs_of_other_data_or_another_recipe_are_not_those_of_this_one(project: Path) -> None:
-    studies, params = read_studies()
-    assert gather_study.there("budget", studies, params) == []
-    name, place = next(iter(studies.study("budget").runs().items()))
-    recipe = studies.study("budget").recipe(params, place, "here").model_dump(mode="json")
-    record = {"dataset": "sample", "patch_size": 224, "recipe": recipe}
-    for other, found in (
-        ({}, [name]),
-        ({"patch_size": 512}, []),
-        ({"dataset": "city"}, []),
-        ({"recipe": {**recipe, "epochs": recipe["epochs"] + 1}}, []),  # by an earlier studies.yaml
-    ):
-        write_json(gather_study.record_of("budget", name), {**record, **other})
-        assert gather_study.there("budget", studies, params) == found
-
-
-def test_the_stage_depends_on_parameters_what_studies_left_and_templates() -> None:
-    """All parameters: a run of another learning rate is not in force."""
+def test_the_stage_depends_on_parameters_results_and_templates() -> None:
+    """All parameters: a run of another learning rate does not count."""
     stages = YAML(typ="safe").load(ROOT / "studies/dvc.yaml")["stages"]
-    templates = {path.relative_to(ROOT).as_posix() for path in TEMPLATES.iterdir()}
+    templates = {TEMPLATES.parent.relative_to(ROOT).as_posix()}
     needed = templates | {"metrics/studies", "params.yaml", "studies/studies.yaml"}
     assert needed <= set(stages["report"]["deps"])
 

@@ -1,4 +1,4 @@
-"""What the studies say in words, tables and figures."""
+"""The tables, texts and figures of the studies."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from roofseg.drawing import colour
 from roofseg.pages.page import Page, markdown, number
 from roofseg.studies.declaration import Studies, parse_studies
 from roofseg.studies.report import figures
-from roofseg.studies.report.results import StudyResults, results
+from roofseg.studies.report.results import StudyResults, summarize
 
-PLACES = {"small": 0, "smaller": 1, "cold": 2, "cold (no SAM weights)": 2}
+ORDER = {"small": 0, "smaller": 1, "cold": 2, "cold (no SAM weights)": 2}
 LEGEND = 1400  # pixels: the column where it begins, right of the lines
 LEVEL = {"small": 0.7, "smaller": 0.6, "cold": 0.5}
 
@@ -36,11 +36,11 @@ def scores_of(studies: Studies, name: str, **changes: Any) -> pd.DataFrame:
 
 
 def made(
-    name: str, *, unlike: Mapping[str, Sequence[str]] | None = None, **changes: Any
+    name: str, *, differences: Mapping[str, Sequence[str]] | None = None, **changes: Any
 ) -> StudyResults:
     studies = parse_studies(STUDIES, TINY)
     scores = scores_of(studies, name, **changes)
-    return results(name, studies.study(name), scores, PLACES, "tiny, 64 px", unlike or {})
+    return summarize(studies.study(name), scores, ORDER, "tiny, 64 px", differences or {})
 
 
 def text(found: StudyResults) -> str:
@@ -48,20 +48,16 @@ def text(found: StudyResults) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "tables"),
-    [
-        ("budget", {"budget", "budget_runs", "budget_gains"}),
-        ("seeds", {"seeds", "seeds_runs", "seeds_pairs"}),
-        ("augmentation", {"augmentation", "augmentation_runs", "augmentation_contrasts"}),
-    ],
+    ("name", "comparison"),
+    [("budget", "gains"), ("seeds", "pairs"), ("augmentation", "contrasts")],
 )
-def test_every_study_has_its_tables_a_text_and_a_figure(name: str, tables: set[str]) -> None:
+def test_every_study_has_its_tables_a_text_and_a_figure(name: str, comparison: str) -> None:
     found = made(name)
-    assert found.tables.keys() == tables
+    assert list(found.tables) == ["summary", "runs", comparison]
     assert found.figure.shape[1:] == (1600, 3)
     assert found.figure.dtype == np.uint8
     assert found.figure.min() < 100  # something is drawn on the white
-    for label in found.tables[name].label:
+    for label in found.tables["summary"].label:
         assert f"`{label}`" in text(found)
     assert "test is never read" in text(found)
 
@@ -75,9 +71,9 @@ def test_the_same_runs_give_the_same_pixels_and_words(name: str) -> None:
 
 def test_the_budget_says_what_more_tiles_bring() -> None:
     found = made("budget")
-    row = found.tables["budget"].set_index(["label", "tiles"]).val_iou
+    row = found.tables["summary"].set_index(["label", "tiles"]).val_iou
     few, many = row["small", 1], row["small", 2]
-    gain = found.tables["budget_gains"].iloc[0]
+    gain = found.tables["gains"].iloc[0]
     assert gain.difference == pytest.approx(many - few)
     paired = f"{number(gain.difference)} [{number(gain.low)}, {number(gain.high)}]"
     assert (
@@ -90,38 +86,36 @@ def test_the_budget_says_what_more_tiles_bring() -> None:
 def test_a_budget_of_one_size_has_no_gain() -> None:
     studies = parse_studies(STUDIES.replace("tiles: [1, 2]", "tiles: [2]"), TINY)
     scores = scores_of(studies, "budget")
-    found = results("budget", studies.study("budget"), scores, PLACES, "tiny", {})
+    found = summarize(studies.study("budget"), scores, ORDER, "tiny", {})
     assert "With 2 training tiles `small` reaches" in text(found)
     assert "difference" not in text(found)
 
 
 def test_the_budgets_line_rises_with_its_means() -> None:
     """The line of an attempt, alone in its full colour, is higher where the mean is."""
-    ink = [int(colour(PLACES["small"])[at : at + 2], 16) for at in (1, 3, 5)]
+    ink = [int(colour(ORDER["small"])[at : at + 2], 16) for at in (1, 3, 5)]
     found = made("budget")
     rows, columns = np.nonzero((found.figure[:, :LEGEND] == ink).all(axis=2))
     left, right = rows[columns < columns.min() + 20], rows[columns > columns.max() - 20]
     # By as much as the mean, on the scale of the whole axis: half of it, in this study.
-    means = found.tables["budget"].set_index(["label", "tiles"]).val_iou
+    means = found.tables["summary"].set_index(["label", "tiles"]).val_iou
     assert means["small", 2] - means["small", 1] > 0.03
     assert left.mean() - right.mean() > 100
 
 
 def test_the_seeds_study_says_how_often_each_attempt_came_first() -> None:
     found = made("seeds")
-    assert list(found.tables["seeds"].rank_1) == [2, 0]
-    assert "Kendall's tau of **1.00**" in text(found)
+    assert list(found.tables["summary"].rank_1) == [2, 0]
+    assert "Kendall's tau between the orders of two seeds is **1.00**" in text(found)
     assert "2 of 2" in text(found)
 
 
 def test_a_single_attempt_has_a_spread_but_no_order() -> None:
     studies = parse_studies(STUDIES, TINY)
     scores = scores_of(studies, "seeds")
-    found = results(
-        "seeds", studies.study("seeds"), scores[scores.label == "small"], PLACES, "tiny", {}
-    )
+    found = summarize(studies.study("seeds"), scores[scores.label == "small"], ORDER, "tiny", {})
     assert "There are no orders to compare" in text(found)
-    assert found.tables["seeds_pairs"].empty
+    assert found.tables["pairs"].empty
     assert found.figure.shape[1] == 1600
 
 
@@ -130,37 +124,37 @@ def test_the_hypothesis_is_answered_in_words() -> None:
     assert "Does `cold` (frozen) prefer mild augmentation more than `small` does? **yes**" in text(
         found
     )
-    assert "IoU under light minus IoU under heavy" in text(found)
+    assert "IoU under light minus that under heavy" in text(found)
 
 
-def test_attempts_that_differ_in_more_than_freezing_are_said_to() -> None:
-    assert "They differ" not in text(made("augmentation", unlike={"cold": []}))
-    said = text(made("augmentation", unlike={"cold": ["architecture", "lr"]}))
-    assert "They differ in architecture and lr, too, so" in said
+def test_other_differences_between_attempts_are_named() -> None:
+    assert "also differ" not in text(made("augmentation", differences={"cold": []}))
+    said = text(made("augmentation", differences={"cold": ["architecture", "lr"]}))
+    assert "They also differ in architecture and lr, so" in said
 
 
-def test_of_a_single_seed_no_interval_is_said_to_be_for_others() -> None:
+def test_with_a_single_seed_no_interval_is_for_other_seeds() -> None:
     assert "for other val tiles and other seeds" in text(made("budget"))
     studies = parse_studies(STUDIES, TINY)
     scores = scores_of(studies, "budget")
-    found = results("budget", studies.study("budget"), scores[scores.seed == 1], PLACES, "tiny", {})
-    assert "of other seeds a single one knows nothing" in text(found)
+    found = summarize(studies.study("budget"), scores[scores.seed == 1], ORDER, "tiny", {})
+    assert "a single seed cannot cover other seeds" in text(found)
     assert "other val tiles and other seeds" not in text(found)
 
 
-def test_a_frozen_vit_without_sams_weights_leaves_the_question_open() -> None:
+def test_a_frozen_vit_without_sam_weights_leaves_the_question_open() -> None:
     studies = parse_studies(STUDIES, TINY)
     scores = scores_of(studies, "augmentation")
     scores.loc[scores.attempt == "cold", "label"] = "cold (no SAM weights)"
-    found = results("augmentation", studies.study("augmentation"), scores, PLACES, "tiny", {})
-    assert "about SAM the question stays open" in text(found)
-    assert "about SAM" not in text(made("augmentation"))
+    found = summarize(studies.study("augmentation"), scores, ORDER, "tiny", {})
+    assert "for SAM the question stays open" in text(found)
+    assert "for SAM" not in text(made("augmentation"))
 
 
-def test_a_run_that_broke_off_is_named() -> None:
-    assert "Broke off" not in text(made("budget"))
+def test_a_run_that_ended_early_is_named() -> None:
+    assert "Ended early" not in text(made("budget"))
     broken = text(made("budget", failure="loss is not finite."))
-    assert "**Broke off**: `small`, 1 training tile, light, seed 1: loss is not finite." in broken
+    assert "**Ended early**: `small`, 1 training tile, light, seed 1: loss is not finite." in broken
 
 
 def test_an_interval_that_is_far_wider_than_the_others_is_cut(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +9,8 @@ from graph import ROOT, closure
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, ttest_rel
-from study_records import study_scores, write_run
+from study_records import study_scores
 
-from roofseg.core.errors import UserError
 from roofseg.studies.report.tables import (
     agreement,
     by_seed,
@@ -22,7 +19,6 @@ from roofseg.studies.report.tables import (
     pairs,
     per_run,
     ranks,
-    read_run,
     spread,
 )
 
@@ -37,21 +33,6 @@ def scores() -> pd.DataFrame:
         for name, ious in IOUS.items()
         for seed, iou in enumerate(ious, start=1)
     )
-
-
-def test_a_run_is_read_from_its_counts(tmp_path: Path) -> None:
-    write_run(tmp_path / "run.json", attempt="a", seed=3, counts=[(50, 50, 0), (0, 0, 0)], tiles=5)
-    run = read_run(tmp_path / "run.json", "budget@a-5-3")
-    assert list(run.iou) == [0.5, 1.0]
-    assert list(run.f1) == pytest.approx([2 / 3, 1.0])
-    assert set(run.tiles) == {5}
-    assert set(run.seed) == {3}
-    assert set(run.failure) == {""}
-
-
-def test_a_run_that_is_not_there_is_named_with_its_target(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no\.json: no such file\. .*dvc\.yaml:budget@a-5-3`"):
-        read_run(tmp_path / "no.json", "budget@a-5-3")
 
 
 def test_every_run_is_a_row_with_its_mean_over_tiles(scores: pd.DataFrame) -> None:
@@ -219,6 +200,6 @@ def test_runs_are_paired_by_seed_and_tile() -> None:
 
 
 def test_the_tables_start_without_torch() -> None:
-    """Gathering a study takes no seconds of imports."""
+    """Gathering a study does not import torch, which takes seconds."""
     imports = {file.read_text() for file in closure(ROOT / "stages" / "gather_study.py")}
     assert not any("\nimport torch" in text or "\nfrom torch" in text for text in imports)

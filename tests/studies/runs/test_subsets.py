@@ -36,25 +36,27 @@ def test_only_the_seed_and_the_names_decide(
 
 
 @given(names, seeds, st.data())
-def test_a_tile_more_takes_the_place_of_one_at_most(
-    tiles: set[str], seed: int, data: st.DataObject
-) -> None:
+def test_another_tile_replaces_at_most_one(tiles: set[str], seed: int, data: st.DataObject) -> None:
     gone = data.draw(st.sampled_from(sorted(tiles)))
     count = data.draw(st.integers(1, len(tiles) - 1))
     without, with_it = subset(tiles - {gone}, count, seed), subset(tiles, count, seed)
     assert len(set(without) - set(with_it)) == (gone in with_it)
 
 
-def test_they_are_the_same_on_every_machine() -> None:
+def test_subsets_are_the_same_on_every_machine() -> None:
     assert subset(TILES, 3, 1) == ["austin12", "austin13", "austin22"]  # as sha256sum orders them
 
 
-def test_seeds_take_every_tile_about_as_often() -> None:
+def test_all_tiles_are_drawn_about_equally_often() -> None:
     taken = [tile for seed in range(400) for tile in subset(TILES, 6, seed)]
     assert {tile: 70 < taken.count(tile) < 130 for tile in TILES} == dict.fromkeys(TILES, True)
 
 
+def test_without_a_size_it_is_all_tiles() -> None:
+    assert subset(reversed(TILES), None, seed=3) == sorted(TILES)
+
+
 @pytest.mark.parametrize("count", [-1, 0, 25])
-def test_a_size_that_there_is_not(count: int) -> None:
+def test_a_size_out_of_range_is_refused(count: int) -> None:
     with pytest.raises(UserError, match=rf"subset of {count} .*; expected 1 to 24"):
         subset(TILES, count, seed=0)

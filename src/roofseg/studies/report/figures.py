@@ -1,4 +1,4 @@
-"""Figures of the studies, as those of `roofseg.drawing`: pixels, the same for the same input."""
+"""Figures of the studies, as pixels; the same input gives the same pixels."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from roofseg.drawing import Image, colour, rendered
 
 IOU = "validation IoU (mean over tiles)"
-Places = Mapping[str, int]  # the place of each label among all attempts, which decides its colour
+Order = Mapping[str, int]  # the index of each label among all attempts, which decides its colour
 
 
-def budget(runs: pd.DataFrame, table: pd.DataFrame, places: Places, title: str) -> Image:
+def budget(runs: pd.DataFrame, table: pd.DataFrame, order: Order, data: str) -> Image:
     """Val IoU against the number of training tiles: means, ranges over seeds, and every run.
 
     Args:
-        runs: `study_tables.per_run`.
-        table: `study_tables.spread` by label and tiles.
-        places: of the labels; they give the colours.
-        title: of what data, for the line above.
+        runs: `tables.per_run`.
+        table: `tables.spread` by label and tiles.
+        order: the index of each label, which decides its colour.
+        data: the data that the figure is about, for its title.
 
     Returns:
         (H, W, 3) uint8 RGB, 1600 x 960 px.
     """
-    figure, axes = _figure(f"Data budget, {title}: mean and range over seeds, each run a dot")
-    _lines(axes, runs, table, places, "tiles", sorted(table.tiles.unique()))
+    figure, axes = _figure(f"Data budget, {data}: mean and range over seeds, each run a dot")
+    _lines(axes, runs, table, order, "tiles", sorted(table.tiles.unique()))
     axes.set_xlabel("training tiles")
     return rendered(figure)
 
@@ -39,46 +39,46 @@ def augmentation(
     runs: pd.DataFrame,
     table: pd.DataFrame,
     contrasts: pd.DataFrame,
-    places: Places,
-    title: str,
+    order: Order,
+    data: str,
 ) -> Image:
-    """Val IoU under each preset, and below it how much each attempt prefers the mild ones.
+    """Val IoU under each preset; below, how much each attempt prefers the mild presets.
 
     Args:
-        runs, places, title: as for `budget`.
-        table: `study_tables.spread` by label and augmentation.
-        contrasts: `study_tables.contrasts`.
+        runs, order, data: as for `budget`.
+        table: `tables.spread` by label and augmentation.
+        contrasts: `tables.contrasts`.
 
     Returns:
         (H, W, 3) uint8 RGB, 1600 px wide.
     """
     presets = list(table.augmentation.unique())
     figure, (axes, below) = _figure(
-        f"Augmentation, {title}: mean and range over seeds, each run a dot",
+        f"Augmentation, {data}: mean and range over seeds, each run a dot",
         heights=(3.4, 0.55 + 0.34 * len(contrasts)),
     )
-    _lines(axes, runs, table, places, "augmentation", presets)
+    _lines(axes, runs, table, order, "augmentation", presets)
     axes.set_xlabel("augmentation")
     names = [
         f"{row.label}\nminus {row.than}" if row.than else row.label for row in _rows(contrasts)
     ]
-    _intervals(below, contrasts, names, [colour(places[row.label]) for row in _rows(contrasts)])
+    _intervals(below, contrasts, names, [colour(order[row.label]) for row in _rows(contrasts)])
     below.set_xlabel("IoU under mild minus IoU under strong augmentation, 95 % interval")
     return rendered(figure)
 
 
-def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, places: Places, title: str) -> Image:
-    """Every run by attempt, those of a seed joined; below, each gap with its interval over seeds.
+def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, order: Order, data: str) -> Image:
+    """Val IoU of each run by attempt, with a line per seed; below, each gap with its interval.
 
     Args:
-        runs, places, title: as for `budget`.
-        pairs: `study_tables.pairs`.
+        runs, order, data: as for `budget`.
+        pairs: `tables.pairs`.
 
     Returns:
         (H, W, 3) uint8 RGB, 1600 px wide.
     """
     figure, (axes, below) = _figure(
-        f"Seeds, {title}: each run a dot, those of one seed joined, means as bars",
+        f"Seeds, {data}: each run a dot, those of one seed joined, means as bars",
         heights=(3.4, 0.55 + 0.34 * len(pairs)),
     )
     table = runs.pivot(index="seed", columns="label", values="val_iou")[runs.label.unique()]
@@ -86,14 +86,14 @@ def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, places: Places, title: str) -
     for _, row in table.iterrows():
         axes.plot(across, row, color="0.75", linewidth=1, zorder=1)
     for x, label in enumerate(table):
-        ink = colour(places[label])
+        ink = colour(order[label])
         axes.plot(np.full(len(table), x), table[label], "o", color=ink, alpha=0.55, markersize=6)
         axes.plot([x - 0.16, x + 0.16], [means[label]] * 2, color=ink, linewidth=3, zorder=3)
     axes.set_xticks(list(across), [f"{label}\nmean {means[label]:.3f}" for label in table])
     axes.set_xlim(-0.5, len(table.columns) - 0.5)
     axes.set_ylabel(IOU)
     names = [f"{row.one}\nminus {row.other}" for row in _rows(pairs)]
-    _intervals(below, pairs, names, [colour(places[row.one]) for row in _rows(pairs)])
+    _intervals(below, pairs, names, [colour(order[row.one]) for row in _rows(pairs)])
     below.set_xlabel("difference in IoU, paired by seed: mean and 95 % interval (Student's t)")
     return rendered(figure)
 
@@ -114,14 +114,14 @@ def _lines(
     axes: Axes,
     runs: pd.DataFrame,
     table: pd.DataFrame,
-    places: Places,
+    order: Order,
     x: str,
     ticks: Sequence[Any],
 ) -> None:
-    """A line of means per label, a bar from its worst to its best seed, and a dot for each run."""
+    """Draw a line of means per label, bars from its worst to its best seed, and a dot per run."""
     words = isinstance(ticks[0], str)
     labels = list(table.label.unique())
-    # Side by side, by a share of the narrowest gap: bars of one place would cover each other.
+    # Shift each label by a share of the narrowest gap, so that bars do not cover each other.
     gap = 1.0 if words else min(np.diff(ticks), default=1)
     for index, label in enumerate(labels):
         own, dots = table[table.label == label], runs[runs.label == label]
@@ -130,7 +130,7 @@ def _lines(
         def place(values: pd.Series, aside: float = aside) -> np.ndarray:
             return np.array([ticks.index(v) if words else v for v in values], float) + aside
 
-        ink = colour(places[label])
+        ink = colour(order[label])
         axes.plot(place(dots[x]), dots.val_iou, ".", color=ink, alpha=0.5, markersize=7)
         axes.errorbar(
             place(own[x]),
@@ -156,14 +156,14 @@ def _lines(
 
 
 def _intervals(axes: Axes, table: pd.DataFrame, names: Sequence[str], inks: Sequence[str]) -> None:
-    """Differences with their intervals, one below the other, against a line at 0.
+    """Draw differences with their intervals, one below the other, and a line at 0.
 
-    An interval far wider than the others is cut, with an arrow: two seeds can make one so wide that
-    nothing would be seen of the others.
+    An interval far wider than the others is cut and ends in an arrow: with two seeds one can be so
+    wide that the others could not be seen.
     """
     axes.axvline(0, color="0.3", linewidth=1, zorder=1)
     reach = table.difference.abs().max() + (table.high - table.low).median()
-    if reach > 0:  # neither without rows nor where there is no interval (NaN)
+    if reach > 0:  # false without rows, and for intervals that are NaN
         ends = max(table.low.min(), -reach), min(table.high.max(), reach)
         axes.set_xlim(min(ends[0], 0) - 0.05 * reach, max(ends[1], 0) + 0.05 * reach)
     for y, (row, ink) in enumerate(zip(_rows(table), inks, strict=True)):

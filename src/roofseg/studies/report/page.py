@@ -1,4 +1,4 @@
-"""The page of all studies: what each found, its tables and figures."""
+"""The pages of the studies: one in Markdown for each, and one in HTML of all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from roofseg.pages.page import (
     Section,
     data_uri,
     html,
+    markdown,
 )
+from roofseg.results.disclaimers import SYNTHETIC, SYNTHETIC_DATASETS
 
-WIDTH = 1400  # pixels of a figure: two for each of a screen's
+WIDTH = 1400  # pixels of a figure: two for each pixel that a screen shows
 
+TITLES = {"budget": "Data budget", "seeds": "Seeds", "augmentation": "Augmentation"}
 CAPTIONS = {
     "budget": (
         "Val IoU against the number of training tiles: a point per run, a line through the means "
@@ -32,27 +35,37 @@ CAPTIONS = {
 }
 
 
-def study_page(
-    dataset: str, patch_size: int, sections: Sequence[Section], caveats: Mapping[str, str]
-) -> str:
-    """The HTML of the page."""
+def study_markdown(dataset: str, patch_size: int, section: Section) -> str:
+    """The page of one study, in Markdown. ``patch_size`` is in pixels."""
+    return markdown(
+        Page(
+            title=f"Study: {section.title.lower()}",
+            lead=f"Dataset `{dataset}`, patches of {patch_size} px.",
+            sections=[section],
+            caveats=_caveats(dataset),
+        )
+    )
+
+
+def studies_html(dataset: str, patch_size: int, sections: Sequence[Section]) -> str:
+    """The page of all studies, in HTML. ``patch_size`` is in pixels."""
     return html(
         Page(
             title=f"Studies on {dataset}",
-            lead=f"What was tried beside the leaderboard, on patches of {patch_size} x "
-            f"{patch_size} px. Scores are of validation: no study reads test.",
+            lead=f"Experiments beside the leaderboard, on patches of {patch_size} x {patch_size} "
+            "px. All scores are on val: no study reads test.",
             sections=sections,
-            caveats=caveats,
+            caveats=_caveats(dataset),
         )
     )
 
 
 def with_figure(name: str, section: Section, picture: Image) -> Section:
-    """A study's section with its figure after what it says first.
+    """A study's section with its figure after the first block.
 
     Args:
         name: of the study, a key of `CAPTIONS`.
-        section: that of `roofseg.studies.report.results`.
+        section: of `roofseg.studies.report.results.StudyResults`.
         picture: (H, W, 3) uint8 RGB.
     """
     first, *rest = section.blocks
@@ -61,14 +74,20 @@ def with_figure(name: str, section: Section, picture: Image) -> Section:
     return Section(section.title, [first, figure, *rest])
 
 
-def missing(name: str, title: str, there: int, runs: int) -> Section:
-    """In the place of a study that was not run to its end."""
+def unfinished(name: str, finished: int, runs: int) -> Section:
+    """The section of a study of which only ``finished`` of its ``runs`` have a record."""
     return Section(
-        title,
+        TITLES[name],
         [
             Prose(
-                f"Not run to its end: {there} of {runs} runs are there. "
-                f"`dvc repro studies/dvc.yaml:gather_{name}` runs the others."
+                f"Not finished: {finished} of {runs} runs are there. `roofseg studies {name}` "
+                "runs the others."
             )
         ],
     )
+
+
+def _caveats(dataset: str) -> Mapping[str, str]:
+    if dataset not in SYNTHETIC_DATASETS:
+        return {}
+    return {"Synthetic": SYNTHETIC[0].upper() + SYNTHETIC[1:]}

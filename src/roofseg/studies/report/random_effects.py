@@ -1,4 +1,4 @@
-"""How sure a mean over seeds and tiles is, where both are samples: other tiles, and other seeds."""
+"""The uncertainty of a mean over seeds and tiles, where both are samples."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from roofseg.results.intervals import CONFIDENCE, Interval
 def crossed_interval(scores: npt.ArrayLike, *, confidence: float = CONFIDENCE) -> Interval:
     """The mean of a table of seeds by tiles, with its interval for other seeds and other tiles.
 
-    Seeds and tiles are crossed random effects, as readers and cases are in a trial where every
-    reader judges every case (S. L. Hillis, A comparison of denominator degrees of freedom methods
-    for multiple observer ROC analysis, Statistics in Medicine 26 (3), 2007). With v the variance
-    over S seeds of their means, and w that over T tiles of theirs, the variance of the mean is at
-    most v / S + w / T; the interval is Student's t on it, whose degrees of freedom weigh S - 1 and
-    T - 1 by their shares (F. E. Satterthwaite, An Approximate Distribution of Estimates of Variance
-    Components, Biometrics Bulletin 2 (6), 1946). So where two seeds differ much, it is wide: they
-    know little. A bootstrap of so few would not tell (a test has how often each is wrong).
+    Seeds and tiles are crossed random effects, like readers and cases in a trial where every reader
+    judges every case (S. L. Hillis, A comparison of denominator degrees of freedom methods for
+    multiple observer ROC analysis, Statistics in Medicine 26 (3), 2007). Let v be the variance of
+    the S seed means and w that of the T tile means. Then the variance of the mean is at most
+    v / S + w / T. The interval is Student's t with that variance; its degrees of freedom weigh
+    S - 1 and T - 1 by their shares (F. E. Satterthwaite, An Approximate Distribution of Estimates
+    of Variance Components, Biometrics Bulletin 2 (6), 1946). Two seeds that differ much therefore
+    give a wide interval. A bootstrap of so few seeds is too narrow: test_random_effects.py has the
+    error rates of both.
 
-    With a single seed it is Student's interval over tiles; of other seeds it then knows nothing.
+    With a single seed this is Student's interval over tiles, and does not cover other seeds.
 
     Args:
         scores: (seeds, tiles), scores or differences of scores.
@@ -29,7 +30,7 @@ def crossed_interval(scores: npt.ArrayLike, *, confidence: float = CONFIDENCE) -
     Returns:
         The mean and its interval; the ends are NaN for a single tile.
     """
-    from scipy.stats import t  # seconds
+    from scipy.stats import t  # takes seconds
 
     table = np.asarray(scores, np.float64)
     value = float(table.mean())

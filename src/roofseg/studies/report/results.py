@@ -1,65 +1,93 @@
-"""The results of each study: its tables, what they say, and its figure."""
+"""The results of a study: its tables, the section that describes them, and its figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from roofseg.core.images import Image
 from roofseg.pages.page import Section
+from roofseg.recipe.params import Params
+from roofseg.results.disclaimers import data_label
 from roofseg.studies.declaration import Augmentations, Budget, Study
-from roofseg.studies.report import figures as figures
-from roofseg.studies.report import sections as sections
-from roofseg.studies.report import tables as tables
+from roofseg.studies.report import figures, sections, tables
+from roofseg.studies.report.records import read_records
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """``tables`` by file name without suffix, the section of a page, and (H, W, 3) uint8 RGB."""
+    """``tables`` by file name without suffix, a page section, and a figure (H, W, 3) uint8 RGB."""
 
     tables: dict[str, pd.DataFrame]
     section: Section
     figure: Image
 
 
-def results(
-    name: str,
-    study: Study,
-    scores: pd.DataFrame,
-    places: figures.Places,
-    title: str,
-    unlike: Mapping[str, Sequence[str]],
-) -> StudyResults:
-    """What the runs of a study say.
+def gather(name: str, study: Study, params: Params, *, records: Path, source: str) -> StudyResults:
+    """Read the records of all runs of a study and summarize them.
 
     Args:
-        name: ``budget``, ``seeds`` or ``augmentation``.
+        name: one of `roofseg.studies.declaration.STUDY_NAMES`.
         study: as studies.yaml declares it.
-        scores: rows of `study_tables.read_run`, of all runs.
-        places: the place of each label among all attempts, which decides its colour.
-        title: of what data, for the figure.
-        unlike: as for `study_sections.augmentation_section`; nothing in the other studies.
+        params: the parameters, with the attempts of studies.yaml.
+        records: the folder of records, see `read_record`.
+        source: the name of studies.yaml, for errors.
+
+    Raises:
+        UserError: a record is missing or broken
+    """
+    order = {recipe.label(key): at for at, (key, recipe) in enumerate(params.recipes().items())}
+    differences = (
+        study.other_differences(params, source) if isinstance(study, Augmentations) else {}
+    )
+    return summarize(
+        study,
+        read_records(records, name, study),
+        order,
+        data_label(params.dataset, params.patch_size),
+        differences,
+    )
+
+
+def summarize(
+    study: Study,
+    scores: pd.DataFrame,
+    order: figures.Order,
+    data: str,
+    differences: Mapping[str, Sequence[str]],
+) -> StudyResults:
+    """Summarize the scores of a study.
+
+    Args:
+        study: as studies.yaml declares it.
+        scores: rows of `read_records`.
+        order: the index of each label among all attempts, which decides its colour.
+        data: the data that the figure is about, for its title.
+        differences: see `sections.augmentation_section`; empty for the other studies.
     """
     runs = tables.per_run(scores)
     if isinstance(study, Augmentations):
-        table = tables.spread(scores, ["label", "augmentation"])
+        summary = tables.spread(scores, ["label", "augmentation"])
         sides = {"mild": study.mild, "strong": study.strong}
         contrasts = tables.contrasts(scores, frozen=study.frozen, unfrozen=study.unfrozen, **sides)
-        more = {f"{name}_contrasts": contrasts}
-        section = sections.augmentation_section(scores, table, contrasts, **sides, unlike=unlike)
-        figure = figures.augmentation(runs, table, contrasts, places, title)
+        comparison = {"contrasts": contrasts}
+        section = sections.augmentation_section(
+            scores, summary, contrasts, **sides, differences=differences
+        )
+        figure = figures.augmentation(runs, summary, contrasts, order, data)
     elif isinstance(study, Budget):
-        table, gains = tables.spread(scores, ["label", "tiles"]), tables.gains(scores)
-        more = {f"{name}_gains": gains}
-        section = sections.budget_section(scores, table, gains)
-        figure = figures.budget(runs, table, places, title)
+        summary, gains = tables.spread(scores, ["label", "tiles"]), tables.gains(scores)
+        comparison = {"gains": gains}
+        section = sections.budget_section(scores, summary, gains)
+        figure = figures.budget(runs, summary, order, data)
     else:
-        table, pairs = tables.spread(scores, ["label"]), tables.pairs(scores)
-        placed = tables.ranks(scores).add_prefix("rank_").reset_index(drop=True)
-        more = {f"{name}_pairs": pairs}
-        section = sections.seeds_section(scores, table, pairs)
-        figure = figures.seeds(runs, pairs, places, title)
-        table = table.join(placed)
-    return StudyResults({name: table, f"{name}_runs": runs, **more}, section, figure)
+        summary, pairs = tables.spread(scores, ["label"]), tables.pairs(scores)
+        comparison = {"pairs": pairs}
+        section = sections.seeds_section(scores, summary, pairs)
+        figure = figures.seeds(runs, pairs, order, data)
+        ranks = tables.ranks(scores).add_prefix("rank_").reset_index(drop=True)
+        summary = summary.join(ranks)
+    return StudyResults({"summary": summary, "runs": runs, **comparison}, section, figure)

@@ -1,4 +1,4 @@
-"""The studies in words and tables, as sections of a page (`roofseg.pages.page`)."""
+"""Sections of a page (`roofseg.pages.page`) that describe the studies in words and tables."""
 
 from __future__ import annotations
 
@@ -6,74 +6,83 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from roofseg.pages.page import Block, Cell, Prose, Section, Table, number, with_interval
+from roofseg.pages.page import (
+    Block,
+    Cell,
+    Prose,
+    Section,
+    Table,
+    join_words,
+    number,
+    with_interval,
+)
 from roofseg.studies.report.tables import agreement, per_run, ranks
 
 
-def budget_section(scores: pd.DataFrame, table: pd.DataFrame, gains: pd.DataFrame) -> Section:
-    """IoU against the number of training tiles.
+def budget_section(scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFrame) -> Section:
+    """The section on IoU against the number of training tiles.
 
     Args:
-        scores: rows of `study_tables.read_run`.
-        table: `study_tables.spread` by label and tiles.
-        gains: `study_tables.gains`.
+        scores: rows of `records.read_records`.
+        summary: `tables.spread` by label and tiles.
+        gains: `tables.gains`.
     """
     lines = []
-    for label, own in table.groupby("label", sort=False):
+    for label, own in summary.groupby("label", sort=False):
         ordered = own.sort_values("tiles")
         first, last = ordered.iloc[0], ordered.iloc[-1]
         line = f"With {_tiles(first.tiles)} `{label}` reaches a val IoU of {_bold(first.val_iou)}"
         for gain in gains[(gains.label == label) & (gains.tiles == last.tiles)].itertuples():
-            found = with_interval(gain.difference, gain.low, gain.high)
-            line += f", with {last.tiles} {_bold(last.val_iou)}: a difference of {found}"
+            difference = with_interval(gain.difference, gain.low, gain.high)
+            line += f", with {last.tiles} {_bold(last.val_iou)}: a difference of {difference}"
         lines.append(f"{line}.")
-    how = (
-        "A smaller set of tiles lies within a larger one of the same seed; the seed also decides "
+    method = (
+        "With one seed, a smaller set of tiles is a subset of a larger one; the seed also decides "
         "initial weights, draws and augmentation. Every run has the same number of steps, however "
         "few its tiles."
     )
     blocks: list[Block] = [
         Prose(" ".join(lines)),
-        _spread(table, "Val IoU by number of training tiles.", {"tiles": "training tiles"}),
+        _spread(summary, "Val IoU by number of training tiles.", {"tiles": "training tiles"}),
     ]
     if len(gains):
         blocks.append(_gains(gains))
     blocks += [
-        Prose(f"{how} {_size(scores)} {_intervals(scores)}"),
+        Prose(f"{method} {_size(scores)} {_intervals(scores)}"),
         *_failures(scores),
     ]
     return Section("Data budget", blocks)
 
 
-def seeds_section(scores: pd.DataFrame, table: pd.DataFrame, pairs: pd.DataFrame) -> Section:
-    """The spread over seeds, ranks, and how much of each gap is seed noise.
+def seeds_section(scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame) -> Section:
+    """The section on the spread over seeds, ranks, and the share of seed noise in each gap.
 
     Args:
-        scores: rows of `study_tables.read_run`.
-        table: `study_tables.spread` by label.
-        pairs: `study_tables.pairs`.
+        scores: rows of `records.read_records`.
+        summary: `tables.spread` by label.
+        pairs: `tables.pairs`.
     """
     tau = agreement(scores)
-    placed = ranks(scores)
-    many = scores.seed.nunique()
+    counts = ranks(scores)
+    seeds = scores.seed.nunique()
     blocks: list[Block] = [
         Prose(
-            f"Over {many} seeds the val IoU of an attempt has a standard deviation of "
-            f"{number(table.sd.min())} to {number(table.sd.max())}. "
+            f"Over {seeds} seeds the val IoU of an attempt has a standard deviation of "
+            f"{number(summary.sd.min())} to {number(summary.sd.max())}. "
             + (
-                f"Two seeds order the attempts with a Kendall's tau of **{number(tau, 2)}** in the "
-                "mean: 1 is the same order every time, 0 is chance."
+                f"Kendall's tau between the orders of two seeds is **{number(tau, 2)}** on "
+                "average: 1 is the same order every time, 0 is chance."
                 if tau == tau
                 else "There are no orders to compare: one attempt, or all equal."
             )
         ),
-        _spread(table, "Val IoU over seeds.", {}),
+        _spread(summary, "Val IoU over seeds.", {}),
         Table(
-            caption=f"Ranks: in how many of {many} seeds an attempt came first, second and so on.",
-            header=["attempt", *(f"rank {rank}" for rank in placed)],
+            caption=f"Ranks: in how many of {seeds} seeds an attempt came first, second and so on.",
+            header=["attempt", *(f"rank {rank}" for rank in counts)],
             rows=[
                 [Cell(str(label), code=True), *(str(count) for count in row)]
-                for label, row in zip(placed.index, placed.to_numpy(), strict=True)
+                for label, row in zip(counts.index, counts.to_numpy(), strict=True)
             ],
             words=frozenset({"attempt"}),
         ),
@@ -81,10 +90,10 @@ def seeds_section(scores: pd.DataFrame, table: pd.DataFrame, pairs: pd.DataFrame
     if len(pairs):
         blocks.append(_pairs(pairs))
     noise = (
-        "Seed noise is the share of it in the gap that a single seed shows, "
-        "sd² / mean(difference²): at 0 % every seed shows the same gap, at 100 % the gap of one "
-        "seed says nothing about the next. Intervals of differences are Student's t over seeds, "
-        "on these val tiles; they are not corrected for the number of pairs."
+        "Seed noise is its share in the gap of a single seed, sd² / mean(difference²): at 0 % "
+        "every seed shows the same gap, at 100 % the gap of one seed says nothing about others. "
+        "Intervals of differences are Student's t over seeds, on these val tiles; they are not "
+        "corrected for the number of pairs."
     )
     blocks += [Prose(f"{noise} {_size(scores)} {_intervals(scores)}"), *_failures(scores)]
     return Section("Seeds", blocks)
@@ -92,46 +101,47 @@ def seeds_section(scores: pd.DataFrame, table: pd.DataFrame, pairs: pd.DataFrame
 
 def augmentation_section(
     scores: pd.DataFrame,
-    table: pd.DataFrame,
+    summary: pd.DataFrame,
     contrasts: pd.DataFrame,
     *,
     mild: Sequence[str],
     strong: Sequence[str],
-    unlike: Mapping[str, Sequence[str]],
+    differences: Mapping[str, Sequence[str]],
 ) -> Section:
-    """Presets compared, and whether a frozen encoder prefers a milder one.
+    """The section that compares presets and says whether a frozen encoder prefers milder ones.
 
     Args:
-        scores: rows of `study_tables.read_run`.
-        table: `study_tables.spread` by label and augmentation.
-        contrasts: `study_tables.contrasts`, of presets ``mild`` and ``strong``.
-        unlike: by label of a frozen attempt, the keys of a recipe in which it differs from the
-            unfrozen one, beside ``freeze_epochs``.
+        scores: rows of `records.read_records`.
+        summary: `tables.spread` by label and augmentation.
+        contrasts: `tables.contrasts`, of presets ``mild`` and ``strong``.
+        differences: by label of a frozen attempt, the keys other than those of freezing in which
+            its recipe differs from that of the unfrozen one.
     """
     lines = []
     for row in contrasts[contrasts.than != ""].itertuples():
         verdict = {
             "yes": "**yes**: the interval lies above 0",
             "no": "**no**: the interval lies below 0",
-            "open": "**open**: the interval holds 0",
+            "open": "**open**: the interval includes 0",
         }[str(row.answer)]
         lines.append(
             f"Does `{row.label}` (frozen) prefer mild augmentation more than `{row.than}` does? "
             f"{verdict}."
         )
-        if others := unlike.get(str(row.label)):
+        if keys := differences.get(str(row.label)):
             lines.append(
-                f"They differ in {_and(others)}, too, so a difference would not be due to freezing "
-                "alone."
+                f"They also differ in {join_words(keys)}, so a difference would not be due to "
+                "freezing alone."
             )
         if "no SAM weights" in str(row.label):
             lines.append(
-                "This answer is about a random frozen ViT; about SAM the question stays open."
+                "This answer is about a random frozen ViT; for SAM the question stays open."
             )
     blocks: list[Block] = [
         Prose(" ".join(lines)),
         Table(
-            caption=f"Preference: IoU under {_and(mild)} minus IoU under {_and(strong)}.",
+            caption=f"Preference: IoU under {join_words(mild)} minus that under "
+            f"{join_words(strong)}.",
             header=["attempt", "minus that of", "difference", "answer"],
             rows=[
                 [
@@ -144,14 +154,14 @@ def augmentation_section(
             ],
             words=frozenset({"attempt", "minus that of", "answer"}),
         ),
-        _spread(table, "Val IoU by augmentation.", {"augmentation": "augmentation"}),
+        _spread(summary, "Val IoU by augmentation.", {"augmentation": "augmentation"}),
         Prose(f"{_size(scores)} {_intervals(scores)}"),
         *_failures(scores),
     ]
     return Section("Augmentation", blocks)
 
 
-def _spread(table: pd.DataFrame, caption: str, by: dict[str, str]) -> Table:
+def _spread(summary: pd.DataFrame, caption: str, by: dict[str, str]) -> Table:
     return Table(
         caption=caption,
         header=["attempt", *by.values(), "seeds", "val IoU", "sd", "worst seed", "best seed"],
@@ -163,7 +173,7 @@ def _spread(table: pd.DataFrame, caption: str, by: dict[str, str]) -> Table:
                 with_interval(row["val_iou"], row["low"], row["high"]),
                 *(number(row[key]) for key in ("sd", "min", "max")),
             ]
-            for row in table.to_dict("records")
+            for row in summary.to_dict("records")
         ],
         words=frozenset({"attempt", "augmentation"}),
     )
@@ -171,7 +181,7 @@ def _spread(table: pd.DataFrame, caption: str, by: dict[str, str]) -> Table:
 
 def _gains(gains: pd.DataFrame) -> Table:
     return Table(
-        caption="What more tiles bring, paired by seed and val tile.",
+        caption="Gain of more tiles, paired by seed and val tile.",
         header=["attempt", "training tiles", "minus", "difference"],
         rows=[
             [
@@ -207,42 +217,35 @@ def _pairs(pairs: pd.DataFrame) -> Table:
 def _size(scores: pd.DataFrame) -> str:
     runs = len(per_run(scores))
     sizes = sorted(set(zip(scores.epochs, scores.draws, strict=True)))
-    shown = _and([f"{epochs} epochs of {draws} draws" for epochs, draws in sizes])
+    lengths = join_words([f"{epochs} epochs of {draws} draws" for epochs, draws in sizes])
     return (
-        f"{runs} runs of at most {shown}, each scored on the same {scores.tile.nunique()} val "
+        f"{runs} runs of at most {lengths}, each scored on the same {scores.tile.nunique()} val "
         "tiles with the weights of its best epoch there; test is never read."
     )
 
 
 def _intervals(scores: pd.DataFrame) -> str:
     if scores.seed.nunique() == 1:
-        return (
-            "Intervals are at 95 %, for other val tiles; of other seeds a single one knows nothing."
-        )
+        return "Intervals are at 95 %, for other val tiles; a single seed cannot cover other seeds."
     return (
         "Intervals of an IoU are at 95 %, for other val tiles and other seeds, since both are "
-        "samples. Where two or three seeds differ much they are wide: that few know little."
+        "samples. Where two or three seeds differ much, the intervals are wide."
     )
 
 
 def _failures(scores: pd.DataFrame) -> list[Block]:
-    broken = per_run(scores)
-    broken = broken[broken.failure != ""]
+    runs = per_run(scores)
     return [
         Prose(
-            f"**Broke off**: `{row.label}`, {_tiles(row.tiles)}, {row.augmentation}, seed "
-            f"{row.seed}: {row.failure} Its score is that of its best epoch until then."
+            f"**Ended early**: `{row.label}`, {_tiles(row.tiles)}, {row.augmentation}, seed "
+            f"{row.seed}: {row.failure} Its score is that of its best epoch before that."
         )
-        for row in broken.itertuples()
+        for row in runs[runs.failure != ""].itertuples()
     ]
 
 
 def _tiles(count: int) -> str:
     return f"{count} training tile{'s' if count > 1 else ''}"
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _bold(value: float) -> str:

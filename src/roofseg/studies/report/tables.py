@@ -1,6 +1,6 @@
-"""What the runs of a study say together: means and spread, ranks over seeds, contrasts of presets.
+"""Statistics over the runs of a study: means and spread, ranks over seeds, contrasts of presets.
 
-Every run is scored on the same val tiles, and all attempts of a study are trained from the same
+All runs are scored on the same val tiles, and all attempts of a study are trained from the same
 seeds. So two attempts are compared seed by seed and tile by tile.
 
 Sources:
@@ -8,149 +8,110 @@ Sources:
     "Student", The Probable Error of a Mean, Biometrika 6 (1), 1908: the t interval of paired
         differences.
     X. Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks, MLSys 2021: why
-        seeds and data are both to be sampled.
+        to sample both seeds and data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from roofseg.core.errors import UserError
-from roofseg.core.files import read_json
-from roofseg.metrics import f1, iou
-from roofseg.recipe.params import PatchSettings, Recipe
 from roofseg.results.intervals import CONFIDENCE
 from roofseg.studies.report.random_effects import crossed_interval
 
 GAINS = ["label", "than", "tiles", "difference", "low", "high"]
 PAIRS = ["one", "other", "seeds", "difference", "sd", "low", "high", "ahead", "noise"]
 RUN = ["label", "tiles", "augmentation", "seed"]
-"""What tells the runs of a study apart; ``label`` is the attempt's, as plots show it."""
+"""The columns that identify a run of a study; ``label`` is the attempt's name in plots."""
 
 Floats = npt.NDArray[np.float64]
 
 
-def read_run(path: Path, target: str) -> pd.DataFrame:
-    """Read the record of a run (`stages.study_run`): one row per val tile.
-
-    Columns: attempt, label, tiles (number of training tiles), augmentation, seed, epochs (at most)
-    and draws (per epoch), best_epoch (from 1), failure (empty, or why the run broke off), tile, iou
-    and f1. Raises UserError for a missing or broken file, naming the DVC ``target`` that makes it.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Run `dvc repro studies/dvc.yaml:{target}`.")
-    record = read_json(path)
-    recipe, result = record["recipe"], record["result"]
-    counts = pd.DataFrame(record["val"])
-    return pd.DataFrame(
-        {
-            "attempt": record["attempt"],
-            "label": record["label"],
-            "tiles": len(record["train_tiles"]),
-            "augmentation": recipe["augmentation"],
-            "seed": recipe["seed"],
-            "epochs": recipe["epochs"],
-            "draws": recipe["draws_per_epoch"],
-            "best_epoch": result["best_epoch"],
-            "failure": result["failure"] or "",
-            "tile": counts.tile,
-            "iou": iou(counts.tp, counts.fp, counts.fn),
-            "f1": f1(counts.tp, counts.fp, counts.fn),
-        }
-    )
-
-
-def is_run_of(record: Mapping[str, Any], recipe: Recipe, patches: PatchSettings) -> bool:
-    """Whether the record of a run is of this recipe, resolved, and of these patches."""
-    found = tuple(record.get(key) for key in ("dataset", "patch_size", "recipe"))
-    return found == (patches.dataset, patches.patch_size, recipe.model_dump(mode="json"))
-
-
 def per_run(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row per run, in the given order: `RUN`, best_epoch, failure, val_iou, val_f1 (means)."""
+    """One row per run, in the given order: `RUN`, best_epoch, failure, mean val_iou and val_f1."""
     groups = scores.groupby([*RUN, "best_epoch", "failure"], sort=False)
     return groups.agg(val_iou=("iou", "mean"), val_f1=("f1", "mean")).reset_index()
 
 
 def spread(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """The val IoU of runs that differ in their seed alone.
+    """The val IoU of groups of runs, over the seeds in each group.
 
     Args:
-        scores: rows of `read_run`.
-        by: columns of `RUN` that tell the groups apart.
+        scores: rows of `records.read_records`.
+        by: the columns of `RUN` that define the groups.
 
     Returns:
-        One row per group, in the given order, with columns ``by``, then: seeds (how many), val_iou
-        (mean over seeds of the mean over tiles), sd (over seeds; NaN for one), min, max, and low
-        and high, the 95 % interval over seeds and tiles (`report.random_effects`), within [0, 1].
+        One row per group, in the given order, with the columns ``by``, then: seeds (their number),
+        val_iou (mean over seeds of the mean over tiles), sd (over seeds; NaN for one), min, max,
+        and low and high, the 95 % interval over seeds and tiles (`crossed_interval`), clipped to
+        [0, 1].
     """
     rows = []
     for key, group in scores.groupby(list(by), sort=False):
         table = by_tile(group)
         means = table.mean(axis=1)
-        found = crossed_interval(table)
+        interval = crossed_interval(table)
         rows.append(
             {
                 **dict(zip(by, key, strict=True)),
                 "seeds": len(means),
-                "val_iou": found.value,
+                "val_iou": interval.value,
                 "sd": means.std(ddof=1) if len(means) > 1 else np.nan,
                 "min": means.min(),
                 "max": means.max(),
-                "low": np.clip(found.low, 0, 1),
-                "high": np.clip(found.high, 0, 1),
+                "low": np.clip(interval.low, 0, 1),
+                "high": np.clip(interval.high, 0, 1),
             }
         )
     return pd.DataFrame(rows)
 
 
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
-    """What more training tiles bring, paired: each number of tiles minus the smallest.
+    """The gain in IoU of more training tiles over the fewest, paired by seed and val tile.
 
     Returns:
-        One row per label and number of tiles but the smallest, with columns label, than (the
-        smallest), tiles; difference (mean IoU), and low and high, its 95 % interval over seeds and
-        tiles (`roofseg.studies.report.random_effects`).
+        One row per label and number of tiles above the smallest, with columns label, than (the
+        smallest number), tiles, difference (mean IoU), and low and high, its 95 % interval over
+        seeds and tiles (`crossed_interval`).
     """
     rows = []
     for label, own in scores.groupby("label", sort=False):
         than, *others = sorted(own.tiles.unique())
         for tiles in others:
-            found = crossed_interval(
+            interval = crossed_interval(
                 by_tile(own[own.tiles == tiles]) - by_tile(own[own.tiles == than])
             )
             rows.append(
                 {
                     **{"label": label, "than": than, "tiles": tiles},
-                    **{"difference": found.value, "low": found.low, "high": found.high},
+                    **{"difference": interval.value, "low": interval.low, "high": interval.high},
                 }
             )
     return pd.DataFrame(rows, columns=GAINS)
 
 
 def by_tile(scores: pd.DataFrame) -> Floats:
-    """The IoU of the runs of one group as a table of seeds by val tiles, both sorted."""
+    """The IoU of the runs of one group, (seeds, val tiles), both sorted."""
     return scores.pivot(index="seed", columns="tile", values="iou").to_numpy(np.float64)
 
 
 def by_seed(scores: pd.DataFrame) -> pd.DataFrame:
-    """The val IoU as a table of seeds by labels, these in the given order."""
+    """The mean val IoU as a table of seeds by labels; the labels are in the given order."""
     means = scores.groupby(["seed", "label"], sort=False).iou.mean().unstack()
     return means[scores.label.unique()]
 
 
 def ranks(scores: pd.DataFrame) -> pd.DataFrame:
-    """How often each attempt came first, second, ... among the attempts of a seed.
+    """Count how often each attempt came first, second, ... among the attempts of one seed.
 
     Returns:
-        A row per label, a column per rank (1 is best), whole numbers; equals share the better rank.
+        Counts, a row per label, a column per rank (1 is best). Equal attempts share the better
+        rank.
     """
     table = by_seed(scores)
     places = table.rank(axis=1, method="min", ascending=False).astype(int)
@@ -159,12 +120,12 @@ def ranks(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(scores: pd.DataFrame) -> float:
-    """How alike two seeds order the attempts: Kendall's tau-b, the mean over all pairs of seeds.
+    """How alike seeds rank the attempts: mean of Kendall's tau-b over all pairs of seeds, [-1, 1].
 
-    1 where every seed gives the same order, about 0 where the seed decides it. Seeds in which all
-    attempts are equal give none, and are left out; NaN where that leaves nothing to compare.
+    1: every seed gives the same order; about 0: the order depends on the seed. Seeds in which all
+    attempts are equal have no order and are left out. NaN if fewer than two seeds remain.
     """
-    from scipy.stats import kendalltau  # seconds
+    from scipy.stats import kendalltau  # takes seconds
 
     ordered = [row for row in by_seed(scores).to_numpy() if np.ptp(row)]
     taus = [kendalltau(one, other).statistic for one, other in combinations(ordered, 2)]
@@ -172,17 +133,17 @@ def agreement(scores: pd.DataFrame) -> float:
 
 
 def pairs(scores: pd.DataFrame) -> pd.DataFrame:
-    """Every two attempts compared over seeds, the better one first.
+    """Compare every two attempts over seeds, the better one first.
 
     Returns:
-        Columns: one, other, seeds; difference (mean over seeds of the val IoU of ``one`` minus that
-        of ``other``, trained from the same seed); sd of it over seeds; low and high, its 95 %
-        interval by Student's t, for other seeds and these tiles; ahead (the seeds in which ``one``
-        was better); noise, the share of seed noise in the gap that a single seed shows:
-        sd^2 / mean(difference^2), at most 1. Where it is 0 every seed shows the same gap; where it
-        is 1 the gap of a seed says nothing about the next.
+        One row per pair, with columns: one, other, seeds (their number); difference (mean over
+        seeds of the val IoU of ``one`` minus that of ``other`` from the same seed) and its sd over
+        seeds; low and high, its 95 % interval by Student's t, for other seeds and these tiles;
+        ahead (number of seeds in which ``one`` was better); noise, the share of seed noise in the
+        gap of a single seed: sd^2 / mean(difference^2), at most 1. At 0 every seed shows the same
+        gap; at 1 the gap of one seed does not predict that of another.
     """
-    from scipy.stats import t  # seconds
+    from scipy.stats import t  # takes seconds
 
     table = by_seed(scores)
     order = table.mean().sort_values(ascending=False, kind="stable").index
@@ -215,21 +176,21 @@ def contrasts(
     mild: Sequence[str],
     strong: Sequence[str],
 ) -> pd.DataFrame:
-    """Whether frozen encoders prefer a milder augmentation than an unfrozen one does.
+    """Test whether frozen encoders prefer a milder augmentation than an unfrozen one does.
 
-    The *preference* of an attempt is its mean IoU under the ``mild`` presets minus that under the
-    ``strong`` ones. The hypothesis says that it is larger for a frozen encoder.
+    The *preference* of an attempt is its mean IoU under the ``mild`` presets minus its mean IoU
+    under the ``strong`` presets. The hypothesis: it is larger for a frozen encoder.
 
     Args:
-        scores: rows of `read_run`.
+        scores: rows of `records.read_records`.
         frozen, unfrozen: names of attempts.
         mild, strong: names of presets.
 
     Returns:
-        A row for the preference of each attempt (``than`` is empty), then one for each frozen one
-        minus the unfrozen one, paired by seed and tile. Columns: label, than, difference, low and
-        high (95 %, over seeds and tiles: `random_effects`), and answer: ``yes`` where the interval
-        lies above 0, ``no`` where it lies below, ``open`` where it holds 0.
+        One row per attempt with its preference (``than`` is empty), then one per frozen attempt
+        with its preference minus that of the unfrozen one, paired by seed and tile. Columns: label,
+        than, difference, low and high (95 % interval over seeds and tiles, `crossed_interval`), and
+        answer: ``yes`` (the interval lies above 0), ``no`` (below 0) or ``open`` (it includes 0).
     """
     labels = dict(zip(scores.attempt, scores.label, strict=True))
     preference = {
@@ -245,15 +206,15 @@ def contrasts(
 
 
 def _mean_over(scores: pd.DataFrame, attempt: str, presets: Sequence[str]) -> Floats:
-    """(seeds, tiles): the IoU of an attempt, mean over presets."""
+    """The IoU of an attempt, mean over presets, (seeds, tiles)."""
     own = scores[scores.attempt == attempt]
     return np.mean([by_tile(own[own.augmentation == preset]) for preset in presets], axis=0)
 
 
 def _contrast(label: str, than: str, table: Floats) -> Mapping[str, Any]:
-    found = crossed_interval(table)
-    answer = "yes" if found.low > 0 else "no" if found.high < 0 else "open"
+    interval = crossed_interval(table)
+    answer = "yes" if interval.low > 0 else "no" if interval.high < 0 else "open"
     return {
-        **{"label": label, "than": than, "difference": found.value},
-        **{"low": found.low, "high": found.high, "answer": answer},
+        **{"label": label, "than": than, "difference": interval.value},
+        **{"low": interval.low, "high": interval.high, "answer": answer},
     }

@@ -1,4 +1,4 @@
-"""Fewer training tiles: seeded subsets, of which a smaller one lies within a larger one."""
+"""Seeded, nested subsets of the training tiles."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from collections.abc import Iterable
 from roofseg.core.errors import UserError
 
 
-def subset(tiles: Iterable[str], count: int, seed: int) -> list[str]:
-    """The ``count`` tiles that come first in the order of a seed, sorted by name.
+def subset(tiles: Iterable[str], count: int | None, seed: int) -> list[str]:
+    """Sample ``count`` tiles (None: all) with a seed; the result is sorted by name.
 
-    The order is that of the SHA-256 of seed and name ("bottom-k sampling": Cohen and Kaplan,
-    Summarizing Data using Bottom-k Sketches, PODC 2007). So subsets of one seed are nested, another
-    seed gives another sample, neither platform nor library decides, and the order in which tiles
-    are given does not matter.
+    These are the tiles with the lowest SHA-256 of seed and name ("bottom-k sampling": Cohen and
+    Kaplan, Summarizing Data using Bottom-k Sketches, PODC 2007). So subsets of one seed are nested,
+    another seed gives another sample, and the result depends neither on the platform, nor on a
+    library, nor on the order of ``tiles``.
 
     Raises:
         UserError: ``count`` is not between 1 and the number of tiles
     """
     names = list(tiles)
+    if count is None:
+        return sorted(names)
     if not 1 <= count <= len(names):
         raise UserError(
-            f"found a subset of {count} training tiles; expected 1 to {len(names)}, as many as "
-            "there are"
+            f"found a subset of {count} training tiles; expected 1 to {len(names)}, the number of "
+            "training tiles"
         )
-    return sorted(sorted(names, key=lambda tile: _place(tile, seed))[:count])
+    return sorted(sorted(names, key=lambda tile: _rank(tile, seed))[:count])
 
 
-def _place(tile: str, seed: int) -> bytes:
+def _rank(tile: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed} {tile}".encode()).digest()

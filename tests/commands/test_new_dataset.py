@@ -1,4 +1,4 @@
-"""`make new-dataset` and `make check-data` as a user runs them, with real DVC."""
+"""`roofseg new-dataset` and `roofseg check-data`, with real DVC."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from project import Project, environment
 from tiny_dataset import make, tile_pixels, write_raster
 from unwritable import full_disk, nobody, public_folder
 
+from roofseg.commands.new_dataset import fitting_patch_size
 from roofseg.core.errors import UserError
 from roofseg.intake.inspect import Report, TileReport
 from roofseg.recipe.params import parse_params
 from roofseg.recipe.split import read_split
 from roofseg.tiles.rasters import Grid
-from stages import check_data, new_dataset
-from stages.derived_profile import fitting_patch
 
 SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
+STOPPED = "stopped: the same command goes on with what is not finished\n"
 
-Say = Callable[..., None]
+Roofseg = Callable[..., None]
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "profiles" / "sample.yaml").write_text(SAMPLE)
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (folder / "dvc.yaml").touch()
     (folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
     monkeypatch.chdir(folder)
     return folder
@@ -55,16 +56,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def bring(say: Say, images: Path, masks: Path, *options: object) -> None:
-    say(new_dataset, "oslo", "--imgs", images, "--msks", masks, "--base", "sample", *options)
+def bring(roofseg: Roofseg, images: Path, masks: Path, *options: object) -> None:
+    roofseg("new-dataset", "oslo", "--imgs", images, "--msks", masks, "--base", "sample", *options)
 
 
 class TestNewDataset:
     def test_tiles_and_footprints_become_a_dataset_and_a_profile(
-        self, project: Path, tmp_path: Path, say: Say, capsys: pytest.CaptureFixture[str]
+        self, project: Path, tmp_path: Path, roofseg: Roofseg, capsys: pytest.CaptureFixture[str]
     ) -> None:
         images, _ = write_pairs(tmp_path)
-        bring(say, images, write_footprints(tmp_path / "roofs.gpkg"), "--seed", 3)
+        bring(roofseg, images, write_footprints(tmp_path / "roofs.gpkg"), "--seed", 3)
         told = capsys.readouterr()
         assert sorted(path.name for path in (project / "data" / "oslo").iterdir()) == [
             ".gitignore",
@@ -78,8 +79,8 @@ class TestNewDataset:
             "split.csv",
         ]
         assert sorted(path.name for path in (project / "data").iterdir()) == ["oslo"]
-        assert "patch_size is 96 px, for the smallest tile" in told.out
-        assert "make profile NAME=oslo" in told.out
+        assert "patch_size is 96 px, to fit the smallest tile" in told.out
+        assert "roofseg profile oslo" in told.out
         assert told.err == ""
         assert make(Path("data/oslo"), tmp_path / "patches") == []
 
@@ -107,43 +108,43 @@ class TestNewDataset:
         assert contents(project) == before
 
     def test_the_profile_is_the_base_with_these_tiles(
-        self, project: Path, tmp_path: Path, say: Say
+        self, project: Path, tmp_path: Path, roofseg: Roofseg
     ) -> None:
         final = SAMPLE.replace("  unet_scratch: null", '  unet_scratch: "0123456789ab"')
         (project / "profiles" / "sample.yaml").write_text(final)
-        bring(say, *write_pairs(tmp_path))
+        bring(roofseg, *write_pairs(tmp_path))
         made = (project / "profiles" / "oslo.yaml").read_text()
         params, base = parse_params(made), parse_params(SAMPLE)
         assert params == base.model_copy(update={"dataset": "oslo", "patch_size": 96})
         assert re.search(
-            "^patch_size: 96 +# pixels, .*; as the smallest tile has them$", made, re.MULTILINE
+            "^patch_size: 96 +# pixels, .*; fits the smallest tile$", made, re.MULTILINE
         )
-        assert made.startswith("# The tiles of oslo, under the recipe of profiles/sample.yaml")
+        assert made.startswith("# The tiles of oslo with the recipe of profiles/sample.yaml")
         _, _, rest = SAMPLE.partition("min_building_fraction:")
         assert made.endswith(f"\nmin_building_fraction:{rest}")  # comments too
 
     @pytest.mark.parametrize(
-        ("sizes", "most", "patch"),
+        ("sizes", "largest", "patch"),
         [([(500, 130), (200, 400)], 1024, 128), ([(500, 500)], 224, 224), ([(32, 32)], 64, 32)],
     )
     def test_the_patch_fits_the_smallest_tile(
-        self, sizes: list[tuple[int, int]], most: int, patch: int
+        self, sizes: list[tuple[int, int]], largest: int, patch: int
     ) -> None:
         grids = [Grid(*size, None, None) for size in sizes]
         tiles = [TileReport("a", "val", grid, 0.1, 0.0, ()) for grid in grids]
         unlisted = TileReport("b", "", Grid(40, 40, None, None), 0.1, 0.0, ())
-        assert fitting_patch(Report((*tiles, unlisted), (), ()), most) == patch
+        assert fitting_patch_size(Report((*tiles, unlisted), (), ()), largest) == patch
 
     def test_a_split_and_a_gsd_of_ones_own(
-        self, project: Path, tmp_path: Path, say: Say, capsys: pytest.CaptureFixture[str]
+        self, project: Path, tmp_path: Path, roofseg: Roofseg, capsys: pytest.CaptureFixture[str]
     ) -> None:
         images, masks = write_pairs(tmp_path, suffixes=(".jpg", ".png"), georeferenced=False)
         mine = tmp_path / "mine.csv"
         mine.write_text("tile,split\na,test\nb,val\nc,train\nd,train\ne,train\nf,train\n")
-        bring(say, images, masks, "--split", mine, "--gsd", 1)
+        bring(roofseg, images, masks, "--split", mine, "--gsd", 1)
         assert read_split(Path("data/oslo"))["a"] == "test"
         capsys.readouterr()
-        say(check_data, "oslo")
+        roofseg("check-data", "oslo")
         assert "1 (stated)" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
@@ -154,12 +155,12 @@ class TestNewDataset:
             (
                 lambda i, m: Path("data/oslo").mkdir(parents=True),
                 (),
-                "^data/oslo: is there already",
+                "^data/oslo: exists already",
             ),
             (
                 lambda i, m: Path("profiles/oslo.yaml").touch(),
                 (),
-                r"^profiles/oslo\.yaml: is there already",
+                r"^profiles/oslo\.yaml: exists already",
             ),
             (lambda i, m: None, ("--base", "nosuch"), r"^profiles/nosuch\.yaml: cannot be read"),
             (
@@ -197,7 +198,7 @@ class TestNewDataset:
         self,
         project: Path,
         tmp_path: Path,
-        say: Say,
+        roofseg: Roofseg,
         spoil: Callable[[Path, Path], object],
         options: tuple[str, ...],
         says: str,
@@ -206,53 +207,55 @@ class TestNewDataset:
         spoil(images, masks)
         before = contents(tmp_path)
         with pytest.raises(UserError, match=says):
-            bring(say, images, masks, *options)
+            bring(roofseg, images, masks, *options)
         assert contents(tmp_path) == before
         assert not list(project.glob("data/.*"))
 
     @pytest.mark.parametrize("name", ["a b", "", ".oslo", "-x/y", "../oslo", "oslo/x", "ø", "a\n"])
-    def test_names_that_are_none(self, project: Path, say: Say, name: str) -> None:
-        for stage, *options in ((new_dataset, "--imgs", "i", "--msks", "m"), (check_data,)):
+    def test_names_that_are_none(self, project: Path, roofseg: Roofseg, name: str) -> None:
+        for command in (("new-dataset", "--imgs", "i", "--msks", "m"), ("check-data",)):
             with pytest.raises(UserError, match=f"^NAME: found {re.escape(repr(name))}; expected"):
-                say(stage, *options, "--", name)
+                roofseg(*command, "--", name)
         with pytest.raises(UserError, match="dataset: found"):
             parse_params(SAMPLE.replace("dataset: sample", f"dataset: {json.dumps(name)}"))
 
-    def test_a_name_that_is_too_long(self, project: Path, say: Say) -> None:
+    def test_a_name_that_is_too_long(self, project: Path, roofseg: Roofseg) -> None:
         with pytest.raises(UserError, match=r"^profiles/a+\.yaml: File name too long"):
-            say(new_dataset, "--imgs", "i", "--msks", "m", "--base", "sample", "a" * 300)
+            roofseg("new-dataset", "--imgs", "i", "--msks", "m", "--base", "sample", "a" * 300)
 
-    def test_git_is_told_of_nothing(self, project: Path, tmp_path: Path, say: Say) -> None:
+    def test_git_is_told_of_nothing(self, project: Path, tmp_path: Path, roofseg: Roofseg) -> None:
         """Also where DVC is set to stage what it adds: from a folder that is gone at the end."""
         run = {"cwd": project, "check": True, "capture_output": True, "text": True}
         subprocess.run([sys.executable, "-m", "dvc", "config", "core.autostage", "true"], **run)
-        bring(say, *write_pairs(tmp_path))
+        bring(roofseg, *write_pairs(tmp_path))
         listed = subprocess.run(["git", "ls-files", "data"], **run).stdout
         assert listed == ""
 
     def test_what_a_killed_run_left_is_removed(
-        self, project: Path, tmp_path: Path, say: Say
+        self, project: Path, tmp_path: Path, roofseg: Roofseg
     ) -> None:
         for left in ("data/.oslo.abcd_123", "profiles/.oslo.yaml.abcd_123"):
             (project / left).mkdir(parents=True)
-        bring(say, *write_pairs(tmp_path))
+        bring(roofseg, *write_pairs(tmp_path))
         assert not list(project.glob("*/.oslo.*"))
 
-    def test_a_full_disk_leaves_nothing(self, project: Path, tmp_path: Path, say: Say) -> None:
+    def test_a_full_disk_leaves_nothing(
+        self, project: Path, tmp_path: Path, roofseg: Roofseg
+    ) -> None:
         images, masks = write_pairs(tmp_path, change=lambda image: image.astype(np.uint16))
         before = contents(project)
         says = r"^oslo/imgs/a\.tif: cannot be written. Is the disk full\?.*\.$"  # and no other
         with full_disk(10_000), pytest.raises(UserError, match=says):
-            bring(say, images, masks)
+            bring(roofseg, images, masks)
         assert contents(project) == before
 
     def test_stopped_it_leaves_nothing(self, project: Path, tmp_path: Path) -> None:
         images, masks = write_pairs(tmp_path)
         before = contents(project)
-        command = [sys.executable, "-m", "stages.new_dataset", "oslo", "--base", "sample"]
+        command = [sys.executable, "-m", "roofseg", "new-dataset", "oslo", "--base", "sample"]
         with subprocess.Popen(
             [*command, "--imgs", images, "--msks", masks],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -264,11 +267,11 @@ class TestNewDataset:
                 time.sleep(0.01)
             running.terminate()
             _, said = running.communicate(timeout=60)
-        assert (running.returncode, said) == (143, "error: stopped by SIGTERM\n")
+        assert (running.returncode, said) == (143, STOPPED)
         assert contents(project) == before
 
     def test_a_project_that_may_not_be_written(
-        self, say: Say, monkeypatch: pytest.MonkeyPatch
+        self, roofseg: Roofseg, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with public_folder() as public:
             images, masks = write_pairs(public)
@@ -280,7 +283,7 @@ class TestNewDataset:
                 folder.chmod(0o555)
             monkeypatch.chdir(public)
             with nobody(), pytest.raises(UserError, match=r"^profiles/.*: Permission denied"):
-                bring(say, images, masks)
+                bring(roofseg, images, masks)
             assert contents(public) == before
             (public / "profiles").chmod(0o755)
             monkeypatch.undo()
@@ -288,16 +291,16 @@ class TestNewDataset:
 
 class TestCheckData:
     @pytest.fixture
-    def oslo(self, project: Path, tmp_path: Path, say: Say) -> Path:
-        bring(say, *write_pairs(tmp_path))
+    def oslo(self, project: Path, tmp_path: Path, roofseg: Roofseg) -> Path:
+        bring(roofseg, *write_pairs(tmp_path))
         return project / "data" / "oslo"
 
     def test_status_0_without_problems_and_2_with_all_of_them(
         self, oslo: Path, project: Path
     ) -> None:
         def check(name: str) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, "-m", "stages.check_data", name]
-            env = {**environment(), "PYTHONPATH": str(ROOT)}
+            command = [sys.executable, "-m", "roofseg", "check-data", name]
+            env = {**environment(), "PYTHONPATH": str(ROOT / "src")}
             return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
 
         done = check("oslo")
@@ -314,17 +317,17 @@ class TestCheckData:
         assert check("nosuch").stderr.startswith("error: data/nosuch: no such folder")
 
     def test_the_limit_of_expansion_can_be_set(
-        self, oslo: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+        self, oslo: Path, roofseg: Roofseg, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("roofseg.intake.inspect.BOMB_BYTES", 1000)
         with pytest.raises(UserError, match="12 problems"):
-            say(check_data, "oslo", "--max-expansion", "0.01")
-        say(check_data, "oslo")
+            roofseg("check-data", "oslo", "--max-expansion", "0.01")
+        roofseg("check-data", "oslo")
 
 
 @pytest.mark.parametrize("name", ["my tiles", "o'brien's $tuff `x`", "Ålesund"])
 def test_make_passes_what_is_given_and_no_more(name: str) -> None:
-    """Whatever a name holds, it arrives whole; what is not said is left to the stage."""
+    """A name arrives whole, whatever its characters; empty variables are no options."""
     given = [f"NAME={name}", f"IMGS={name}", f"MSKS={name}/roofs.gpkg", "BLOCK=500", "BASE="]
     done = subprocess.run(
         ["make", "--no-print-directory", "-n", "new-dataset", *given],
@@ -333,21 +336,22 @@ def test_make_passes_what_is_given_and_no_more(name: str) -> None:
         text=True,
         check=True,
     )
-    _, _, command = done.stdout.rpartition("python -m stages.new_dataset ")
+    _, _, command = done.stdout.rpartition("roofseg new-dataset ")
     expected = [name, "--imgs", name, "--msks", f"{name}/roofs.gpkg", "--block", "500"]
     assert shlex.split(command.replace("\\\n", " ")) == expected
 
 
 @pytest.mark.slow
 def test_a_new_dataset_goes_through_the_pipeline(tmp_path: Path) -> None:
-    """make new-dataset, git add, use_profile, dvc repro, as it says itself; of any names."""
+    """New-dataset, git add, profile and dvc repro, as it says itself; with any names of tiles."""
     names = ("north 1", "Ålesund (øst)", "x.v2", "-e", "007", "NA")
     images, masks = write_pairs(tmp_path, names)
     (tmp_path / "project").mkdir()
     project = Project.create(tmp_path / "project")
     project.run("mkdir -p profiles && cp params.yaml profiles/tiny.yaml")
-    project.run(f"python -m stages.new_dataset oslo --imgs '{images}' --msks '{masks}' --base tiny")
+    project.roofseg(f"new-dataset oslo --imgs '{images}' --msks '{masks}' --base tiny")
     project.run("git add data/oslo profiles/oslo.yaml && git commit -qm 'Tiles of oslo'")
-    project.run("git add -A && git commit -qm profile && python -m stages.use_profile oslo")
+    project.commit("profile")
+    project.roofseg("profile oslo")
     project.run("git commit -qam 'Recipe in force' && dvc repro")
     assert "oslo" in (project.folder / "metrics" / "leaderboard.md").read_text()

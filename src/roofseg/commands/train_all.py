@@ -1,8 +1,11 @@
-"""Train all attempts of the revision at hand, several at once: ``make train-all JOBS=2``.
+"""Train every attempt of params.yaml, several at once.
 
-What they need comes first; then each is a `dvc repro --single-item` of its own. DVC writes dvc.lock
-while it holds the project's lock, and lets go of that while a stage runs: jobs that wait for the
-lock, instead of giving up after 3 seconds, all end up in dvc.lock.
+First brings patches and priors up to date, then runs `dvc repro --single-item train@ATTEMPT` for
+each attempt. Each line of output begins with the attempt that it is about. Evaluate the models with
+`dvc repro` afterwards.
+
+Exit status: 0 all are trained; 1 some failed, and are named; 2 an error, with a message; 129, 130,
+143 stopped: the same command goes on where this one was.
 """
 
 from __future__ import annotations
@@ -14,35 +17,48 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from contextlib import suppress
-from pathlib import Path
 
-from roofseg.core.errors import StoppedError, UserError
+from roofseg.commands.arguments import count
+from roofseg.commands.project import PARAMS, dvc_command, stage_environment
+from roofseg.core.errors import StoppedError
 from roofseg.recipe.params import read_params
-from stages import run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, help="attempts at once; default: one per GPU, else 1")
-    parser.add_argument("--allow-missing", action="store_true", help="as in dvc repro")
-    args = parser.parse_args()
-    if args.jobs is None:
-        import torch  # seconds
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--jobs",
+        type=count,
+        metavar="N",
+        help="attempts to train at once (default: one per GPU, or 1 without GPUs)",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="do not require data that dvc.lock describes, as in `dvc repro --allow-missing`",
+    )
 
-        args.jobs = torch.cuda.device_count() or 1
-    if args.jobs < 1:
-        raise UserError(f"--jobs: found {args.jobs}; expected at least 1")
+
+def main(args: argparse.Namespace) -> None:
+    jobs = args.jobs
+    if jobs is None:
+        import torch  # takes seconds
+
+        jobs = torch.cuda.device_count() or 1
     options = ["--allow-missing"] if args.allow_missing else []
-    params = read_params(Path("params.yaml"))
+    params = read_params(PARAMS)
     priors = {name: params.recipe(name).prior for name in params.attempts}
-    failed = asyncio.run(Jobs(args.jobs, options).train(priors))
+    failed = asyncio.run(Jobs(jobs, options).train(priors))
     if failed:
         sys.exit(f"error: failed: {', '.join(failed)}; the lines that begin so say why")
     print("All attempts are trained. `dvc repro` evaluates them.")
 
 
 class Jobs:
-    """Up to ``count`` processes of `dvc repro` at once; a signal stops them and starts no more."""
+    """Up to ``count`` processes of `dvc repro` at once; a signal stops them and starts no more.
+
+    DVC writes dvc.lock while it holds the project's lock, which it releases while a stage runs. The
+    jobs wait for that lock, instead of giving up after 3 seconds, so all reach dvc.lock.
+    """
 
     def __init__(self, count: int, options: list[str]) -> None:
         self.slots, self.options = asyncio.Semaphore(count), options
@@ -50,7 +66,10 @@ class Jobs:
         self.signal: int | None = None
 
     async def train(self, priors: dict[str, str]) -> list[str]:
-        """Train the attempts, given with their priors; gives the names of those that failed."""
+        """Train attempts, given as names with their priors; return the names of those that failed.
+
+        If their inputs cannot be made, that is ``["inputs"]``.
+        """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
@@ -65,22 +84,22 @@ class Jobs:
         return failed
 
     async def repro(self, name: str, *targets: str) -> int:
-        """Run `dvc repro`, print its lines with ``name`` before each, and give its exit status."""
+        """Run `dvc repro`, print its output with ``name`` before each line; return its status."""
         async with self.slots:
             if self.signal:
                 return 0
-            command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *self.options]
             process = await asyncio.create_subprocess_exec(
-                *(*command, *targets),
+                *dvc_command("--wait-for-lock", "repro", *self.options, *targets),
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=STDOUT,
-                limit=2**24,  # bytes in a line; beyond it asyncio gives up
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # a group to interrupt, and no Ctrl-C from the terminal
+                limit=2**24,  # bytes in a line; asyncio raises for a longer one
+                env=stage_environment(),
+                # A process group to interrupt, which Ctrl-C in the terminal does not reach.
+                start_new_session=True,
             )
             self.running.add(process)
-            if self.signal:  # it came while the process started
+            if self.signal:  # received while the process started
                 self.stop(self.signal)
             assert process.stdout
             async for line in process.stdout:
@@ -89,12 +108,8 @@ class Jobs:
             return await process.wait()
 
     def stop(self, number: int) -> None:
-        """Interrupt all jobs: DVC then waits for its stage, which SIGTERM would leave running."""
+        """Send SIGINT to all jobs: DVC then waits for its stage to end, unlike on SIGTERM."""
         self.signal = self.signal or number
         for process in self.running:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,4 @@
-"""`make train-all`: real DVC processes at once, on stages that are over in a moment."""
+"""`roofseg train-all`: real DVC processes at once, on stages that take a moment."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ import torch
 from graph import ROOT
 from project import PARAMS, environment
 from ruamel.yaml import YAML
-
-from roofseg.core.errors import UserError
-from stages import train_all
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -106,8 +103,8 @@ def start() -> Iterator[Start]:
 
         def start(*arguments: str) -> subprocess.Popen[str]:
             jobs = subprocess.Popen(
-                [sys.executable, "-m", "stages.train_all", *arguments],
-                env={**environment(), "PYTHONPATH": str(ROOT)},
+                [sys.executable, "-m", "roofseg", "train-all", *arguments],
+                env={**environment(), "PYTHONPATH": str(ROOT / "src")},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -220,18 +217,19 @@ def test_a_signal_stops_all_attempts(
 
 
 def test_by_default_there_is_a_job_for_each_gpu(
-    project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    project: Callable[..., Path],
+    roofseg: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     project(list("ab"), MEET % 2 + TRAIN)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(sys, "argv", ["train_all"])
-    train_all.main()
+    roofseg("train-all")
     assert len(locked()) == 3
 
 
 def test_jobs_must_be_one_or_more(
-    project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    roofseg: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["train_all", "--jobs", "0"])
-    with pytest.raises(UserError, match="--jobs: found 0"):
-        train_all.main()
+    with pytest.raises(SystemExit, match="2"):
+        roofseg("train-all", "--jobs", "0")
+    assert "--jobs: found '0', expected a positive whole number" in capsys.readouterr().err

@@ -1,0 +1,150 @@
+"""Make a dataset and its profile from your own imagery and masks or footprints.
+
+Copies tiles into data/NAME, rasterizes footprints, checks every pixel, divides the tiles into
+train, val and test, gives them to DVC, and derives profiles/NAME.yaml from another profile. On an
+error it makes neither.
+
+  roofseg new-dataset oslo --imgs ~/oslo/ortho --msks ~/oslo/buildings.gpkg
+
+Exit status: 0 dataset and profile are made; 2 an error, with a message; 129, 130, 143 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from roofseg.commands.arguments import number
+from roofseg.commands.check_data import add_max_expansion
+from roofseg.commands.edit_params import derive_profile
+from roofseg.commands.project import DATA, PROFILES, dvc_command
+from roofseg.core.errors import UserError
+from roofseg.core.files import atomic_write, remove_scratch, user_path
+from roofseg.intake.bring_in import Division, bring_in
+from roofseg.intake.inspect import Report, check_name, system_errors_named, table
+from roofseg.recipe.params import PATCH_MULTIPLE, read_params
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="of the folder in data/ and of the profile")
+    parser.add_argument(
+        "--base",
+        default="inria",
+        metavar="PROFILE",
+        help="the profile whose recipe to take (default inria)",
+    )
+    tiles = parser.add_argument_group("the tiles")
+    tiles.add_argument(
+        "--imgs",
+        type=user_path,
+        required=True,
+        metavar="PATH",
+        help="a folder of imagery, or one raster",
+    )
+    tiles.add_argument(
+        "--msks",
+        type=user_path,
+        required=True,
+        metavar="PATH",
+        help="a folder of masks, or a file of footprints",
+    )
+    tiles.add_argument("--layer", help="of the footprints, where their file has several")
+    tiles.add_argument(
+        "--gsd",
+        type=number(1e-6),
+        metavar="M",
+        help="metres per pixel, where the imagery is not georeferenced",
+    )
+    add_max_expansion(parser)
+    split = parser.add_argument_group("the split")
+    split.add_argument(
+        "--split",
+        type=user_path,
+        metavar="CSV",
+        help="a split.csv to use; without it tiles are divided at random:",
+    )
+    split.add_argument("--seed", type=int, default=42, help="of the division (default 42)")
+    split.add_argument(
+        "--val", type=number(0, 1), default=1 / 6, metavar="SHARE", help="of tiles (default 1/6)"
+    )
+    split.add_argument(
+        "--test", type=number(0, 1), default=1 / 6, metavar="SHARE", help="of tiles (default 1/6)"
+    )
+    split.add_argument(
+        "--block",
+        type=number(1e-6),
+        metavar="M",
+        help="keep squares of this side, in metres, in one split",
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    check_name(args.name)
+    data, profile = DATA / args.name, PROFILES / f"{args.name}.yaml"
+    base = PROFILES / f"{args.base}.yaml"
+    with system_errors_named():
+        check_destinations(data, profile)
+    largest = read_params(base).patch_size
+    division = Division(args.seed, args.val, args.test, args.block, args.split)
+    with system_errors_named(), atomic_write(profile) as made, atomic_write(data) as folder:
+        report = bring_in(
+            args.imgs,
+            args.msks,
+            folder,
+            division=division,
+            say=print,
+            layer=args.layer,
+            gsd=args.gsd,
+            max_expansion=args.max_expansion,
+        )
+        patch_size = fitting_patch_size(report, largest)
+        derive_profile(base, made, args.name, patch_size)
+        add_to_dvc(folder)
+    print(table(report))
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if patch_size < largest:
+        print(f"patch_size is {patch_size} px, to fit the smallest tile; {base} has {largest}")
+    print(
+        f"Made {data} and {profile}. Write into {data}/LICENSE.md whose tiles these are, then:\n"
+        f"  git add {data} {profile} && git commit -m 'Tiles of {args.name}'\n"
+        f"  roofseg profile {args.name}\n"
+        "  git commit -am 'Recipe in force' && dvc repro"
+    )
+
+
+def check_destinations(data: Path, profile: Path) -> None:
+    """Raise UserError, before anything is copied, where the dataset cannot be put in its place."""
+    for path in (data, profile):
+        remove_scratch(path)  # a killed run leaves gigabytes
+        if path.exists() or path.is_symlink():
+            raise UserError(f"{path}: exists already. Choose another NAME, or remove it.")
+    if not Path(".dvc").is_dir():
+        raise UserError(
+            f"{Path.cwd()}: no .dvc folder; expected the root of a project under DVC. Run it there "
+            "(in a copy without git and DVC, first `git init && dvc init`)."
+        )
+
+
+def fitting_patch_size(report: Report, largest: int) -> int:
+    """The largest patch size (px) that fits the smallest tile in the split, at most ``largest``."""
+    grids = [tile.grid for tile in report.tiles if tile.split and tile.grid]
+    side = min(min(grid.height, grid.width) for grid in grids)
+    return min(largest, side // PATCH_MULTIPLE * PATCH_MULTIPLE)
+
+
+def add_to_dvc(folder: Path) -> None:
+    """Give imgs and msks to DVC in the scratch ``folder``: .dvc files name no folder above them."""
+    command = dvc_command("add", folder / "imgs", folder / "msks")
+    done = subprocess.run(command, capture_output=True, text=True)
+    # With core.autostage DVC stages what it adds, here under the name of the scratch folder.
+    unstage = ["git", "rm", "-r", "--cached", "--ignore-unmatch", "--", str(folder)]
+    with suppress(FileNotFoundError):  # git is not installed
+        subprocess.run(unstage, capture_output=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        why = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
+        raise UserError(f"`dvc add` fails: {why}")

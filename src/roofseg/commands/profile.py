@@ -1,0 +1,51 @@
+"""Put a profile in force: copy profiles/NAME.yaml to params.yaml.
+
+Refuses to overwrite edits of params.yaml that are neither committed to git nor in profiles/.
+
+Exit status: 0 the profile is in force; 2 an error, with a message; 129, 130, 143 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+
+from roofseg.commands.project import PARAMS, PROFILES
+from roofseg.core.errors import UserError
+from roofseg.core.files import atomic_write
+from roofseg.recipe.params import read_params
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a file in profiles/, without its suffix")
+
+
+def main(args: argparse.Namespace) -> None:
+    profiles = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    if args.name not in profiles:
+        raise UserError(
+            f"{PROFILES}: no profile {args.name!r}; choose one of: {', '.join(profiles) or 'none'}"
+        )
+    source = PROFILES / f"{args.name}.yaml"
+    read_params(source)
+    if PARAMS.exists() and not _is_kept_elsewhere():
+        raise UserError(
+            f"{PARAMS}: has edits that are not committed, which a profile would overwrite. Commit "
+            f"them, or discard them with `git checkout {PARAMS}`, then run it again."
+        )
+    with atomic_write(PARAMS) as path:
+        shutil.copyfile(source, path)
+    print(f"{PARAMS} is now {source}. Next: dvc repro")
+
+
+def _is_kept_elsewhere() -> bool:
+    """Whether params.yaml equals a profile or its committed version, so that nothing is lost."""
+    current = PARAMS.read_bytes()
+    if any(profile.read_bytes() == current for profile in PROFILES.glob("*.yaml")):
+        return True
+    try:
+        shown = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True)
+    except FileNotFoundError:  # git is not installed
+        return False
+    return shown.returncode == 0 and shown.stdout == current

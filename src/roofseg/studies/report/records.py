@@ -1,0 +1,78 @@
+"""The records that a study's runs leave, one JSON file each, read as a table of scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import read_json
+from roofseg.metrics import f1, iou
+from roofseg.recipe.params import Params
+from roofseg.studies.declaration import Study
+
+
+def record_file(records: Path, name: str, run: str) -> Path:
+    """The record of a run of the study ``name``, in the folder ``records``."""
+    return records / name / f"{run}.json"
+
+
+def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
+    """Read the record of a run: one row per val tile.
+
+    Columns: attempt, label, tiles (number of training tiles), augmentation, seed, epochs (at most)
+    and draws (per epoch), best_epoch (from 1), failure (empty, or why the run ended early), tile,
+    iou and f1.
+
+    Raises:
+        UserError: no such file, or a broken one; names the DVC stage that makes it
+    """
+    path = record_file(records, name, run)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Run `dvc repro studies/dvc.yaml:{name}@{run}`.")
+    record = read_json(path)
+    recipe, result = record["recipe"], record["result"]
+    counts = pd.DataFrame(record["val"])
+    return pd.DataFrame(
+        {
+            "attempt": record["attempt"],
+            "label": record["label"],
+            "tiles": len(record["train_tiles"]),
+            "augmentation": recipe["augmentation"],
+            "seed": recipe["seed"],
+            "epochs": recipe["epochs"],
+            "draws": recipe["draws_per_epoch"],
+            "best_epoch": result["best_epoch"],
+            "failure": result["failure"] or "",
+            "tile": counts.tile,
+            "iou": iou(counts.tp, counts.fp, counts.fn),
+            "f1": f1(counts.tp, counts.fp, counts.fn),
+        }
+    )
+
+
+def read_records(records: Path, name: str, study: Study) -> pd.DataFrame:
+    """The rows of `read_record` of all runs of a study; UserError names the first missing one."""
+    return pd.concat([read_record(records, name, run) for run in study.runs()])
+
+
+def finished_runs(
+    records: Path, name: str, study: Study, params: Params, *, source: str
+) -> list[str]:
+    """The runs of a study whose records match the dataset, patch size and recipes in force.
+
+    Records of another profile, or of earlier parameters, stay in the folder and do not count.
+    """
+    return [
+        run
+        for run, values in study.runs().items()
+        if (path := record_file(records, name, run)).is_file()
+        and _matches(path, params, study.recipe(params, values, source).model_dump(mode="json"))
+    ]
+
+
+def _matches(path: Path, params: Params, recipe: dict[str, object]) -> bool:
+    record = read_json(path)
+    found = tuple(record.get(key) for key in ("dataset", "patch_size", "recipe"))
+    return found == (params.dataset, params.patch_size, recipe)

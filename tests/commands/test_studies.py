@@ -1,0 +1,96 @@
+"""`roofseg studies`: what it checks, and which stages it has DVC run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from graph import ROOT
+from project import PARAMS, SPLIT, environment
+from tiny_dataset import write_dataset
+
+from roofseg.core.errors import UserError
+
+Roofseg = Callable[..., None]
+
+
+# Stages with the names of those in studies/dvc.yaml, which run in a moment.
+STAGES = """\
+stages:
+  gather:
+    foreach: [budget, seeds, augmentation]
+    do:
+      cmd: python -c "print('gathered')"
+  report:
+    cmd: python -c "print('reported')"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with tiny studies, which is the current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").touch()
+    Path("params.yaml").write_text(PARAMS)
+    write_dataset(Path("data/tiny"), SPLIT, size=8)
+    Path("studies").mkdir()
+    Path("studies/dvc.yaml").write_text(STAGES)
+    shutil.copy(ROOT / "tests" / "studies_tiny.yaml", "studies/studies.yaml")
+    return tmp_path
+
+
+def test_dvc_runs_the_stages_of_a_study_of_all_or_of_the_page(project: Path) -> None:
+    """With `python` on no PATH: stages find the Python that runs the command."""
+    init = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
+    subprocess.run(init, check=True, env=environment())
+    gathers = [f"gather@{name}" for name in ("budget", "seeds", "augmentation")]
+    for name, stages in (
+        (["seeds"], ["gather@seeds"]),
+        (["report"], ["report"]),
+        ([], [*gathers, "report"]),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "roofseg", "studies", *name],
+            env={**environment(), "PYTHONPATH": str(ROOT / "src"), "PATH": os.defpath},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        ran = re.findall(r"Running stage 'studies/dvc\.yaml:(.*)'", done.stdout)
+        assert sorted(ran) == sorted(stages)
+
+
+def test_errors_in_studies_yaml_are_found_first(project: Path, roofseg: Roofseg) -> None:
+    """Also one of another study than the one to run, and before DVC reads the file itself."""
+    text = Path("studies/studies.yaml").read_text()
+    Path("studies/studies.yaml").write_text(text.replace("    tiles:\n      - 1\n      - 2\n", ""))
+    with pytest.raises(UserError, match=r"^studies/studies\.yaml: studies\.budget\.tiles: missing"):
+        roofseg("studies", "seeds")
+    Path("studies/studies.yaml").write_text(
+        text.replace("      - 2\n    seeds", "      - 3\n    seeds")
+    )
+    with pytest.raises(UserError, match=r"budget\.tiles: found 3; expected at most 2"):
+        roofseg("studies", "seeds")
+    Path("studies/studies.yaml").unlink()
+    with pytest.raises(UserError, match=r"studies\.yaml: cannot be read .*studies/profiles/"):
+        roofseg("studies", "seeds")
+
+
+def test_an_unknown_study_is_named(
+    project: Path, roofseg: Roofseg, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        roofseg("studies", "seed")
+    assert "invalid choice: 'seed'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["report", "runs"])
+def test_the_code_of_studies_never_imports_tuning(folder: str) -> None:
+    for file in (ROOT / "src" / "roofseg" / "studies" / folder).glob("*.py"):
+        assert "roofseg.tuning" not in file.read_text(), file
