@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import cutting, frozen, predicting, sam_encoder, starts, step, tripwire
+from benchmarks import cutting, frozen, guard, predicting, sam_encoder, starts, step
 from benchmarks.table import Row
 
 SUBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
@@ -16,7 +16,7 @@ SUBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "cutting": cutting.rows,
     "predicting": predicting.rows,
     "starts": lambda _: starts.rows(),
-    "tripwire": lambda _: tripwire.rows(),
+    "guard": lambda _: guard.rows(),
 }
 
 

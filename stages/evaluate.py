@@ -1,4 +1,4 @@
-"""Score one trained attempt: on val always, on test only where its recipe is final and committed.
+"""Score one trained attempt: on val always, on test only if its recipe is final and committed.
 
 ``python -m stages.evaluate --attempt NAME`` is the stage evaluate@NAME.
 """
@@ -9,7 +9,8 @@ import argparse
 import os
 from pathlib import Path
 
-from roofseg.core.files import write_json, write_text
+from roofseg.core.files import sha256_file, write_json, write_text
+from roofseg.core.run_states import remove_states_of
 from roofseg.evaluation.costs import measure, time_inference
 from roofseg.evaluation.evaluate import evaluate
 from roofseg.evaluation.model_card import card
@@ -23,6 +24,7 @@ from roofseg.recipe.split import read_split
 from roofseg.tiles.licence import read_licence
 from roofseg.tiles.rasters import TilePair
 from stages import run
+from stages.run_states import state_root
 
 PATCHES = Path("patches")
 
@@ -37,6 +39,8 @@ def main() -> None:
     # Do everything that can fail before opening test: opening it counts as a look.
     device = resolve_device(params.device)
     model = load(folder, device=params.device, precision="32-true").model
+    # DVC has recorded the training by now, so nothing needs the state of its run any more.
+    remove_states_of(sha256_file(folder / "model.safetensors"), state_root(), attempt)
     recipe = params.recipe(attempt)
     results = Path("metrics") / "attempts" / attempt
     split, licence = read_split(dataset), read_licence(dataset)
@@ -74,7 +78,7 @@ def main() -> None:
 
 
 def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
-    """The whole tiles to score; none unless the parameters ask for them."""
+    """The whole tiles to score; none unless evaluate_full_tiles is set."""
     if not params.evaluate_full_tiles:
         return []
     dataset = Path("data") / params.dataset
@@ -82,7 +86,7 @@ def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
 
 
 def test_patches(params: Params, attempt: str, digest: str) -> list[Patch]:
-    # In DVC's copies for --temp and --queue this names the checkout that they were made from.
+    # In DVC's copies for --temp and --queue DVC_ROOT is the checkout that they were made from.
     root = os.environ.get("DVC_ROOT")
     return open_test(
         PATCHES,

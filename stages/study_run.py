@@ -1,4 +1,4 @@
-"""One run of a study: the training of the pipeline, on a subset of the tiles, scored on val."""
+"""One run of a study: train as the pipeline does, on a subset of the tiles, and score val."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from roofseg.core.files import remove_scratch, write_json
+from roofseg.core.files import flush, remove_scratch, write_json
+from roofseg.core.run_states import remove_state
 from roofseg.metrics import COUNTS
 from roofseg.models.device import resolve_device
 from roofseg.patches import read_patches
@@ -19,8 +20,9 @@ from roofseg.recipe.params import Params, Recipe
 from roofseg.studies.runs.scores import tile_scores
 from roofseg.studies.runs.subsets import subset
 from roofseg.training.engine import train
-from roofseg.training.resume import held, state_name
-from stages.training import check_parent, code, own_gpus, parent, prior_file, state_root, written
+from roofseg.training.resume import locked_state, state_name
+from stages.run_states import state_root
+from stages.training import check_parent, code, own_gpus, parent, prior_file
 
 PATCHES = Path("patches")
 Record = dict[str, Any]
@@ -40,13 +42,14 @@ def study_run(
     """Train a recipe on ``tiles`` of the training tiles (all without it), and score val.
 
     ``recipe`` is resolved; its seed also picks the subset. ``study`` and ``attempt`` name the run,
-    ``params`` says what the machine does. The record goes to ``out``; ``note`` is asked after
-    training for what it should say besides. The run is kept after every epoch, and the same call
-    goes on with it; what a callback raises ends it, and leaves it kept.
+    ``params`` gives the settings of the machine. The record is written to ``out``; ``note`` is
+    called after training and returns further keys for it. The run's state is kept after every
+    epoch, and the same call resumes from it; an exception in a callback ends the run and keeps the
+    state.
 
     Returns:
         The record; None in all processes of a run on several devices but the first. ``inputs`` is a
-        hash of all that decides the result, ``result`` as `training.engine.Trained.record` has it,
+        hash of everything that decides the result, ``result`` is `training.engine.Trained.record`,
         ``val`` has the counts of each tile with the best weights, ``val_iou`` is their mean IoU.
     """
     machine = params.machine().model_copy(update={"overlay_every": 0})
@@ -58,10 +61,9 @@ def study_run(
     inputs = inputs_hash(json.dumps([resolved, chosen], sort_keys=True), files)
     name = state_name(f"{study}-{attempt}", inputs, recipe, machine)
     with (
-        held(state_root() / name) as state,
-        written(),
+        locked_state(state_root() / name) as state,
         own_gpus(machine) as gpus,
-        tempfile.TemporaryDirectory() as scratch,  # for curves and pictures that nobody keeps
+        tempfile.TemporaryDirectory() as scratch,  # for curves and pictures, which are not kept
     ):
         trained = train(
             recipe,
@@ -92,5 +94,8 @@ def study_run(
         if out:
             remove_scratch(out)
             write_json(out, record)
-            check_parent()  # it would not note what was written
+            flush(out)
+            check_parent()
+        # No later stage says that DVC has recorded the output, as evaluate does for an attempt.
+        remove_state(state)
     return record

@@ -30,7 +30,7 @@ from roofseg.recipe.params import Params, parse_params
 from roofseg.recipe.split import read_split
 from roofseg.tiles.rasters import TilePair
 from stages import evaluate as stage
-from stages import refusals_named
+from stages import system_errors_explained
 
 SIDE = 32
 GSD = 0.5
@@ -361,8 +361,8 @@ def test_the_stage_names_what_is_missing_before_it_writes_or_looks(
 def test_the_stage_names_what_a_full_disk_did_not_take(
     project: Path, say: Callable[..., None]
 ) -> None:
-    full = pytest.raises(UserError, match=r"^an output: File too large\. Mend that")
-    with full_disk(3000), full, refusals_named():
+    full = pytest.raises(UserError, match=r"^predictions/.*: File too large\. Make room")
+    with full_disk(3000), full, system_errors_explained():
         say(stage, "--attempt", "small")
     assert list((project / "predictions").iterdir()) == []
     assert not list(project.rglob("scores.json"))

@@ -214,7 +214,7 @@ def test_each_job_has_a_gpu_of_its_own(
     claimed = [int(job.says()) for job in jobs]
     assert sorted(claimed) == [0, 1]
     third = claiming()
-    assert third.says() == "waiting for 1 of 2 GPUs: others train there"
+    assert third.says() == "waiting for 1 of 2 GPUs: others train on them"
     time.sleep(0.1)  # it says so once
     end(jobs[claimed.index(freed)])
     assert third.says() == str(freed)
@@ -289,7 +289,7 @@ def test_freed_memory_is_kept_for_what_is_allocated_next() -> None:
     """The system maps no page anew for a tensor that takes the place of a freed one."""
     code = """
         import resource, torch
-        from roofseg.device import keep_freed_memory
+        from roofseg.models.device import keep_freed_memory
         def faults():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             torch.ones(10_000_000)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from roofseg.core.errors import UserError
-from roofseg.models import sam
+from roofseg.models import cnn, sam
 from roofseg.models.roof_model import BUILDERS, RoofModel, build_model, load_model, save_model
 from roofseg.recipe.architectures import ARCHITECTURES
 
@@ -73,7 +73,7 @@ def active_dropouts(module: nn.Module) -> list[str]:
     return [
         name
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0
+        if "Dropout" in type(layer).__name__ and layer.p > 0
     ]
 
 
@@ -161,6 +161,10 @@ def test_dropout_zero_leaves_none(architecture: str) -> None:
 @pytest.mark.parametrize("decoder", [sam.ConvDecoder, sam.UnetDecoder])
 def test_dropout_zero_leaves_none_in_sam_decoders(decoder: type[nn.Module]) -> None:
     assert active_dropouts(decoder(0.0)) == []
+
+
+def test_every_dropout_layer_of_torch_is_turned_off_in_encoders() -> None:
+    assert {layer for name, layer in vars(nn).items() if "Dropout" in name} == set(cnn.DROPOUTS)
 
 
 @pytest.mark.parametrize("encoder", ["efficientnet-b0", "mit_b0", "tu-tf_efficientnet_lite0"])

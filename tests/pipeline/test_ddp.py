@@ -20,7 +20,13 @@ def train(folder: Path, devices: int, model: str) -> None:
     folder.mkdir()
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "ddp_run.py"), str(folder), str(devices), model],
+        [
+            sys.executable,
+            str(ROOT / "tests" / "pipeline" / "ddp_run.py"),
+            str(folder),
+            str(devices),
+            model,
+        ],
         env={**environment(), "PYTHONPATH": path},
         capture_output=True,
         text=True,

@@ -30,8 +30,8 @@ from stages import (
     check_params,
     finalize,
     make_patches,
-    refusals_named,
     run,
+    system_errors_explained,
     train,
     use_profile,
 )
@@ -167,7 +167,10 @@ def test_a_model_that_cannot_be_built_is_named_with_its_attempt(checked: Path, s
 
 def test_where_nothing_can_be_written_is_named(checked: Path, say: object) -> None:
     Path("metrics").touch()
-    with pytest.raises(UserError, match=r"^metrics: File exists\. Mend that"), refusals_named():
+    with (
+        pytest.raises(UserError, match=r"^metrics: File exists\. Move away"),
+        system_errors_explained(),
+    ):
         say(check_params)
 
 
@@ -336,8 +339,8 @@ def project(cut: Path, here: Path) -> Path:
 
 def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, say: object) -> None:
     before = contents(project)
-    full = pytest.raises(UserError, match=r"^an output: File too large\. Mend that")
-    with full_disk(1000), full, refusals_named():
+    full = pytest.raises(UserError, match=r"^patches/.*: File too large\. Make room")
+    with full_disk(1000), full, system_errors_explained():
         say(make_patches)
     assert contents(project) == before
 

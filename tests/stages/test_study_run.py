@@ -104,7 +104,7 @@ def test_other_tiles_are_no_part_of_it(params: Params) -> None:
     assert study_run(recipe, **asked)["val"] != before["val"]
 
 
-def test_a_run_that_broke_off_goes_on_to_the_same_bytes(
+def test_a_run_that_failed_resumes_to_the_same_bytes(
     params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = params.recipe("small")
@@ -116,7 +116,7 @@ def test_a_run_that_broke_off_goes_on_to_the_same_bytes(
     assert [path.name.partition("@")[0] for path in Path(".state").glob("*@*/")] == ["seeds-small"]
     capsys.readouterr()
     study_run(recipe, **asked, out=Path("broken.json"))
-    assert "goes on after epoch 1" in capsys.readouterr().out
+    assert "resumes after epoch 1" in capsys.readouterr().out
     assert Path("broken.json").read_bytes() == Path("whole.json").read_bytes()
     assert not list(Path(".state").glob("*@*/"))
 

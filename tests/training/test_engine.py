@@ -28,7 +28,7 @@ from roofseg.metrics import count, f1, iou
 from roofseg.models.device import resolve_precision
 from roofseg.models.roof_model import RoofModel, build_model
 from roofseg.training.data import PatchBatches
-from roofseg.training.engine import EarlyStoppingAfterThaw, _explained, _quiet, _strategy
+from roofseg.training.engine import EarlyStoppingAfterThaw, _explain, _quiet, _strategy
 from roofseg.training.resume import KeepState
 from roofseg.training.segmenter import NotFiniteError, Segmenter
 from roofseg.training.stopping import StopBetweenSteps
@@ -313,7 +313,7 @@ def test_a_strict_recipe_makes_it_an_error(
 ) -> None:
     with pytest.raises(RuntimeError) as caught:
         put(True)
-    error = _explained(
+    error = _explain(
         caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(algorithms="strict"), P
     )
     assert isinstance(error, UserError)
@@ -348,7 +348,7 @@ def test_the_recipe_chooses_the_algorithms(do_run: Runner, algorithms: str) -> N
 def test_too_little_memory_names_the_settings(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    error = _explained(caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(), P)
+    error = _explain(caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(), P)
     assert isinstance(error, UserError)
     assert re.match(
         "out of memory in epoch 1 with batch_size 2, patch_size 32, .*Lower batch_size", str(error)

@@ -1,4 +1,4 @@
-"""A trained model as a predictor, run by torch."""
+"""Predict with a trained model in torch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class TorchPredictor:
-    """A `roofseg.inference.predictor.Predictor` of a torch module.
+    """A `roofseg.inference.predictor.Predictor` that runs a torch module.
 
     Args:
-        model: maps (B, 3, P, P) float RGB in [0, 1] to (B, 1, P, P) logits; it is put into eval
-            mode and moved to ``device``
+        model: maps (B, 3, P, P) float RGB in [0, 1] to (B, 1, P, P) logits; it is moved to
+            ``device`` and set to eval mode
         window, gsd, provenance: see `roofseg.inference.predictor.Predictor`
         device: ``cpu``, ``cuda`` or ``mps``
-        precision: ``32-true`` (as scores are computed, see `roofseg.models.device.full_float32`),
+        precision: ``32-true`` (used for scores, see `roofseg.models.device.full_float32`),
             ``bf16-mixed`` or ``16-mixed``
     """
 
@@ -44,23 +44,23 @@ class TorchPredictor:
         self._device, self._half = device, HALVES.get(precision)
 
     def __call__(self, images: Images) -> Probabilities:
-        # full_float32 turns off autocast and TF32, and takes deterministic kernels; what is inside
-        # turns autocast on again.
+        # full_float32 turns off autocast and TF32 and selects deterministic kernels; the autocast
+        # inside it applies to half precision alone.
         with (
             torch.inference_mode(),
             full_float32(self._device),
             torch.autocast(self._device, self._half, enabled=self._half is not None),
         ):
             try:
-                batch = torch.from_numpy(images).to(self._device)  # B, P, P, 3: channels last
+                batch = torch.from_numpy(images).to(self._device)  # (B, P, P, 3): channels_last
                 logits = self.model(batch.permute(0, 3, 1, 2).float().div_(255.0))
-                found: Probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
+                probabilities: Probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
             except torch.OutOfMemoryError:
                 raise UserError(
                     f"--batch-size: {len(images)} windows of {self.window} px at a time do not fit "
-                    f"into the memory of {self._device}. Say fewer, or --device cpu."
+                    f"into the memory of {self._device}. Lower it, or use --device cpu."
                 ) from None
-        return found
+        return probabilities
 
 
 def load(
@@ -78,8 +78,8 @@ def load(
             f"{folder}`, or train it with `dvc repro`."
         )
     try:
-        used = resolve_device(device)
-        made = resolve_precision(precision, used)
+        device_used = resolve_device(device)
+        precision_used = resolve_precision(precision, device_used)
         model = build_model(
             record.recipe.architecture,
             record.recipe.encoder,
@@ -87,10 +87,10 @@ def load(
             patch_size=record.patch_size,
         )
     except UserError as error:
-        # These speak of the file where training is told the same.
+        # Their messages name params.yaml, which only sets these keys for training.
         raise UserError(f"{folder}: {str(error).removeprefix('params.yaml: ')}") from None
     load_model(weights, model)
-    if used == "cpu":
+    if device_used == "cpu":
         keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
@@ -103,6 +103,6 @@ def load(
             "ROOFSEG_RECIPE_DIGEST": record.digest,
             "ROOFSEG_WEIGHTS_SHA256": sha256_file(weights),
         },
-        device=used,
-        precision=made,
+        device=device_used,
+        precision=precision_used,
     )
