@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import cutting, frozen, overlaps, predicting, sam_encoder, starts, step, tripwire
+from benchmarks import cutting, frozen, guard, overlaps, predicting, sam_encoder, starts, step
 from benchmarks.table import Row
 
 SUBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
@@ -17,7 +17,7 @@ SUBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "overlaps": lambda _: overlaps.rows(),
     "predicting": predicting.rows,
     "starts": lambda _: starts.rows(),
-    "tripwire": lambda _: tripwire.rows(),
+    "guard": lambda _: guard.rows(),
 }
 
 

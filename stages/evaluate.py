@@ -6,7 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from roofseg.core.files import write_json, write_text
+from roofseg.core.files import sha256_file, write_json, write_text
+from roofseg.core.run_states import remove_states_of
 from roofseg.evaluation.costs import measure, time_inference
 from roofseg.evaluation.evaluate import evaluate
 from roofseg.evaluation.model_card import card
@@ -21,6 +22,7 @@ from roofseg.results.test_ledger import count_looks
 from roofseg.tiles.licence import read_licence
 from roofseg.tiles.rasters import TilePair
 from stages import run
+from stages.run_states import state_root
 
 PATCHES = Path("patches")
 
@@ -35,6 +37,8 @@ def main() -> None:
     # Do everything that can fail before opening test: opening it counts as a look.
     device = resolve_device(params.device)
     predictor = load(folder, device=params.device, precision="32-true")
+    # DVC has recorded the training by now, so nothing needs the state of its run any more.
+    remove_states_of(sha256_file(folder / "model.safetensors"), state_root(), attempt)
     recipe = params.recipe(attempt)
     results = Path("metrics") / "attempts" / attempt
     ledger = results / "test_looks.csv"
@@ -73,7 +77,7 @@ def main() -> None:
 
 
 def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
-    """The whole tiles to score; none unless the parameters ask for them."""
+    """The whole tiles to score; none unless evaluate_full_tiles is set."""
     if not params.evaluate_full_tiles:
         return []
     dataset = Path("data") / params.dataset
@@ -81,7 +85,7 @@ def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
 
 
 def test_patches(params: Params, attempt: str, digest: str, ledger: Path) -> list[Patch]:
-    # In DVC's copies for --temp and --queue this names the checkout that they were made from.
+    # In DVC's copies for --temp and --queue DVC_ROOT is the checkout that they were made from.
     root = os.environ.get("DVC_ROOT")
     return open_test(
         PATCHES,

@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import read_json, remove_scratch, sha256_file, write_json
+from roofseg.core.files import flush, read_json, remove_scratch, sha256_file, write_json
+from roofseg.core.run_states import remove_state
 from roofseg.patches import read_patches
 from roofseg.recipe.digest import inputs_hash
 from roofseg.recipe.params import Recipe, read_params
@@ -20,9 +21,10 @@ from roofseg.studies.runs.scores import val_scores
 from roofseg.studies.runs.subsets import subset
 from roofseg.training.augment import PRESETS
 from roofseg.training.engine import train
-from roofseg.training.resume import held, state_name
+from roofseg.training.resume import locked_state, state_name
 from stages import run
-from stages.training import check_parent, code, own_gpus, parent, prior_file, state_root, written
+from stages.run_states import state_root
+from stages.training import check_parent, code, own_gpus, parent, prior_file
 
 PATCHES = Path("patches")
 
@@ -48,8 +50,7 @@ def main() -> None:
     inputs = inputs_hash(json.dumps([made["recipe"], tiles], sort_keys=True), files)
     name = state_name(f"{args.study}-{args.attempt}", inputs, recipe, machine)
     with (
-        held(state_root() / name) as state,
-        written(),
+        locked_state(state_root() / name) as state,
         own_gpus(machine) as gpus,
         tempfile.TemporaryDirectory() as scratch,  # for curves and overlays, which are not kept
     ):
@@ -78,7 +79,10 @@ def main() -> None:
         }
         remove_scratch(out)
         write_json(out, record)
+        flush(out)
         check_parent()  # without DVC nobody records the output
+        # No later stage says that DVC has recorded the output, as evaluate does for an attempt.
+        remove_state(state)
     if trained.failure:
         print(f"warning: {out}: training ended early: {trained.failure}")
     print(f"{args.study}: {args.run}: val IoU {record['val_iou']:.4f}")

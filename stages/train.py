@@ -1,7 +1,7 @@
 """Train one attempt: its patches and prior in, its best model and curves out.
 
-``python -m stages.train --attempt NAME`` is the stage train@NAME. With ``--smoke`` it runs two
-epochs on a handful of draws and writes nothing into the project.
+``python -m stages.train --attempt NAME`` is the stage train@NAME. With ``--smoke`` it trains two
+epochs on a few draws and writes nothing into the project.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from roofseg.core.files import atomic_write, remove_scratch, write_json
+from roofseg.core.files import atomic_write, flush, remove_scratch, sha256_file, write_json
+from roofseg.core.run_states import mark_finished
 from roofseg.models.roof_model import save_model
 from roofseg.patches import read_crops, read_patches
 from roofseg.recipe.digest import attempt_digest, inputs_hash
 from roofseg.recipe.params import Params, Recipe, read_params
 from roofseg.training.engine import Trained, train
-from roofseg.training.resume import held, state_name
+from roofseg.training.resume import locked_state, state_name
 from stages import run
-from stages.training import check_parent, code, own_gpus, parent, prior_file, state_root, written
+from stages.run_states import state_root
+from stages.training import check_parent, code, own_gpus, parent, prior_file
 
 PATCHES = Path("patches")
 Record = dict[str, object]
@@ -35,15 +37,16 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             trained = fit(params, args.attempt, recipe.shortened(), Path(folder), Path(folder))
     else:
-        # Before training, not after it: an edit meanwhile is no input of this run.
+        # Hash the inputs before training, so that later edits are not recorded as inputs.
         record = inputs(params, args.attempt, recipe)
         name = state_name(args.attempt, str(record["training_inputs"]), recipe, params.machine())
-        with held(state_root() / name) as state, written():
+        with locked_state(state_root() / name) as state:
             trained = fit(params, args.attempt, recipe, Path(), state)
             if trained:
                 check_parent()
-                write(args.attempt, trained, {**record, "result": trained.record()})
-                check_parent()  # it would not note what was written
+                model = write(args.attempt, trained, {**record, "result": trained.record()})
+                mark_finished(state, sha256_file(model))
+                check_parent()
     if trained and trained.failure:
         raise trained.failure
     if args.smoke:
@@ -51,7 +54,7 @@ def main() -> None:
 
 
 def fit(params: Params, attempt: str, recipe: Recipe, out: Path, state: Path) -> Trained | None:
-    """Train on the patches; curves and overlays go below ``out``."""
+    """Train on the patches; write curves and overlays below ``out``."""
     with own_gpus(params.machine()) as gpus:
         return train(
             recipe,
@@ -69,7 +72,7 @@ def fit(params: Params, attempt: str, recipe: Recipe, out: Path, state: Path) ->
 
 
 def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:
-    """What recipe.json says of a run's inputs."""
+    """The part of recipe.json that describes the run's inputs."""
     name = attempt_digest(params, attempt, dataset=Path("data") / params.dataset)
     files = [*code() | {Path(__file__).resolve()}, prior_file(recipe)]
     return {
@@ -83,8 +86,12 @@ def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:
     }
 
 
-def write(attempt: str, trained: Trained, record: Record) -> None:
-    """Write the model with its record, and the record and times where git keeps them."""
+def write(attempt: str, trained: Trained, record: Record) -> Path:
+    """Write the model with its record, and the record and times where git keeps them.
+
+    Returns the file of the weights. All outputs of the run, curves and overlays too, are on the
+    disk then: its state may be removed.
+    """
     model, metrics = Path("models") / attempt, Path("metrics") / "attempts" / attempt
     files = {metrics / "training.json": record, metrics / "times.json": trained.times()}
     for path in (model, *files):
@@ -94,6 +101,9 @@ def write(attempt: str, trained: Trained, record: Record) -> None:
         write_json(folder / "recipe.json", record)
     for path, value in files.items():
         write_json(path, value)
+    for output in (model, metrics, Path("plots") / "training" / attempt):
+        flush(output)
+    return model / "model.safetensors"
 
 
 if __name__ == "__main__":

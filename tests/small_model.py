@@ -1,4 +1,4 @@
-"""A model's folder as training leaves it, with random weights."""
+"""A model's folder as training writes it, with random weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places that cannot be written to, or read: folders without rights, and a full disk.
+"""Places that cannot be written or read: folders without permissions, and a full disk.
 
 Tests run as root in many containers, and root may read and write anything: `nobody` may not.
 """
@@ -17,7 +17,7 @@ NOBODY = 65534
 
 @contextmanager
 def nobody() -> Iterator[None]:
-    """As a user without privileges inside the block, where this is root."""
+    """Drop the privileges of root inside the block."""
     if os.geteuid():
         yield
         return
@@ -41,7 +41,7 @@ def public_folder() -> Iterator[Path]:
 
 @contextmanager
 def read_only_folder() -> Iterator[Path]:
-    """A folder that may not be written in; root gives up its rights inside the block."""
+    """A folder that cannot be written; root has no privileges inside the block."""
     with public_folder() as public:
         folder = public / "read-only"
         folder.mkdir()
@@ -55,7 +55,7 @@ def read_only_folder() -> Iterator[Path]:
 
 @contextmanager
 def full_disk(room: int) -> Iterator[None]:
-    """Files end at ``room`` bytes inside the block, as on a disk that has no more."""
+    """Limit files to ``room`` bytes inside the block, as if the disk was full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:

@@ -60,12 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ):
             if args.command not in RUN_ANYWHERE:
                 check_project_folder()
-            args.main(args)
-            sys.stdout.flush()
-    except BrokenPipeError:  # `roofseg predict ... | head`
-        # Python flushes once more at its end, and would report the same error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+            try:
+                args.main(args)
+                sys.stdout.flush()
+            except BrokenPipeError:  # `roofseg predict ... | head`
+                # Python flushes stdout again when it exits, which must not fail.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         _stop(signal.SIGINT, None)
 

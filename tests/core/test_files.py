@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from roofseg.core.errors import UserError
 from roofseg.core.files import (
     atomic_write,
+    flush,
     read_json,
     remove_scratch,
     sha256_file,
@@ -34,10 +36,10 @@ def inside(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-# replaced
+# atomic_write
 
 
-def test_a_file_is_replaced_at_the_end(tmp_path: Path) -> None:
+def test_a_file_replaces_the_old_one_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "some" / "folder" / "a.txt"
     for text in ("old", "new"):
         with atomic_write(path) as scratch:
@@ -47,7 +49,7 @@ def test_a_file_is_replaced_at_the_end(tmp_path: Path) -> None:
     assert inside(tmp_path) == ["some", "some/folder", "some/folder/a.txt"]
 
 
-def test_a_folder_is_replaced_with_all_that_it_held(tmp_path: Path) -> None:
+def test_a_folder_replaces_the_old_one_with_its_files(tmp_path: Path) -> None:
     path = tmp_path / "out"
     for name in ("old", "new"):
         with atomic_write(path) as scratch:
@@ -57,7 +59,7 @@ def test_a_folder_is_replaced_with_all_that_it_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["file", "folder", None])
-def test_a_failure_leaves_what_was_there(tmp_path: Path, before: str | None) -> None:
+def test_an_error_leaves_the_old_file_or_folder(tmp_path: Path, before: str | None) -> None:
     path = tmp_path / "out"
     if before == "file":
         path.write_text("old")
@@ -77,7 +79,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, before: str | None) -> 
     assert inside(tmp_path) == kept
 
 
-def test_a_block_that_writes_nothing_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_block_that_writes_nothing_leaves_the_old_folder(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.mkdir()
     with pytest.raises(FileNotFoundError), atomic_write(path):
@@ -95,7 +97,7 @@ def test_a_folder_becomes_a_file_and_back(tmp_path: Path) -> None:
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    # DVC may link its outputs to its cache: what lies there must stay as it is.
+    # DVC may link outputs to its cache, and files in the cache must not change.
     cache, path = tmp_path / "cache", tmp_path / "out"
     cache.mkdir()
     (cache / "old").write_text("old")
@@ -104,6 +106,47 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
         scratch.mkdir()
     assert not path.is_symlink()
     assert inside(tmp_path) == ["cache", "cache/old", "out"]
+
+
+@pytest.fixture
+def fsynced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files and folders that are flushed to the disk, in order."""
+    paths: list[Path] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        paths.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    return paths
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of descriptors are looked up in /proc")
+def test_flush_reaches_every_file_and_folder_and_nothing_else(
+    tmp_path: Path, fsynced: list[Path]
+) -> None:
+    (tmp_path / "out" / "deep").mkdir(parents=True)
+    files = [tmp_path / "out" / "deep" / "a", tmp_path / "out" / "b"]
+    for file in (*files, tmp_path / "other"):
+        file.write_text("x")
+    flush(tmp_path / "out")
+    folders = [tmp_path, tmp_path / "out", tmp_path / "out" / "deep"]
+    assert sorted(fsynced) == sorted([*files, *folders])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of descriptors are looked up in /proc")
+def test_a_durable_write_flushes_the_bytes_before_the_name(
+    tmp_path: Path, fsynced: list[Path]
+) -> None:
+    with atomic_write(tmp_path / "a", durable=True) as scratch:
+        scratch.write_text("x")
+    assert fsynced[0] == scratch
+    assert fsynced[-1] == tmp_path
+    fsynced.clear()
+    with atomic_write(tmp_path / "a") as scratch:
+        scratch.write_text("x")
+    assert fsynced == []
 
 
 # Text and JSON
@@ -140,7 +183,7 @@ def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -
     assert read_json(path) == value
 
 
-def test_nan_is_refused_and_leaves_what_was_there(tmp_path: Path) -> None:
+def test_nan_is_an_error_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, 1)
     with pytest.raises(ValueError, match="JSON"):
@@ -158,7 +201,9 @@ def test_nan_is_refused_and_leaves_what_was_there(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "not JSON"),
     ],
 )
-def test_json_that_is_missing_or_broken(tmp_path: Path, content: bytes | None, says: str) -> None:
+def test_json_that_is_missing_or_broken_is_an_error(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
     path = tmp_path / "a.json"
     if content is not None:
         path.write_bytes(content)
@@ -168,7 +213,7 @@ def test_json_that_is_missing_or_broken(tmp_path: Path, content: bytes | None, s
     assert "dvc repro" in str(caught.value)
 
 
-def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+def test_sha256_file_hashes_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert sha256_file(tmp_path / "a") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -225,7 +270,9 @@ def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("read", [read_image, read_mask])
 @pytest.mark.parametrize("content", [b"", b"not an image", "whole"])
-def test_an_image_that_does_not_decode(tmp_path: Path, read: Any, content: bytes | str) -> None:
+def test_an_image_that_does_not_decode_is_an_error(
+    tmp_path: Path, read: Any, content: bytes | str
+) -> None:
     path = tmp_path / "a.png"
     if isinstance(content, str):
         write_png(path, np.zeros((8, 8, 3), np.uint8))
@@ -262,7 +309,7 @@ def test_an_audit_hook_sees_every_read(tmp_path: Path, opened: list[str]) -> Non
     assert opened.count(str(path)) == 2
 
 
-def test_what_a_killed_process_left_beside_a_path_is_removed(tmp_path: Path) -> None:
+def test_the_scratch_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "model") as scratch:
         scratch.mkdir()
         (scratch.parent / "half").write_text("written")

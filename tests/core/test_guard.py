@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from graph import ROOT
 
-SEALED = """
+GUARDED = """
 import io, os, sys
 from pathlib import Path
 from roofseg.core import guard
-guard.seal([Path("patches/test"), Path("data/x/imgs")], "train")
+guard.install_guard([Path("patches/test"), Path("data/x/imgs")], "train")
 """
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "link.csv").symlink_to(tmp_path / "patches" / "test" / "a.csv")
     (tmp_path / "linked").symlink_to(tmp_path / "data")
     (tmp_path / ".hidden").symlink_to(tmp_path / "patches" / "test" / "a.csv")
-    # As in a checkout that links into DVC's cache.
+    # DVC can link its outputs into its cache.
     (tmp_path / "patches" / "test" / "cached").symlink_to(tmp_path / "elsewhere" / "b")
     return tmp_path
 
@@ -38,7 +38,7 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
-    return python(folder, "-c", SEALED + code)
+    return python(folder, "-c", GUARDED + code)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_opening_a_sealed_file_raises(folder: Path, opening: str) -> None:
     done = run(folder, opening)
     assert done.returncode == 1
     assert "SealedTestError: stage train opened " in done.stderr
-    assert "which is sealed to it" in done.stderr
+    assert "which is sealed for it" in done.stderr
     assert (folder / "patches" / "test" / "a.csv").read_text() == "sealed?"
 
 
@@ -76,42 +76,42 @@ def test_opening_a_sealed_file_raises(folder: Path, opening: str) -> None:
         "open('patches/new', 'w')",
         "open('data/x/imgs/.gitignore', 'w')",
         "with guard.unsealed(): open('patches/test/a.csv')",
-        "guard.check_unbroken()",
+        "guard.raise_violation()",
     ],
 )
-def test_all_else_opens(folder: Path, opening: str) -> None:
+def test_other_files_open(folder: Path, opening: str) -> None:
     done = run(folder, opening)
     assert done.returncode == 0, done.stderr
 
 
-def test_it_is_sealed_again_after_the_lift(folder: Path) -> None:
+def test_the_guard_is_back_after_it_was_lifted(folder: Path) -> None:
     done = run(folder, "with guard.unsealed(): pass\nopen('patches/test/a.csv')")
     assert "SealedTestError" in done.stderr
 
 
-def test_an_error_that_was_swallowed_is_found_at_the_end(folder: Path) -> None:
-    swallowed = "try: open('patches/test/a.csv')\nexcept Exception: pass\n"
-    assert run(folder, swallowed).returncode == 0
-    assert "SealedTestError" in run(folder, swallowed + "guard.check_unbroken()").stderr
+def test_a_violation_that_was_caught_is_raised_at_the_end(folder: Path) -> None:
+    caught = "try: open('patches/test/a.csv')\nexcept Exception: pass\n"
+    assert run(folder, caught).returncode == 0
+    assert "SealedTestError" in run(folder, caught + "guard.raise_violation()").stderr
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
-def test_workers_are_sealed_however_they_start(folder: Path, start: str) -> None:
+def test_workers_have_the_guard_however_they_start(folder: Path, start: str) -> None:
     (folder / "work.py").write_text(
-        SEALED.replace("guard.seal", "__name__ == '__main__' and guard.seal")
+        GUARDED.replace("guard.install_guard", "__name__ == '__main__' and guard.install_guard")
         + f"""
 from torch.utils.data import DataLoader, Dataset
 class Peeking(Dataset):
     def __len__(self): return 1
     def __getitem__(self, index): return open("patches/test/a.csv").read()
 if __name__ == "__main__":
-    sealed = dict(worker_init_fn=guard.worker_seal()) if len(sys.argv) == 1 else {{}}
-    list(DataLoader(Peeking(), num_workers=1, multiprocessing_context="{start}", **sealed))
+    options = dict(worker_init_fn=guard.worker_guard()) if len(sys.argv) == 1 else {{}}
+    list(DataLoader(Peeking(), num_workers=1, multiprocessing_context="{start}", **options))
 """
     )
     done = python(folder, "work.py")
     assert done.returncode == 1
     assert "SealedTestError: " in done.stderr
     assert "stage train" in done.stderr
-    # Only a fork has the hook without worker_init_fn.
+    # Without worker_init_fn only a fork has the hook.
     assert (python(folder, "work.py", "without").returncode == 0) == (start != "fork")

@@ -18,6 +18,7 @@ from tiny_dataset import write_raster
 from unwritable import full_disk
 
 from roofseg import drawing, metrics
+from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError
 from roofseg.core.files import write_json
 from roofseg.core.images import read_image, read_mask, write_jpeg, write_png
@@ -31,7 +32,6 @@ from roofseg.recipe.params import Params, parse_params
 from roofseg.recipe.split import read_split
 from roofseg.tiles.rasters import TilePair
 from stages import evaluate as stage
-from stages import refusals_named
 
 SIDE = 32
 GSD = 0.5
@@ -357,8 +357,8 @@ def test_the_stage_names_what_is_missing_before_it_writes_or_looks(
 def test_the_stage_names_what_a_full_disk_did_not_take(
     project: Path, say: Callable[..., None]
 ) -> None:
-    full = pytest.raises(UserError, match=r"^an output: File too large\. Mend that")
-    with full_disk(3000), full, refusals_named():
+    full = pytest.raises(UserError, match=r"^predictions/.*: File too large\. Make room")
+    with full_disk(3000), full, system_errors_explained():
         say(stage, "--attempt", "small")
     assert list((project / "predictions").iterdir()) == []
     assert not list(project.rglob("scores.json"))

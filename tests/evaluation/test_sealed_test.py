@@ -260,14 +260,14 @@ def test_ground_sampling_of_test_opens_with_its_patches(project: Path) -> None:
     commit(project, DIGEST)
     code = f"""
 from pathlib import Path
-from roofseg.core.guard import SealedTestError, seal
+from roofseg.core.guard import SealedTestError, install_guard
 from roofseg.patches import read_patches
 from roofseg.evaluation.sealed_test import ground_sampling, open_test
 val, test = Path("patches/val"), Path("patches/test")
-past_the_seal = read_patches(test)
-seal([test], "evaluate")
+before_the_guard = read_patches(test)
+install_guard([test], "evaluate")
 print(ground_sampling(read_patches(val), val))
-for key in (past_the_seal, []):
+for key in (before_the_guard, []):
     try:
         print(ground_sampling(key, test))
     except SealedTestError:

@@ -34,7 +34,7 @@ def pretend(
     native: bool = False,
     cpu: dict[str, bool] | None = None,
 ) -> None:
-    """Let torch say that it finds this hardware; emulated bfloat16 is always there."""
+    """Make torch report this hardware; emulated bfloat16 is always available."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(
@@ -59,7 +59,7 @@ def test_auto_is_the_best_device(
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_refused(
+def test_a_device_that_is_not_available_is_an_error(
     monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     pretend(monkeypatch, cuda=device != "cuda", mps=device != "mps")
@@ -68,12 +68,12 @@ def test_a_device_that_is_not_there_is_refused(
         resolve_device(device)
 
 
-def test_this_machine_has_the_device_that_auto_names() -> None:
+def test_auto_names_a_device_of_this_machine() -> None:
     assert torch.ones(1, device=resolve_device("auto")).item() == 1
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_auto_takes_bfloat16_on_cuda_only_where_it_is_native(
+def test_auto_uses_bfloat16_on_cuda_only_if_it_is_native(
     monkeypatch: pytest.MonkeyPatch, native: bool
 ) -> None:
     pretend(monkeypatch, cuda=True, native=native)
@@ -90,10 +90,10 @@ def test_auto_takes_bfloat16_on_cuda_only_where_it_is_native(
         ({"amx_bf16": True}, "bf16-mixed"),
     ],
 )
-def test_auto_takes_bfloat16_on_cpus_that_have_it(
+def test_auto_uses_bfloat16_on_cpus_that_support_it(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: str
 ) -> None:
-    # A GPU beside it changes nothing for a run on the CPU.
+    # A GPU in the same machine does not matter for a run on the CPU.
     pretend(monkeypatch, cuda=True, native=True, cpu=capabilities)
     assert resolve_precision("auto", "cpu") == expected
 
@@ -105,14 +105,14 @@ def test_auto_is_float32_on_mps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "cpu"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_precision_that_is_asked_for_is_used(
+def test_a_precision_other_than_auto_is_used(
     monkeypatch: pytest.MonkeyPatch, precision: str, device: str
 ) -> None:
     pretend(monkeypatch, cuda=True, native=True)
     assert resolve_precision(precision, device) == precision
 
 
-def test_bfloat16_that_a_gpu_only_emulates_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_that_a_gpu_only_emulates_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, cuda=True, native=False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     with pytest.raises(UserError, match=r"precision: bf16-mixed, but Tesla T4 only emulates"):
@@ -120,7 +120,7 @@ def test_bfloat16_that_a_gpu_only_emulates_is_refused(monkeypatch: pytest.Monkey
     assert resolve_precision("bf16-mixed", "cpu") == "bf16-mixed"
 
 
-def test_full_float32_within_any_autocast() -> None:
+def test_full_float32_turns_off_an_outer_autocast() -> None:
     one = torch.ones(2, 2)
     with torch.autocast("cpu", torch.bfloat16):
         assert (one @ one).dtype is torch.bfloat16
@@ -130,21 +130,21 @@ def test_full_float32_within_any_autocast() -> None:
         assert (one @ one).dtype is torch.bfloat16
 
 
-def test_float16_is_recorded_as_what_runs_in_its_place_on_a_cpu() -> None:
+def test_float16_becomes_bfloat16_on_a_cpu() -> None:
     assert resolve_precision("16-mixed", "cuda") == "16-mixed"
     assert resolve_precision("16-mixed", "cpu") == "bf16-mixed"
 
 
-def test_peak_memory_is_that_of_this_process() -> None:
+def test_peak_memory_on_a_cpu_is_that_of_this_process() -> None:
     before = peak_memory_gb("cpu")
-    held = bytearray(b"x" * 300_000_000)
+    block = bytearray(b"x" * 300_000_000)
     after = peak_memory_gb("cpu")
-    assert len(held) == 300_000_000
+    assert len(block) == 300_000_000
     assert 0.05 < before <= after < 60
     assert after >= 0.3
 
 
-# Claims. The GPUs are names alone, and every job is a process of its own.
+# Claims. GPUs are mere names here, and every job is a process of its own.
 
 PAIR = ["GPU-one", "GPU-two"]
 
@@ -153,7 +153,7 @@ FORK = multiprocessing.get_context("fork")  # torch is imported: a fork has it a
 
 
 class Job:
-    """A process that claims GPUs and holds them until it is let go, or killed."""
+    """A process that claims GPUs until it is released or killed."""
 
     def __init__(self, gpus: list[str], wanted: int, folder: Path) -> None:
         said, say = os.pipe()
@@ -171,12 +171,12 @@ class Job:
         self._said = os.fdopen(said)
 
     def says(self) -> str:
-        """Its next line: that it waits, or the indices that it has claimed."""
+        """Its next line: that it waits, or the indices of its GPUs."""
         ready, _, _ = select.select([self._said], [], [], 60)
         assert ready, "it says nothing"
         return self._said.readline().strip()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self._done.set()
         self._process.join(60)
 
@@ -203,7 +203,7 @@ def claiming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         job.close()
 
 
-@pytest.mark.parametrize("end", [Job.let_go, Job.kill])
+@pytest.mark.parametrize("end", [Job.release, Job.kill])
 @pytest.mark.parametrize("freed", [0, 1])
 def test_each_job_has_a_gpu_of_its_own(
     claiming: Callable[..., Job], end: Callable[[Job], None], freed: int
@@ -214,7 +214,7 @@ def test_each_job_has_a_gpu_of_its_own(
     claimed = [int(job.says()) for job in jobs]
     assert sorted(claimed) == [0, 1]
     third = claiming()
-    assert third.says() == "waiting for 1 of 2 GPUs: others train there"
+    assert third.says() == "waiting for 1 of 2 GPUs: others train on them"
     time.sleep(0.1)  # it says so once
     end(jobs[claimed.index(freed)])
     assert third.says() == str(freed)
@@ -234,7 +234,7 @@ def test_a_job_that_waits_for_two_gpus_holds_none(claiming: Callable[..., Job]) 
     if says.startswith("waiting"):  # the other one tried just then
         says = again.says()
     assert says == "0"
-    two.let_go()
+    two.release()
     assert waits.says() == "1 2"
 
 
@@ -248,25 +248,25 @@ def test_claims_are_of_gpus_and_not_of_indices(claiming: Callable[..., Job]) -> 
 def test_a_job_that_sees_no_other_gpu_shares_it(claiming: Callable[..., Job]) -> None:
     assert claiming(["GPU-one"]).says() == "0"
     assert claiming(["GPU-one"]).says() == "0"
-    # But it is claimed for those that have a choice.
+    # Jobs that have a choice respect the claim.
     assert claiming().says() == "1"
     assert claiming(PAIR, 2).says() == "0 1"
     assert claiming().says().startswith("waiting")
 
 
-def test_a_job_that_fails_lets_go(tmp_path: Path, claiming: Callable[..., Job]) -> None:
+def test_a_job_that_fails_releases_its_gpus(tmp_path: Path, claiming: Callable[..., Job]) -> None:
     with pytest.raises(ZeroDivisionError), claim_gpus(PAIR, 2, tmp_path):
         print(1 / 0)
     assert claiming(PAIR).says() == "0"
 
 
-def test_claims_are_open_to_every_user_of_the_machine(tmp_path: Path) -> None:
+def test_every_user_of_the_machine_can_use_the_lock_files(tmp_path: Path) -> None:
     with claim_gpus(PAIR, 1, tmp_path) as claimed:
         assert claimed == [0]
     assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o666]
 
 
-def test_claims_that_cannot_be_kept_are_a_clear_error(tmp_path: Path) -> None:
+def test_a_folder_without_room_for_locks_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(UserError, match=r"file/roofseg-gpu-GPU-one\.lock: .* TMPDIR"),
@@ -284,12 +284,14 @@ def test_gpus_are_named_by_uuid_in_their_order(monkeypatch: pytest.MonkeyPatch) 
     assert visible_gpus() == PAIR
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told")
-def test_freed_memory_is_kept_for_what_is_allocated_next() -> None:
-    """The system maps no page anew for a tensor that takes the place of a freed one."""
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has this setting"
+)
+def test_freed_memory_is_reused_by_later_allocations() -> None:
+    """The kernel maps no new pages for a tensor of the size of a freed one."""
     code = """
         import resource, torch
-        from roofseg.device import keep_freed_memory
+        from roofseg.models.device import keep_freed_memory
         def faults():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             torch.ones(10_000_000)
@@ -299,6 +301,6 @@ def test_freed_memory_is_kept_for_what_is_allocated_next() -> None:
         kept = [faults() for _ in range(16)]  # the first few may be set aside, one by one
         assert min(*mapped, kept[0]) > 10 * max(kept[-4:]), (mapped, kept)
     """
-    # The setting is the process's.
+    # In a process of its own: the setting cannot be undone.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, check=True)

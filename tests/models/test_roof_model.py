@@ -1,4 +1,4 @@
-"""One tester for all models, over pairs of architecture and encoder, at sizes of a few tokens."""
+"""The same tests for all pairs of architecture and encoder, on images of a few tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from roofseg.core.errors import UserError
-from roofseg.models import sam
+from roofseg.models import cnn, sam
 from roofseg.models.roof_model import BUILDERS, RoofModel, build_model, load_model, save_model
 from roofseg.recipe.architectures import ARCHITECTURES
 
@@ -73,7 +73,7 @@ def active_dropouts(module: nn.Module) -> list[str]:
     return [
         name
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0
+        if "Dropout" in type(layer).__name__ and layer.p > 0
     ]
 
 
@@ -104,7 +104,7 @@ def test_normalises_inside_by_the_encoders_statistics(
     assert "mean" not in model.state_dict()
 
 
-def test_features_that_the_decoder_does_not_read_are_shapes_alone(
+def test_features_that_the_decoder_does_not_read_have_no_values(
     model: RoofModel, built: tuple[RoofModel, str, str]
 ) -> None:
     model.freeze_encoder(True)
@@ -138,7 +138,7 @@ def test_parameter_counts(model: RoofModel, built: tuple[RoofModel, str, str]) -
     assert count == decoder_count + encoder_count
 
 
-def test_dropout_sits_in_the_decoder_alone(
+def test_dropout_is_in_the_decoder_alone(
     model: RoofModel, built: tuple[RoofModel, str, str]
 ) -> None:
     assert active_dropouts(model) == DROPOUTS[built[1]]
@@ -154,17 +154,21 @@ def test_dropout_sits_in_the_decoder_alone(
 
 
 @pytest.mark.parametrize("architecture", ["unet", "deeplabv3plus"])
-def test_dropout_zero_leaves_none(architecture: str) -> None:
+def test_dropout_zero_turns_all_dropout_off(architecture: str) -> None:
     assert active_dropouts(build(architecture, LITE0, dropout=0.0)) == []
 
 
 @pytest.mark.parametrize("decoder", [sam.ConvDecoder, sam.UnetDecoder])
-def test_dropout_zero_leaves_none_in_sam_decoders(decoder: type[nn.Module]) -> None:
+def test_dropout_zero_turns_it_off_in_sam_decoders(decoder: type[nn.Module]) -> None:
     assert active_dropouts(decoder(0.0)) == []
 
 
+def test_every_dropout_layer_of_torch_is_turned_off_in_encoders() -> None:
+    assert {layer for name, layer in vars(nn).items() if "Dropout" in name} == set(cnn.DROPOUTS)
+
+
 @pytest.mark.parametrize("encoder", ["efficientnet-b0", "mit_b0", "tu-tf_efficientnet_lite0"])
-def test_encoders_that_bring_dropout_lose_it(encoder: str) -> None:
+def test_dropout_inside_encoders_is_turned_off(encoder: str) -> None:
     """smp's efficientnet-b0 and mit_b0 have stochastic depth unless it is turned off."""
     model = build("unet", encoder)
     x = images(2, 3, 64, 64)
@@ -173,7 +177,7 @@ def test_encoders_that_bring_dropout_lose_it(encoder: str) -> None:
     assert torch.equal(once, again)
 
 
-def test_frozen_encoder_stands_still(model: RoofModel) -> None:
+def test_a_frozen_encoder_does_not_change(model: RoofModel) -> None:
     model.freeze_encoder(True)
     assert not any(layer.training for layer in model.encoder.modules())
     model.train()
@@ -189,15 +193,15 @@ def test_frozen_encoder_stands_still(model: RoofModel) -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_thawed_encoder_learns(model: RoofModel, built: tuple[RoofModel, str, str]) -> None:
+def test_a_thawed_encoder_is_trained(model: RoofModel, built: tuple[RoofModel, str, str]) -> None:
     model.freeze_encoder(True)
     model.freeze_encoder(False)
     assert all(layer.training for layer in model.modules())
     before = moving(model.encoder)
     model(images(2, 3, 64, 64)).square().mean().backward()
     assert all(not torch.equal(v, before[name]) for name, v in moving(model.encoder).items())
-    # The U-Net decoder takes SAM's blocks, not what its neck makes of the last one. A bias before
-    # the softmax over positions may get a gradient of zero, but it gets one.
+    # SAM's neck is not used by the U-Net decoder. (A bias before the softmax over positions may
+    # get a gradient of zero, but it gets one.)
     unused = {"neck"} if built[1] == "sam_unet" else set()
     without = {n.split(".")[0] for n, p in model.encoder.named_parameters() if p.grad is None}
     assert without == unused
@@ -210,7 +214,7 @@ def test_thaw_in_eval_mode_stays_in_eval_mode(model: RoofModel) -> None:
     assert not any(layer.training for layer in model.modules())
 
 
-def test_a_size_between_the_strides_is_refused(model: RoofModel) -> None:
+def test_a_size_that_is_no_multiple_of_the_stride_is_an_error(model: RoofModel) -> None:
     with pytest.raises(ValueError, match=rf"64x72 pixels; expected multiples of {model.multiple}"):
         model(images(1, 3, 64, 72))
 
@@ -262,7 +266,7 @@ def test_save_and_load(tmp_path: Path) -> None:
         ("sam_unet", "sam_vit_b", 72, r"patch_size: found 72; expected a multiple of 16"),
     ],
 )
-def test_what_cannot_be_built_names_its_key(
+def test_a_model_that_cannot_be_built_names_the_key(
     architecture: str, encoder: str, size: int, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -285,7 +289,7 @@ def test_sam_position_embedding_resizes() -> None:
     assert sam.resize_position_embedding(embedding, (14, 28)).shape == (1, 14, 28, 4)
     flat = sam.resize_position_embedding(torch.full((1, 64, 64, 4), 0.25), (14, 28))
     torch.testing.assert_close(flat, torch.full((1, 14, 28, 4), 0.25))
-    # Rows stay rows: what grows downwards still does, and is the same in every column.
+    # An embedding that depends on the row alone still does.
     rows = torch.linspace(0, 1, 64).view(1, 64, 1, 1).expand(1, 64, 64, 4)
     resized = sam.resize_position_embedding(rows, (14, 28))
     assert (resized.diff(dim=1) > 0).all()
@@ -320,7 +324,7 @@ def published() -> tuple[sam.SamEncoder, ImageEncoderViT]:
 def test_sam_encoder_is_metas_at_another_size(
     published: tuple[sam.SamEncoder, ImageEncoderViT], size: tuple[int, int]
 ) -> None:
-    """With the position embedding resized beforehand: part of a window, and several."""
+    """Compared with the position embedding resized before; for part of a window and for several."""
     ours, theirs = published
     tokens = size[0] // 16, size[1] // 16
     theirs.pos_embed = nn.Parameter(sam.resize_position_embedding(ours.pos_embed, tokens).detach())
@@ -336,7 +340,7 @@ def test_sam_encoder_is_metas_at_another_size(
     torch.testing.assert_close(run(ours, False), exact, rtol=1e-5, atol=1e-5)
     assert torch.equal(run(ours, True), run(ours, True))
     assert {type(block.attn) for block in ours.blocks} == {sam.FusedAttention}
-    # bfloat16 has 8 bits; their own result in it is as far from the exact one.
+    # bfloat16 has 8 bits; segment-anything's own result has a similar error.
     error, their_error = ((run(net, True) - exact).std() for net in (ours, theirs))
     assert error < 0.02 * exact.std()
     assert error < 1.2 * their_error
@@ -355,7 +359,7 @@ def attentions(height: int, width: int) -> tuple[sam.FusedAttention, Attention]:
     return ours, theirs
 
 
-# Batch, height and width: as many windows; relative positions resized; more than a slice.
+# Batch, height and width: several windows; resized relative positions; more than one slice.
 TOKENS = [(5, 14, 14), (2, 5, 9), (2, 40, 30)]
 
 
@@ -373,13 +377,13 @@ def test_sam_attention_is_metas(
         assert out.shape == x.shape
         monkeypatch.setattr(sam, "SLICE", 1)  # each head in a slice of its own
         assert torch.equal(ours(x), out)
-    # Fused: the matrix of all pairs of tokens is not formed.
+    # Fused: the matrix over all pairs of tokens is never stored.
     assert "aten::_scaled_dot_product_flash_attention_for_cpu" in used.names
     assert "aten::_softmax" not in used.names
 
 
 class Operators(TorchDispatchMode):
-    """Takes down which operators run."""
+    """Records which operators run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -391,7 +395,7 @@ class Operators(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("tokens", TOKENS[:2], ids=str)
-def test_sam_attention_learns_as_metas(tokens: tuple[int, int, int]) -> None:
+def test_sam_attention_has_metas_gradients(tokens: tuple[int, int, int]) -> None:
     x = torch.randn(*tokens, 32, dtype=torch.float64)
     weights = torch.randn_like(x)
     gradients = []
@@ -406,7 +410,7 @@ def test_sam_attention_learns_as_metas(tokens: tuple[int, int, int]) -> None:
 
 
 def test_sam_fused_attention_has_the_gradients_of_the_plain_formula() -> None:
-    """What runs with gradients on a GPU; on a CPU it runs without."""
+    """GPUs use it with gradients; on a CPU it runs without."""
     heads, height, width, channels = 3, 4, 5, 6
     shapes = [(heads, height * width, n) for n in (channels, channels, channels, height, width)]
     torch.manual_seed(0)
@@ -439,7 +443,7 @@ def test_sam_skips_are_blocks_3_6_9_12(encoder: sam.SamEncoder) -> None:
     for number, feature in zip((3, 6, 9, 12), features, strict=False):
         assert torch.equal(feature, seen[number])
         assert feature.shape == (1, 4, 4, 768)
-    # The same blocks attend globally; the others within windows of 14 tokens.
+    # These blocks attend globally; the others within windows of 14 tokens.
     windows = [block.window_size for block in encoder.blocks]
     assert windows == [14, 14, 0] * 4
 
@@ -452,7 +456,7 @@ def test_sam_position_reaches_a_random_encoder(encoder: sam.SamEncoder) -> None:
 
 @pytest.mark.parametrize("decoder", [sam.ConvDecoder, sam.UnetDecoder])
 def test_sam_decoders_fit_random_features(decoder: type[nn.Module]) -> None:
-    """They learn from a frozen encoder that never saw an image, too."""
+    """They can be trained on a random frozen encoder."""
     torch.manual_seed(0)
     net = decoder(0.0)
     features = [torch.randn(2, 2, 2, 768) for _ in range(4)] + [torch.randn(2, 256, 2, 2)]
@@ -469,8 +473,8 @@ def test_sam_decoders_fit_random_features(decoder: type[nn.Module]) -> None:
     assert ((logits > 0) == (truth > 0)).float().mean() > 0.95
 
 
-def test_sam_unet_does_not_mind_how_large_a_token_is() -> None:
-    """Tokens grow from block to block, and differ from place to place."""
+def test_sam_unet_ignores_the_magnitude_of_tokens() -> None:
+    """Their magnitude grows from block to block, and differs between positions."""
     torch.manual_seed(0)
     net = sam.UnetDecoder(0.0)
     features = [torch.randn(1, 2, 2, 768) for _ in range(4)]
@@ -479,7 +483,7 @@ def test_sam_unet_does_not_mind_how_large_a_token_is() -> None:
         torch.testing.assert_close(net(features), net(scaled), rtol=1e-3, atol=1e-3)
 
 
-def test_every_architecture_that_parameters_may_name_has_a_builder() -> None:
+def test_every_architecture_has_a_builder() -> None:
     assert BUILDERS.keys() == ARCHITECTURES.keys()
 
 

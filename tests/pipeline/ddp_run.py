@@ -21,7 +21,7 @@ from roofseg.training.segmenter import Segmenter
 
 
 class Convolution(torch.nn.Conv2d):
-    """An encoder without statistics of the batch."""
+    """An encoder without BatchNorm."""
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         return [super().forward(x).relu()]
@@ -37,8 +37,8 @@ def main() -> None:
     torch.manual_seed(5)
     changes = {"epochs": 4, "draws_per_epoch": 12, "batch_size": 4, "freeze_epochs": 2}
     if name == "pixelwise":
-        # One patch's BCE is a mean over its pixels, so a batch's is the mean of its shares'; Dice's
-        # is not, and BatchNorm sees the share alone.
+        # The BCE of a batch is the mean of the BCEs of its shares. This is not true of Dice, and
+        # BatchNorm sees one share alone.
         changes |= {"bce_weight": 1.0, "dropout": 0.0, "scheduler": "cosine"}
         half = (0.5, 0.5, 0.5)
         model = RoofModel(

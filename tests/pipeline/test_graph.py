@@ -99,15 +99,15 @@ def test_nothing_before_evaluate_descends_from_the_test_patches(stages: list[Sta
     assert {name.split("@")[0] for name in reached} == {"evaluate", "leaderboard"}
 
 
-def test_only_the_evaluate_stage_imports_the_seal() -> None:
+def test_only_the_evaluate_stage_imports_sealed_test() -> None:
     """Only stages/evaluate.py imports the module that opens test."""
-    seal = ROOT / "src" / "roofseg" / "evaluation" / "sealed_test.py"
-    importers = {file for file in CODE if seal in imported(file)}
+    sealed_test = ROOT / "src" / "roofseg" / "evaluation" / "sealed_test.py"
+    importers = {file for file in CODE if sealed_test in imported(file)}
     assert importers == {ROOT / "stages" / "evaluate.py"}
 
 
-def test_only_the_seal_lifts_the_guard() -> None:
-    """Only roofseg.evaluation.sealed_test lifts the tripwire."""
+def test_only_sealed_test_lifts_the_guard() -> None:
+    """Only roofseg.evaluation.sealed_test lifts the guard."""
     lifters = {
         file.name
         for file in CODE

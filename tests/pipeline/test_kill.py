@@ -1,4 +1,4 @@
-"""Real training stages, killed at random moments and started again, end as if nothing had been.
+"""Real training stages that are killed at random moments and started again give the same bytes.
 
 `make prove-resumable` kills twenty times; `make test` three times.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,9 +20,10 @@ import pytest
 from project import Project, environment
 
 TRAIN = "dvc repro --quiet train@small"
+RESUMED = re.compile("small  (resumes|finished before, writes its outputs) after epoch")
 EPOCHS = 8
 LIVE = "metrics/attempts/small/live"
-# DVC lets a Ctrl-C that reaches it alone pass: a terminal sends it to its stage too.
+# DVC ignores a Ctrl-C that it gets alone: a terminal sends it to the stage too.
 WAYS = [
     (who, number)
     for who in ("dvc", "trainer", "group")
@@ -32,7 +34,7 @@ WAYS = [
 
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that is ready to train."""
+    """A project with patches and a prior, ready to train."""
     project = Project.create(tmp_path_factory.mktemp("cut") / "project")
     project.replace("params.yaml", "epochs: 2", f"epochs: {EPOCHS}")
     project.replace("params.yaml", "draws_per_epoch: 4", "draws_per_epoch: 20")
@@ -45,14 +47,14 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="module")
 def whole(cut: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a run gives that nobody kills."""
+    """The outputs of a run that nobody kills."""
     project = cut.copy(tmp_path_factory.mktemp("whole") / "project")
     project.run(TRAIN)
     return outputs(project)
 
 
 def outputs(project: Project) -> dict[str, bytes]:
-    """What training wrote, but for its times."""
+    """The outputs of training, without its times."""
     folders = ("models", "plots/training", "metrics/attempts/small")
     files = [file for name in folders for file in (project.folder / name).rglob("*")]
     return {
@@ -78,13 +80,24 @@ def epochs(project: Project) -> int:
     return curve.read_text().count("\n") - 1 if curve.exists() else 0
 
 
-def kill(project: Project, who: str, number: int, epoch: int, after_s: float) -> bool:
-    """Start training; some seconds after an epoch kill dvc, the trainer, or all that was started.
+def recorded(project: Project) -> bool:
+    """Whether DVC has recorded a training."""
+    lock = project.folder / "dvc.lock"
+    return lock.exists() and "train@small" in lock.read_text()
 
-    After epoch 0 is at the start, while the trainer imports its libraries; after the last it writes
-    its outputs. Says whether a trainer was at work: it may have ended before.
+
+def states(project: Project) -> list[Path]:
+    """The states of finished runs, which are kept until the evaluate stage."""
+    return sorted((project.folder / ".state").glob("*/finished.json"))
+
+
+def kill(project: Project, who: str, number: int, epoch: int, after_s: float) -> bool:
+    """Start training; some seconds after an epoch kill dvc, the trainer, or their process group.
+
+    After epoch 0 means at the start, while the trainer imports its libraries; after the last epoch
+    it writes its outputs. Returns whether a trainer was at work: it may have ended before.
     """
-    # It shows the epochs of the run before.
+    # Its curves show the epochs of the run before.
     shutil.rmtree(project.folder / LIVE, ignore_errors=True)
     started = subprocess.Popen(
         TRAIN.split(),
@@ -114,11 +127,11 @@ def kill(project: Project, who: str, number: int, epoch: int, after_s: float) ->
 def test_a_run_killed_at_random_ends_with_the_same_bytes(
     kills: int, cut: Project, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Up to three times, by every way and in every phase, and run again: the same bytes."""
+    """Killed up to three times, in every way and every phase, a run ends with the same bytes."""
     choose = random.Random(kills)
     ways = choose.sample(WAYS, len(WAYS))
     phases = [range(1, EPOCHS), [EPOCHS], [0]]
-    project, killed, went_on = cut.copy(tmp_path / "0"), 0, 0
+    project, killed, resumed = cut.copy(tmp_path / "0"), 0, 0
     for attempt in range(1, 2 * kills):
         who, number = ways[killed % len(ways)]
         epoch = choose.choice(phases[killed % len(phases)])
@@ -128,24 +141,24 @@ def test_a_run_killed_at_random_ends_with_the_same_bytes(
         killed += at_work
         if at_work and killed % len(phases) and killed < kills:
             continue
-        # An orphan may be left: the next run waits for it and goes on.
-        kept = any((project.folder / ".state").glob("*/last.ckpt"))
+        # A trainer may still run without its dvc: the next run waits for its end.
+        kept = any((project.folder / ".state").glob("*/last.ckpt")) and not recorded(project)
         done = project.run(TRAIN)
-        assert not kept or "small  goes on after epoch" in done.stdout
+        assert not kept or RESUMED.search(done.stdout)
         assert outputs(project) == whole
-        assert list((project.folder / ".state").iterdir()) == []
+        assert len(states(project)) == 1
         assert trainers(project) == []
-        went_on += kept
-        # A signal after the last step may let the run end, and then nothing is left to go on from.
-        if killed >= kills and went_on:
+        resumed += kept
+        # A kill in the first epoch leaves nothing to resume, and one at the end may come too late.
+        if killed >= kills and resumed:
             break
         project = cut.copy(tmp_path / str(attempt))
     assert killed >= kills
-    assert went_on
+    assert resumed
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_stage_with_its_status_and_says_how_to_go_on(
+def test_a_signal_ends_a_stage_with_its_status_and_one_line(
     cut: Project, tmp_path: Path, number: int, status: int
 ) -> None:
     project = cut.copy(tmp_path / "project")
@@ -167,11 +180,11 @@ def test_a_signal_ends_a_stage_with_its_status_and_says_how_to_go_on(
     assert error.count("\n") == 1
 
 
-def test_a_run_that_nobody_started_does_not_go_on(cut: Project, tmp_path: Path) -> None:
-    """Where dvc is killed alone, its trainer ends by itself after a step."""
+def test_a_run_ends_when_its_dvc_is_killed(cut: Project, tmp_path: Path) -> None:
+    """If dvc alone is killed, its trainer ends by itself after a step."""
     project = cut.copy(tmp_path / "project")
-    # DVC's own default where there is no SHELL. Not every sh gives its place to its last command,
-    # and one that stays would be the trainer's parent.
+    # DVC's default without SHELL. Not every sh replaces itself by its last command, and a shell
+    # that stays would be the trainer's parent.
     plain = {**environment(), "SHELL": "/bin/sh"}
     started = subprocess.Popen(TRAIN.split(), cwd=project.folder, env=plain)
     while epochs(project) < 2:
@@ -184,28 +197,62 @@ def test_a_run_that_nobody_started_does_not_go_on(cut: Project, tmp_path: Path) 
     assert not (project.folder / "models" / "small").exists()
 
 
-def test_a_finished_run_waits_for_the_dvc_that_notes_it(cut: Project, tmp_path: Path) -> None:
-    """Where dvc dies before the outputs are written, nobody would note them: the state is kept."""
+@pytest.mark.parametrize("place", ["before the outputs", "after the outputs"])
+def test_a_finished_run_that_dvc_did_not_record_is_not_trained_again(
+    cut: Project, tmp_path: Path, place: str
+) -> None:
+    """If dvc dies before it records a finished run, the next one writes the same bytes."""
     project = cut.copy(tmp_path / "project")
-    project.replace("stages/train.py", "            if trained:\n", WAIT)
+    line = {
+        "before the outputs": "                model = write(",
+        "after the outputs": "                mark_finished(state, sha256_file(model))\n",
+    }[place]
+    paused = line + PAUSE if line.endswith("\n") else PAUSE + line
+    project.replace("stages/train.py", line, paused)
+    (project.folder / "pause").touch()
     started = subprocess.Popen(TRAIN.split(), cwd=project.folder, env=environment())
-    while not (project.folder / "finished").exists():
+    while not (project.folder / "paused").exists():
         time.sleep(0.02)
         assert started.poll() is None
     [trainer] = trainers(project)
     started.kill()
     started.wait()
-    (project.folder / "finished").unlink()
+    (project.folder / "pause").unlink()
     trainer.wait(timeout=60)
-    assert not (project.folder / "models" / "small").exists()
+    first = outputs(project)
+    assert (project.folder / "models" / "small").exists() == (place == "after the outputs")
     assert list((project.folder / ".state").glob("small@*/last.ckpt"))
 
+    done = project.run(TRAIN)
+    assert f"small  finished before, writes its outputs after epoch {EPOCHS}" in done.stdout
+    assert "small  epoch" not in done.stdout
+    assert recorded(project)
+    again = outputs(project)
+    assert {name: again[name] for name in first} == first
+    assert len(states(project)) == 1
 
-WAIT = """            Path("finished").touch()
-            while Path("finished").exists():
-                pass
-            if trained:
+    project.run("dvc repro --quiet evaluate@small")
+    assert list((project.folder / ".state").iterdir()) == []
+
+
+PAUSE = """                Path("paused").touch()
+                while Path("pause").exists():
+                    pass
 """
+
+
+def test_the_next_run_to_finish_removes_the_state_of_the_one_before(
+    cut: Project, tmp_path: Path
+) -> None:
+    project = cut.copy(tmp_path / "project")
+    project.replace("params.yaml", f"epochs: {EPOCHS}", "epochs: 4")
+    project.run(TRAIN)
+    before = states(project)
+    project.replace("params.yaml", "seed: 1", "seed: 2")
+    done = project.run(TRAIN)
+    assert "unfinished" not in done.stdout
+    assert len(states(project)) == len(before) == 1
+    assert states(project) != before
 
 
 def test_outputs_that_cannot_be_written_are_a_clear_error(cut: Project, tmp_path: Path) -> None:
@@ -213,13 +260,12 @@ def test_outputs_that_cannot_be_written_are_a_clear_error(cut: Project, tmp_path
     (project.folder / "models").write_text("in the way")
     done = project.run("python -m stages.train --attempt small", check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the run cannot be written: ")
-    assert "goes on after the last epoch that is kept" in done.stderr
+    assert done.stderr.startswith("error: models: File exists. Move away what is in its place")
     assert list((project.folder / ".state").glob("small@*/last.ckpt"))
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_before_training_is_a_line_too(cut: Project, number: int, status: int) -> None:
+def test_a_signal_before_training_is_one_line_too(cut: Project, number: int, status: int) -> None:
     stage = subprocess.Popen(
         ["python", "-m", "stages.train", "--attempt", "small"],
         cwd=cut.folder,

@@ -69,7 +69,7 @@ def test_training_is_blind_to_test(cut: Project, tmp_path: Path) -> None:
     assert trained["absent"] == trained["present"] == trained["noise"]
 
 
-# The tripwire
+# The guard
 
 OPENINGS = {
     "a test patch": '(PATCHES / "test" / "crops.csv").read_text()',
@@ -103,7 +103,7 @@ def test_a_worker_that_opens_test_stops(cut: Project, tmp_path: Path) -> None:
     assert not (project.folder / "models").exists()
 
 
-def test_evaluate_opens_test_through_the_seal_alone(cut: Project, tmp_path: Path) -> None:
+def test_evaluate_opens_test_through_sealed_test_alone(cut: Project, tmp_path: Path) -> None:
     """An evaluate stage changed to open test by itself stops too."""
     project = cut.copy(tmp_path / "project")
     asking = "    digest = trained_digest("

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from tiny_dataset import SPLIT, make, write_dataset
 from unwritable import full_disk
 
-from roofseg.core.entry_point import file_system_errors_named
+from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file
 from roofseg.core.weights import write_weights
@@ -166,8 +166,8 @@ def test_a_model_that_cannot_be_built_is_named_with_its_attempt(checked: Path, s
 def test_where_nothing_can_be_written_is_named(checked: Path, say: object) -> None:
     Path("metrics").touch()
     with (
-        pytest.raises(UserError, match=r"^metrics: File exists\. Fix that"),
-        file_system_errors_named(),
+        pytest.raises(UserError, match=r"^metrics: File exists\. Move away"),
+        system_errors_explained(),
     ):
         say(check_params)
 
@@ -194,8 +194,8 @@ def project(cut: Path, here: Path) -> Path:
 
 def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, say: object) -> None:
     before = contents(project)
-    full = pytest.raises(UserError, match=r"^an output: File too large\. Fix that")
-    with full_disk(1000), full, file_system_errors_named():
+    full = pytest.raises(UserError, match=r"^patches/.*: File too large\. Make room")
+    with full_disk(1000), full, system_errors_explained():
         say(make_patches)
     assert contents(project) == before
 

@@ -108,7 +108,7 @@ def test_tiles_outside_the_subset_do_not_matter(params: Params, say: Say) -> Non
     assert run()["val"] != before["val"]
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+def test_a_run_that_was_stopped_resumes_to_the_same_bytes(
     params: Params,
     say: Say,
     monkeypatch: pytest.MonkeyPatch,
@@ -131,7 +131,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert [path.name.partition("@")[0] for path in Path(".state").glob("*@*/")] == ["seeds-small"]
     capsys.readouterr()
     say(study_run, "seeds", "stopped", *arguments)
-    assert "goes on after epoch 1" in capsys.readouterr().out
+    assert "resumes after epoch 1" in capsys.readouterr().out
     assert (records / "stopped.json").read_bytes() == (records / "whole.json").read_bytes()
     assert not list(Path(".state").glob("*@*/"))
 

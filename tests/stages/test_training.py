@@ -10,14 +10,15 @@ import pytest
 from small_run import machine
 
 import stages.training
-from roofseg.core.errors import StoppedError, UserError
+from roofseg.core.errors import StoppedError
 from stages import ROOT
-from stages.training import check_parent, own_gpus, state_root, written
+from stages.run_states import state_root
+from stages.training import check_parent, own_gpus
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No machine that runs the tests needs any: only what is looked up is made up."""
+    """Pretend that there are two GPUs; only their names are looked up."""
     monkeypatch.setattr(stages.training, "resolve_device", lambda device: "cuda")
     monkeypatch.setattr(stages.training, "visible_gpus", lambda: ["one", "two"])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -25,7 +26,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_each_training_takes_a_gpu_of_its_own_and_names_it_to_its_processes() -> None:
+def test_each_training_claims_its_own_gpu_and_names_it_to_its_processes() -> None:
     with own_gpus(machine()) as first:
         assert (first, os.environ["CUDA_VISIBLE_DEVICES"]) == ([0], "GPU-one")
         with own_gpus(machine()) as second:
@@ -34,12 +35,14 @@ def test_each_training_takes_a_gpu_of_its_own_and_names_it_to_its_processes() ->
         assert (both, os.environ["CUDA_VISIBLE_DEVICES"]) == ([0, 1], "GPU-one,GPU-two")
 
 
-def test_a_training_on_the_cpu_takes_none() -> None:
+def test_training_on_the_cpu_claims_no_gpu() -> None:
     with own_gpus(machine(device="cpu")) as gpus:
         assert gpus is None
 
 
-def test_runs_are_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_are_kept_in_the_folder_of_the_project_or_of_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("ROOFSEG_STATE_DIR", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
     assert state_root() == Path(".state")
@@ -49,24 +52,19 @@ def test_runs_are_kept_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> N
     assert state_root() == Path.home() / "drive"
 
 
-def test_a_process_that_dvc_started_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_dvc_started_ends_when_dvc_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_STAGE", raising=False)
     monkeypatch.setattr(stages.training, "PARENT", os.getppid() + 1)
     check_parent()
     monkeypatch.setenv("DVC_STAGE", "train@small")
-    with pytest.raises(StoppedError, match="dvc, which started it, is gone") as caught:
+    with pytest.raises(StoppedError, match="dvc, which started the run, has gone") as caught:
         check_parent()
     assert caught.value.status == 143
     monkeypatch.setattr(stages.training, "PARENT", os.getppid())
     check_parent()
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot be written: .*no such folder"), written():
-        (tmp_path / "no such folder" / "file").write_text("")
-
-
-def test_importing_a_stage_leaves_the_signals_of_a_process_alone() -> None:
+def test_importing_a_stage_changes_no_signal_handler() -> None:
     code = "import signal; before = signal.getsignal(2); import stages; "
     code += "assert signal.getsignal(2) is before"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -37,7 +37,7 @@ def transforms(preset: str) -> list[A.BasicTransform]:
     return list(augment._BUILD[preset]())
 
 
-def test_the_presets_hold_what_the_study_says() -> None:
+def test_each_preset_has_the_transforms_of_the_study() -> None:
     light = ["HorizontalFlip", "VerticalFlip", "RandomRotate90"]
     medium = [*light, "Affine", "RandomBrightnessContrast", "HueSaturationValue"]
     heavy = [*medium, "RandomShadow", "RandomGamma", "CLAHE", "ImageCompression"]
@@ -68,14 +68,14 @@ def test_medium_has_the_ranges_of_the_study() -> None:
 
 
 def test_shadows_may_fall_anywhere() -> None:
-    # The default is the lower half, where a street scene has its ground.
+    # The default is the lower half, meant for street scenes.
     shadow = next(each for each in transforms("heavy") if isinstance(each, A.RandomShadow))
     assert shadow.shadow_roi == (0, 0, 1, 1)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_preset_blurs_or_adds_noise(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen in the pixels of a step edge that what changes light and colour alone is applied to.
+    """Checked on a step edge, under the transforms that change only light and colour.
 
     What moves pixels (affine, elastic, holes) interpolates, and moves the mask along with them.
     """
@@ -92,11 +92,11 @@ def test_no_preset_blurs_or_adds_noise(preset: str, monkeypatch: pytest.MonkeyPa
             grey = augmenter(image, image[:, :, 0], seed)[0].mean(axis=2)
             step = grey[:, edge] - grey[:, edge - 1]
             contrast = grey[:, edge + 3] - grey[:, edge - 4]
-            # A blur spreads the step over more pixels; mild JPEG may ring by a seventh of it. A
-            # shadow's own outline may run along the edge and level it in some rows.
+            # A blur would spread the step over more pixels; mild JPEG rings by up to a seventh of
+            # it. The outline of a shadow may lie on the edge and flatten it in some rows.
             sharpness = step[contrast > 8] / contrast[contrast > 8]
             assert 0.85 < np.median(sharpness) < 1.15, each
-            # Level ground stays smooth, but for the outlines of shadows.
+            # Flat areas stay smooth, except at the outlines of shadows.
             rough = np.abs(np.diff(grey[:, : edge - 16], 2, axis=1)) > 1
             assert rough.mean() < 0.15, each
 
@@ -137,7 +137,7 @@ def test_image_and_mask_are_warped_alike(augmenters: dict[str, Augmenter], prese
     scores = []
     for seed in range(40):
         seen, truth = augmenters[preset](image, mask, seed)
-        # Reddish stays reddish whatever light and colour do; edges may be off by half a pixel.
+        # Changes of light and colour keep red areas red; edges may move by half a pixel.
         red = (seen[:, :, 0] > seen[:, :, 1].astype(int) + 30).astype(np.uint8)
         tp, fp, fn, _ = count(red[None], truth[None])
         scores.append(float(iou(tp, fp, fn)[0]))
@@ -185,7 +185,7 @@ def test_none_changes_nothing(augmenters: dict[str, Augmenter]) -> None:
 
 
 def test_the_flips_are_independent(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Under Compose(seed=...) both flips would fire together, always.
+    # With Compose(seed=...) both flips would always fire together.
     monkeypatch.setitem(augment._BUILD, "light", lambda: augment._light()[:2])
     augmenter = Augmenter("light")
     image, mask = noise()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from project import PARAMS
+from ruamel.yaml import YAML
 from torch.utils.data import DataLoader
 
+from roofseg.core.errors import UserError
 from roofseg.patches import Patch
+from roofseg.recipe.params import parse_params
 from roofseg.training.augment import Augmenter
-from roofseg.training.data import Draws, PatchBatches, PlainPatches, Shares, TrainPatches, view_seed
+from roofseg.training.data import (
+    DistributedBatches,
+    Draws,
+    PatchBatches,
+    PlainPatches,
+    TrainPatches,
+    view_seed,
+)
 
 P = 32
 
@@ -40,7 +52,7 @@ def batches(**changes: Any) -> PatchBatches:
 
 
 def epochs(data: PatchBatches, count: int) -> list[list[tuple[bytes, bytes, tuple[str, ...]]]]:
-    """All training batches of some epochs, as bytes, with one loader as Lightning has it."""
+    """All training batches of some epochs, as bytes, with one loader, as in Lightning."""
     loader, seen = data.train_dataloader(), []
     for epoch in range(count):
         data.draws.set_epoch(epoch)
@@ -65,7 +77,7 @@ def test_draws_are_a_function_of_seed_and_epoch(
     draws, later = Draws(size, count, seed), Draws(size, count, seed)
     draws.set_epoch(epoch)
     first = list(draws)
-    np.random.seed(0)  # the global generators have no part in it
+    np.random.seed(0)  # the global generators must not matter
     torch.manual_seed(0)
     for other in (epoch + 1, epoch + 2, epoch):
         later.set_epoch(other)
@@ -84,7 +96,7 @@ def test_draws_differ_by_epoch_and_by_seed() -> None:
             seen.append(tuple(draws))
     assert len(set(seen)) == 9
     views = [view for each in seen for _, view in each]
-    assert len(set(views)) == len(views)  # no view of one epoch comes back in another
+    assert len(set(views)) == len(views)  # no view appears in two epochs
 
 
 def test_draws_are_with_replacement_and_uniform() -> None:
@@ -132,14 +144,14 @@ def test_a_pool_draws_its_views_uniformly_at_every_epoch() -> None:
         max_size=30,
     )
 )
-def test_views_have_seeds_of_their_own(views: set[tuple[int, int, int]]) -> None:
+def test_each_view_has_its_own_seed(views: set[tuple[int, int, int]]) -> None:
     seeds = [view_seed(*view) for view in views]
     assert len(set(seeds)) == len(views)
     assert seeds == [view_seed(*view) for view in views]
     assert all(0 <= seed < 2**64 for seed in seeds)
 
 
-def test_a_training_patch_is_the_view_of_its_seed() -> None:
+def test_a_training_patch_is_augmented_by_its_seed() -> None:
     data = patches(2)
     image, mask, tile = TrainPatches(data, "medium")[1, 77]
     seen, truth = Augmenter("medium")(data[1].image, data[1].mask, 77)
@@ -148,7 +160,7 @@ def test_a_training_patch_is_the_view_of_its_seed() -> None:
     assert tile == "t1"
 
 
-def test_plain_patches_are_as_they_lie_on_disk() -> None:
+def test_plain_patches_are_not_augmented() -> None:
     data = patches(3)
     plain = PlainPatches(data)
     assert len(plain) == 3
@@ -158,7 +170,7 @@ def test_plain_patches_are_as_they_lie_on_disk() -> None:
         assert tile == patch.tile
 
 
-def test_batches_have_the_shapes_that_the_engine_takes() -> None:
+def test_batches_have_the_shapes_that_the_engine_expects() -> None:
     data = batches()
     images, masks, tiles = next(iter(data.train_dataloader()))
     assert (images.shape, images.dtype) == ((3, 3, P, P), torch.uint8)
@@ -173,7 +185,7 @@ def test_batches_have_the_shapes_that_the_engine_takes() -> None:
 
 @settings(max_examples=30)
 @given(draws=st.integers(2, 20), batch_size=st.integers(1, 6))
-def test_a_last_batch_of_one_is_dropped_and_no_other(draws: int, batch_size: int) -> None:
+def test_only_a_last_batch_of_one_is_dropped(draws: int, batch_size: int) -> None:
     data = batches(draws=draws, batch_size=batch_size, preset="none")
     sizes = [len(tiles) for *_, tiles in data.train_dataloader()]
     alone = batch_size > 1 and draws % batch_size == 1
@@ -202,22 +214,90 @@ def test_batches_of_a_pool_are_its_draws(workers: int) -> None:
     processes=st.integers(1, 4),
     share=st.integers(1, 4),
 )
-def test_shares_make_up_the_batches_of_one_process(count: int, processes: int, share: int) -> None:
+def test_the_shares_of_all_processes_make_up_the_batches_of_one(
+    count: int, processes: int, share: int
+) -> None:
     draws, size = Draws(5, count, seed=1), processes * share
-    alone = list(Shares(draws, size))
-    shares = [list(Shares(draws, size, rank, processes)) for rank in range(processes)]
-    assert {len(Shares(draws, size, rank, processes)) for rank in range(processes)} == {
+    alone = list(DistributedBatches(draws, size))
+    shares = [list(DistributedBatches(draws, size, rank, processes)) for rank in range(processes)]
+    assert {len(DistributedBatches(draws, size, rank, processes)) for rank in range(processes)} == {
         len(each) for each in shares
     }
     for batch, *parts in zip(alone, *shares, strict=False):
         assert len({len(part) for part in parts}) == 1
         assert sorted(draw for part in parts for draw in part) == sorted(batch)
-    # At most the last batch is dropped, and of a single draw each nothing is left over.
+    # At most the last batch is dropped, and no share is a single draw unless all are.
     assert len(shares[0]) in (len(alone), len(alone) - 1, count // size)
     assert share == 1 or min((len(batch) for batch in shares[0]), default=2) > 1
 
 
-def test_every_val_patch_counts_even_alone() -> None:
+@given(
+    draws=st.integers(2, 30),
+    batch_size=st.integers(1, 12),
+    devices=st.integers(1, 6),
+    pool=st.none() | st.integers(1, 3),
+    architecture=st.sampled_from(["unet", "deeplabv3plus"]),
+    patch_size=st.sampled_from([32, 64]),
+    frozen=st.booleans(),
+)
+@settings(max_examples=300)
+def test_accepted_parameters_give_every_device_a_batch_that_it_can_train_on(
+    draws: int,
+    batch_size: int,
+    devices: int,
+    pool: int | None,
+    architecture: str,
+    patch_size: int,
+    frozen: bool,
+) -> None:
+    """Also, parameters are refused only if a device would get no batch, or one it cannot use."""
+    frozen = frozen or pool is not None
+    values = {
+        **YAML(typ="safe").load(PARAMS),
+        "patch_size": patch_size,
+        "draws_per_epoch": draws,
+        "batch_size": batch_size,
+        "devices": devices,
+        "augmentation_pool": pool,
+        "freeze_epochs": "all" if frozen else 0,
+        "attempts": {
+            "one": {"architecture": architecture, "encoder": "resnet34", "prior": "scratch"}
+        },
+        "final": {"one": None},
+    }
+    # One value per channel in a batch of one: the image pooling, or the last layer of an encoder.
+    needs_two = architecture == "deeplabv3plus" or (patch_size == 32 and not frozen)
+    try:
+        params = parse_params(json.dumps(values))
+    except UserError as error:
+        message = str(error)
+        assert "attempt one" in message
+        if batch_size % devices:
+            assert "devices" in message
+        elif needs_two and batch_size == devices:
+            assert "BatchNorm" in message
+        else:
+            assert len(DistributedBatches(Draws(5, draws, 1), batch_size, 0, devices)) == 0
+            assert f"draws_per_epoch of attempt one is {draws}" in message
+        return
+    recipe = params.recipe("one")
+    sampler = Draws(5, recipe.draws_per_epoch, 1, recipe.augmentation_pool)
+    for rank in range(params.devices):
+        shares = list(DistributedBatches(sampler, recipe.batch_size, rank, params.devices))
+        assert shares
+        assert min(len(share) for share in shares) >= (2 if needs_two else 1)
+
+
+def test_an_epoch_that_would_train_on_nothing_is_an_error() -> None:
+    values = {
+        **YAML(typ="safe").load(PARAMS),
+        **{"devices": 2, "draws_per_epoch": 3, "batch_size": 4},
+    }
+    with pytest.raises(UserError, match=r"draws_per_epoch of attempt small is 3, .* 4 or more"):
+        parse_params(json.dumps(values))
+
+
+def test_a_last_val_batch_of_one_is_kept() -> None:
     data = PatchBatches(
         patches(2), patches(3), preset="none", draws=4, batch_size=2, seed=0, workers=0
     )
@@ -234,8 +314,8 @@ def test_the_number_of_workers_changes_no_byte() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loading_leaves_the_global_generator_alone(workers: int) -> None:
-    # Dropout draws from it: a loader that did so too would tie the weights to the workers.
+def test_loading_does_not_draw_from_the_global_generator(workers: int) -> None:
+    # Dropout draws from it: if the loader did too, the weights would depend on the workers.
     torch.manual_seed(3)
     before = torch.get_rng_state()
     data = batches(workers=workers, draws=2)

@@ -1,14 +1,17 @@
-"""Training, with the callbacks around it: real runs of a small U-Net, and a 1x1 model to look in.
+"""Training with its callbacks: whole runs of a small U-Net, and runs of a model with few weights.
 
-Whole runs are shared between tests; what must be seen inside of a run (the frozen encoder, learning
-rates, gradients) is seen on a model of a few weights under the same Segmenter.
+Tests share the whole runs. Tests that look inside a run (the frozen encoder, learning rates,
+gradients) use the model with few weights in the same Segmenter.
 """
 
 from __future__ import annotations
 
 import copy
+import errno
 import math
+import os
 import re
+import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +30,9 @@ from roofseg.core.weights import write_weights
 from roofseg.metrics import count, f1, iou
 from roofseg.models.device import resolve_precision
 from roofseg.models.roof_model import RoofModel, build_model
+from roofseg.patches import Patch
 from roofseg.training.data import PatchBatches
-from roofseg.training.engine import EarlyStoppingAfterThaw, _explained, _quiet, _strategy
+from roofseg.training.engine import EarlyStoppingAfterThaw, _explain, _quiet, _strategy
 from roofseg.training.resume import KeepState
 from roofseg.training.segmenter import NotFiniteError, Segmenter
 from roofseg.training.stopping import StopBetweenSteps
@@ -75,14 +79,14 @@ def plain(do_run: Runner) -> Run:
 
 @pytest.fixture(scope="module")
 def stopped(do_run: Runner) -> Run:
-    """A run that early stopping ended: its best epoch is not its last."""
+    """A run that early stopping ended; its best epoch is not its last."""
     run = do_run(lr=0.005, epochs=40, early_stopping_patience=1)
     assert run.trained.epochs_run < 40
     return run
 
 
 def scores(model: RoofModel) -> tuple[float, float]:
-    """IoU and F1 on val as roofseg.metrics has them, in float32."""
+    """IoU and F1 on val by roofseg.metrics, in float32."""
     images = torch.from_numpy(np.stack([patch.image for patch in VAL])).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         probabilities = model(images).sigmoid().numpy()
@@ -99,9 +103,7 @@ def test_training_finishes_and_learns(plain: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "stopped"])
-def test_the_best_epoch_is_that_of_the_best_val_iou(
-    name: str, request: pytest.FixtureRequest
-) -> None:
+def test_the_best_epoch_has_the_best_val_iou(name: str, request: pytest.FixtureRequest) -> None:
     run = request.getfixturevalue(name)
     curve = run.curve("val/iou")
     assert run.trained.best_epoch == curve["step"][curve["iou"].argmax()]
@@ -111,7 +113,7 @@ def test_the_best_epoch_is_that_of_the_best_val_iou(
         assert run.trained.best_epoch == len(curve) - 1  # patience of one
 
 
-def test_the_weights_are_those_of_the_best_epoch(plain: Run) -> None:
+def test_the_weights_are_from_the_best_epoch(plain: Run) -> None:
     model, row = plain.trained.model, plain.trained.best_epoch - 1
     assert not model.training
     found_iou, found_f1 = scores(model)
@@ -126,7 +128,7 @@ def test_the_best_weights_outlive_worse_epochs(stopped: Run) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes(do_run: Runner, plain: Run) -> None:
-    torch.manual_seed(99)  # what ran before has no part in it
+    torch.manual_seed(99)  # earlier random draws must not matter
     again = do_run(freeze_epochs=1)
     assert again.weights() == plain.weights()
     assert again.trained.record() == plain.trained.record()
@@ -150,12 +152,12 @@ def test_mixed_precision_trains_and_is_recorded(do_run: Runner, precision: str) 
     run = do_run(precision=precision, epochs=1)
     assert run.trained.record()["precision"] == resolve_precision(precision, "cpu")
     assert math.isfinite(run.curve("train/loss")["loss"][0])
-    # Weights stay float32; and in the precision of training a few pixels fall otherwise.
+    # Weights stay float32; scores in the precision of training differ in a few pixels.
     assert {each.dtype for each in run.trained.model.parameters()} == {torch.float32}
     assert scores(run.trained.model)[0] == pytest.approx(run.trained.best_val_iou, abs=0.05)
 
 
-def test_a_frozen_encoder_is_the_prior_to_the_byte(do_run: Runner, start: RoofModel) -> None:
+def test_a_frozen_encoder_keeps_the_bytes_of_the_prior(do_run: Runner, start: RoofModel) -> None:
     run = do_run(freeze_epochs="all", ema_decay=0.5, epochs=2)
     assert as_bytes(run.trained.model.encoder) == as_bytes(start.encoder)
     record = run.trained.record()
@@ -168,7 +170,7 @@ def test_ema_gives_the_averaged_weights(do_run: Runner) -> None:
         weights = [each.detach().flatten() for each in run.trained.model.decoder_parameters()]
         return torch.cat(weights)
 
-    # An average this slow stays where its first step put it; the weights go on.
+    # With a decay this high the average stays at the weights of the first step.
     plain = {"epochs": 1, "dropout": 0.0, "augmentation": "none"}
     first, moved, averaged = (
         do_run(draws_per_epoch=2 * steps, ema_decay=decay, **plain)
@@ -205,14 +207,14 @@ def test_record_and_times(plain: Run) -> None:
     assert times["seconds_per_epoch"] == pytest.approx(trained.seconds / 3, abs=0.01)
 
 
-def test_a_prior_that_does_not_fit_is_refused(do_run: Runner, tmp_path: Path) -> None:
+def test_a_prior_that_does_not_fit_is_an_error(do_run: Runner, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     write_weights(path, {"conv.weight": torch.zeros(3)})
     with pytest.raises(UserError, match="does not fit"):
         do_run(prior=path)
 
 
-# What a run shows
+# Output of a run
 
 
 def test_curves_count_epochs_from_one(plain: Run) -> None:
@@ -223,7 +225,7 @@ def test_curves_count_epochs_from_one(plain: Run) -> None:
     assert list(plain.curve("lr")["lr"]) == [0.003] * 3
 
 
-def test_dvc_files_are_left_alone(plain: Run) -> None:
+def test_a_run_writes_no_dvc_files(plain: Run) -> None:
     files = [str(path.relative_to(plain.folder)) for path in plain.folder.rglob("*")]
     assert {name.partition("/")[0] for name in files} == {"live", "overlays"}
     assert [name for name in files if name.endswith((".yaml", ".lock"))] == []
@@ -282,12 +284,12 @@ def test_a_run_without_a_batch_of_one_drops_nothing(stopped: Run, do_run: Runner
     assert "n 3, 1 steps of 3\n" in whole.printed
 
 
-# Operations that have no deterministic algorithm
+# Operations without a deterministic algorithm
 
 
 @pytest.fixture
 def put(one_thread: None) -> Iterator[Callable[[bool], torch.Tensor]]:
-    """Does such an operation (there is one on CPUs too), as an error or a warning."""
+    """Runs such an operation (CPUs have one too), which is an error or a warning."""
 
     def do(strict: bool) -> torch.Tensor:
         torch.use_deterministic_algorithms(True, warn_only=not strict)
@@ -308,12 +310,12 @@ def test_an_operation_without_a_deterministic_algorithm_is_named_once(
     assert capsys.readouterr().out == "note: put_ has no deterministic algorithm on this device\n"
 
 
-def test_a_strict_recipe_makes_it_an_error(
+def test_such_an_operation_is_an_error_in_a_strict_recipe(
     put: Callable[[bool], torch.Tensor], tmp_path: Path
 ) -> None:
     with pytest.raises(RuntimeError) as caught:
         put(True)
-    error = _explained(
+    error = _explain(
         caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(algorithms="strict"), P
     )
     assert isinstance(error, UserError)
@@ -326,12 +328,12 @@ def test_a_strict_recipe_makes_it_an_error(
         ("auto", 1, 2, "auto"),
         ("auto", 2, 0, "ddp"),
         ("auto", 2, 2, "ddp_find_unused_parameters_true"),
-        # A frozen parameter gets no gradient, which plain DDP does not bear.
+        # Plain DDP waits for ever for the gradient of a frozen parameter.
         ("ddp", 2, "all", "ddp_find_unused_parameters_true"),
         ("ddp", 2, 0, "ddp"),
     ],
 )
-def test_processes_work_together_as_the_recipe_needs(
+def test_the_strategy_of_several_processes_follows_from_the_recipe(
     strategy: str, devices: int, freeze: Any, lightnings: str
 ) -> None:
     on = machine(strategy=strategy, devices=devices)
@@ -348,11 +350,83 @@ def test_the_recipe_chooses_the_algorithms(do_run: Runner, algorithms: str) -> N
 def test_too_little_memory_names_the_settings(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    error = _explained(caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(), P)
+    error = _explain(caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(), P)
     assert isinstance(error, UserError)
     assert re.match(
         "out of memory in epoch 1 with batch_size 2, patch_size 32, .*Lower batch_size", str(error)
     )
+
+
+class Failing(list[Patch]):
+    """Train patches that cannot be read from the second epoch on, as ``fail`` has it."""
+
+    def __init__(self, fail: Callable[[], object]) -> None:
+        super().__init__(TRAIN)
+        self.fail, self.drawn = fail, 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.drawn += 1
+        if self.drawn > RECIPE.draws_per_epoch:
+            self.fail()
+        return super().__getitem__(index)
+
+
+def open_too_many_files() -> None:
+    files = []
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    try:
+        while True:
+            files.append(open(os.devnull))  # noqa: PTH123, SIM115
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in files:
+            file.close()
+
+
+def write_into_a_closed_pipe() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        os.write(write, b"x")
+    finally:
+        os.close(write)
+
+
+def fork_without_memory() -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+@pytest.mark.parametrize(
+    ("fail", "says"),
+    [
+        (open_too_many_files, "/dev/null: Too many open files. Raise the limit (`ulimit -n`)"),
+        (write_into_a_closed_pipe, "output: Broken pipe. Do not close what reads the output"),
+        (fork_without_memory, "memory: Cannot allocate memory. Free memory, or lower `workers`"),
+    ],
+)
+def test_an_error_of_the_system_is_told_as_what_it_was(
+    do_run: Runner, fail: Callable[[], object], says: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        do_run(train_patches=Failing(fail))
+    message = str(caught.value)
+    assert message.startswith(says)
+    assert "Kept: 1 of 3 epochs" in message
+    assert "Make room" not in message
+
+
+def test_a_patch_that_is_gone_is_a_bug_and_keeps_its_traceback(do_run: Runner) -> None:
+    with pytest.raises(FileNotFoundError, match="no such patch"):
+        do_run(train_patches=Failing(Path("no such patch").read_bytes))
+
+
+def test_one_patch_per_device_trains_where_parameters_allow_it(do_run: Runner) -> None:
+    """The decoder's smallest features are 2 x 2 px, and the frozen encoder is in eval mode."""
+    one = do_run(freeze_epochs="all", batch_size=1, draws_per_epoch=2, epochs=1)
+    assert "n 2, 2 steps of 1\n" in one.printed
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        do_run(freeze_epochs=0, batch_size=1, draws_per_epoch=2, epochs=1)
 
 
 # Losses that are not finite
@@ -377,8 +451,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert isinstance(caught.value, UserError)
 
 
-def test_the_best_so_far_is_kept(do_run: Runner, start: RoofModel) -> None:
-    # At the thaw (epoch 2, step 4) the encoder is thrown far away; at step 5 it overflows.
+def test_a_run_that_becomes_not_finite_keeps_its_best_weights(
+    do_run: Runner, start: RoofModel
+) -> None:
+    # At the thaw (epoch 2, step 4) the encoder gets huge weights; at step 5 it overflows.
     run = do_run(freeze_epochs=1, encoder_lr_factor=1e30)
     message = str(run.trained.failure)
     assert re.search(r"at epoch 2, step [45], learning rate 0\.003, tiles train\d", message)
@@ -389,7 +465,7 @@ def test_the_best_so_far_is_kept(do_run: Runner, start: RoofModel) -> None:
     assert list(run.curve("val/iou")["step"]) == [1]
 
 
-# Inside a run: a model of a few weights under the same Segmenter
+# Inside a run: a model with few weights in the same Segmenter
 
 
 class Features(torch.nn.Sequential):
@@ -405,14 +481,14 @@ class Head(torch.nn.Conv2d):
 
 
 class RootHead(Head):
-    """Its loss is finite and its gradient is not: the slope of a root at 0."""
+    """Its loss is finite, but not its gradient: the slope of a square root at 0."""
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         return (super().forward(features) * 0).sqrt()
 
 
 class BlindHead(Head):
-    """Its loss is finite in training and not in validation."""
+    """Its loss is finite in training, but not in validation."""
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         return super().forward(features) + (0 if self.training else math.nan)
@@ -427,7 +503,7 @@ def pixelwise(head: type[Head] = Head) -> RoofModel:
 
 @dataclass
 class Watch(Callback):
-    """What a run looks like from inside, per epoch or per step."""
+    """Records learning rates, weights and gradients of a run, per epoch or per step."""
 
     lrs: list[list[float]] = field(default_factory=list)
     encoders: list[dict[str, bytes]] = field(default_factory=list)
@@ -459,7 +535,7 @@ class Watch(Callback):
 
 
 class Scripted(Segmenter):
-    """A Segmenter whose val IoU is given, epoch by epoch."""
+    """A Segmenter that logs the val IoUs of a script, one per epoch."""
 
     script: list[float]
 
@@ -501,24 +577,24 @@ def watch(
     return seen
 
 
-def test_the_encoder_stands_still_until_the_thaw_and_then_moves() -> None:
+def test_the_encoder_does_not_change_until_the_thaw() -> None:
     seen = watch(freeze_epochs=2)
     assert seen.encoders[0] == seen.encoders[1] == as_bytes(pixelwise().encoder)
-    # Weights and BatchNorm's statistics.
+    # After it, weights and BatchNorm statistics change.
     for before, after in ((1, 2), (2, 3)):
         for name, value in seen.encoders[after].items():
             assert value != seen.encoders[before][name], name
     assert len({each["weight"] for each in seen.decoders}) == 4
 
 
-def test_without_freezing_the_encoder_moves_at_once() -> None:
+def test_without_freezing_the_encoder_changes_in_the_first_epoch() -> None:
     seen = watch(freeze_epochs=0, epochs=1)
     start = as_bytes(pixelwise().encoder)
     assert all(value != start[name] for name, value in seen.encoders[0].items())
 
 
 @pytest.mark.parametrize("freeze", ["all", 1])
-def test_a_prior_that_stays_frozen_is_left_out_of_checkpoints(tmp_path: Path, freeze: Any) -> None:
+def test_checkpoints_hold_no_frozen_encoder(tmp_path: Path, freeze: Any) -> None:
     watch(freeze_epochs=freeze, checkpoint=tmp_path / "last.ckpt")
     names = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     assert "model.decoder.weight" in names
@@ -545,7 +621,7 @@ def test_constant_keeps_the_learning_rate() -> None:
     assert lr_curve(watch(scheduler="constant")) == [0.003] * 4
 
 
-def test_cosine_goes_down_to_nothing_over_the_epochs() -> None:
+def test_cosine_lowers_the_learning_rate_to_zero_over_the_epochs() -> None:
     expected = [0.003 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
     assert lr_curve(watch(scheduler="cosine")) == pytest.approx(expected)
 
@@ -572,7 +648,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_too() -> None:
 
 
 def test_a_val_loss_that_is_not_finite_stops_the_run_too() -> None:
-    # All val tiles in one batch; NaN would be an empty mask, and an empty mask a score.
+    # A NaN logit would count as background, and an empty mask has a score.
     with pytest.raises(NotFiniteError, match=r"the val loss is nan at epoch 1, .* tiles val\d"):
         watch(head=BlindHead)
 
@@ -580,10 +656,10 @@ def test_a_val_loss_that_is_not_finite_stops_the_run_too() -> None:
 @pytest.mark.parametrize(
     ("thaw", "patience", "script", "epochs"),
     [
-        # Never better after the first epoch: one epoch and then the patience.
+        # The first epoch is the best: stop after it plus the patience.
         (0, 2, [0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4], 3),
         (0, 2, [0.5, 0.4, 0.6, 0.4, 0.4, 0.9, 0.9], 5),
-        # With a thaw, the count begins at the first thawed epoch, however bad it was before...
+        # With a thaw, the count starts at the first thawed epoch.
         (3, 2, [0.9, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1], 6),
         (3, 2, [0.9, 0.1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 8),
         (3, 1, [0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 5),

@@ -1,4 +1,4 @@
-"""The cache of features, and training runs that must not notice it."""
+"""The feature cache, and training runs whose results it must not change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOTHING = 1e-9  # GB: one byte
     limit=st.integers(0, 40),
     calls=st.lists(st.sampled_from([("a", 3), ("b", 5), ("c", 8), ("d", 0), (("a", 1), 1)])),
 )
-def test_a_limit_decides_what_is_computed_and_never_what_comes_out(
+def test_the_limit_changes_what_is_computed_but_not_the_result(
     limit: int, calls: list[tuple[Any, int]]
 ) -> None:
     cache, computed = FeatureCache(limit * 4 / 1e9), []
@@ -58,7 +58,7 @@ def test_a_limit_decides_what_is_computed_and_never_what_comes_out(
     assert cache.full == any(key not in kept for key, _ in calls)
 
 
-def test_clear_forgets_everything() -> None:
+def test_clear_removes_everything() -> None:
     cache = FeatureCache(1.0)
     first = cache.get("a", lambda: [torch.zeros(2)])
     assert cache.get("a", lambda: [torch.ones(2)]) is first
@@ -72,7 +72,7 @@ def test_clear_forgets_everything() -> None:
     assert not full.full
 
 
-def test_memory_is_that_of_whole_storages() -> None:
+def test_memory_counts_whole_storages_once() -> None:
     base = torch.zeros(3, 4)
     assert memory([base[0]]) == memory([base, base.T, base[1:]]) == 48
     assert memory([base, torch.zeros(2, dtype=torch.uint8)]) == 50
@@ -129,7 +129,7 @@ FROZEN = {"freeze_epochs": "all", "augmentation": "medium", "draws_per_epoch": 9
     ],
     ids=lambda changes: " ".join(f"{key}={value}" for key, value in changes.items()),
 )
-def test_what_is_kept_changes_no_byte(do_run: Runner, changes: dict[str, Any]) -> None:
+def test_the_cache_changes_no_byte(do_run: Runner, changes: dict[str, Any]) -> None:
     everything, nothing = do_run(**changes), do_run(gb=NOTHING, **changes)
     assert everything.weights() == nothing.weights()
     assert everything.files() == nothing.files()
@@ -139,23 +139,23 @@ def test_what_is_kept_changes_no_byte(do_run: Runner, changes: dict[str, Any]) -
 
 
 def test_the_number_of_workers_changes_no_byte_of_a_run_with_a_pool(do_run: Runner) -> None:
-    # A limit that holds some views and not others.
+    # A limit that has room for some of the views only.
     pooled = {**FROZEN, "augmentation_pool": 2}
     alone, shared = do_run(**pooled), do_run(gb=2e-5, workers=2, **pooled)
     assert alone.weights() == shared.weights()
     assert alone.files() == shared.files()
 
 
-def test_a_pool_of_what_is_not_augmented_changes_nothing(do_run: Runner) -> None:
-    # One patch at a time: a pool's features are computed of one view alone, and a batch would
-    # round them otherwise.
+def test_a_pool_without_augmentation_changes_nothing(do_run: Runner) -> None:
+    # Batches of one: a pool computes features of one view at a time, and rounding depends on the
+    # batch size.
     plain = {**FROZEN, "augmentation": "none", "batch_size": 1}
     without = do_run(**plain)
     for size in (1, 3):
         assert do_run(augmentation_pool=size, **plain).weights() == without.weights()
 
 
-def test_views_and_their_number_decide_the_weights(do_run: Runner) -> None:
+def test_the_weights_depend_on_the_views_and_their_number(do_run: Runner) -> None:
     runs = [do_run(augmentation_pool=size, epochs=1, **FROZEN) for size in (None, 1, 2)]
     assert len({tuple(run.weights().values()) for run in runs}) == 3
 
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_names_the_tiles_of_a_pool(do_run: Runner) -> 
 
 @dataclass
 class Seen(Callback):
-    """What the encoder was asked for, and what validation found, epoch by epoch."""
+    """Records the encoder's calls and the validation scores, epoch by epoch."""
 
     trained_on: list[bytes] = field(default_factory=list)
     validated_on: list[bytes] = field(default_factory=list)
@@ -205,7 +205,7 @@ class Seen(Callback):
 def look(
     gb: float = 1.0, draws: Draws | None = None, pool: int | None = None, **changes: Any
 ) -> Seen:
-    """Train a model and look at it; ``draws`` replaces those of the recipe."""
+    """Train a model and record it; ``draws`` replaces the draws of the recipe."""
     given = recipe(**{**FROZEN, "augmentation_pool": pool, **changes})
     torch.manual_seed(0)
     model = build_model(given.architecture, given.encoder, dropout=given.dropout, patch_size=P)
@@ -262,7 +262,7 @@ def test_val_is_encoded_once_and_scored_the_same(changes: dict[str, Any]) -> Non
     assert kept.held[0] > 0
 
 
-def test_a_thawed_encoder_is_asked_at_every_epoch() -> None:
+def test_a_thawed_encoder_runs_in_every_epoch() -> None:
     seen = look(freeze_epochs=2, epochs=5)
     assert len(seen.validated_on) == len(VAL) * (1 + 3)
     assert [held > 0 for held in seen.held] == [True, True, False, False, False]
@@ -278,13 +278,13 @@ def test_each_view_of_a_pool_is_encoded_once() -> None:
     assert kept.scores == anew.scores
 
 
-def test_val_is_encoded_in_float32_and_a_pool_as_training_is() -> None:
+def test_val_is_encoded_in_float32_and_a_pool_in_the_precision_of_training() -> None:
     seen = look(pool=1, precision="bf16-mixed", epochs=1)
     assert seen.dtypes == {(True, torch.float32), (False, torch.bfloat16)}
 
 
 class PooledDraws(Draws):
-    """The draws of a pool, to be loaded and augmented at every draw."""
+    """The draws of a pool, loaded and augmented at every draw."""
 
     def __iter__(self) -> Iterator[Draw]:
         draws = Draws(self.patches, self.count, self.seed, pool=2)

@@ -32,7 +32,7 @@ def test_known_values() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 0.5, 1.0])
-def test_is_the_weighted_sum(weight: float) -> None:
+def test_the_loss_is_the_weighted_sum(weight: float) -> None:
     logits, truth = batch()
     bce = binary_cross_entropy_with_logits(logits, truth).item()
     expected = weight * bce + (1 - weight) * dice(logits.sigmoid(), truth)
@@ -56,7 +56,7 @@ def test_dice_of_a_batch_without_building_is_zero() -> None:
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()
-    # BCE is what punishes false positives there.
+    # There only BCE punishes false positives.
     assert BceDiceLoss(0.5)(logits, truth).item() > 0
 
 
@@ -73,7 +73,7 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert torch.is_autocast_enabled("cpu") is False
 
 
-def test_gradients_point_to_the_truth() -> None:
+def test_gradient_descent_moves_towards_the_truth() -> None:
     logits, truth = batch()
     logits.requires_grad_(True)
     BceDiceLoss(0.5)(logits, truth).backward()

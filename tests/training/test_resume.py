@@ -1,4 +1,4 @@
-"""Runs that are stopped at some draw and begun again: to the byte what they would have been."""
+"""Runs that are stopped at some draw and resumed end with the same bytes as runs that were not."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from small_run import RECIPE, TRAIN, P, Run, machine, recipe, train_small
 from unwritable import full_disk
 
 from roofseg.core.errors import StoppedError, UserError
+from roofseg.core.run_states import mark_finished, remove_state
 from roofseg.core.weights import write_weights
 from roofseg.models.roof_model import build_model
 from roofseg.patches import Patch
-from roofseg.training.resume import KeepState, held, state_name
+from roofseg.training.resume import KeepState, locked_state, state_name
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,13 +69,11 @@ def same(one: Run, other: Run) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
-    case: str, tmp_path: Path, prior: Path
-) -> None:
+def test_a_stopped_run_resumes_to_the_same_bytes(case: str, tmp_path: Path, prior: Path) -> None:
     changes = {"epochs": EPOCHS, "draws_per_epoch": DRAWS, **CASES[case]}
     whole = train_small(tmp_path / "whole", prior, tmp_path / "a", **changes)
     state, broken = tmp_path / "b", tmp_path / "broken"
-    # In the first epoch, in the second, and in the third of a run that has gone on once.
+    # In the first epoch, in the second, and in the third of a run that was resumed before.
     draws = (3, DRAWS + 4, DRAWS + 2) if case != "pool" else (3, 4, 5)
     for draw in draws:
         shutil.rmtree(broken, ignore_errors=True)  # as DVC does before it runs a stage
@@ -83,25 +82,28 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     shutil.rmtree(broken)
     again = train_small(broken, prior, state, **changes)
     if case != "pool":
-        assert "small  goes on after epoch 2" in again.printed
+        assert "small  resumes after epoch 2" in again.printed
     same(again, whole)
     assert len(again.curve("val/iou")) == EPOCHS
 
 
-def test_a_run_that_early_stopping_ended_is_not_trained_on(tmp_path: Path, prior: Path) -> None:
-    # Killed after its end and before its outputs were written.
+def test_a_run_that_early_stopping_ended_is_not_trained_again(tmp_path: Path, prior: Path) -> None:
+    # As if it was killed after its last epoch, before DVC recorded its outputs.
     changes = {"epochs": 40, "early_stopping_patience": 1, "lr": 0.005}
     whole = train_small(tmp_path / "whole", prior, tmp_path / "state", **changes)
     assert whole.trained.epochs_run < 40
     again = train_small(tmp_path / "again", prior, tmp_path / "state", **changes)
     assert "epoch 1/40" not in again.printed
+    assert "small  finished before, writes its outputs after epoch" in again.printed
     same(again, whole)
 
 
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
-def test_a_signal_says_what_is_kept(tmp_path: Path, prior: Path, number: int, status: int) -> None:
+def test_a_stopped_run_says_which_epochs_are_kept(
+    tmp_path: Path, prior: Path, number: int, status: int
+) -> None:
     handler = signal.getsignal(number)
     with pytest.raises(StoppedError) as caught:
         train_small(
@@ -110,35 +112,63 @@ def test_a_signal_says_what_is_kept(tmp_path: Path, prior: Path, number: int, st
     assert caught.value.status == status
     message = str(caught.value)
     assert signal.Signals(number).name in message
-    assert f"Kept: 1 of 3 epochs, in {tmp_path / 's'}; the same command goes on with" in message
+    assert (
+        f"Kept: 1 of 3 epochs, in {tmp_path / 's'}; the same command resumes with epoch 2."
+        in message
+    )
     assert signal.getsignal(number) == handler
 
 
-def test_a_signal_to_the_loaders_workers_too_is_a_stop(tmp_path: Path, prior: Path) -> None:
-    code = (
-        "import os, signal, sys; from pathlib import Path; import small_run as s\n"
-        "from test_resume import Signalling\n"
-        "from roofseg.core.errors import StoppedError\n"
-        "os.setpgid(0, 0)\n"
-        "class Group(Signalling):\n"
-        "    def __getitem__(self, index):\n"
-        "        self.drawn += 1\n"
-        "        if self.drawn == self.draw: os.killpg(0, signal.SIGTERM)\n"
-        "        return list.__getitem__(self, index)\n"
-        "folder = Path(sys.argv[1])\n"
-        "try:\n"
-        "    s.train_small(folder / 'run', Path(sys.argv[2]), folder / 'state',\n"
-        "                  train_patches=Group(4), on=s.machine(workers=2))\n"
-        "except StoppedError as error: sys.exit(error.status)\n"
-    )
-    paths = [str(ROOT / "tests"), str(ROOT / "src")]
+WORKERS_SIGNALLED = """
+import os, signal, sys
+from pathlib import Path
+import small_run
+from test_resume import Signalling
+from roofseg.core.errors import StoppedError
+
+folder, prior, first, number = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+trainer = os.getpid()
+os.setpgid(0, 0)
+
+class Stopping(Signalling):
+    def __getitem__(self, index):  # runs in a worker
+        self.drawn += 1
+        if self.drawn == self.draw:
+            if first == "trainer": os.kill(trainer, number)
+            if first == "group": os.killpg(0, number)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return list.__getitem__(self, index)
+
+try:
+    small_run.train_small(folder / "run", prior, folder / "state", train_patches=Stopping(4),
+                          on=small_run.machine(workers=2))
+except StoppedError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.status)
+"""
+
+
+@pytest.mark.parametrize("first", ["worker", "trainer", "group"])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
+def test_a_signal_to_the_loaders_workers_stops_the_run(
+    tmp_path: Path, prior: Path, first: str, number: int, status: int
+) -> None:
+    """A signal to a process group reaches its processes in any order."""
+    paths = [str(ROOT / "tests" / "training"), str(ROOT / "tests"), str(ROOT / "src")]
+    arguments = [str(tmp_path), str(prior), first, str(int(number))]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(prior)],
+        [sys.executable, "-c", WORKERS_SIGNALLED, *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 143, done.stderr
+    assert done.returncode == status, done.stderr
+    name = signal.Signals(number).name
+    assert done.stderr.splitlines()[-1].startswith(f"stopped by {name}. Kept: 0 of 3 epochs, in ")
+    assert "Traceback" not in done.stderr
 
 
 def test_the_end_of_the_parent_stops_a_run(tmp_path: Path, prior: Path) -> None:
@@ -147,13 +177,13 @@ def test_the_end_of_the_parent_stops_a_run(tmp_path: Path, prior: Path) -> None:
     train_small(tmp_path / "run", prior, tmp_path / "state", parent=os.getppid(), epochs=1)
 
 
-def test_a_full_disk_loses_nothing(tmp_path: Path, prior: Path) -> None:
+def test_a_full_disk_loses_no_finished_epoch(tmp_path: Path, prior: Path) -> None:
     state = tmp_path / "state"
     whole = train_small(tmp_path / "whole", prior, tmp_path / "other")
     with pytest.raises(StoppedError):
         train_small(tmp_path / "run", prior, state, train_patches=Signalling(DRAWS + 3))
     before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
-    says = r"cannot be written: .*Kept: 1 of 3 epochs, in "
+    says = r"best-002\.safetensors: File too large\. Make room.* Kept: 1 of 3 epochs, in "
     with full_disk(500_000), pytest.raises(UserError, match=says):
         train_small(tmp_path / "run", prior, state)
     assert before == {path: path.read_bytes() for path in before}
@@ -177,13 +207,13 @@ def test_a_disk_without_any_room_is_one_clear_error(tmp_path: Path, prior: Path)
     full = Filling(3)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(UserError, match=r"cannot be written: .*Kept: 0 of 3 epochs"):
+        with pytest.raises(UserError, match=r": File too large\. Make room .* Kept: 0 of 3 epochs"):
             train_small(tmp_path / "run", prior, tmp_path / "state", train_patches=full)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_state_that_lacks_its_best_weights_is_named(tmp_path: Path, prior: Path) -> None:
+def test_a_state_without_its_best_weights_is_an_error(tmp_path: Path, prior: Path) -> None:
     state = tmp_path / "state"
     train_small(tmp_path / "run", prior, state)
     [best] = state.glob("best-*")
@@ -217,12 +247,12 @@ def test_operations_without_a_deterministic_algorithm_are_remembered(tmp_path: P
     assert again.nondeterministic == {"bincount", "put_"}
 
 
-def test_a_broken_state_is_named(tmp_path: Path, prior: Path) -> None:
+def test_a_broken_state_is_an_error(tmp_path: Path, prior: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     (state / "last.ckpt").write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(
-        UserError, match=r"last\.ckpt: not a whole state .* Remove .*state to begin"
+        UserError, match=r"last\.ckpt: not a whole state .* Remove .*state to start"
     ):
         train_small(tmp_path / "run", prior, state)
 
@@ -245,95 +275,97 @@ def test_a_frozen_prior_is_not_written_again(tmp_path: Path, prior: Path, freeze
     assert {path.name for path in state.glob("best-*")} == {"best-001.safetensors"}
 
 
-# Who holds a state
+# The lock of a state
 
 
-def _hold(folder: Path, held_by_now: Any) -> None:
-    with held(folder):
-        held_by_now.set()
+def _lock(folder: Path, locked_now: Any) -> None:
+    with locked_state(folder):
+        locked_now.set()
         signal.pause()
 
 
-def test_a_state_is_held_by_one_process_and_freed_by_its_death(
+def test_one_process_locks_a_state_and_its_death_frees_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "states" / "small@1"
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    other = context.Process(target=_hold, args=(folder, ready))
+    other = context.Process(target=_lock, args=(folder, ready))
     other.start()
     try:
         assert ready.wait(60)
         with (
-            pytest.raises(UserError, match=f"held by process {other.pid} on .* same run"),
-            held(folder, patience_s=0.1),
+            pytest.raises(UserError, match=f"locked by process {other.pid} on .* same run"),
+            locked_state(folder, patience_s=0.1),
         ):
             pass
         assert f"waiting for process {other.pid}" in capfd.readouterr().out
     finally:
         other.kill()
         other.join()
-    with held(folder, patience_s=10):
+    with locked_state(folder, patience_s=10):
         assert folder.is_dir()
+        remove_state(folder)
     assert list(folder.parent.iterdir()) == []
 
 
-def test_a_state_outlives_an_error_and_goes_with_the_end(tmp_path: Path) -> None:
+def test_a_state_outlives_an_error_and_the_end_of_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "small@1"
 
-    def break_off() -> None:
-        with held(folder):
+    def fail() -> None:
+        with locked_state(folder):
             (folder / "last.ckpt").touch()
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        break_off()
-    assert (folder / "last.ckpt").exists()
-    with held(folder):
+        fail()
+    with locked_state(folder):
         pass
-    assert not folder.exists()
+    assert (folder / "last.ckpt").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     kept_there = pytest.raises(UserError, match=r"cannot be kept there .*ROOFSEG_STATE_DIR")
-    with kept_there, held(tmp_path / "file" / "small@1"):
+    with kept_there, locked_state(tmp_path / "file" / "small@1"):
         pass
 
 
-def test_unfinished_runs_with_other_inputs_are_noted(
+def test_unfinished_runs_with_other_inputs_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("small@1", "small-er@1"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "last.ckpt").write_bytes(bytes(3_000_000))
-    with held(tmp_path / "small@2"):
+    with locked_state(tmp_path / "small@2"):
         pass
     assert "1 unfinished runs of small with other inputs (3 MB)" in capsys.readouterr().out
 
 
-def test_runs_that_others_train_now_are_not_noted(
+def test_finished_runs_and_those_at_work_are_not_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with held(tmp_path / "small@1"), held(tmp_path / "small@2"):
+    (tmp_path / "small@0").mkdir()
+    mark_finished(tmp_path / "small@0", "")
+    with locked_state(tmp_path / "small@1"), locked_state(tmp_path / "small@2"):
         pass
     assert capsys.readouterr().out == ""
 
 
-def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+def test_half_written_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "small@1"
     (folder / ".last.ckpt.x").mkdir(parents=True)
     (folder / ".last.ckpt.x" / "last.ckpt").write_bytes(b"half")
-    with held(folder):
+    with locked_state(folder):
         assert [path.name for path in folder.iterdir()] == ["holder.json"]
 
 
-def test_the_name_of_a_state_follows_from_all_that_decides_the_result() -> None:
+def test_the_name_of_a_state_depends_on_everything_that_decides_the_result() -> None:
     name = state_name("small", "0" * 64, recipe(), machine())
     assert name.startswith("small@")
     same = [
         state_name("small", "0" * 64, recipe(), machine(workers=2, overlay_every=0)),
-        # What the recipe says is in the hash of the inputs already; here, only what it resolves to.
+        # The hash of the inputs covers the recipe; the name adds the resolved precision.
         state_name("small", "0" * 64, recipe(precision="32-true"), machine(device="cpu")),
     ]
     assert set(same) == {name}

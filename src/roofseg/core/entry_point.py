@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from errno import (
-    EACCES,
-    EDQUOT,
-    EEXIST,
-    EFBIG,
-    ENAMETOOLONG,
-    ENOSPC,
-    ENOTDIR,
-    EPERM,
-    EROFS,
-)
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from roofseg.core import guard
-from roofseg.core.errors import UserError
-
-# Errors of the file system that a user can fix; any other OSError is a bug and keeps its traceback.
-FIXABLE = {EACCES, EDQUOT, EEXIST, EFBIG, ENAMETOOLONG, ENOSPC, ENOTDIR, EPERM, EROFS}
+from roofseg.core.errors import UserError, explain_system_error
+from roofseg.core.guard import install_guard, raise_violation
 
 
 @contextmanager
-def file_system_errors_named() -> Iterator[None]:
-    """Turn file system errors that a user can fix into UserErrors that name the file.
-
-    On a full disk the system does not say which file it could not write; then the message says
-    "an output".
-    """
+def system_errors_explained() -> Iterator[None]:
+    """Turn what the system refuses (a full disk, no permission, no memory) into a UserError."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FIXABLE:
-            raise
-        raise UserError(
-            f"{error.filename or 'an output'}: {error.strerror}. Fix that, then run it again."
-        ) from None
+        if isinstance(error, BrokenPipeError):  # or Python's last flush would fail, with its status
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if explained := explain_system_error(error):
+            raise explained from error
+        raise
 
 
 @contextmanager
@@ -59,11 +43,11 @@ def entry_point(name: str, *, project: Path, reads_tiles: bool) -> Iterator[None
     """
     if not reads_tiles:
         tiles = [tiles for kind in ("imgs", "msks") for tiles in project.glob(f"data/*/{kind}")]
-        guard.seal([project / "patches" / "test", *tiles], stage=name)
+        install_guard([project / "patches" / "test", *tiles], stage=name)
     try:
-        with file_system_errors_named():
+        with system_errors_explained():
             yield
-        guard.check_unbroken()
+        raise_violation()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)

@@ -1,4 +1,4 @@
-"""Reading and writing files: whole or not at all, and the same bytes every time.
+"""Read and write files: whole or not at all, and the same bytes every time.
 
 Images and masks of patches are read through Python's own ``open`` (not by a C library from a
 path), so that an audit hook on "open" sees every read.
@@ -18,16 +18,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from roofseg.core.errors import UserError
+from roofseg.core.errors import DISK_FULL, UserError
 
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a path to write a file or a folder at, and rename it over ``path`` at the end.
 
-    If the block raises, what it wrote is removed and ``path`` stays as it was. Missing parent
-    folders are made. A ``durable`` file survives a loss of power too: it reaches the disk before
-    its name does.
+    If the block raises, the new file is removed and ``path`` stays as it was. Missing parent
+    folders are made. A ``durable`` file survives a loss of power: its bytes reach the disk before
+    its name does. An OSError of a full disk gets ``path`` as its file name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -36,25 +36,35 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         yield made
         made.stat()  # a block that wrote nothing fails here, before anything is lost
         if durable:
-            _flush(made)
+            flush(made)
         if made.is_dir() or path.is_dir():
-            # Only a file can be renamed over a file: what is there moves aside first.
+            # Only a file can be renamed over a file: move the old one aside first.
             with suppress(FileNotFoundError):
                 path.rename(scratch / "replaced")
         made.replace(path)
         if durable:
-            _flush(path.parent)
+            _fsync(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno in DISK_FULL:
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
-    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder with everything below it, is on the disk with its name."""
+    for flushed in (*(path.rglob("*") if path.is_dir() else ()), path, path.parent):
+        _fsync(flushed)
+
+
+def _fsync(path: Path) -> None:
+    """Wait until the bytes of one file, or the names in one folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # A network's file system may know no such thing for a folder.
+        # Some network file systems cannot flush a folder.
         if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
             raise
     finally:
@@ -62,8 +72,9 @@ def _flush(path: Path) -> None:
 
 
 def remove_scratch(path: Path) -> None:
-    """Remove what `atomic_write` left beside ``path`` in a process that was killed inside it."""
-    random = "?" * 8  # as many as tempfile adds; a longer rest is of another name's, `name.tif`
+    """Remove the scratch folders that killed processes left beside ``path`` in `atomic_write`."""
+    # tempfile adds eight random characters; after a longer rest it is the scratch of `name.tif`.
+    random = "?" * 8
     for scratch in path.parent.glob(f".{glob.escape(path.name)}.{random}/"):
         shutil.rmtree(scratch)
 
@@ -80,7 +91,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read the JSON file at ``path``; a missing or broken one is a UserError."""
+    """Read the JSON file at ``path``; UserError if it is missing or broken."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -96,9 +107,9 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_files(paths: Iterable[Path]) -> str:
-    """SHA-256 (64 hex digits) over the names and bytes of files, and of all files below folders.
+    """SHA-256, 64 hex digits, over the names and bytes of files and of all files below folders.
 
-    The names of folders do not count, so the same files in another clone give the same hash.
+    Folder names do not count, so the same files in another clone give the same hash.
     """
     files = [
         file

@@ -1,4 +1,4 @@
-"""Reading and writing pictures and masks as 8-bit arrays."""
+"""Read and write pictures and masks as 8-bit arrays."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def portable_opencv() -> Iterator[None]:
 
 
 def _decode(path: Path, flags: int) -> Image:
+    """Decode a file read by Python, which the guard of sealed files sees."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
     try:
         pixels = cv2.imdecode(data, flags) if data.size else None
@@ -41,7 +42,8 @@ def _decode(path: Path, flags: int) -> Image:
     if pixels is None:
         raise UserError(
             f"{path}: {data.size} bytes that do not decode as an image; expected a whole JPEG or "
-            "PNG. Run `dvc repro --force make_patches` (or `dvc checkout`) to make it anew."
+            "PNG. Make it again with `dvc repro --force make_patches`, or restore it with "
+            "`dvc checkout`."
         )
     return pixels.astype(np.uint8, copy=False)
 
@@ -52,7 +54,7 @@ def read_image(path: Path) -> Image:
 
 
 def read_mask(path: Path) -> Image:
-    """Read a mask as (H, W) uint8, 0 background and 1 building (any value but 0 in the file)."""
+    """Read a mask as (H, W) uint8: 0 background, 1 building (any value but 0 in the file)."""
     return (_decode(path, cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8)
 
 

@@ -1,7 +1,7 @@
-"""Files of weights: safetensors, written the same way every time and loaded strictly.
+"""Weights files: safetensors, written the same way every time and loaded strictly.
 
-torch is imported inside the functions: what only names weights (the check of the parameters that
-every stage makes at its start) must not wait seconds for it.
+torch is imported inside the functions: modules that only name weights (such as the check of the
+parameters at the start of every stage) must not wait seconds for it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,28 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-SHOWN = 3  # names quoted in an error: enough to recognise another model's naming
+SHOWN = 3  # names quoted in an error: enough to recognise the naming of another model
 
 
-def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write named tensors as safetensors, the same bytes for the same tensors; whole or not at all.
+def write_weights(
+    path: Path, tensors: Mapping[str, torch.Tensor], *, durable: bool = False
+) -> None:
+    """Write named tensors as safetensors; the same tensors give the same bytes.
 
-    Any device and memory format will do. No metadata: safetensors writes several metadata keys in
-    an order that differs between runs.
+    Tensors may lie on any device, in any memory format. The file is whole or not there at all, and
+    ``durable`` as in `roofseg.core.files.atomic_write`. It has no metadata: safetensors writes
+    several metadata keys in an order that differs between runs.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    with atomic_write(path) as scratch:
-        save_file(plain, scratch)
+    with atomic_write(path, durable=durable) as scratch:
+        # Not save_file: its errors hide what the system refused.
+        scratch.write_bytes(save(plain))
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file; UserError where it is missing or something else."""
+    """Read a safetensors file; UserError if it is missing or not one."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -49,28 +53,28 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Copy ``tensors`` into ``module``; every name and shape must match, or nothing is copied.
+    """Copy ``tensors`` into ``module``; if a name or shape does not match, copy nothing.
 
-    ``source`` opens the UserError of a mismatch: the file, and what it was meant for.
+    ``source`` begins the UserError of a mismatch: the file, and what it was expected to hold.
     """
     expected = module.state_dict()
     problems = []
     if missing := sorted(expected.keys() - tensors.keys()):
-        problems.append(f"lacks {_quoted(missing)}")
+        problems.append(f"lacks {_quote(missing)}")
     if unexpected := sorted(tensors.keys() - expected.keys()):
-        problems.append(f"has unexpected {_quoted(unexpected)}")
-    misfits = [
+        problems.append(f"has unexpected {_quote(unexpected)}")
+    mismatches = [
         f"{name} is {tuple(tensors[name].shape)}, expected {tuple(expected[name].shape)}"
         for name in sorted(expected.keys() & tensors.keys())
         if tensors[name].shape != expected[name].shape
     ]
-    if misfits:
-        problems.append(f"has {len(misfits)} tensors of another shape: {misfits[0]}")
+    if mismatches:
+        problems.append(f"has {len(mismatches)} tensors of another shape: {mismatches[0]}")
     if problems:
         raise UserError(f"{source}: the file {'; '.join(problems)}")
     module.load_state_dict(dict(tensors), strict=True)
 
 
-def _quoted(names: list[str]) -> str:
+def _quote(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

@@ -17,9 +17,9 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-# smp's own encoders that were trained with other statistics than ImageNet's, by the start of their
-# names. smp itself asks its hub for them, and training must not need a network. Source: the
-# `mean` and `std` in smp 0.3's encoder modules, before they moved to the hub.
+# Statistics of smp's own encoders that were not trained with ImageNet's, by the start of their
+# names. smp downloads them from its hub, but training must work without a network. Source: `mean`
+# and `std` in smp 0.3's encoder modules, before they moved to the hub.
 EXCEPTIONS: dict[str, Statistics] = {
     "inception": HALF,
     "xception": HALF,
@@ -27,11 +27,21 @@ EXCEPTIONS: dict[str, Statistics] = {
 }
 
 
+DROPOUTS = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+
+
 class SmpDecoder(nn.Module):
     """An smp decoder and its head, with dropout between them.
 
-    Whole channels are dropped (Dropout2d), not single values: neighbouring pixels of a feature map
-    are so alike that the head reads a dropped value off the pixel beside it (Tompson et al. 2015,
+    Dropout2d drops whole channels, not single values: neighbouring pixels of a feature map are so
+    alike that the head could read a dropped value from the next pixel (Tompson et al. 2015,
     "Efficient Object Localization Using Convolutional Networks", section 3.2).
     """
 
@@ -47,14 +57,14 @@ class SmpDecoder(nn.Module):
 
 
 def unet(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of U-Net (Ronneberger et al. 2015) in smp's form."""
+    """Encoder and decoder of smp's U-Net (Ronneberger et al. 2015)."""
     return _split(smp.Unet, encoder, dropout, {})
 
 
 def deeplabv3plus(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of DeepLabV3+ (Chen et al. 2018) in smp's form, output stride 16.
+    """Encoder and decoder of smp's DeepLabV3+ (Chen et al. 2018), output stride 16.
 
-    The ASPP module has a dropout of its own, 0.5 unless told; it takes ``dropout`` too.
+    The dropout inside the ASPP module, 0.5 by default in smp, is ``dropout`` too.
     """
     return _split(smp.DeepLabV3Plus, encoder, dropout, {"decoder_aspp_dropout": dropout})
 
@@ -62,7 +72,8 @@ def deeplabv3plus(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
 def statistics(encoder: str) -> Statistics:
     """Mean and standard deviation per RGB channel, on [0, 1], that ``encoder`` was trained with.
 
-    The same for a pretrained and a scratch encoder, so that the two differ in their weights alone.
+    A scratch encoder uses the same ones, so that it differs from a pretrained one in its weights
+    alone.
     """
     if encoder.startswith("tu-"):
         pretrained = timm.models.get_pretrained_cfg(encoder.removeprefix("tu-"))
@@ -80,7 +91,7 @@ def _split(
     try:
         model = build(encoder, encoder_weights=None, classes=1, activation=None, **options)
     except (ValueError, TypeError, LookupError, RuntimeError, AssertionError) as error:
-        # Each encoder family refuses what it cannot do (dilation, depth) in its own way.
+        # Each encoder family has its own error for what it does not support (dilation, depth).
         raise UserError(
             f"encoder: found {encoder!r}, which {build.__name__} cannot use ({error}). "
             f"Choose another from {ENCODER_LIST}, for example resnet34."
@@ -92,7 +103,7 @@ def _split(
 
 def check_encoder(encoder: str) -> None:
     """Raise UserError unless smp knows ``encoder``."""
-    # smp warns that its "timm-" encoders go; each has a "tu-" equivalent.
+    # smp warns that its "timm-" encoders are deprecated; each has a "tu-" equivalent.
     known = [name for name in smp.encoders.get_encoder_names() if not name.startswith("timm-")]
     known += [f"tu-{name}" for name in timm.list_models(pretrained=False)]
     name, _, tag = encoder.removeprefix("tu-").partition(".")
@@ -108,12 +119,12 @@ def check_encoder(encoder: str) -> None:
 
 
 def _without_dropout(encoder: nn.Module) -> None:
-    """Turn off dropout and stochastic depth in an encoder; some of smp's and timm's bring theirs.
+    """Turn off dropout and stochastic depth, which some encoders of smp and timm have.
 
-    The recipe's dropout is the decoder's. A second, hidden one would differ between encoders.
+    The recipe's dropout is the decoder's; a hidden second one would differ between encoders.
     """
     for module in encoder.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, DROPOUTS):
             module.p = 0.0
         for rate in ("drop_prob", "drop_rate", "_drop_connect_rate"):
             if isinstance(getattr(module, rate, None), float):
@@ -121,7 +132,7 @@ def _without_dropout(encoder: nn.Module) -> None:
 
 
 class _Float32OnCpu(nn.Module):
-    """Leaves CPU autocast for the module that it is mixed into."""
+    """Mixin for a module that leaves CPU autocast in its forward pass."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type != "cpu":
@@ -135,12 +146,15 @@ def _dilated_depthwise_in_float32(model: nn.Module) -> None:
 
     torch 2.14.1's bfloat16 kernel for the gradient of their weights (oneDNN, channels_last) reads
     memory that it never wrote: the gradient differs from call to call, is wrong by 70 % of its
-    largest value at best, and is NaN at worst, which ends a run of DeepLabV3+ sooner or later.
+    largest value at best, and is NaN at worst, which sooner or later ends a run of DeepLabV3+.
     Their forward pass, the gradient of their input, and all other convolutions are right. In
     float32 these layers are also faster.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1 and max(module.dilation) > 1:
-            # A class of its own, not a wrapper: the names of the weights stay as they are.
+            # A subclass, not a wrapper: the names of the weights must not change. Encoders bring
+            # kinds of Conv2d whose arguments are unknown here, so the module changes its class, as
+            # torch.nn.utils.parametrize does. test_gradients_under_bfloat16_are_right_and_repeat
+            # fails for a version of torch, smp or timm under which this does not work.
             kind = type(module)
             module.__class__ = type(kind.__name__, (_Float32OnCpu, kind), {})

@@ -1,4 +1,4 @@
-"""Which device trains, and in which precision."""
+"""Choose the device, its precision and its GPUs; settings of the allocator and of float32."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def resolve_device(device: str, devices: int = 1) -> str:
-    """The device to use: "auto" is the best there is (cuda, then mps, then cpu).
+    """The device to use: "auto" is the best available one (cuda, then mps, then cpu).
 
-    Raises UserError for a device that is not there, or not ``devices`` times.
+    Raises UserError if the device is not available, or there are fewer than ``devices`` GPUs.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -55,24 +55,24 @@ def visible_gpus() -> list[str]:
 
 @contextmanager
 def claim_gpus(gpus: Sequence[str], wanted: int, folder: Path) -> Iterator[list[int]]:
-    """Hold the first ``wanted`` of ``gpus`` that no other process claims; yields their indices.
+    """Claim the first ``wanted`` of ``gpus`` that no other process has; yield their indices.
 
-    ``gpus`` are names that hold for all processes of the machine (see `visible_gpus`), and
-    ``folder`` is one that they share. A claim is a file lock in it, and ends with the block or with
-    the process, however that dies. While too few are free it says so once and waits, holding none.
-    A process that sees no more GPUs than it wants has no choice: it takes them, claimed or not.
+    ``gpus`` are names that are valid for all processes of the machine (see `visible_gpus`), and
+    ``folder`` is shared by them. A claim is a file lock there; it ends with the block or with the
+    process, however that dies. While too few GPUs are free, this prints one line and waits without
+    any claim. A process that sees no more GPUs than it wants takes them, claimed or not.
 
-    Raises UserError for a folder that no lock can be kept in.
+    Raises UserError if the folder can hold no locks.
     """
     locks = [FileLock(folder / f"roofseg-gpu-{gpu}.lock", mode=0o666) for gpu in gpus]
-    waits = False
+    announced = False
     try:
         while len(claimed := _claim_free(locks, wanted)) < wanted < len(gpus):
             for index in claimed:
                 locks[index].release()
-            if not waits:
-                print(f"waiting for {wanted} of {len(gpus)} GPUs: others train there", flush=True)
-            waits = True
+            if not announced:
+                print(f"waiting for {wanted} of {len(gpus)} GPUs: others train on them", flush=True)
+            announced = True
             time.sleep(POLL_S)
         yield claimed if len(claimed) == wanted else list(range(wanted))
     finally:
@@ -81,7 +81,7 @@ def claim_gpus(gpus: Sequence[str], wanted: int, folder: Path) -> Iterator[list[
 
 
 def _claim_free(locks: Sequence[FileLock], wanted: int) -> list[int]:
-    """Acquire up to ``wanted`` of the locks, without waiting; gives their indices."""
+    """Acquire up to ``wanted`` of the locks without waiting; return their indices."""
     claimed: list[int] = []
     for index, lock in enumerate(locks):
         if len(claimed) == wanted:
@@ -92,19 +92,19 @@ def _claim_free(locks: Sequence[FileLock], wanted: int) -> list[int]:
             continue
         except OSError as error:
             raise UserError(
-                f"{lock.lock_file}: GPUs are claimed by a lock there, but it cannot be had "
-                f"({error}). Mend its permissions, or set TMPDIR to another folder."
+                f"{lock.lock_file}: cannot be locked ({error}), and a GPU is claimed by that lock. "
+                "Change the file's permissions, or set TMPDIR to another folder."
             ) from None
         claimed.append(index)
     return claimed
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """The precision to use: "auto" is the best that the device has in hardware.
+    """The precision to use: "auto" is the best that the device supports in hardware.
 
-    bfloat16 where it is native, on CUDA (emulation does not count: it is slower than float32) and
-    on CPUs with AVX512-BF16 or AMX; else float16 on CUDA; else float32. CPUs train in no float16:
-    bfloat16 stands in for it (as in Lightning), and is what gets recorded.
+    That is bfloat16 on GPUs that support it (not on those that emulate it, slower than float32) and
+    on CPUs with AVX512-BF16 or AMX; otherwise float16 on CUDA, and float32 elsewhere. CPUs cannot
+    train in float16: there 16-mixed becomes bf16-mixed, as in Lightning, and is recorded as such.
 
     Raises UserError for bf16-mixed on a GPU that only emulates it.
     """
@@ -112,7 +112,7 @@ def resolve_precision(precision: str, device: str) -> str:
     if precision == "bf16-mixed" and device == "cuda" and not native:
         raise UserError(
             f"params.yaml: precision: bf16-mixed, but {torch.cuda.get_device_name()} only emulates "
-            "bfloat16, slower than float32. Say 16-mixed, or auto for the best that a device has."
+            "bfloat16, slower than float32. Set 16-mixed, or auto for the device's best."
         )
     if precision == "16-mixed" and device == "cpu":
         return "bf16-mixed"
@@ -128,11 +128,11 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep what it frees for what it allocates next (glibc; elsewhere nothing).
+    """Make glibc keep freed memory for later allocations; does nothing elsewhere.
 
-    glibc maps large blocks anew each time and gives them back when they are freed, so in training
-    on a CPU the kernel clears the pages of every tensor of every step: 15 % of its time for
-    U-Net on ResNet34, 4 x 512 px. The process then keeps the memory of its largest step.
+    By default glibc returns large blocks to the kernel when they are freed, and the kernel clears
+    the pages of every new tensor: 15 % of a training step on a CPU (U-Net on ResNet34, 4 x 512 px).
+    Afterwards the process keeps the memory of its largest step until it ends.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:
@@ -142,10 +142,10 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def full_float32(device: str) -> Iterator[None]:
-    """Run what is inside in float32, whatever a model is trained in: no autocast, no TF32.
+    """Compute in float32 inside the block: no autocast, no TF32.
 
-    Scores are computed under it, in training and in evaluation alike: so they are one number, and
-    do not depend on how a machine rounds half precision.
+    Training and evaluation compute scores in it, whatever the precision of training. So both get
+    the same scores, and these do not depend on how a machine rounds half precision.
     """
     cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     with cudnn, torch.autocast(device, enabled=False):
@@ -153,7 +153,7 @@ def full_float32(device: str) -> Iterator[None]:
 
 
 def peak_memory_gb(device: str) -> float:
-    """The most memory used so far, in GB (10^9 bytes): of the GPU, or of this process on a CPU."""
+    """Peak memory so far in GB (10^9 bytes): the GPU's with cuda, otherwise this process's."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     # ru_maxrss is in kilobytes on Linux, in bytes on macOS.

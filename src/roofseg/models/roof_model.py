@@ -1,6 +1,6 @@
 """The models: an encoder, a decoder, and the normalisation that the encoder expects.
 
-``build_model`` makes any of them; a new architecture is one more line in ``BUILDERS`` and one in
+``build_model`` builds any of them. To add an architecture, add a line to ``BUILDERS`` and one to
 `roofseg.recipe.architectures.ARCHITECTURES`.
 """
 
@@ -27,8 +27,8 @@ class RoofModel(nn.Module):
         decoder: maps that list to logits
         mean, std: per RGB channel on [0, 1], as the encoder was trained
         multiple: height and width must be multiples of this, in pixels
-        reads: the features that the decoder reads, by their place in the list (negative: from its
-            end); all of them unless told
+        reads: indices of the features that the decoder reads (negative ones count from the end);
+            None for all
 
     Shape:
         - input: (B, 3, H, W) float RGB in [0, 1]
@@ -51,7 +51,7 @@ class RoofModel(nn.Module):
         self.multiple = multiple
         self.reads = reads
         self.encoder_frozen = False
-        # Not in the state dict: they belong to the architecture, not to what was learnt.
+        # Not in the state dict: they belong to the architecture, not to the trained weights.
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -61,11 +61,11 @@ class RoofModel(nn.Module):
         return self.decode(self.encode(x))
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The encoder's features of ``x``, as ``decode`` takes them.
+        """The encoder's features of ``x``, for ``decode``.
 
-        A feature that the decoder does not read keeps its shape alone (it is on the meta device):
-        SAM's four skips are twelve times as large as the neck's output, which is all that
-        `sam.ConvDecoder` reads.
+        A feature that the decoder does not read is on the meta device: it has a shape and no
+        values. This saves memory: SAM's four skips are twelve times as large as the neck's output,
+        and `sam.ConvDecoder` reads only the latter.
 
         Raises:
             ValueError: height or width is not a multiple of ``multiple``
@@ -76,59 +76,60 @@ class RoofModel(nn.Module):
                 f"an image of {height}x{width} pixels; expected multiples of {self.multiple}"
             )
         x = (x - self.mean) / self.std
-        # A frozen encoder keeps no activations, which is most of the memory of a training step.
+        # Without gradients no activations are kept: most of the memory of a training step.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             features: list[torch.Tensor] = self.encoder(x)
         if self.reads is None:
             return features
-        read = {range(len(features))[place] for place in self.reads}
+        read = {range(len(features))[index] for index in self.reads}
         return [
-            feature if place in read else torch.empty_like(feature, device="meta")
-            for place, feature in enumerate(features)
+            feature if index in read else torch.empty_like(feature, device="meta")
+            for index, feature in enumerate(features)
         ]
 
     def decode(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """Logits (B, 1, H, W) from what ``encode`` gave; does not write into it."""
+        """Logits (B, 1, H, W) from the features of ``encode``, which are not changed."""
         logits: torch.Tensor = self.decoder(features)
         return logits
 
     def freeze_encoder(self, frozen: bool) -> None:
         """Freeze or thaw the encoder.
 
-        Frozen, it runs in eval mode (its BatchNorm statistics stand still) and without gradients.
-        ``requires_grad`` stays True throughout: toggling it during a run puts DDP out of step.
+        A frozen encoder runs in eval mode (its BatchNorm statistics do not change) and without
+        gradients. ``requires_grad`` stays True: changing it during a run breaks DDP's
+        synchronisation.
         """
         self.encoder_frozen = frozen
         self.train(self.training)
 
     def train(self, mode: bool = True) -> RoofModel:
-        """As in torch, but a frozen encoder stays in eval mode."""
+        """Set train or eval mode as in torch; a frozen encoder stays in eval mode."""
         super().train(mode)
         if self.encoder_frozen:
             self.encoder.eval()
         return self
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """What the thaw adds to training, and what may have a learning rate of its own."""
+        """The parameters that are trained after the thaw, at their own learning rate."""
         return self.encoder.parameters()
 
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
-        """What is trained from the first step: decoder and head."""
+        """The parameters that are trained from the first step: decoder and head."""
         return self.decoder.parameters()
 
 
 @dataclass(frozen=True)
 class Builder:
-    """How an architecture is built from an encoder's name and the decoder's dropout."""
+    """Builds an architecture from an encoder's name and the decoder's dropout."""
 
     build: Callable[[str, float], tuple[nn.Module, nn.Module]]
     statistics: Callable[[str], cnn.Statistics]
     multiple: int  # pixels: the deepest features' stride
-    reads: Sequence[int]  # places in the encoder's list of features
+    reads: Sequence[int]  # indices in the encoder's list of features
 
 
 BUILDERS = {
-    # smp's encoders give the image itself first, and then one feature for each halving.
+    # smp's encoders return the image itself and then one feature per halving.
     "unet": Builder(cnn.unet, cnn.statistics, multiple=32, reads=(1, 2, 3, 4, 5)),
     "deeplabv3plus": Builder(cnn.deeplabv3plus, cnn.statistics, multiple=32, reads=(2, 5)),
     "sam_conv": Builder(
@@ -153,12 +154,12 @@ def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: 
         architecture: a key of ``BUILDERS``
         encoder: an smp encoder's name such as ``resnet34`` or ``tu-tf_efficientnet_lite0``;
             ``sam_vit_b`` for the SAM architectures
-        dropout: probability, [0, 1), of every dropout layer in the decoder; an encoder has none
-        patch_size: side of the training patches in pixels, checked here against the strides. The
-            model takes any other multiple of them too.
+        dropout: probability, [0, 1), of every dropout layer in the decoder; encoders have none
+        patch_size: side of the training patches in pixels; UserError unless it is a multiple of the
+            stride. The model takes other multiples of the stride too
 
     Raises:
-        UserError: naming the key that cannot be served
+        UserError: a key has an unusable value; the message names the key
     """
     check_architecture(architecture, encoder)
     chosen = BUILDERS[architecture]
@@ -178,10 +179,10 @@ def save_model(path: Path, model: RoofModel) -> None:
 
 
 def load_model(path: Path, model: RoofModel) -> None:
-    """Load what ``save_model`` wrote into a model of the same architecture and encoder.
+    """Load a file of ``save_model`` into a model of the same architecture and encoder.
 
     Raises:
-        UserError: the file is missing, is no safetensors file, or holds another model's weights
+        UserError: the file is missing, is not safetensors, or holds the weights of another model
     """
     load_weights(
         model,

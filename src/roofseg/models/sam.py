@@ -1,9 +1,9 @@
 """SAM's ViT-B image encoder and two convolutional decoders over it.
 
 The encoder is Meta's (Kirillov et al. 2023, "Segment Anything"; package segment-anything) at any
-size that is a multiple of 16 pixels. The decoders are normalised by groups within each image
-(Wu & He 2018, "Group Normalization"): a batch of two 1024 px patches is all that fits beside a
-ViT, too few for the statistics of BatchNorm.
+size that is a multiple of 16 pixels. The decoders use group normalisation within each image
+(Wu & He 2018, "Group Normalization"): beside a ViT only two patches of 1024 px fit into a batch,
+too few for the statistics of BatchNorm.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ WIDTH = 768  # channels of a token in ViT-B
 NECK = 256  # channels of the encoder's output
 SKIPS = (2, 5, 8, 11)  # blocks 3, 6, 9, 12 counted from 1; they are also the global-attention ones
 GROUPS = 8
-# Slices of attention on a CPU (`_attend_in_slices`). At 1024 px and two threads one is 1024 queries
-# of a head, two of the kernel's blocks for each thread, and its bias 8 MB in bfloat16; half of that
-# and twice that were slower.
+# Size of a slice of attention on a CPU (`_attend_in_slices`). At 1024 px and two threads a slice is
+# 1024 queries of one head, two of the kernel's blocks per thread, and its bias takes 8 MB in
+# bfloat16. Half and twice that size were slower.
 QUERIES = 1024
-SLICE = 2**21  # elements of bias for each thread
+SLICE = 2**21  # elements of bias per thread
 # SAM's pixel_mean and pixel_std for RGB in 0..255 (segment_anything/build_sam.py), on [0, 1].
 STATISTICS = (
     tuple(value / 255 for value in (123.675, 116.28, 103.53)),
@@ -36,10 +36,10 @@ STATISTICS = (
 class SamEncoder(ImageEncoderViT):
     """SAM's ViT-B image encoder for any input size that is a multiple of 16 pixels.
 
-    The parameters keep the prior's native size (64x64 tokens, 1024 px), so one file of weights
-    fits every patch size: the position embedding is resized at each call, and so are the relative
-    positions of the attention (`FusedAttention`). Parameter names are those of Meta's checkpoint
-    without the prefix ``image_encoder.``.
+    The parameters keep the prior's native size (64x64 tokens, 1024 px), so one weights file fits
+    every patch size: each call resizes the position embedding and the relative positions of the
+    attention (`FusedAttention`). Parameter names are those of Meta's checkpoint without the prefix
+    ``image_encoder.``.
     """
 
     def __init__(self) -> None:
@@ -57,14 +57,13 @@ class SamEncoder(ImageEncoderViT):
             window_size=14,
             global_attn_indexes=SKIPS,
         )
-        # Meta leaves it at zero for a checkpoint to fill. Without a prior, zeros would make a
-        # frozen encoder blind to where a token lies; 0.02 is the usual scale of ViT embeddings
+        # Meta leaves this at zero for a checkpoint to fill. Without a prior, zeros would hide from
+        # a frozen encoder where a token lies; 0.02 is the usual scale of ViT embeddings
         # (Dosovitskiy et al. 2021; timm). torch's own initialisation of the linear layers has
         # nearly that deviation at this width (1/sqrt(3*768) = 0.021) and is kept.
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for block in self.blocks:
-            # The same parameters, drawn once, under another forward.
-            block.attn.__class__ = FusedAttention
+            block.attn = FusedAttention.of(block.attn)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Encode normalised images.
@@ -86,25 +85,43 @@ class SamEncoder(ImageEncoderViT):
 
 
 class FusedAttention(Attention):
-    """segment-anything's attention by torch's fused kernels: its parameters, and its result.
+    """segment-anything's attention, computed by torch's fused kernels.
 
-    A head gives softmax(q k^T / sqrt(C) + b) v. For a query at row y and column x and a key at row
-    i and column j the bias b is rel_h[y, i] + rel_w[x, j] (Li et al. 2022, "MViTv2", equation 4).
-    As published, the softmax is written out for all heads at once, and several times over: 805 MB
-    each in float32 in a global block at 1024 px. The fused kernels keep it in blocks, and take b as
-    a mask in the dtype of q.
+    Parameters and results are those of segment-anything. A head computes
+    softmax(q k^T / sqrt(C) + b) v. For a query at row y and column x and a key at row i and column
+    j the bias b is rel_h[y, i] + rel_w[x, j] (Li et al. 2022, "MViTv2", equation 4).
+    segment-anything writes the softmax of all heads to memory several times: 805 MB each in float32
+    in a global block at 1024 px. The fused kernels compute it in blocks, and take b as a mask in
+    the dtype of q.
 
-    They can do without the mask: with rel_h and rel_w appended to q / sqrt(C), and each key's row
-    and column (one-hot) to k, the product is the same. But it is three times as wide. In the global
-    blocks that took a CPU twice as long; the whole encoder took an H100 up to a sixth less time in
-    bfloat16 and a quarter more in float32. In windows of 14 x 14 tokens the two were equal.
+    The kernels could work without a mask: append rel_h and rel_w to q / sqrt(C), and each key's row
+    and column (one-hot) to k, and the product is the same, but three times as wide. Measured in the
+    global blocks, a CPU needed twice as long. Measured in the whole encoder, an H100 needed up to a
+    sixth less time in bfloat16 and a quarter more in float32. In windows of 14 x 14 tokens both
+    ways took equally long.
 
-    On a CPU with gradients the published way is kept. No fused kernel there takes a mask that has a
-    gradient, and without a mask it took nearly twice as long in bfloat16.
+    On a CPU with gradients, segment-anything's way is used. No fused kernel there takes a mask with
+    a gradient, and without a mask it needed nearly twice as long in bfloat16.
     """
 
+    @classmethod
+    def of(cls, attention: Attention) -> FusedAttention:
+        """The fused form of ``attention``, with the same parameters."""
+        tables = attention.rel_pos_h, attention.rel_pos_w  # (2 * size - 1, C) each
+        height, width = ((len(table) + 1) // 2 for table in tables)
+        # On the meta device, initialisation draws no random numbers.
+        with torch.device("meta"):
+            fused = cls(
+                attention.qkv.in_features,
+                attention.num_heads,
+                use_rel_pos=True,
+                input_size=(height, width),
+            )
+        fused.load_state_dict(attention.state_dict(), assign=True)
+        return fused
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, dim) to the same, attending over all H * W tokens."""
+        """Attention over all H * W tokens; input and output are (B, H, W, dim)."""
         attended: torch.Tensor
         on_cpu = x.device.type == "cpu"
         if on_cpu and torch.is_grad_enabled():
@@ -129,11 +146,11 @@ class FusedAttention(Attention):
 
 
 def _relative_positions(table: torch.Tensor, size: int) -> torch.Tensor:
-    """The embedding of each query's position relative to each key, on one axis: (size, size, C).
+    """The embeddings of each query's position relative to each key, on one axis: (size, size, C).
 
-    ``table`` (2 n - 1, C) has them from -(n - 1) to n - 1 and is resized for any other size than n,
-    as segment-anything's ``get_rel_pos`` does. But that makes its index in the host's memory, and a
-    GPU's queue runs dry at each copy: a sixth of the time for four images of 1024 px on an H100.
+    ``table`` (2 n - 1, C) has those of the offsets -(n - 1) to n - 1; for a size other than n it is
+    resized as in segment-anything's ``get_rel_pos``. That function makes its index in host memory,
+    and the GPU waits for each copy: a sixth of the time for four images of 1024 px on an H100.
     """
     if len(table) != 2 * size - 1:
         table = F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
@@ -144,29 +161,34 @@ def _relative_positions(table: torch.Tensor, size: int) -> torch.Tensor:
 def _attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor
 ) -> torch.Tensor:
-    """Attention with its bias: q (N, Q, C), k and v (N, H * W, C), rel_h (N, Q, H), rel_w (N, Q, W)
-    to (N, Q, C)."""
+    """Attention with the bias of relative positions.
+
+    Shape:
+        - q: (N, Q, C); k, v: (N, H * W, C); rel_h: (N, Q, H); rel_w: (N, Q, W)
+        - returns: (N, Q, C)
+    """
     bias = (rel_h[..., :, None] + rel_w[..., None, :]).flatten(-2)
-    # The fused kernels want a batch before the heads.
+    # The fused kernels expect a batch dimension before the heads.
     return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None])[0]
 
 
 def _attend_in_slices(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor
 ) -> torch.Tensor:
-    """`_attend` for some heads and at most ``QUERIES`` queries at a time.
+    """`_attend` for a few heads and at most ``QUERIES`` queries at a time.
 
-    So a slice's bias is still in the cache when the kernel reads it, and takes the memory of the
-    one before. The heads in a slice follow the number of threads and change no bit of the result.
+    A slice's bias is still in the cache when the kernel reads it, and reuses the memory of the
+    slice before. The number of heads in a slice depends on the number of threads and changes no bit
+    of the result.
     """
     count, tokens, _ = q.shape
     queries = min(tokens, QUERIES)
     heads = max(1, SLICE * torch.get_num_threads() // (queries * tokens))
     out = torch.empty_like(q)
     for first, query in product(range(0, count, heads), range(0, tokens, queries)):
-        these = slice(first, first + heads)
-        part = these, slice(query, query + queries)
-        out[part] = _attend(q[part], k[these], v[these], rel_h[part], rel_w[part])
+        some = slice(first, first + heads)
+        part = some, slice(query, query + queries)
+        out[part] = _attend(q[part], k[some], v[some], rel_h[part], rel_w[part])
     return out
 
 
@@ -180,14 +202,15 @@ class _TokenNorm(nn.LayerNorm):
 def resize_position_embedding(
     embedding: torch.Tensor, size: torch.Size | tuple[int, int]
 ) -> torch.Tensor:
-    """Resize a position embedding (1, H, W, C) to ``size`` tokens (h, w); itself where they agree.
+    """Resize a position embedding (1, H, W, C) to ``size`` tokens (h, w).
 
-    Bicubic with antialiasing, as timm's ``resample_abs_pos_embed``: a small patch then sees the
-    mean of the positions that one of its tokens covers, not a sample of them.
+    Bicubic with antialiasing, as in timm's ``resample_abs_pos_embed``: a token of a small patch
+    gets the mean of the positions that it covers, not a sample of them. An embedding that has the
+    size already is returned itself.
     """
     if embedding.shape[1:3] == tuple(size):
         return embedding
-    # In float32 under autocast too: the embedding is a parameter, and resizing rounds.
+    # In float32 even under autocast: resizing would round the parameter.
     resized = F.interpolate(
         embedding.permute(0, 3, 1, 2).float(), size=tuple(size), mode="bicubic", antialias=True
     )
@@ -195,9 +218,9 @@ def resize_position_embedding(
 
 
 class ConvDecoder(nn.Module):
-    """Transposed convolutions from SAM's output straight up to full resolution (1.9 M parameters).
+    """Transposed convolutions from SAM's output up to full resolution (1.9 M parameters).
 
-    SAM's own mask decoder upscales by transposed convolutions too, but only fourfold.
+    SAM's own mask decoder also upscales by transposed convolutions, but only fourfold.
 
     Shape:
         - features[-1]: (B, 256, h, w), the neck's output
@@ -224,10 +247,10 @@ class UnetDecoder(nn.Module):
     """A U-Net decoder over the encoder's blocks 3, 6, 9 and 12 (6.6 M parameters).
 
     All blocks of a ViT have one resolution. As in UNETR (Hatamizadeh et al. 2022, "UNETR:
-    Transformers for 3D Medical Image Segmentation", figure 2) each skip is taken up to the scale
-    where a U-Net wants it by transposed convolutions: block 12 stays at 1/16 as the bottleneck,
-    block 9 goes to 1/8, block 6 to 1/4, block 3 to 1/2. Unlike UNETR it has no skip from the image
-    itself. The encoder's neck is not used.
+    Transformers for 3D Medical Image Segmentation", figure 2), transposed convolutions upscale each
+    skip to the resolution it has in a U-Net: block 12 stays at 1/16 as the bottleneck, block 9 goes
+    to 1/8, block 6 to 1/4, block 3 to 1/2. Unlike UNETR it has no skip from the image itself. It
+    does not use the encoder's neck.
 
     Shape:
         - features[:4]: (B, h, w, 768), outputs of blocks 3, 6, 9, 12
@@ -262,10 +285,10 @@ class UnetDecoder(nn.Module):
 
 
 class _Project(nn.Module):
-    """(B, h, w, 768) tokens from inside the encoder to a map of features (B, width, h, w).
+    """Projects tokens (B, h, w, 768) from inside the encoder to features (B, width, h, w).
 
-    The normalisation comes first because tokens grow from block to block, with a random encoder as
-    with SAM's, and the decoder should meet all of them at one scale.
+    It normalises first: the magnitude of tokens grows from block to block, in random encoders as in
+    SAM's, and the decoder should see all of them at one scale.
     """
 
     def __init__(self, width: int) -> None:
@@ -287,7 +310,7 @@ def _convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _upsampling(inputs: int, outputs: int) -> nn.Sequential:
-    """Twice the height and width; kernel 2 at stride 2 does not overlap, so nothing adds up."""
+    """Double height and width; kernel 2 at stride 2 has no overlaps, so no checkerboard pattern."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, kernel_size=2, stride=2, bias=False),
         nn.GroupNorm(GROUPS, outputs),
@@ -296,5 +319,5 @@ def _upsampling(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _head(inputs: int, dropout: float) -> nn.Sequential:
-    # Whole channels are dropped, for the reason given at roofseg.models.cnn.SmpDecoder.
+    # Drops whole channels, for the reason given in roofseg.models.cnn.SmpDecoder.
     return nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(inputs, 1, kernel_size=1))

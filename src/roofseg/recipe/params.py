@@ -27,7 +27,7 @@ from roofseg.recipe.architectures import SAM_ENCODER, check_architecture, check_
 
 # DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
 ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-PATCH_MULTIPLE = 32
+PATCH_MULTIPLE = 32  # the stride of the encoders' deepest features, pixels
 
 Augmentation = Literal["none", "light", "medium", "heavy", "extreme"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -240,11 +240,19 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
             f"{source}: devices is {params.devices}, which does not divide the batch_size of "
             f"attempt {name} ({recipe.batch_size}): each device takes an equal share of a batch"
         )
-    if recipe.architecture == "deeplabv3plus" and recipe.batch_size == params.devices:
+    if recipe.batch_size == params.devices and (where := _batch_norm_of_one_value(params, recipe)):
         raise UserError(
             f"{source}: batch_size of attempt {name} is {recipe.batch_size}, one patch per device; "
-            "deeplabv3plus needs at least 2 (the BatchNorm of its image pooling has one value per "
-            "patch)"
+            f"{where} has one value per patch, and BatchNorm needs at least two. Expected a "
+            f"batch_size of {2 * params.devices} or more."
+        )
+    draws, batch = recipe.draws_per_epoch, recipe.batch_size
+    if dropped_draws(draws, batch, params.devices) == draws:
+        raise UserError(
+            f"{source}: draws_per_epoch of attempt {name} is {draws}, less than one batch "
+            f"(batch_size {batch}), and such a batch is dropped: it does not give each device "
+            f"(devices: {params.devices}) the same number of patches, at least two. Nothing would "
+            f"be trained. Expected draws_per_epoch of {batch} or more."
         )
     if recipe.thaw_epoch is not None and recipe.thaw_epoch >= recipe.epochs:
         raise UserError(
@@ -259,6 +267,27 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
             "whose features of a view never change. Say `freeze_epochs: all`, or "
             "`augmentation_pool: null` for this attempt."
         )
+
+
+def dropped_draws(draws: int, batch_size: int, devices: int) -> int:
+    """How many of an epoch's ``draws`` are not trained on: a last batch that is dropped, or 0.
+
+    A last batch, smaller than the others, is dropped if it cannot be divided evenly among the
+    devices, or if each device would get a single patch: BatchNorm cannot train on one value (the
+    image pooling of DeepLabV3+). ``devices`` divides ``batch_size``.
+    """
+    last = draws % batch_size
+    return last if last % devices or last == devices else 0
+
+
+def _batch_norm_of_one_value(params: Params, recipe: Recipe) -> str:
+    """The BatchNorm layer that would train on one value per patch; "" if there is none."""
+    if recipe.architecture == "deeplabv3plus":
+        return "the image pooling of deeplabv3plus"
+    thaws = recipe.thaw_epoch is not None
+    if recipe.architecture == "unet" and params.patch_size == PATCH_MULTIPLE and thaws:
+        return f"the last layer of an encoder, at patch_size {PATCH_MULTIPLE},"
+    return ""
 
 
 def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseModel]) -> str:

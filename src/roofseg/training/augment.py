@@ -1,6 +1,6 @@
-"""The augmentation presets, as albumentations pipelines for 8-bit RGB aerial patches.
+"""The augmentation presets: albumentations pipelines for 8-bit RGB aerial patches.
 
-None blurs or adds noise: with roofs a few pixels wide, edges are the signal.
+No preset blurs or adds noise: with roofs a few pixels wide, edges are the signal.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import random
 from typing import Any, get_args
 
-# Importing albumentations asks a server for its newest version unless this is set before.
+# Without this, importing albumentations asks a server for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A  # noqa: N812
@@ -22,18 +22,19 @@ PRESETS: tuple[str, ...] = get_args(Augmentation)
 
 
 class Fog(A.ImageOnlyTransform):
-    """Thin cloud: (H, W, 3) uint8 blended towards white by a field that changes slowly over it.
+    """Thin cloud: blends (H, W, 3) uint8 towards white, by a density that varies slowly in space.
 
-    albumentations' RandomFog ends with a Gaussian blur, which takes roofs their edges.
+    Not albumentations' RandomFog, whose Gaussian blur softens the edges of roofs.
 
     Args:
-        density_range: the share of white, within [0, 1], that the fog's densest point is drawn from
+        density_range: range within [0, 1] from which the share of white at the densest point is
+            drawn
         p: probability
     """
 
-    CELLS = 4  # of the grid of random densities: swathes of a quarter of the patch
+    CELLS = 4  # cells per side of the grid of random densities, each a quarter of the patch wide
 
-    class InitSchema(A.ImageOnlyTransform.InitSchema):  # what Compose's `strict` checks against
+    class InitSchema(A.ImageOnlyTransform.InitSchema):  # checked by Compose(strict=True)
         density_range: tuple[float, float]
 
     def __init__(self, density_range: tuple[float, float] = (0.1, 0.4), p: float = 0.5) -> None:
@@ -53,7 +54,7 @@ class Fog(A.ImageOnlyTransform):
 
 
 def _light() -> list[A.BasicTransform]:
-    # Aerial views have no up: the eight symmetries of the square, all equally likely.
+    # Aerial views have no up: draw the eight symmetries of the square equally often.
     return [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), A.RandomRotate90(p=1.0)]
 
 
@@ -75,7 +76,7 @@ def _medium() -> list[A.BasicTransform]:
 def _heavy() -> list[A.BasicTransform]:
     return [
         *_medium(),
-        # The default region is the lower half of a street scene; seen from above, it is all of it.
+        # The default region is the lower half, meant for street scenes; from above it is the whole.
         A.RandomShadow(
             shadow_roi=(0, 0, 1, 1),
             num_shadows_limit=(1, 2),
@@ -92,7 +93,7 @@ def _extreme() -> list[A.BasicTransform]:
     return [
         *_heavy(),
         A.ElasticTransform(alpha=30, sigma=6, border_mode=cv2.BORDER_REFLECT_101, p=0.3),
-        # The truth stays: a roof under a hole (a tree, a cloud) is still a roof.
+        # fill_mask None keeps the truth: a roof under a tree or a cloud is still a roof.
         A.CoarseDropout(
             num_holes_range=(1, 6),
             hole_height_range=(0.03, 0.1),
@@ -114,22 +115,25 @@ _BUILD = {
 
 
 class Augmenter:
-    """A preset that gives the same view for the same seed, in any process and any order.
+    """An augmentation preset that gives the same view for the same seed, in any process.
 
-    Seeding each draw by itself (not each worker) makes the views independent of the number of
-    workers and of what was drawn before, and no two draws share a stream by accident.
+    Seeding every draw (not every worker) makes a view independent of the number of workers and of
+    earlier draws, and no two draws share a random stream by accident.
     """
 
     def __init__(self, preset: str) -> None:
-        # strict: a misspelt argument is an error, not a warning and a default.
+        # strict: a misspelt argument is an error, not a warning with the default value.
         self._compose = A.Compose(_BUILD[preset](), strict=True)
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Augment (H, W, 3) uint8 RGB and (H, W) uint8 {0, 1} alike; ``seed`` is 0 or more."""
-        # One generator shared by all transforms. (Compose(seed=n) and set_random_seed would give
-        # each its own copy of one stream: the two flips would then always fire together.)
+        """Augment image (H, W, 3) uint8 RGB and mask (H, W) uint8 {0, 1} alike.
+
+        ``seed`` is 0 or more.
+        """
+        # All transforms share one generator. Compose(seed=n) and set_random_seed would give each
+        # transform a copy of the same stream, and both flips would always fire together.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         out = self._compose(image=image, mask=mask)
         return out["image"], out["mask"]

@@ -1,4 +1,4 @@
-"""What a training run shows while it runs: a block of text, curves, and pictures of val."""
+"""Progress of a training run: printed blocks, curves, and pictures of val."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ METRICS = ("train/loss", "val/loss", "val/iou", "val/f1")
 class EpochReport(Callback):
     """Logs every epoch with DVCLive (steps count epochs from 1) and prints a block about it.
 
-    A run that goes on logs its earlier epochs again, since DVC removed their files. Without a
-    ``folder`` (in all processes of a run but the first) it only keeps count.
+    A resumed run logs its earlier epochs again, since DVC removed their files. Without a
+    ``folder`` (in all processes of a run but the first) it logs and prints nothing.
     """
 
     def __init__(self, label: str, folder: Path | None) -> None:
@@ -32,19 +32,19 @@ class EpochReport(Callback):
         self.rows: list[dict[str, float]] = []
         self._live: Live | None = None
         if folder:
-            # DVC tracks these files by the stages of dvc.yaml: DVCLive must not write its own, nor
-            # save an experiment.
+            # dvc.yaml declares these files: DVCLive must not write a dvc.yaml, nor save an
+            # experiment.
             self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
             self._live.step = 1
         self._earlier_seconds = 0.0
-        self.peak_memory_gb = 0.0  # of the whole run, as ``seconds``; see `device.peak_memory_gb`
+        self.peak_memory_gb = 0.0  # of the whole run; see `device.peak_memory_gb`
         self._start = self._epoch_start = self._step_start = time.monotonic()
         self._step_seconds: list[float] = []
         self._lr = 0.0
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, with those before it was interrupted."""
+        """Duration of the whole run, including the time before interruptions."""
         return self._earlier_seconds + time.monotonic() - self._start
 
     def state_dict(self) -> dict[str, Any]:
@@ -59,8 +59,6 @@ class EpochReport(Callback):
         self.peak_memory_gb = state_dict["peak_memory_gb"]
         for row in state_dict["rows"]:
             self._log(row)
-        if self._live:
-            print(f"{self.label}  goes on after epoch {len(self.rows)}", flush=True)
 
     def _log(self, row: dict[str, float]) -> None:
         self.rows.append(row)
@@ -73,7 +71,7 @@ class EpochReport(Callback):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Finish DVCLive's files, also after a run that broke off; what broke it goes first."""
+        """Finish DVCLive's files; after an error, an OSError in this does not hide that error."""
         with suppress(*([OSError] if error else [])):
             if self._live:
                 self._live.end()
@@ -126,10 +124,10 @@ class EpochReport(Callback):
 
 
 class PredictionVisualizer(Callback):
-    """Every ``every`` epochs, one picture of all val tiles: truth green, prediction red.
+    """Every ``every`` epochs, draws all val tiles in one picture: truth green, prediction red.
 
-    Writes ``folder``/epoch_NNN.png; ``every`` 0 writes none. ``folder`` is made in any case. The
-    pictures are kept in ``state`` too, for a run that goes on (at another ``every``, maybe).
+    Writes ``folder``/epoch_NNN.png; 0 writes none. ``folder`` is made in any case. Copies stay in
+    ``state`` for a resumed run, which may have another ``every``.
     """
 
     def __init__(self, label: str, folder: Path, every: int, state: Path) -> None:

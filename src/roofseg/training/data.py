@@ -1,4 +1,4 @@
-"""Patches in memory, drawn with replacement and augmented, as batches for training."""
+"""Batches of patches for training: drawn with replacement, augmented, divided among processes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from roofseg.core.guard import worker_seal
+from roofseg.core.guard import worker_guard
 from roofseg.patches import Patch
+from roofseg.recipe.params import dropped_draws
 from roofseg.training.augment import Augmenter
 
 Draw = tuple[int, int]
+"""Index of a patch, and the seed of its augmentation."""
 Sample = tuple[torch.Tensor, torch.Tensor, str]
+"""Image (3, P, P) uint8 RGB, mask (1, P, P) uint8 {0, 1}, name of the tile."""
 
 
 class Draws(Sampler[Draw]):
     """``count`` draws with replacement per epoch, each a (patch index, augmentation seed) pair.
 
-    They are a function of the seed and the epoch alone, so an epoch can be run again, and the
-    number of workers changes nothing. Lightning calls ``set_epoch`` before each epoch.
+    The draws depend on the seed and the epoch alone, so an epoch can be run again and the number of
+    workers changes nothing. Lightning calls ``set_epoch`` before each epoch.
 
-    Without a ``pool`` every draw has an augmentation of its own. With one, a patch has that many
-    fixed views, and a draw takes one of them; the patches drawn are the same either way.
+    Without a ``pool`` every draw has its own augmentation. With a ``pool`` each patch has that many
+    fixed views and a draw takes one of them; the patches drawn are the same either way.
     """
 
     def __init__(self, patches: int, count: int, seed: int, pool: int | None = None) -> None:
@@ -46,24 +49,24 @@ class Draws(Sampler[Draw]):
             seeds = rng.integers(2**63, size=self.count).tolist()
         else:
             views = rng.integers(self.pool, size=self.count).tolist()
-            seeds = [view_seed(self.seed, *each) for each in zip(indices, views, strict=True)]
+            seeds = [
+                view_seed(self.seed, patch, view)
+                for patch, view in zip(indices, views, strict=True)
+            ]
         return iter(list(zip(indices, seeds, strict=True)))
 
 
-class Shares(Sampler[list[Draw]]):
-    """Batches of ``size`` draws; of each, the share of one of ``processes``, all of one length.
+class DistributedBatches(Sampler[list[Draw]]):
+    """The share of process ``rank`` in every batch of ``size`` draws; all shares have one length.
 
-    So an epoch has the same draws in the same batches however many processes work on it. A last
-    batch that cannot be shared evenly, or of which each would get a single draw, is dropped:
-    BatchNorm cannot train on a single 1x1 feature map (the image pooling of DeepLabV3+).
+    An epoch has the same draws in the same batches, whatever the number of processes. A last batch
+    that the processes cannot train on is dropped (see `roofseg.recipe.params.dropped_draws`).
     """
 
     def __init__(self, draws: Draws, size: int, rank: int = 0, processes: int = 1) -> None:
-        self.sampler = draws  # where Lightning looks for set_epoch
+        self.sampler = draws  # Lightning looks for set_epoch under this name
         self.size, self.rank, self.processes = size, rank, processes
-        last = len(draws) % size
-        uneven, single = last % processes, last == processes < size
-        self.dropped = last if uneven or single else 0
+        self.dropped = dropped_draws(len(draws), size, processes)
 
     def __len__(self) -> int:
         return math.ceil((len(self.sampler) - self.dropped) / self.size)
@@ -76,14 +79,14 @@ class Shares(Sampler[list[Draw]]):
 
 def view_seed(seed: int, patch: int, view: int) -> int:
     """The augmentation seed, [0, 2^64), of a view in a patch's pool (both count from 0)."""
-    # Patch and view as a spawn key: [seed, patch, 0] would be the generator of [seed, patch], that
-    # of an epoch's draws.
+    # A spawn key, since [seed, patch, 0] would seed the same generator as [seed, patch], which
+    # makes the draws of an epoch.
     sequence = np.random.SeedSequence(seed, spawn_key=(patch, view))
     return int(sequence.generate_state(1, np.uint64)[0])
 
 
 def _to_sample(image: np.ndarray, mask: np.ndarray, tile: str) -> Sample:
-    # 8-bit until the model's device: a quarter of the bytes through workers and to a GPU.
+    # 8-bit until the model's device: a quarter of the bytes to move from workers and to a GPU.
     return (
         torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
         torch.from_numpy(np.ascontiguousarray(mask))[None],
@@ -92,7 +95,7 @@ def _to_sample(image: np.ndarray, mask: np.ndarray, tile: str) -> Sample:
 
 
 class TrainPatches(Dataset[Sample]):
-    """Augmented views: item (index, seed) is image (3, P, P) uint8, mask (1, P, P) uint8, tile."""
+    """Augmented patches: the item of a draw is the sample it augments to."""
 
     def __init__(self, patches: Sequence[Patch], preset: str) -> None:
         self.patches, self.augmenter = patches, Augmenter(preset)
@@ -104,14 +107,14 @@ class TrainPatches(Dataset[Sample]):
 
 
 class PoolDraws(Dataset[Draw]):
-    """The draws themselves: who keeps a pool's views needs no images, but which ones are drawn."""
+    """The draws themselves: training on a pool keeps the views and needs no images."""
 
     def __getitem__(self, draw: Draw) -> Draw:
         return draw
 
 
 class PlainPatches(Dataset[Sample]):
-    """Patches as they are: image (3, P, P) uint8, mask (1, P, P) uint8 {0, 1}, tile's name."""
+    """Patches without augmentation, by index."""
 
     def __init__(self, patches: Sequence[Patch]) -> None:
         self.patches = patches
@@ -125,14 +128,14 @@ class PlainPatches(Dataset[Sample]):
 
 
 class PatchBatches(L.LightningDataModule):
-    """Train and val patches of one recipe as batches.
+    """Batches of train and val patches for one recipe.
 
-    ``workers`` is the number of processes that augment; 0 does it in the training process. Where
-    several processes train, each gets its share of a training batch and all of val: so they come
-    to the same scores, and decide alike.
+    ``workers`` processes augment; with 0 the training process does. If several processes train,
+    each gets its share of a training batch and all of val, so that all compute the same scores and
+    make the same decisions.
 
-    With a ``pool`` (see `Draws`) a training batch is the list of its draws: the item of ``train``
-    for a draw is its view, always the same one, so whoever trains makes it once and keeps it.
+    With a ``pool`` (see `Draws`) a training batch is the list of its draws. The view of a draw is
+    ``train[draw]``, always the same, so the trainer makes it once and keeps its features.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class PatchBatches(L.LightningDataModule):
         rank, processes = 0, 1
         if self.trainer:
             rank, processes = self.trainer.global_rank, self.trainer.world_size
-        batches = Shares(self.draws, self.batch_size, rank, processes)
+        batches = DistributedBatches(self.draws, self.batch_size, rank, processes)
         if self.draws.pool is not None:
             return DataLoader(
                 PoolDraws(), batch_sampler=batches, collate_fn=list, generator=torch.Generator()
@@ -166,9 +169,9 @@ class PatchBatches(L.LightningDataModule):
             batch_sampler=batches,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            worker_init_fn=worker_seal(),
-            # The loader seeds its workers, once where they persist and every epoch where there are
-            # none: from the global generator, dropout would see other numbers.
+            worker_init_fn=worker_guard(),
+            # Its own generator: the loader draws a seed once with workers and every epoch without,
+            # and from the global generator this would change the values that dropout draws.
             generator=torch.Generator(),
         )
 

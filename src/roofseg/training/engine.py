@@ -1,4 +1,4 @@
-"""Training one attempt: the run around `training.segmenter`, from the prior to the best weights."""
+"""Train one attempt: the run around `training.segmenter`, from the prior to the best weights."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 from rich.console import Console
-from safetensors import SafetensorError
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from roofseg.core.errors import StoppedError, UserError
+from roofseg.core.errors import StoppedError, UserError, explain_system_error
 from roofseg.core.weights import load_weights
 from roofseg.models.device import keep_freed_memory, resolve_device, resolve_precision
 from roofseg.models.roof_model import RoofModel, build_model
@@ -35,20 +34,22 @@ from roofseg.training.data import PatchBatches
 from roofseg.training.prior import load_prior
 from roofseg.training.resume import DurableCheckpoints, KeepState, is_first_process
 from roofseg.training.segmenter import NotFiniteError, Segmenter
-from roofseg.training.stopping import StopBetweenSteps
+from roofseg.training.stopping import StopBetweenSteps, signal_of_worker, stopped_by
 
-# How torch's warning names an operation that has no deterministic algorithm.
+# How torch's warnings name an operation without a deterministic algorithm.
 NONDETERMINISTIC = re.compile(
     r"(\w[\w:. ]*?) (?:does not have a deterministic impl|defaults to a non-deterministic algo)"
 )
 
-# As the allocator of the CPU, cuBLAS and cuDNN have it.
+# Out-of-memory messages of the CPU allocator, cuBLAS and cuDNN.
 OUT_OF_MEMORY = re.compile("can't allocate memory|_STATUS_ALLOC_FAILED")
 
 
 class EarlyStoppingAfterThaw(EarlyStopping):
-    """Early stopping that does not look before the thaw, and so never ends a run before the thaw
-    plus its patience."""
+    """Early stopping that ignores epochs before the thaw.
+
+    So it ends no run earlier than its patience after the thaw.
+    """
 
     def __init__(self, thaw_epoch: int, patience: int) -> None:
         super().__init__("val/iou", mode="max", patience=patience, check_on_train_epoch_end=False)
@@ -64,8 +65,8 @@ class Trained:
     """A finished run: the model with its best weights (by val IoU, over the whole run).
 
     ``best_epoch`` counts from 1. ``nondeterministic`` names the operations for which the device
-    has no deterministic algorithm. ``failure`` is set where the run broke off; the weights are then
-    the best until there.
+    has no deterministic algorithm. ``failure`` says why a run ended early; its weights are the best
+    up to there.
     """
 
     model: RoofModel
@@ -81,19 +82,16 @@ class Trained:
     failure: NotFiniteError | None = None
 
     def record(self) -> dict[str, Any]:
-        """What came out, but for the times: the same on every run on one machine."""
-        sizes = {
-            "encoder": sum(p.numel() for p in self.model.encoder_parameters()),
-            "decoder": sum(p.numel() for p in self.model.decoder_parameters()),
-        }
-        trained = sizes["decoder"] + (sizes["encoder"] if self.thaws else 0)
+        """The results without the times: the same for every run on one machine."""
+        encoder = sum(p.numel() for p in self.model.encoder_parameters())
+        decoder = sum(p.numel() for p in self.model.decoder_parameters())
         return {
             "best_epoch": self.best_epoch,
             "best_val_iou": self.best_val_iou,
             "epochs_run": self.epochs_run,
-            "encoder_parameters": sizes["encoder"],
-            "decoder_parameters": sizes["decoder"],
-            "trainable_parameters": trained,
+            "encoder_parameters": encoder,
+            "decoder_parameters": decoder,
+            "trainable_parameters": decoder + (encoder if self.thaws else 0),
             "device": self.device,
             "precision": self.precision,
             "threads": torch.get_num_threads(),
@@ -103,8 +101,11 @@ class Trained:
         }
 
     def times(self) -> dict[str, float]:
-        """What is another on every run: minutes of the whole run, seconds per epoch (validation
-        included) and its peak memory in GB (see `roofseg.models.device.peak_memory_gb`)."""
+        """Values that differ between runs.
+
+        Minutes of the whole run, seconds per epoch (validation included), and peak memory in GB
+        (see `roofseg.models.device.peak_memory_gb`).
+        """
         return {
             "minutes": round(self.seconds / 60, 2),
             "seconds_per_epoch": round(self.seconds / self.epochs_run, 2),
@@ -127,20 +128,30 @@ def train(
     gpus: list[int] | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Trained | None:
-    """Train a recipe from its prior and give back the best model.
+    """Train a recipe from its prior and return the best model.
 
-    ``live`` is the folder for DVCLive's curves, ``overlays`` the one for pictures of val, and
-    ``state`` the one (see `training.resume.held`) where the run is kept after every epoch: if it
-    holds a state, the run goes on from there, to the same result. ``parent`` is the process whose
-    end stops the run (see `stopping`). ``gpus`` are the indices of the CUDA devices to use,
-    the first ones without it. With several devices there is a process for each, and all but the
-    first give back None. ``callbacks`` are called after the project's own; what one raises ends the
-    run.
+    Args:
+        recipe: the attempt's resolved recipe
+        attempt: its name, printed with the recipe's label
+        train_patches, val_patches: patches of one size
+        prior: safetensors file with the encoder's initial weights
+        machine: devices, workers, memory for features, how often to draw pictures
+        live: folder for DVCLive's curves
+        overlays: folder for pictures of val
+        state: folder that keeps the run after every epoch (see `training.resume.locked_state`). If
+            it holds a state, the run resumes from it and ends with the same result
+        parent: process whose end stops the run (see `training.stopping`)
+        gpus: indices of the CUDA devices to use; the first ones if None
+        callbacks: called after the project's own; an exception in one ends the run
+
+    Returns:
+        The finished run. A run on several devices has one process for each, and all but the first
+        return None.
 
     Raises:
-        UserError: a prior that does not fit, a device that is not there or has too little memory,
-            a folder that cannot be written, a loss that stops being finite before the first
-            validation, an operation without a deterministic algorithm where the recipe is strict
+        UserError: the prior does not fit; the device is missing or has too little memory; a folder
+            cannot be written; the loss stops being finite before the first validation; an
+            operation has no deterministic algorithm although the recipe is strict
         StoppedError: a signal ended the run; its finished epochs are kept
     """
     device = resolve_device(machine.device, machine.devices)
@@ -148,7 +159,7 @@ def train(
     if device == "cpu":
         keep_freed_memory()
     L.seed_everything(recipe.seed, workers=True, verbose=False)
-    # Deterministic kernels would also fill every fresh tensor with NaN: for debugging, not for us.
+    # Deterministic mode also fills every new tensor with NaN: slow, and for debugging only.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     patch_size = train_patches[0].mask.shape[0]
     model = build_model(
@@ -156,7 +167,7 @@ def train(
     )
     load_prior(model, prior)
     start = model.encoder.state_dict(prefix="encoder.")
-    if recipe.thaw_epoch:  # it will change, and the best epoch may be one before that
+    if recipe.thaw_epoch:  # the thaw changes it in place, and the best epoch may come before
         start = {name: value.clone() for name, value in start.items()}
     module = Segmenter(
         model.to(memory_format=torch.channels_last), recipe, machine.feature_cache_gb
@@ -171,20 +182,23 @@ def train(
         workers=machine.workers,
         pool=recipe.augmentation_pool,
     )
-    leads = is_first_process()
+    first = is_first_process()
     keep = KeepState(state)
-    report = EpochReport(recipe.label(attempt), live if leads else None)
+    report = EpochReport(recipe.label(attempt), live if first else None)
     pictures = PredictionVisualizer(
         recipe.label(attempt),
         overlays,
-        machine.overlay_every if leads else 0,
+        machine.overlay_every if first else 0,
         state / "overlays",
     )
     stop = StopBetweenSteps(parent)
     failure = None
+    checkpoint = keep.find()
+    if checkpoint and first:
+        how = "finished before, writes its outputs" if keep.over else "resumes"
+        print(f"{recipe.label(attempt)}  {how} after epoch {keep.epochs}", flush=True)
     with _quiet(keep.nondeterministic):
         modes = {"deterministic": "warn", "strict": True, "fast": False}
-        # The best epoch, early stopping and the plateau's learning rate all follow from val alone.
         trainer = L.Trainer(
             accelerator={"cuda": "gpu"}.get(device, device),
             devices=gpus or machine.devices,
@@ -204,19 +218,19 @@ def train(
         )
         try:
             with report:
-                trainer.fit(module, batches, ckpt_path=keep.found(), weights_only=True)
+                trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
         except NotFiniteError as error:
             if not keep.best_epoch:
                 raise
             failure = error
         except Exception as error:
-            explained = _explained(error, stop, keep, recipe, patch_size)
+            explained = _explain(error, stop, keep, recipe, patch_size)
             if explained is error:
                 raise
             raise explained from error
-    if not leads:
+    if not first:
         return None
-    # What was frozen at the best epoch is as it was in the beginning.
+    # Weights that were frozen at the best epoch still equal the initial ones.
     load_weights(
         model,
         {**start, **keep.best_weights()},
@@ -240,21 +254,29 @@ def train(
 def _strategy(machine: Machine, recipe: Recipe) -> str:
     if machine.devices == 1 or machine.strategy not in ("auto", "ddp"):
         return machine.strategy
-    # While the encoder is frozen its parameters get no gradient, and DDP would wait for one.
+    # A frozen encoder's parameters get no gradient, and plain DDP would wait for one.
     return "ddp" if recipe.thaw_epoch == 0 else "ddp_find_unused_parameters_true"
 
 
-def _explained(
+def _explain(
     error: Exception, stop: StopBetweenSteps, keep: KeepState, recipe: Recipe, patch_size: int
 ) -> Exception:
-    """What ended the run, in words for who can mend it; the error itself where nobody can."""
-    kept = f"Kept: {keep.epochs} of {recipe.epochs} epochs, in {keep.folder}; the same command "
-    kept += f"goes on with epoch {keep.epochs + 1}."
-    if isinstance(error, StoppedError) or (isinstance(error, RuntimeError) and stop.requested):
-        # The loader's workers get a signal that is sent to a whole group, and die before the step.
-        return StoppedError(f"{stop.stopped()}. {kept}", stop.stopped().status)
+    """Turn known failures into actionable messages; return others unchanged."""
+    kept = (
+        f"Kept: {keep.epochs} of {recipe.epochs} epochs, in {keep.folder}; the same command "
+        f"resumes with epoch {keep.epochs + 1}."
+    )
+    # A signal to a whole process group ends the loader's workers at once, and the next step fails.
+    of_workers = isinstance(error, RuntimeError | ConnectionError | EOFError)
+    if number := signal_of_worker(error) or (stop.requested if of_workers else None):
+        error = stopped_by(number)
+    if isinstance(error, StoppedError):
+        return StoppedError(f"{error}. {kept}", error.status)
     if isinstance(error, UserError):
         return error
+    if isinstance(error, OSError):
+        explained = explain_system_error(error)
+        return UserError(f"{explained} {kept}") if explained else error
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(text):
         return UserError(
@@ -263,22 +285,20 @@ def _explained(
             f"holds a frozen encoder's features ({text.partition('. ')[0]}). Lower batch_size, "
             "patch_size or feature_cache_gb."
         )
-    if isinstance(error, OSError | SafetensorError):
-        return UserError(f"the run cannot be written: {error}. Make room, then: {kept}")
     if "does not have a deterministic implementation" in text:
         return UserError(
-            f"algorithms: strict, but {text.splitlines()[0]} Say algorithms: deterministic (which "
-            "warns of it) or fast."
+            f"algorithms: strict, but {text.splitlines()[0]} Set algorithms: deterministic (which "
+            "warns instead) or fast."
         )
     return error
 
 
 @contextmanager
 def _quiet(nondeterministic: set[str]) -> Iterator[None]:
-    """Silence what Lightning says of things that are meant as they are.
+    """Silence Lightning's warnings about settings that are intended.
 
-    Operations that torch says have no deterministic algorithm are added to the set; each is printed
-    once.
+    Add the operations that torch warns have no deterministic algorithm to ``nondeterministic``, and
+    print each once.
     """
     show = warnings.showwarning
 
@@ -294,11 +314,11 @@ def _quiet(nondeterministic: set[str]) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # A few dozen patches in memory: val needs no workers, and an epoch may be a few steps.
+        # Val is a few dozen patches in memory and needs no workers.
         warnings.filterwarnings("ignore", ".*does not have many workers.*", PossibleUserWarning)
         # A frozen encoder is in eval mode.
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
-        # Lightning 2.6.6 calls a torch function that torch 2.14 calls deprecated.
+        # Lightning 2.6.6 calls a torch function that is deprecated in torch 2.14.
         warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")
         warnings.filterwarnings("always", NONDETERMINISTIC.pattern, UserWarning)
         warnings.showwarning = collect
@@ -313,8 +333,8 @@ def _callbacks(recipe: Recipe) -> list[Callback]:
         EarlyStoppingAfterThaw(recipe.thaw_epoch or 0, recipe.early_stopping_patience)
     ]
     if recipe.ema_decay is not None:
-        # By linear interpolation, which leaves what does not change (a frozen encoder) as it is;
-        # EMAWeightAveraging's weighted sum would round it anew at every step.
+        # Linear interpolation leaves constant weights (a frozen encoder) exactly as they are;
+        # EMAWeightAveraging's weighted sum would round them at every step.
         average = get_ema_multi_avg_fn(recipe.ema_decay)
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
     if Console().is_terminal:

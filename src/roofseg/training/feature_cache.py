@@ -1,4 +1,4 @@
-"""Encoder features that are computed once and kept, for as long as the encoder is frozen."""
+"""A cache of encoder features, for as long as the encoder is frozen."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import torch
 
 
 class FeatureCache:
-    """Lists of tensors by key, kept on their own device until they fill a limit.
+    """Lists of tensors by key, kept on their own device up to a limit of memory.
 
-    A list that no longer fits is computed anew at every call: the limit decides what is saved, in
-    time, and never what comes out. What came first stays; at equal use nothing would be gained by
-    making room for another.
+    A list that no longer fits is computed at every call, so the limit changes the time and never
+    the result. Nothing is evicted: all keys are used equally often, so eviction would gain nothing.
 
     Args:
-        limit_gb: GB (10^9 bytes) of tensors to keep at most; 0 keeps none
+        limit_gb: at most this many GB (10^9 bytes) of tensors are kept; 0 keeps none
     """
 
     def __init__(self, limit_gb: float) -> None:
         self.limit = round(limit_gb * 1e9)
         self.bytes = 0
-        """How much is held now."""
+        """Memory that the kept tensors take now."""
         self.full = False
-        """Whether anything was turned away since the last ``clear``."""
+        """Whether a list did not fit since the last ``clear``."""
         self._kept: dict[Hashable, list[torch.Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def get(self, key: Hashable, compute: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
-        """What ``compute`` gives, or gave when it was called for ``key`` before.
+        """The kept tensors of ``key``, or those that ``compute`` returns.
 
-        It must give the same at every call and carry no gradient, and nobody may write into it.
+        ``compute`` must return the same values at every call, without gradients. Callers must not
+        write into the tensors.
         """
         if key in self._kept:
             return self._kept[key]
@@ -46,13 +46,13 @@ class FeatureCache:
         return tensors
 
     def clear(self) -> None:
-        """Forget everything: the encoder has changed."""
+        """Remove everything: for when the encoder changes."""
         self._kept.clear()
         self.bytes, self.full = 0, False
 
 
 def memory(tensors: Sequence[torch.Tensor]) -> int:
-    """Bytes that tensors keep alive: of the whole storage where one is a view of it, once each.
+    """Bytes of the storages that tensors keep alive; a storage that several share counts once.
 
     Tensors on the meta device have a shape and no bytes.
     """

@@ -10,8 +10,8 @@ from torch import nn
 class BceDiceLoss(nn.Module):
     """``bce_weight`` * BCE + (1 - ``bce_weight``) * Dice on logits.
 
-    Dice pools over the batch and is 0 for a batch without any building; only BCE then punishes
-    false positives, so a weight of 0 is for data where every batch has buildings.
+    Dice pools over the batch and is 0 for a batch without buildings, where only BCE punishes false
+    positives. So use a weight of 0 only if every batch has buildings.
     """
 
     def __init__(self, bce_weight: float) -> None:
@@ -21,10 +21,10 @@ class BceDiceLoss(nn.Module):
         self.dice = DiceLoss("binary", from_logits=False)
 
     def forward(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Logits and truth {0, 1} of shape (B, 1, H, W), float; gives a scalar.
+        """The scalar loss of logits and truth {0, 1}, both (B, 1, H, W).
 
         Computed in float32 whatever the model's precision: sums over a batch's pixels (10^6 at
-        4 x 512 px) do not fit the 8 bits of a bfloat16 mantissa.
+        4 x 512 px) do not fit into the 8 bits of a bfloat16 mantissa.
         """
         with torch.autocast(logits.device.type, enabled=False):
             logits, truth = logits.float(), truth.float()

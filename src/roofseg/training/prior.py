@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 
 class HasEncoder(Protocol):
-    """A model that a prior can be loaded into, such as RoofModel (whose import needs torch)."""
+    """A model with an encoder, such as RoofModel (importing that would import torch)."""
 
     encoder: nn.Module
 
 
 def load_prior(model: HasEncoder, path: Path) -> None:
-    """Load a prior's file into the encoder of ``model``; an empty file changes nothing.
+    """Load a prior's file into the encoder of ``model``; a file without tensors changes nothing.
 
     Raises:
-        UserError: the file is missing or no safetensors file, or its names or shapes are not
-            exactly those of the encoder
+        UserError: the file is missing or not safetensors, or its names or shapes are not exactly
+            those of the encoder
     """
     tensors = read_weights(path)
     if not tensors:
         return
     known = PRIOR_ENCODERS.get(path.stem)
-    fits = f"weights of encoder {known}" if known else "no prior that is known here"
+    fits = f"weights of encoder {known}" if known else "not a known prior"
     load_weights(
         model.encoder,
         tensors,
-        f"{path} ({fits}) does not fit this attempt's encoder. Set its `encoder` or `prior` so "
-        "that they agree, or remove the file and run `dvc repro`",
+        f"{path} ({fits}) does not fit this attempt's encoder. Change its `encoder` or `prior` "
+        "so that they match, or remove the file and run `dvc repro`",
     )

@@ -1,7 +1,7 @@
-"""The state of a training run on disk, after every epoch: a run that was killed goes on from there.
+"""The state of a training run on disk, written after every epoch: a killed run resumes from it.
 
-A state lives in a folder of its own, named after all that decides the run's result, so nothing else
-picks it up; it is removed when the run has written its outputs.
+A state lives in a folder of its own, named after everything that decides the run's result, so no
+other run can resume from it. `roofseg.core.run_states` says when it is removed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, write_json
+from roofseg.core.run_states import is_finished, is_locked, lock_file
 from roofseg.core.weights import read_weights, write_weights
 from roofseg.models.device import resolve_device, resolve_precision
 from roofseg.recipe.params import Machine, Recipe
 
-# An orphan of a killed `dvc repro` ends after its step, and a step can be long on a CPU.
+# The trainer of a killed `dvc repro` ends after its step, and a step can be long on a CPU.
 PATIENCE_S = 60.0
 
-# Whose code has a part in what a run computes.
+# Libraries whose version can change the result.
 LIBRARIES = (
     *("torch", "lightning", "segmentation-models-pytorch", "segment-anything", "timm"),
     *("albumentations", "opencv-python-headless", "numpy"),
@@ -42,10 +43,10 @@ LIBRARIES = (
 
 
 def state_name(attempt: str, training_inputs: str, recipe: Recipe, machine: Machine) -> str:
-    """The name of a run's folder: its attempt and a hash of all that decides its result.
+    """The name of a run's state folder: its attempt and a hash of everything that decides it.
 
     ``training_inputs`` is the hash of recipe, data, code and prior (`recipe.digest.inputs_hash`);
-    to it come the device, the precision resolved for it, and the versions of the libraries.
+    the name also covers the device, the precision resolved for it and the libraries' versions.
     """
     device = resolve_device(machine.device, machine.devices)
     decides = [
@@ -59,24 +60,25 @@ def state_name(attempt: str, training_inputs: str, recipe: Recipe, machine: Mach
 
 
 def is_first_process() -> bool:
-    """Whether this is the first, or only, process of a run; with several devices each has one."""
+    """Whether this is the first process of a run; a run has one process per device."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextmanager
-def held(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
-    """Hold the state of a run, alone; at the end of the block, unless it raised, it is removed.
+def locked_state(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
+    """Lock a run's state folder for this process, and make it if it is missing.
 
-    A process that finds it held waits ``patience_s`` seconds. Of the processes of one run (one per
-    device) the first holds it. What the block wrote is on the disk before the state goes.
+    If another process holds the lock, wait up to ``patience_s`` seconds for it. Only the first
+    process of a run takes the lock. The folder stays when the block ends, unless the block removes
+    it.
 
     Raises:
-        UserError: another process holds it for longer, or the folder cannot be written
+        UserError: another process keeps the lock for longer, or the folder cannot be written
     """
     if not is_first_process():
         yield folder
         return
-    lock = FileLock(_lock_file(folder))
+    lock = FileLock(lock_file(folder))
     holder = folder / "holder.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,69 +87,54 @@ def held(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
         except Timeout:
             print(f"waiting for {_describe(holder)}, which trains the same run", flush=True)
             lock.acquire(timeout=patience_s)
-            folder.mkdir(exist_ok=True)  # the other may have ended, and removed it
+            folder.mkdir(exist_ok=True)  # the other process may have removed it at its end
         for scratch in folder.glob(".*/"):  # of a process that was killed while it wrote
             shutil.rmtree(scratch)
         write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
     except Timeout:
         raise UserError(
-            f"{folder}: held by {_describe(holder)}, which trains the same run. Wait for its end "
-            "or stop it, then give the same command again."
+            f"{folder}: locked by {_describe(holder)}, which trains the same run. Wait until it "
+            "ends or stop it, then run the same command again."
         ) from None
     except OSError as error:
         raise UserError(
-            f"{folder}: the state of the run cannot be kept there ({error}). Make room or mend its "
+            f"{folder}: the state of the run cannot be kept there ({error}). Make room, change its "
             "permissions, or set ROOFSEG_STATE_DIR to another folder."
         ) from None
     try:
-        with suppress(OSError):  # others come and go meanwhile
-            _note_others(folder)
+        with suppress(OSError):  # other processes may remove files meanwhile
+            _note_unfinished(folder)
         yield folder
-        os.sync()
-        # Before the lock goes: who waits for it must not find the state of a run that is over. And
-        # at once: one that lacks some files would be no state to go on from.
-        gone = folder.with_name(f".{folder.name}")
-        shutil.rmtree(gone, ignore_errors=True)
-        folder.rename(gone)
-        shutil.rmtree(gone)
-        Path(lock.lock_file).unlink(missing_ok=True)
     finally:
         lock.release()
 
 
-def _note_others(folder: Path) -> None:
+def _note_unfinished(folder: Path) -> None:
+    """Print how many unfinished runs of the same attempt nobody works on, and their size."""
     attempt = folder.name.partition("@")[0]
-    others = [each for each in folder.parent.glob(f"{attempt}@*/") if _is_nobodys(each)]
+    others = [
+        other
+        for other in folder.parent.glob(f"{attempt}@*/")
+        if not is_finished(other) and not is_locked(other)
+    ]
     if others:
-        size = sum(file.stat().st_size for each in others for file in each.rglob("*"))
+        size = sum(file.stat().st_size for other in others for file in other.rglob("*"))
         print(
             f"note: {folder.parent} holds {len(others)} unfinished runs of {attempt} with other "
-            f"inputs ({size / 1e6:.0f} MB). Remove those that nobody will go on with.",
+            f"inputs ({size / 1e6:.0f} MB). Remove those that you will not resume.",
             flush=True,
         )
 
 
-def _is_nobodys(folder: Path) -> bool:
-    try:
-        with FileLock(_lock_file(folder), timeout=0):
-            return True
-    except Timeout:
-        return False
-
-
-def _lock_file(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
-
-
 def _describe(holder: Path) -> str:
     with suppress(OSError, ValueError):
-        found = json.loads(holder.read_bytes())
-        return f"process {found['pid']} on {found['host']}"
+        record = json.loads(holder.read_bytes())
+        return f"process {record['pid']} on {record['host']}"
     return "another process"
 
 
 class DurableCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints, written whole or not at all, and on the disk before they count."""
+    """Lightning's checkpoints, written whole or not at all, and flushed to the disk."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
@@ -157,33 +144,33 @@ class DurableCheckpoints(TorchCheckpointIO):
                 with scratch.open("wb") as file:
                     torch.save(checkpoint, file)
             except RuntimeError as error:
-                if isinstance(error.__context__, OSError):  # torch's writer hides what it met
+                if isinstance(error.__context__, OSError):  # torch's writer hides the OSError
                     raise error.__context__ from None
                 raise
 
 
 class KeepState(Callback):
-    """Keeps all of a run after each epoch, and the best weights (by val IoU) of the whole run.
+    """Keeps the whole run on disk after each epoch, and the best weights by val IoU.
 
-    It has to come before a callback that averages weights: val is scored with the average, and the
-    best weights are those that were scored. Random states are no part of it: draws, augmentation
-    and dropout follow from the seed and the epoch.
+    It must come before a callback that averages weights: val is scored with the average, and the
+    best weights are the scored ones. The state holds no random state: draws, augmentation and
+    dropout follow from the seed and the epoch.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.epochs = 0  # finished and kept
         self.best_epoch, self.best_val_iou = 0, -1.0
-        self.nondeterministic: set[str] = set()  # operations, as the run meets them
-        self._over = False
+        self.nondeterministic: set[str] = set()  # operations, added as the run meets them
+        self.over = False  # whether the run has trained its last epoch
 
     @property
     def last(self) -> Path:
-        """All of the run after its last finished epoch."""
+        """The checkpoint of the whole run after its last finished epoch."""
         return self.folder / "last.ckpt"
 
-    def found(self) -> Path | None:
-        """The state to go on from, if there is one; UserError where it is broken."""
+    def find(self) -> Path | None:
+        """The checkpoint to resume from; None if there is none, UserError if it is broken."""
         if not self.last.exists():
             return None
         try:
@@ -192,17 +179,17 @@ class KeepState(Callback):
             self.best_weights()
         except (RuntimeError, OSError, EOFError, KeyError, UnpicklingError, UserError) as error:
             raise UserError(
-                f"{self.last}: not a whole state of a run ({error}). Remove {self.folder} to begin "
-                "the run anew."
+                f"{self.last}: not a whole state of a run ({error}). Remove {self.folder} to start "
+                "the run again from its beginning."
             ) from None
         return self.last
 
     def best_weights(self) -> dict[str, torch.Tensor]:
-        """The weights of the best epoch; without the encoder's where it was frozen then."""
+        """The weights of the best epoch; without the encoder's if it was frozen in that epoch."""
         return read_weights(self._best_file())
 
     def _best_file(self) -> Path:
-        # By epoch: a run killed between this file and the state still has the one before.
+        # Named by epoch: a run killed between this file and the checkpoint still has the old one.
         return self.folder / f"best-{self.best_epoch:03d}.safetensors"
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -210,16 +197,15 @@ class KeepState(Callback):
         if val_iou > self.best_val_iou:
             self.best_epoch, self.best_val_iou = trainer.current_epoch + 1, val_iou
             if trainer.is_global_zero:
-                with atomic_write(self._best_file(), durable=True) as scratch:
-                    write_weights(scratch, pl_module.learnt())
+                write_weights(self._best_file(), pl_module.trained_state_dict(), durable=True)
 
-    # An epoch is over, with the scheduler's step, only when the next begins or the run ends.
+    # An epoch, with the scheduler's step, is complete when the next one starts or the run ends.
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.current_epoch > self.epochs:
             self._keep(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._over = True
+        self.over = True
         self._keep(trainer)
 
     def _keep(self, trainer: L.Trainer) -> None:
@@ -237,7 +223,7 @@ class KeepState(Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        # Between two epochs: Lightning has announced the next one, which has not begun.
+        # Lightning has counted the next epoch as ready, but it has not started.
         for progress in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
             progress["ready"] = progress["completed"]
 
@@ -247,7 +233,7 @@ class KeepState(Callback):
             "best_epoch": self.best_epoch,
             "best_val_iou": self.best_val_iou,
             "nondeterministic": sorted(self.nondeterministic),
-            "over": self._over,
+            "over": self.over,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -255,10 +241,10 @@ class KeepState(Callback):
         self.best_epoch = state_dict["best_epoch"]
         self.best_val_iou = state_dict["best_val_iou"]
         self.nondeterministic.update(state_dict["nondeterministic"])
-        self._over = state_dict["over"]
+        self.over = state_dict["over"]
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        # Early stopping had ended it: there is no epoch to go on with.
+        # Early stopping ended the run: there is no epoch left to train.
         trainer.should_stop = checkpoint["callbacks"][self.state_key]["over"]

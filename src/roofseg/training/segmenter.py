@@ -1,4 +1,4 @@
-"""An attempt under its recipe, as a Lightning module: loss, optimizer, schedule, thaw, scores."""
+"""The Lightning module of an attempt: loss, optimizer, schedule, thaw and scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from roofseg.training.data import Draw, TrainPatches
 from roofseg.training.feature_cache import FeatureCache
 from roofseg.training.loss import BceDiceLoss
 
-# Where Lightning's checkpoints hold weights.
+# Keys of the weights in Lightning's checkpoints.
 WEIGHTS = {"state_dict", "current_model_state"}
 
 
@@ -30,13 +30,13 @@ class NotFiniteError(UserError):
 
 
 class Segmenter(L.LightningModule):
-    """A model under its recipe: loss, optimizer, schedule, and the thaw of its encoder.
+    """Trains a model as its recipe says: loss, optimizer, schedule, and thaw of the encoder.
 
     After each validation pass ``val_tiles`` holds the IoU of every val tile and ``val_masks`` its
     predicted mask, (P, P) uint8 {0, 1}.
 
-    What a frozen encoder makes of val, and of the views in an augmentation pool, is computed once
-    and kept in ``features``, up to ``feature_cache_gb`` GB for both together.
+    A frozen encoder computes its features of val, and of the views in an augmentation pool, once.
+    ``features`` keeps up to ``feature_cache_gb`` GB of them.
     """
 
     def __init__(self, model: RoofModel, recipe: Recipe, feature_cache_gb: float = 0.0) -> None:
@@ -56,9 +56,9 @@ class Segmenter(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
-        # Frozen parameters get no gradient, and AdamW passes over what has none (its weight decay
-        # too). So the encoder's group follows the schedule from the start, and at the thaw it has
-        # the current learning rate times its factor.
+        # AdamW skips parameters without a gradient, weight decay included. So the frozen encoder's
+        # group can follow the schedule from the start, and at the thaw it has the current learning
+        # rate times its factor.
         groups: list[dict[str, Any]] = [
             {"params": list(self.model.decoder_parameters()), "lr": recipe.lr},
             {
@@ -66,8 +66,8 @@ class Segmenter(L.LightningModule):
                 "lr": recipe.lr * recipe.encoder_lr_factor,
             },
         ]
-        # One pass over each weight instead of ten. Not on a GPU: there a fused step under float16
-        # unscales the gradients itself, after they were clipped.
+        # A fused step passes over each weight once instead of ten times. Not on a GPU: there, under
+        # float16, it would unscale the gradients after they were clipped.
         fused = True if self.device.type == "cpu" else None
         optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=fused)
         schedulers: dict[str, Any] = {
@@ -81,8 +81,8 @@ class Segmenter(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_train_epoch_start(self) -> None:
-        # Dropout's random state follows from the seed and the epoch, as the draws do: so an epoch
-        # can be run again. Each process of a run drops other values.
+        # Dropout's random state depends on the seed and the epoch alone, as the draws do, so an
+        # epoch can be run again. Each process of a run drops different values.
         seeds = np.random.SeedSequence([self.recipe.seed, self.current_epoch, self.global_rank])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         thaw = self.recipe.thaw_epoch
@@ -98,10 +98,10 @@ class Segmenter(L.LightningModule):
             views = [
                 self.features.get(("view", *draw), partial(self._view, draw)) for draw in batch
             ]
-            *features, truth = (torch.cat(each) for each in zip(*views, strict=True))
+            *features, truth = (torch.cat(parts) for parts in zip(*views, strict=True))
             self._tiles = tuple(self._train.patches[index].tile for index, _ in batch)
         loss = self.loss(self.model.decode(features), truth)
-        # The mean over all processes of a run: they stop together.
+        # The mean over all processes of a run, so that they stop together.
         if not torch.isfinite(mean := self.trainer.strategy.reduce(loss.detach())):
             raise self._not_finite("the loss", mean, self._tiles)
         self.log(
@@ -120,9 +120,9 @@ class Segmenter(L.LightningModule):
         return train
 
     def _view(self, draw: Draw) -> list[torch.Tensor]:
-        """The features of one view in the pool and, last, its mask (1, 1, H, W) uint8.
+        """The features of one view in the pool, then its mask (1, 1, H, W) uint8.
 
-        Always of one view alone: in a batch, others would have a part in how its features round.
+        Computed for one view at a time: the rounding of features depends on the batch size.
         """
         image, mask, _ = default_collate([self._train[draw]])
         return [*self.encode(image.to(self.device)), mask.to(self.device)]
@@ -134,8 +134,8 @@ class Segmenter(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.gradient_clip)
-        # Clipping multiplies by limit / norm: with an infinite norm that makes NaN of every weight.
-        # (Under float16 it is expected now and then: the gradient scaler skips such a step.)
+        # Clipping multiplies by limit / norm: an infinite norm would make every weight NaN. (Under
+        # float16 this is expected now and then, and the gradient scaler skips the step.)
         if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
             raise self._not_finite("the gradient's norm", norm, self._tiles)
 
@@ -147,18 +147,18 @@ class Segmenter(L.LightningModule):
             "Lower lr or gradient_clip, or set precision: 32-true."
         )
 
-    # Twice, since an average of the weights, which has statistics of its own, takes the model's
-    # place between the two.
+    # Sync in both hooks: the averaging callback swaps the model between them, and the average has
+    # BatchNorm statistics of its own.
 
     def on_validation_start(self) -> None:
-        self._share_statistics()
+        self._sync_statistics()
 
     def on_validation_epoch_start(self) -> None:
-        self._share_statistics()
+        self._sync_statistics()
         self.val_tiles, self.val_masks = {}, {}
 
-    def _share_statistics(self) -> None:
-        """Give all processes of a run the first one's BatchNorm statistics: each had other data."""
+    def _sync_statistics(self) -> None:
+        """Copy the first process's BatchNorm statistics to all: each process saw other data."""
         if self.trainer.world_size > 1:
             for statistic in self.model.buffers():
                 torch.distributed.broadcast(statistic, 0)
@@ -174,7 +174,7 @@ class Segmenter(L.LightningModule):
         if not torch.isfinite(loss):
             raise self._not_finite("the val loss", loss, tiles)
         probabilities = logits.sigmoid()
-        tp, fp, fn, _ = (each.cpu().numpy() for each in count(probabilities, truth))
+        tp, fp, fn, _ = (n.cpu().numpy() for n in count(probabilities, truth))
         self.val_tiles.update(zip(tiles, iou(tp, fp, fn).tolist(), strict=True))
         masks = (probabilities[:, 0] >= THRESHOLD).to(torch.uint8).cpu().numpy()
         self.val_masks.update(zip(tiles, masks, strict=True))
@@ -183,18 +183,18 @@ class Segmenter(L.LightningModule):
         self.log("val/iou", float(iou(tp, fp, fn).mean()), batch_size=size)
         self.log("val/f1", float(f1(tp, fp, fn).mean()), batch_size=size)
 
-    def learnt(self) -> dict[str, torch.Tensor]:
-        """The model's weights, without those of a frozen encoder: the run began with them."""
+    def trained_state_dict(self) -> dict[str, torch.Tensor]:
+        """The model's weights, without those of a frozen encoder, which are the prior's."""
         return {
             name: value
             for name, value in self.model.state_dict().items()
             if not (self.model.encoder_frozen and name.startswith("encoder."))
         }
 
-    # With an average of the weights, a checkpoint has both: the average and the current ones.
+    # Under weight averaging a checkpoint has two sets of weights: the average and the current ones.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        names = {f"model.{name}" for name in self.learnt()}
+        names = {f"model.{name}" for name in self.trained_state_dict()}
         for key in checkpoint.keys() & WEIGHTS:
             checkpoint[key] = {name: checkpoint[key][name] for name in sorted(names)}
 

@@ -1,4 +1,4 @@
-"""Stopping a run between two steps: on a signal, or when the process that started it is gone."""
+"""Stop a run between two steps: on a signal, or when the process that started it has gone."""
 
 from __future__ import annotations
 
@@ -16,15 +16,35 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def is_orphan(parent: int | None) -> bool:
-    """Whether ``parent``, which started this process, is gone; False where it is None."""
+    """Whether the process ``parent``, which started this one, has gone; False if it is None."""
     return parent is not None and os.getppid() != parent
 
 
-class StopBetweenSteps(Callback):
-    """On SIGTERM, SIGHUP or Ctrl-C finishes the step and raises StoppedError; a second one kills.
+def stopped_by(number: int) -> StoppedError:
+    """The error that ends a run on a signal."""
+    return StoppedError(f"stopped by {signal.Signals(number).name}", 128 + number)
 
-    ``parent`` is the process whose end stops the run too, or None: killing `dvc` leaves the stage
-    that it started running, beside the one that the next `dvc repro` starts.
+
+def signal_of_worker(error: BaseException | None) -> int | None:
+    """The signal that stopped a DataLoader worker, if that is what torch's ``error`` says.
+
+    A signal to a whole process group may end a worker before this process gets it. torch then
+    raises "DataLoader worker (pid 7) is killed by signal: Terminated.", or an error with that one
+    as its cause.
+    """
+    while error is not None:
+        for number in SIGNALS:
+            if f"is killed by signal: {signal.strsignal(number)}" in str(error):
+                return number
+        error = error.__cause__ or error.__context__
+    return None
+
+
+class StopBetweenSteps(Callback):
+    """On SIGTERM, SIGHUP or Ctrl-C, finish the step and raise StoppedError; a second one kills.
+
+    ``parent`` is a process whose end stops the run too, or None. Without it, killing `dvc` would
+    leave its stage running beside the one that the next `dvc repro` starts.
     """
 
     def __init__(self, parent: int | None) -> None:
@@ -32,10 +52,10 @@ class StopBetweenSteps(Callback):
         self.requested: int | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Here, since Lightning puts its own handlers in force when fit begins; at its end it
-        # restores those that were there before.
+        # Not earlier: Lightning installs its own handlers when fit starts. When fit ends it
+        # restores the handlers from before.
         for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
                 signal.signal(number, self._request)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
@@ -51,12 +71,6 @@ class StopBetweenSteps(Callback):
     def _stop_if_requested(self, trainer: L.Trainer) -> None:
         if is_orphan(self.parent):
             self.requested = self.requested or signal.SIGTERM
-        # The processes of one run stop at the same step, or some would wait for the others.
+        # All processes of a run stop at the same step, or some would wait for the others.
         if trainer.strategy.reduce_boolean_decision(self.requested is not None, all=False):
-            self.requested = self.requested or signal.SIGTERM
-            raise self.stopped()
-
-    def stopped(self) -> StoppedError:
-        """What the run ends with."""
-        number = signal.Signals(self.requested or signal.SIGTERM)
-        return StoppedError(f"stopped by {number.name}", 128 + number)
+            raise stopped_by(self.requested or signal.SIGTERM)
