@@ -31,6 +31,18 @@ if sys.argv[0] == "-m":
             signal.signal(each, stop)
 
 
+def state_root() -> Path:
+    """Where training runs keep their state: the folder ROOFSEG_STATE_DIR, or .state in the project.
+
+    An experiment in a folder of its own (--temp, --queue) uses the .state of DVC_ROOT, the project
+    that it was made from: a state outlives the experiment's folder.
+    """
+    folder = os.environ.get("ROOFSEG_STATE_DIR")
+    if folder:
+        return Path(folder).expanduser().resolve()
+    return Path(os.environ.get("DVC_ROOT", "."), ".state")
+
+
 def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
     """Run a stage's ``main`` in the project that is the current folder.
 

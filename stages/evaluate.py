@@ -21,8 +21,7 @@ from roofseg.recipe.split import read_split
 from roofseg.results.test_ledger import count_looks
 from roofseg.tiles.licence import read_licence
 from roofseg.tiles.rasters import TilePair
-from stages import run
-from stages.run_states import state_root
+from stages import run, state_root
 
 PATCHES = Path("patches")
 
@@ -35,7 +34,6 @@ def main() -> None:
     folder, dataset = Path("models") / attempt, Path("data") / params.dataset
     digest = trained_digest(params, attempt, dataset=dataset, model=folder)
     # Do everything that can fail before opening test: opening it counts as a look.
-    device = resolve_device(params.device)
     predictor = load(folder, device=params.device, precision="32-true")
     # DVC has recorded the training by now, so nothing needs the state of its run any more.
     remove_states_of(sha256_file(folder / "model.safetensors"), state_root(), attempt)
@@ -51,7 +49,8 @@ def main() -> None:
         patch_size=size,
         encoder_frozen=recipe.thaw_epoch is None,
     )
-    times = time_inference(model, patch_size=size, device=device, batch_size=recipe.batch_size)
+    device, batch_size = resolve_device(params.device), recipe.batch_size
+    times = time_inference(model, patch_size=size, device=device, batch_size=batch_size)
     tiles = {"val": tiles_of(splits["val"], params)}
     try:
         splits["test"] = test_patches(params, attempt, digest, ledger)
@@ -65,13 +64,12 @@ def main() -> None:
         tiles=tiles,
         predictions=Path("predictions") / attempt,
         results=results,
-        batch_size=recipe.batch_size,
+        batch_size=batch_size,
     )
     write_json(results / "costs.json", costs)
     write_json(results / "inference_times.json", times)
     looks = count_looks(ledger, params.dataset)
-    text = card(folder, found, looks=looks, split=split, licence=licence)
-    write_text(results / "card.md", text)
+    write_text(results / "card.md", card(folder, found, looks=looks, split=split, licence=licence))
     for name, scores in found.scores.items():
         print(f"{attempt}: {name} IoU {scores['iou']:.4f}, F1 {scores['f1']:.4f}")
 
@@ -80,13 +78,10 @@ def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
     """The whole tiles to score; none unless evaluate_full_tiles is set."""
     if not params.evaluate_full_tiles:
         return []
-    dataset = Path("data") / params.dataset
-    return full_tiles(patches, dataset=dataset, listing=PATCHES / "tiles.csv")
+    return full_tiles(patches, dataset=Path("data") / params.dataset, listing=PATCHES / "tiles.csv")
 
 
 def test_patches(params: Params, attempt: str, digest: str, ledger: Path) -> list[Patch]:
-    # In DVC's copies for --temp and --queue DVC_ROOT is the checkout that they were made from.
-    root = os.environ.get("DVC_ROOT")
     return open_test(
         PATCHES,
         attempt=attempt,
@@ -96,7 +91,8 @@ def test_patches(params: Params, attempt: str, digest: str, ledger: Path) -> lis
         dataset=params.dataset,
         ledger=ledger,
         experiment=os.environ.get("DVC_EXP_NAME", ""),
-        copied=root is not None and Path(root).resolve() != Path.cwd(),
+        # In DVC's copies for --temp and --queue DVC_ROOT is the checkout that they were made from.
+        copied=Path(os.environ.get("DVC_ROOT", ".")).resolve() != Path.cwd(),
     )
 
 

@@ -20,11 +20,9 @@ from roofseg.recipe.params import Recipe, read_params
 from roofseg.studies.runs.scores import val_scores
 from roofseg.studies.runs.subsets import subset
 from roofseg.training.augment import PRESETS
-from roofseg.training.engine import train
 from roofseg.training.resume import locked_state, state_name
-from stages import run
-from stages.run_states import state_root
-from stages.training import check_parent, code, own_gpus, parent, prior_file
+from stages import run, state_root
+from stages.training import check_parent, code, fit, prior_file
 
 PATCHES = Path("patches")
 
@@ -49,23 +47,19 @@ def main() -> None:
     files = [*code(), prior, PATCHES / "train", PATCHES / "val"]
     inputs = inputs_hash(json.dumps([made["recipe"], tiles], sort_keys=True), files)
     name = state_name(f"{args.study}-{args.attempt}", inputs, recipe, machine)
+    train_patches = [patch for patch in train_patches if patch.tile in tiles]
     with (
         locked_state(state_root() / name) as state,
-        own_gpus(machine) as gpus,
         tempfile.TemporaryDirectory() as scratch,  # for curves and overlays, which are not kept
     ):
-        trained = train(
+        trained = fit(
             recipe,
-            attempt=args.attempt,
-            train_patches=[patch for patch in train_patches if patch.tile in tiles],
-            val_patches=val_patches,
-            prior=prior,
+            args.attempt,
+            train_patches,
+            val_patches,
             machine=machine,
-            live=Path(scratch) / "live",
-            overlays=Path(scratch) / "overlays",
             state=state,
-            parent=parent(),
-            gpus=gpus,
+            out=Path(scratch),
         )
         if trained is None:  # one of several devices, not the first
             return

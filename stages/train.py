@@ -16,11 +16,10 @@ from roofseg.models.roof_model import save_model
 from roofseg.patches import read_crops, read_patches
 from roofseg.recipe.digest import attempt_digest, inputs_hash
 from roofseg.recipe.params import Params, Recipe, read_params
-from roofseg.training.engine import Trained, train
+from roofseg.training.engine import Trained
 from roofseg.training.resume import locked_state, state_name
-from stages import run
-from stages.run_states import state_root
-from stages.training import check_parent, code, own_gpus, parent, prior_file
+from stages import run, state_root
+from stages.training import check_parent, code, fit, prior_file
 
 PATCHES = Path("patches")
 Record = dict[str, object]
@@ -32,16 +31,18 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="two short epochs, nothing written")
     args = parser.parse_args()
     params = read_params(Path("params.yaml"))
-    recipe = params.recipe(args.attempt)
+    recipe, machine = params.recipe(args.attempt), params.machine()
+    patches = [read_patches(PATCHES / split) for split in ("train", "val")]
     if args.smoke:
-        with tempfile.TemporaryDirectory() as folder:
-            trained = fit(params, args.attempt, recipe.shortened(), Path(folder), Path(folder))
+        with tempfile.TemporaryDirectory() as name:
+            folder, recipe = Path(name), recipe.shortened()
+            trained = fit(recipe, args.attempt, *patches, machine=machine, state=folder, out=folder)
     else:
         # Hash the inputs before training, so that later edits are not recorded as inputs.
         record = inputs(params, args.attempt, recipe)
-        name = state_name(args.attempt, str(record["training_inputs"]), recipe, params.machine())
+        name = state_name(args.attempt, str(record["training_inputs"]), recipe, machine)
         with locked_state(state_root() / name) as state:
-            trained = fit(params, args.attempt, recipe, Path(), state)
+            trained = fit(recipe, args.attempt, *patches, machine=machine, state=state, out=Path())
             if trained:
                 check_parent()
                 model = write(args.attempt, trained, {**record, "result": trained.record()})
@@ -51,24 +52,6 @@ def main() -> None:
         raise trained.failure
     if args.smoke:
         print("Smoke run finished: two epochs, nothing written.")
-
-
-def fit(params: Params, attempt: str, recipe: Recipe, out: Path, state: Path) -> Trained | None:
-    """Train on the patches; write curves and overlays below ``out``."""
-    with own_gpus(params.machine()) as gpus:
-        return train(
-            recipe,
-            attempt=attempt,
-            train_patches=read_patches(PATCHES / "train"),
-            val_patches=read_patches(PATCHES / "val"),
-            prior=prior_file(recipe),
-            machine=params.machine(),
-            live=out / "metrics" / "attempts" / attempt / "live",
-            overlays=out / "plots" / "training" / attempt,
-            state=state,
-            parent=parent(),
-            gpus=gpus,
-        )
 
 
 def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from roofseg.core.errors import StoppedError
 from roofseg.models.device import claim_gpus, resolve_device, visible_gpus
+from roofseg.patches import Patch
 from roofseg.recipe.params import Machine, Recipe
+from roofseg.training.engine import Trained, train
 from roofseg.training.stopping import is_orphan
 from stages import PARENT
 
@@ -40,6 +42,36 @@ def own_gpus(machine: Machine) -> Iterator[list[int] | None]:
         # The run's other processes, one per device, look up their GPUs in this variable.
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(f"GPU-{visible[index]}" for index in gpus)
         yield gpus
+
+
+def fit(
+    recipe: Recipe,
+    attempt: str,
+    train_patches: list[Patch],
+    val_patches: list[Patch],
+    *,
+    machine: Machine,
+    state: Path,
+    out: Path,
+) -> Trained | None:
+    """Train on the patches; write curves and overlays below ``out``.
+
+    Returns None in all processes of a run on several devices but the first.
+    """
+    with own_gpus(machine) as gpus:
+        return train(
+            recipe,
+            attempt=attempt,
+            train_patches=train_patches,
+            val_patches=val_patches,
+            prior=prior_file(recipe),
+            machine=machine,
+            live=out / "metrics" / "attempts" / attempt / "live",
+            overlays=out / "plots" / "training" / attempt,
+            state=state,
+            parent=parent(),
+            gpus=gpus,
+        )
 
 
 def code() -> set[Path]:

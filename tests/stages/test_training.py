@@ -11,8 +11,7 @@ from small_run import machine
 
 import stages.training
 from roofseg.core.errors import StoppedError
-from stages import ROOT
-from stages.run_states import state_root
+from stages import ROOT, state_root
 from stages.training import check_parent, own_gpus
 
 
