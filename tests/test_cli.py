@@ -124,7 +124,7 @@ class TestPredict:
         write_raster(tmp_path / "t.tif", np.dstack([image, image[:, :, :2]]))
         assert roofseg("--model", model, tmp_path / "t.tif", "--out", tmp_path / "maps") == 0
         printed = capsys.readouterr().err
-        assert f"{tmp_path / 't.tif'}: 5 bands of uint8: the first three" in printed
+        assert f"{tmp_path / 't.tif'}: 5 bands of uint8: bands 1, 2, 3 are read as" in printed
         assert "its GSD is unknown; taken as the 0.3 m per pixel trained on" in printed
 
     def test_footprints(self, model: Path, tiles: Path, tmp_path: Path) -> None:

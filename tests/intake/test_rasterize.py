@@ -405,7 +405,7 @@ class TestErrors:
         self.refused(tmp_path / "none.gpkg", image, r"none\.gpkg: cannot be read; it is missing")
         vector = footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5))
         self.refused(vector, tmp_path / "none.tif", r"none\.tif: cannot be read")
-        self.refused(image, image, r"tile\.tif: cannot be read; .* no vector file")
+        self.refused(image, image, r"tile\.tif: cannot be read; .* not a vector file")
         image.write_bytes(image.read_bytes()[:100])
         self.refused(vector, image, r"tile\.tif: cannot be read")
 

@@ -247,7 +247,7 @@ class TestFinished:
 
     def test_the_message_shows_the_options_that_differ(self, tile: Path, tmp_path: Path) -> None:
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
-        message = r"""OPTIONS '{"tta": false}'; now it is '{"tta": true}'\. Say"""
+        message = r"""OPTIONS '{"tta": false}'; now it is '{"tta": true}'\. Use"""
         with pytest.raises(UserError, match=message):
             is_finished(Identity(), str(tile), tmp_path / "o.tif", Options(tta=True))
 
@@ -408,7 +408,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from identity import Identity
-from roofseg.predict import Options, Vector, predict_raster
+from roofseg.mapping.predict import Options, Vector, predict_raster
 replace = Path.replace
 def killed(path, target):
     replace(path, target)
