@@ -102,8 +102,8 @@ def read_stated_gsd(folder: Path) -> float | None:
         valid = False
     if not valid:
         raise UserError(
-            f"{path}: expected JSON with a GSD, as `roofseg new-dataset` writes it: metres per pixel "
-            "above 0, or null. Put back what git has, or remove the file."
+            f"{path}: expected JSON with a GSD, as `roofseg new-dataset` writes it: metres per "
+            "pixel above 0, or null. Put back what git has, or remove the file."
         )
     return gsd
 
