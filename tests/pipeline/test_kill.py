@@ -204,7 +204,7 @@ def test_a_finished_run_that_dvc_did_not_record_is_not_trained_again(
     """If dvc dies before it records a finished run, the next one writes the same bytes."""
     project = cut.copy(tmp_path / "project")
     line = {
-        "before the outputs": "                model = write(",
+        "before the outputs": "                check_parent()\n                model = write(",
         "after the outputs": "                mark_finished(state, sha256_file(model))\n",
     }[place]
     paused = line + PAUSE if line.endswith("\n") else PAUSE + line

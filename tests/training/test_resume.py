@@ -293,7 +293,7 @@ def test_one_process_locks_a_state_and_its_death_frees_it(
     other = context.Process(target=_lock, args=(folder, ready))
     other.start()
     try:
-        assert ready.wait(60)
+        ready.wait()
         with (
             pytest.raises(UserError, match=f"locked by process {other.pid} on .* same run"),
             locked_state(folder, patience_s=0.1),
