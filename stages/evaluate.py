@@ -11,14 +11,14 @@ from roofseg.core.run_states import remove_states_of
 from roofseg.evaluation.costs import measure, time_inference
 from roofseg.evaluation.evaluate import evaluate
 from roofseg.evaluation.model_card import card
-from roofseg.evaluation.sealed_test import StaysSealed, full_tiles, ground_sampling, open_test
+from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, ground_sampling, open_test
 from roofseg.inference.torch_predictor import load
 from roofseg.models.device import resolve_device
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe.digest import trained_digest
 from roofseg.recipe.params import Params, read_params
 from roofseg.recipe.split import read_split
-from roofseg.results.test_ledger import count_looks
+from roofseg.results.ledger import count_looks
 from roofseg.tiles.licence import read_licence
 from roofseg.tiles.rasters import TilePair
 from stages import run, state_root

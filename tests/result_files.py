@@ -19,7 +19,7 @@ from roofseg.recipe.params import Recipe
 from roofseg.report.leaderboard import Leaderboard, read_leaderboard, write_machine_files
 from roofseg.report.page import headline_page, report_page
 from roofseg.results.intervals import known_scores
-from roofseg.results.test_ledger import Look, record_look
+from roofseg.results.ledger import Look, record_look
 
 SIDE = 32
 RECIPES = {

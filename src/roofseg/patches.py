@@ -2,7 +2,7 @@
 
 A split's folder holds images/TILE.jpg (RGB), masks/TILE.png (0 background, 255 building) and
 crops.csv, which says where in its tile each patch lies. `roofseg.cutting.cut` writes them. Only
-`roofseg.evaluation.sealed_test` reads the test split.
+`roofseg.evaluation.sealed_split` reads the test split.
 """
 
 from __future__ import annotations

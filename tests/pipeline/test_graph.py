@@ -101,20 +101,20 @@ def test_nothing_before_evaluate_descends_from_the_test_patches(stages: list[Sta
 
 def test_only_the_evaluate_stage_imports_sealed_test() -> None:
     """Only stages/evaluate.py imports the module that opens test."""
-    sealed_test = ROOT / "src" / "roofseg" / "evaluation" / "sealed_test.py"
-    importers = {file for file in CODE if sealed_test in imported(file)}
+    sealed_split = ROOT / "src" / "roofseg" / "evaluation" / "sealed_split.py"
+    importers = {file for file in CODE if sealed_split in imported(file)}
     assert importers == {ROOT / "stages" / "evaluate.py"}
 
 
 def test_only_sealed_test_lifts_the_guard() -> None:
-    """Only roofseg.evaluation.sealed_test lifts the guard."""
+    """Only roofseg.evaluation.sealed_split lifts the guard."""
     lifters = {
         file.name
         for file in CODE
         for node in ast.walk(ast.parse(file.read_text()))
         if {"unsealed", "_guard"} & names_in(node)
     }
-    assert lifters == {"guard.py", "sealed_test.py"}
+    assert lifters == {"guard.py", "sealed_split.py"}
 
 
 def names_in(node: ast.AST) -> set[str]:

@@ -20,7 +20,7 @@ from roofseg.baselines import best_constant
 from roofseg.core.weights import write_weights
 from roofseg.patches import Patch
 from roofseg.recipe.params import Params, parse_params
-from roofseg.results.test_ledger import read_looks
+from roofseg.results.ledger import read_looks
 from roofseg.training.engine import train
 
 pytestmark = pytest.mark.seal

@@ -32,7 +32,7 @@ def entry_point(name: str, *, project: Path, reads_tiles: bool) -> Iterator[None
 
     Unless it ``reads_tiles``, the test patches and the tiles of all datasets are sealed to it:
     opening one raises SealedTestError. Only what brings, checks, cuts or maps tiles reads them;
-    evaluate opens test through `roofseg.evaluation.sealed_test`.
+    evaluate opens test through `roofseg.evaluation.sealed_split`.
 
     A UserError ends the process with one message on stderr and the status of the error.
 

@@ -41,7 +41,7 @@ class _Guard:
             self.violation = SealedTestError(
                 f"stage {self.stage} opened {name}, which is sealed for it. Only stages that make, "
                 "check or cut tiles may open tiles; evaluate opens them, and the test patches, "
-                "through roofseg.evaluation.sealed_test."
+                "through roofseg.evaluation.sealed_split."
             )
             raise self.violation
 
@@ -92,7 +92,7 @@ def raise_violation() -> None:
 
 @contextmanager
 def unsealed() -> Iterator[None]:
-    """Lift the guard inside the block: for `roofseg.evaluation.sealed_test` alone."""
+    """Lift the guard inside the block: for `roofseg.evaluation.sealed_split` alone."""
     _guard.lifted = True
     try:
         yield

@@ -14,7 +14,7 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import read_json
 from roofseg.recipe.params import Recipe
 from roofseg.results.intervals import UNKNOWN, Interval, intervals_of_tiles
-from roofseg.results.test_ledger import Look, count_looks, read_looks
+from roofseg.results.ledger import Look, count_looks, read_looks
 
 VAL_IOU = "live/plots/metrics/val/iou.tsv"
 MADE_BY = {

@@ -13,7 +13,7 @@ from roofseg.report.attempts import Attempt
 from roofseg.report.headline import name_cell
 from roofseg.report.leaderboard import Leaderboard
 from roofseg.results.disclaimers import SYNTHETIC, SYNTHETIC_DATASETS, WITHOUT_SAM
-from roofseg.results.test_ledger import LOOKED
+from roofseg.results.ledger import LOOKED
 
 HASH_DIGITS = 12  # shown of a SHA-256 or a commit
 

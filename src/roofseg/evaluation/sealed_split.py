@@ -7,7 +7,7 @@ Only stages/evaluate.py imports this module. A recipe is final when ``final.<att
 params.yaml of the current git commit equals the recipe digest of the model to score. Uncommitted
 parameters or code cannot open test, nor can a copy of the project that DVC makes for an experiment.
 So no tuning loop reads test, and every look at it has a commit before it and a line in the ledger
-(`roofseg.results.test_ledger`).
+(`roofseg.results.ledger`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from roofseg.core.files import read_json, sha256_file, sha256_files
 from roofseg.core.guard import SealedTestError, unsealed
 from roofseg.patches import Patch, read_crops, read_patches
 from roofseg.recipe.params import parse_params
-from roofseg.results.test_ledger import Look, parse_looks, record_look
+from roofseg.results.ledger import Look, parse_looks, record_look
 from roofseg.tiles.manifest import read_manifest
 from roofseg.tiles.rasters import TilePair
 

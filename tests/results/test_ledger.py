@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roofseg.core.errors import UserError
-from roofseg.results.test_ledger import LEDGER_COLUMNS, Look, count_looks, read_looks, record_look
+from roofseg.results.ledger import LEDGER_COLUMNS, Look, count_looks, read_looks, record_look
 
 LOOK = Look(
     digest="0123456789ab",

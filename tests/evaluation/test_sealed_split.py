@@ -15,9 +15,9 @@ from tiny_dataset import SPLIT, make, write_dataset
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file, sha256_files, write_json
 from roofseg.core.guard import SealedTestError
-from roofseg.evaluation.sealed_test import StaysSealed, full_tiles, open_test
+from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, open_test
 from roofseg.patches import Patch, read_patches
-from roofseg.results.test_ledger import read_looks
+from roofseg.results.ledger import read_looks
 
 DIGEST, OTHER = "0123456789ab", "ba9876543210"
 
@@ -262,7 +262,7 @@ def test_ground_sampling_of_test_opens_with_its_patches(project: Path) -> None:
 from pathlib import Path
 from roofseg.core.guard import SealedTestError, install_guard
 from roofseg.patches import read_patches
-from roofseg.evaluation.sealed_test import ground_sampling, open_test
+from roofseg.evaluation.sealed_split import ground_sampling, open_test
 val, test = Path("patches/val"), Path("patches/test")
 before_the_guard = read_patches(test)
 install_guard([test], "evaluate")
