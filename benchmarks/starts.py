@@ -14,7 +14,7 @@ from stages import ROOT
 
 ROUNDS = 3
 NEED_TORCH = {"check_params", "evaluate", "train"}  # they build models
-HELPERS = {"__init__", "machine", "parameters"}
+HELPERS = {"__init__", "paths", "studies", "training"}
 STACK = "torch, lightning, segmentation_models_pytorch"
 CODE = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 UP_TO_DATE = "Data and pipelines are up to date."

@@ -1,4 +1,4 @@
-"""What reads the arguments that several subcommands have; a mistake is told with its option."""
+"""Types of arguments that several subcommands share; argparse reports errors with the option."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from roofseg.sliding_window.imagery import is_remote
 
 
 def number(low: float, high: float = math.inf) -> Callable[[str], float]:
-    """What reads an argument that is a number from ``low`` to ``high``."""
+    """Make the type of an argument that is a number from ``low`` to ``high``."""
 
     def parse(text: str) -> float:
         try:
@@ -35,7 +35,7 @@ def count(text: str) -> int:
 
 
 def local_path(text: str) -> Path:
-    """Read an argument that says where to write; as a path an address would be a folder, s3:."""
+    """Read an argument that names a local output; as a path, s3://x would be a folder s3:."""
     if is_remote(text) or not text:
         raise ArgumentTypeError(
             f"found {text!r}, expected a path on this machine: write there, and copy it then"
