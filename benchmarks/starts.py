@@ -13,7 +13,7 @@ from benchmarks.table import Row, alternate, child
 from stages import ROOT
 
 ROUNDS = 3
-NEED_TORCH = {"check_params", "evaluate", "train"}  # they build models
+NEED_TORCH = {"check_params", "evaluate", "study_run", "train"}  # they build models
 HELPERS = {"__init__", "paths", "studies", "training"}
 STACK = "torch, lightning, segmentation_models_pytorch"
 CODE = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
