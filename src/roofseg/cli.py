@@ -85,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary,
-            epilog=details.strip(),
+            epilog=details.strip("\n"),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(own)

@@ -1,4 +1,4 @@
-"""Parsers of argument types that several subcommands use; argparse adds the option to errors."""
+"""Types of arguments that several subcommands share; argparse reports errors with the option."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
-from roofseg.tiles.rasters import is_remote
+from roofseg.sliding_window.imagery import is_remote
 
 
 def number(low: float, high: float = math.inf) -> Callable[[str], float]:
-    """Make a parser of numbers from ``low`` to ``high``."""
+    """Make the type of an argument that is a number from ``low`` to ``high``."""
 
     def parse(text: str) -> float:
         try:
@@ -28,14 +28,14 @@ def number(low: float, high: float = math.inf) -> Callable[[str], float]:
 
 
 def count(text: str) -> int:
-    """Parse a positive whole number."""
+    """Read an argument that is a positive whole number."""
     if not text.isdecimal() or int(text) == 0:
         raise ArgumentTypeError(f"found {text!r}, expected a positive whole number")
     return int(text)
 
 
 def local_path(text: str) -> Path:
-    """Parse a local path to write to. (As a path, an address would be a folder called s3:.)"""
+    """Read an argument that names a local output; as a path, s3://x would be a folder s3:."""
     if is_remote(text) or not text:
         raise ArgumentTypeError(
             f"found {text!r}, expected a path on this machine; copy the results "
