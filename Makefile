@@ -1,7 +1,8 @@
-# `make help` lists the targets. Everything runs in .venv, which is made from requirements.lock.
+# `make help` lists the targets. They run in .venv, which is installed from requirements.lock. Many are
+# aliases of `roofseg` commands; `roofseg COMMAND --help` explains those.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-# The stages call `python`: whatever is run here finds the one of .venv first.
+# The stages call `python`, so .venv must come first on the path.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CODE := src stages tests benchmarks
 
@@ -10,7 +11,7 @@ CODE := src stages tests benchmarks
 	prove-repeatable prove-resumable prove-sealed tune tuning-report \
 	studies-report studies budget seeds augmentation
 
-help:  ## this list
+help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
 
 .venv/installed: requirements.lock
@@ -19,7 +20,7 @@ help:  ## this list
 			"make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	"$(PYTHON)" -m venv .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
-# The command `roofseg`: called anywhere, it runs the src beside this .venv.
+# The command `roofseg` runs the src beside this .venv, from whatever folder it is called.
 	@printf '%s\n' '#!/bin/sh' \
 		'bin=$$(dirname -- "$$(readlink -f -- "$$0")")' \
 		'PYTHONPATH="$$bin/../../src$${PYTHONPATH:+:$$PYTHONPATH}" exec "$$bin/python" -P -m roofseg "$$@"' \
@@ -27,69 +28,70 @@ help:  ## this list
 	@chmod +x .venv/bin/roofseg
 	touch .venv/installed
 
-# The value of a variable as one word of the shell; as an option, if it is set; as several words.
+# quoted: the value of a variable as one shell word. option: `--name VALUE` if the variable is set.
+# each_quoted: every word of the value as a shell word.
 quoted = '$(subst ','\'',$(value $(1)))'
 option = $(if $(value $(2)),--$(1) $(call quoted,$(2)))
 each_quoted = $(foreach each,$(value $(1)),'$(subst ','\'',$(each))')
 
-repro: .venv/installed  ## tiles to leaderboard: every stage that is not up to date
+repro: .venv/installed  ## run every stage that is not up to date, from tiles to report
 	dvc repro
 
-train-all: .venv/installed  ## train all attempts, JOBS at once: make train-all JOBS=2 (default: one per GPU)
+train-all: .venv/installed  ## train all attempts: make train-all JOBS=2 (roofseg train-all)
 	@roofseg train-all $(call option,jobs,JOBS)
 
-test: .venv/installed  ## the tests (minutes)
+test: .venv/installed  ## run the tests (minutes)
 	python -m pytest -n auto --dist loadfile
 
-check: .venv/installed  ## ruff, format, mypy and the contracts of imports
+check: .venv/installed  ## run ruff, mypy and the import contracts
 	ruff check $(CODE)
 	ruff format --check $(CODE)
 	mypy
 	PYTHONPATH=src lint-imports
 
-format: .venv/installed  ## mend what ruff can mend
+format: .venv/installed  ## format the code and apply ruff's fixes
 	ruff check --fix $(CODE)
 	ruff format $(CODE)
 
-new-dataset: .venv/installed  ## bring tiles of your own: make new-dataset NAME=oslo IMGS=... MSKS=... (README)
+new-dataset: .venv/installed  ## make a dataset of your tiles: make new-dataset NAME=oslo IMGS=... MSKS=... (docs/own-tiles.md)
 	@roofseg new-dataset $(call quoted,NAME) \
 		$(call option,imgs,IMGS) $(call option,msks,MSKS) $(call option,layer,LAYER) \
 		$(call option,gsd,GSD) $(call option,base,BASE) $(call option,split,SPLIT) \
 		$(call option,seed,SEED) $(call option,val,VAL) $(call option,test,TEST) \
 		$(call option,block,BLOCK)
 
-check-data: .venv/installed  ## read all tiles of a dataset, name what is wrong: make check-data NAME=oslo
+check-data: .venv/installed  ## check every tile of a dataset: make check-data NAME=oslo
 	@roofseg check-data $(call quoted,NAME)
 
-bench: .venv/installed  ## speed, as ratios to plain baselines
+bench: .venv/installed  ## measure speed as ratios to plain baselines (benchmarks/README.md)
 	python -m benchmarks
 
 profile: .venv/installed  ## put profiles/NAME.yaml in force: make profile NAME=inria
 	@roofseg profile $(call quoted,NAME)
 
-finalize: .venv/installed  ## mark recipes as final: make finalize ATTEMPTS="unet_imagenet ..."
+finalize: .venv/installed  ## mark attempts as final: make finalize ATTEMPTS="unet_imagenet ..."
 	@roofseg finalize $(call each_quoted,ATTEMPTS)
 
-tune: .venv/installed  ## run what studies/tuning.yaml declares: make tune JOBS=2 (docs/studies.md)
+tune: .venv/installed  ## run the recipes of studies/tuning.yaml: make tune JOBS=2 (docs/studies.md)
 	@roofseg tune $(call option,jobs,JOBS)
 
-tuning-report: .venv/installed  ## compare the runs of `make tune`, and say how to apply the best
+tuning-report: .venv/installed  ## compare the runs of `make tune`, and print how to apply the best
 	@roofseg tuning-report
 
-studies: .venv/installed  ## all studies of studies/studies.yaml, and their page (docs/studies.md)
+studies: .venv/installed  ## run all studies, and make their page (docs/studies.md)
 	@roofseg studies
 
-budget seeds augmentation: .venv/installed  ## one study: make budget, make seeds or make augmentation
+budget seeds augmentation: .venv/installed  ## run one study: make budget, make seeds or make augmentation
 	@roofseg studies $@
 
-studies-report: .venv/installed  ## studies/report.html, one page of the studies that were run
+studies-report: .venv/installed  ## make studies/report.html from the studies that were run
 	@roofseg studies report
 
-prove-repeatable: .venv/installed  ## proofs that `dvc repro --force` gives the same bytes
+prove-repeatable: .venv/installed  ## prove that `dvc repro --force` gives the same bytes
 	@python -m pytest -m '' --proofs -s tests/pipeline/test_repeat.py
 
-prove-resumable: .venv/installed  ## proofs that killed runs go on to the same bytes (20 kills)
+prove-resumable: .venv/installed  ## prove that killed runs resume to the same bytes (20 kills)
 	@python -m pytest -m '' --proofs -s tests/pipeline/test_kill.py
 
-prove-sealed: .venv/installed  ## proofs that training and tuning cannot reach test
+prove-sealed: .venv/installed  ## prove that training and tuning cannot reach test
 	@python -m pytest -n auto --dist load -m '' --proofs tests/pipeline/test_graph.py tests/pipeline/test_seal.py
