@@ -1,7 +1,7 @@
 """Write the recipe of an attempt in each study that trains it.
 
 DVC runs ``python -m stages.study_recipe ATTEMPT --prior FILE`` as the stage recipe@ATTEMPT. A run
-of a study depends on this recipe, not on all of params.yaml and studies.yaml, so it is repeated only
+of a study depends on this recipe, not on all of params.yaml and studies.yaml, so it repeats only
 when its recipe changes.
 """
 
