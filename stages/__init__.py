@@ -1,8 +1,8 @@
-"""The entry points of DVC's stages: each reads parameters, calls the library and writes outputs.
+"""The entry points of DVC's stages. A stage reads parameters, calls the library, writes outputs.
 
-Python imports this package before any of its modules, and this file puts the ``src`` beside it
-first on the import path. So a stage always runs the code of its own checkout, even where an
-editable install or PYTHONPATH names the same folder for every clone and queued experiment.
+Python imports this package before any of its modules, and this file puts the folder ``src`` beside
+it first on the import path. So a stage always runs the code of its own checkout, even if an
+editable install or PYTHONPATH points every clone and queued experiment to one folder.
 """
 
 from __future__ import annotations
@@ -19,34 +19,39 @@ sys.path.insert(0, str(ROOT / "src"))
 
 
 def stop(number: int, frame: object) -> None:
-    """Handle a signal: print one line and exit as a shell reports it, leaving blocks in order."""
+    """Handle a signal: print one line and raise SystemExit, so that open blocks are left cleanly.
+
+    The exit status is 128 plus the number of the signal, as in a shell.
+    """
     print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr)
     sys.exit(128 + number)
 
 
-# `python -m` runs a stage: handle signals from now on, since the stage's imports take seconds.
+# With `python -m stages.NAME`, handle signals from here on: the imports of a stage take seconds.
 if sys.argv[0] == "-m":
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(each) is not signal.SIG_IGN:  # `nohup` has a signal ignored
-            signal.signal(each, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
+            signal.signal(number, stop)
 
 
 def state_root() -> Path:
-    """Where training runs keep their state: the folder ROOFSEG_STATE_DIR, or .state in the project.
+    """The folder where training runs keep their state: ROOFSEG_STATE_DIR, or .state in the project.
 
-    An experiment in a folder of its own (--temp, --queue) uses the .state of DVC_ROOT, the project
-    that it was made from: a state outlives the experiment's folder.
+    A DVC experiment that runs in a copy of the project (--temp, --queue) uses the .state of the
+    original project, DVC_ROOT, so that its state outlives the copy.
     """
+    from roofseg.core.files import user_path
+
     folder = os.environ.get("ROOFSEG_STATE_DIR")
     if folder:
-        return Path(folder).expanduser().resolve()
+        return user_path(folder).resolve()
     return Path(os.environ.get("DVC_ROOT", "."), ".state")
 
 
 def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
-    """Run a stage's ``main`` in the project that is the current folder.
+    """Run a stage's ``main``; the current folder is the project.
 
-    See `roofseg.core.entry_point.entry_point` for what is sealed to it and how errors end it.
+    `roofseg.core.entry_point.entry_point` says which files are sealed and how errors are reported.
     """
     from roofseg.core.entry_point import entry_point
 

@@ -1,4 +1,4 @@
-"""Score the floor on val: the best constant mask and a colour threshold fitted on train."""
+"""Score the baselines on val: the best constant mask and a colour threshold fitted on train."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Check all of params.yaml and what it names, before another stage depends on a part of it.
+"""Check all of params.yaml, the dataset and the models that it names, before any other stage.
 
-DVC reruns a stage when a key that the stage names changes, so no stage would notice a misspelt key.
-This stage depends on the whole file. It always writes the same output, so that no other stage
-reruns after it.
+DVC reruns a stage when a key changes that the stage declares, so no stage would notice a misspelt
+key. This stage depends on the whole file. Its output is always the same, so that DVC reruns no
+other stage because of it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def main() -> None:
 
 
 def check_dataset(name: str) -> None:
-    """Raise UserError unless data/NAME holds its tables, its licence, and tiles or their origin.
+    """Raise UserError unless data/NAME holds its tables, its licence, and its tiles.
 
-    The origin of tiles is a .dvc file beside their folder, or a stage in data/dvc.yaml.
+    Tiles that are not here yet must come from a .dvc file beside their folder, or from a stage of
+    data/dvc.yaml.
     """
     folder = Path("data") / name
     if not folder.is_dir():
@@ -55,18 +56,20 @@ def check_dataset(name: str) -> None:
 
 def stage_outputs(path: Path) -> set[Path]:
     """Absolute paths of the outputs that the stages of the dvc.yaml ``path`` declare."""
-    from dvc.dvcfile import load_file  # a second, and only where no tiles are here yet
+    # Imported here, since it takes a second and is needed only if there are no tiles yet.
+    from dvc.dvcfile import load_file
     from dvc.repo import Repo
 
-    with Repo(uninitialized=True) as repo:  # without .dvc too
+    with Repo(uninitialized=True) as repo:  # works without .dvc, too
         stages = load_file(repo, str(path)).stages.values()
         return {Path(out.fs_path) for stage in stages for out in stage.outs}
 
 
 def check_models(params: Params) -> None:
-    """Raise UserError unless every attempt's model can be built, which only building it shows.
+    """Build the model of every attempt; UserError if one cannot be built.
 
-    On the CPU: on torch's meta device some valid encoders (smp's mit_b0) cannot be built.
+    They are built on the CPU: some valid encoders (smp's mit_b0) cannot be built on torch's meta
+    device.
     """
     built = set()
     for name, recipe in params.recipes().items():

@@ -1,6 +1,6 @@
 """Check all of studies/studies.yaml against params.yaml and the split, before anything trains.
 
-The output is always the same, so that no run depends on the whole of studies.yaml.
+The output is always the same, so that a change of studies.yaml alone reruns no run of a study.
 """
 
 from __future__ import annotations

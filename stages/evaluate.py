@@ -1,4 +1,4 @@
-"""Score an attempt: on val always, on test only where its recipe is final and committed."""
+"""Score an attempt on val, and on test only if its recipe is final and committed."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ PATCHES = Path("patches")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--attempt", required=True, help="its name in params.yaml")
+    parser.add_argument("--attempt", required=True, help="an attempt in params.yaml")
     attempt = parser.parse_args().attempt
     params = read_params(Path("params.yaml"))
     folder, dataset = Path("models") / attempt, Path("data") / params.dataset
     digest = trained_digest(params, attempt, dataset=dataset, model=folder)
     # Do everything that can fail before opening test: opening it counts as a look.
     predictor = load(folder, device=params.device, precision="32-true")
-    # DVC has recorded the training by now, so nothing needs the state of its run any more.
+    # DVC has recorded the outputs of training by now, so the state of that run is not needed.
     remove_states_of(sha256_file(folder / "model.safetensors"), state_root(), attempt)
     recipe = params.recipe(attempt)
     results = Path("metrics") / "attempts" / attempt
@@ -57,10 +57,10 @@ def main() -> None:
         tiles["test"] = tiles_of(splits["test"], params)
     except StaysSealed as reason:
         print(f"{attempt}: test stays sealed: {reason}")
-    found = evaluate(
+    evaluation = evaluate(
         predictor,
         splits,
-        gsd={name: ground_sampling(each, PATCHES / name) for name, each in splits.items()},
+        gsd={name: ground_sampling(patches, PATCHES / name) for name, patches in splits.items()},
         tiles=tiles,
         predictions=Path("predictions") / attempt,
         results=results,
@@ -69,19 +69,22 @@ def main() -> None:
     write_json(results / "costs.json", costs)
     write_json(results / "inference_times.json", times)
     looks = count_looks(ledger, params.dataset)
-    write_text(results / "card.md", card(folder, found, looks=looks, split=split, licence=licence))
-    for name, scores in found.scores.items():
+    write_text(
+        results / "card.md", card(folder, evaluation, looks=looks, split=split, licence=licence)
+    )
+    for name, scores in evaluation.scores.items():
         print(f"{attempt}: {name} IoU {scores['iou']:.4f}, F1 {scores['f1']:.4f}")
 
 
 def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
-    """The whole tiles to score; none unless evaluate_full_tiles is set."""
+    """The whole tiles to score; empty unless evaluate_full_tiles is set."""
     if not params.evaluate_full_tiles:
         return []
     return full_tiles(patches, dataset=Path("data") / params.dataset, listing=PATCHES / "tiles.csv")
 
 
 def test_patches(params: Params, attempt: str, digest: str, ledger: Path) -> list[Patch]:
+    """Open the test split and record the look; StaysSealed if it may not be opened."""
     return open_test(
         PATCHES,
         attempt=attempt,
@@ -91,7 +94,7 @@ def test_patches(params: Params, attempt: str, digest: str, ledger: Path) -> lis
         dataset=params.dataset,
         ledger=ledger,
         experiment=os.environ.get("DVC_EXP_NAME", ""),
-        # In DVC's copies for --temp and --queue DVC_ROOT is the checkout that they were made from.
+        # For `dvc exp run --temp` and --queue, DVC runs a copy; DVC_ROOT is the original project.
         copied=Path(os.environ.get("DVC_ROOT", ".")).resolve() != Path.cwd(),
     )
 

@@ -1,6 +1,6 @@
-"""Gather the runs of a study: its tables, a text and a figure.
+"""Gather the runs of a study into its tables, its report and its figure.
 
-``python -m stages.gather_study budget`` is the stage gather@budget.
+DVC runs ``python -m stages.gather_study budget`` as the stage gather@budget.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     text = study_markdown(params.dataset, params.patch_size, results.section)
     with atomic_write(RESULTS / name) as folder:
         for key, table in results.tables.items():
-            # DVC's plots colour lines by the column `attempt`, and show its values as labels.
+            # DVC's plots colour lines by the column `attempt` and show its values as labels.
             shown = table.rename(columns={"label": "attempt"})
             lines = shown.to_csv(index=False, float_format="%.6f", lineterminator="\n")
             write_text(folder / f"{key}.csv", lines)

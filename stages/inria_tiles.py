@@ -1,7 +1,7 @@
-"""Bring the 36 Austin tiles of the Inria Aerial Image Labeling Dataset into data/inria.
+"""Put the 36 Austin tiles of the Inria Aerial Image Labeling Dataset into data/inria.
 
-They come from the unpacked dataset, whose folder the environment variable INRIA_SOURCE names;
-without it, from a mirror on huggingface.co.
+If the environment variable INRIA_SOURCE names the folder of the unpacked dataset, the tiles come
+from there; otherwise they are downloaded from a mirror on huggingface.co.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from stages import run
 
 
 def main() -> None:
-    named = os.environ.get("INRIA_SOURCE", "")
-    source = user_path(named) if named else None
-    # Flushed, so that the terms of use are seen before the tiles come.
+    folder = os.environ.get("INRIA_SOURCE", "")
+    source = user_path(folder) if folder else None
+    # Flush, so that users see the terms of use before the download starts.
     bring_tiles(Path("data/inria"), source, say=partial(print, flush=True))
 
 

@@ -1,4 +1,4 @@
-"""Rank the attempts of params.yaml: tables for programs, plots, and a report for readers."""
+"""Rank the attempts of params.yaml: write tables, data for plots, and the report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> None:
         "report.md": markdown(report),
         "metrics/leaderboard.md": markdown(headline_page(board, "../report.md")),
     }
-    # Write only after everything was read: a missing file leaves no half-written leaderboard.
+    # Write only after everything has been read: a missing file leaves no half-written leaderboard.
     write_machine_files(board, metrics=Path("metrics"), plots=Path("plots"))
     for path, text in pages.items():
         write_text(Path(path), text)

@@ -1,4 +1,4 @@
-"""Cut one patch from every tile of the dataset in force into patches/{train,val,test}."""
+"""Cut one patch from every tile of the dataset in params.yaml into patches/{train,val,test}."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages import run
 
 
 def main() -> None:
-    """Read the parameters in force and make the patches; warnings go to stderr."""
+    """Make the patches; print warnings to stderr."""
     params = read_params(Path("params.yaml"))
     make_patches(
         Path("data") / params.dataset,

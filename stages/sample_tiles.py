@@ -13,13 +13,15 @@ FOLDER = Path("data/sample")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.sample_tiles", description=__doc__)
-    parser.add_argument("--tiles", type=int, default=36, help="how many (default 36)")
-    parser.add_argument("--size", type=int, default=1250, help="side in pixels (default 1250)")
-    parser.add_argument("--seed", type=int, default=42, help="of the dataset (default 42)")
-    asked = parser.parse_args()
+    parser.add_argument("--tiles", type=int, default=36, help="number of tiles (default 36)")
+    parser.add_argument(
+        "--size", type=int, default=1250, help="side of a tile in pixels (default 1250)"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="seed of the dataset (default 42)")
+    args = parser.parse_args()
     imgs, msks = FOLDER / "imgs", FOLDER / "msks"
-    write_sample(imgs, msks, tiles=asked.tiles, size=asked.size, seed=asked.seed)
-    print(f"{imgs}, {msks}: {asked.tiles} tiles of {asked.size} px")
+    write_sample(imgs, msks, tiles=args.tiles, size=args.size, seed=args.seed)
+    print(f"{imgs}, {msks}: {args.tiles} tiles of {args.size} px")
 
 
 if __name__ == "__main__":

@@ -15,5 +15,5 @@ PLOTS = Path("plots/studies")
 
 
 def studies_in_force() -> tuple[Studies, Params]:
-    """studies.yaml, and params.yaml with the attempts that studies.yaml adds."""
+    """Read studies.yaml, and params.yaml with the attempts that studies.yaml adds."""
     return read_studies(STUDIES, read_params(Path("params.yaml")))

@@ -1,8 +1,8 @@
 """Write the recipe of an attempt in each study that trains it.
 
-``python -m stages.study_recipe ATTEMPT --prior FILE`` is the stage recipe@ATTEMPT. A run of a study
-depends on its recipe, not on all of params.yaml and studies.yaml, so it is repeated only when its
-recipe changes.
+DVC runs ``python -m stages.study_recipe ATTEMPT --prior FILE`` as the stage recipe@ATTEMPT. A run
+of a study depends on this recipe, not on all of params.yaml and studies.yaml, so it repeats only
+when its recipe changes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from stages.studies import RECIPES, STUDIES, studies_in_force
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.study_recipe", description=__doc__)
-    parser.add_argument("attempt", help="its name in params.yaml or studies.yaml")
-    parser.add_argument("--prior", type=Path, required=True, help="the file of its prior")
+    parser.add_argument("attempt", help="an attempt in params.yaml or studies.yaml")
+    parser.add_argument("--prior", type=Path, required=True, help="the weights file of its prior")
     args = parser.parse_args()
     attempt, prior = args.attempt, sha256_file(args.prior)
     studies, params = studies_in_force()
-    own = {name: study for name, study in studies.by_name().items() if attempt in study.attempts}
+    used_in = {
+        name: study for name, study in studies.by_name().items() if attempt in study.attempts
+    }
     with atomic_write(RECIPES / attempt) as folder:
-        write_json(folder / "studies.json", list(own))  # DVC warns about an empty folder
-        for name, study in own.items():
+        write_json(folder / "studies.json", list(used_in))  # DVC warns about an empty folder
+        for name, study in used_in.items():
             recipe = overridden(params, attempt, study.overrides, source=str(STUDIES))
             record = {
                 "study": name,

@@ -1,4 +1,4 @@
-"""Write studies/report.html, one page of the studies and of tuning as far as they were run."""
+"""Write studies/report.html, one page about the studies and the tuning runs finished so far."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def main() -> None:
             sections.append(with_figure(name, results.section, results.figure))
         else:
             sections.append(unfinished(name, len(finished), len(study.runs())))
-    if (tuned := tuning_table(params)) is not None:
-        sections.append(tuning(tuned, params))
+    if (table := tuning_table(params)) is not None:
+        sections.append(tuning(table, params))
     write_text(PAGE, studies_html(params.dataset, params.patch_size, sections))
     print(f"{PAGE}: {', '.join(section.title for section in sections)}")
 
 
 def tuning_table(params: Params) -> pd.DataFrame | None:
-    """The rows that `roofseg tuning-report` gathered of the dataset and attempts in force.
+    """The rows of `roofseg tuning-report` for the dataset and attempts in params.yaml.
 
-    None if there are none.
+    Returns None if there are none.
     """
     if not TUNING.is_file():
         return None
-    # A word such as null is a value here, not a missing one.
+    # Only an empty field is a missing value: a word such as null is a value of a parameter.
     table = pd.read_csv(TUNING, keep_default_na=False, na_values=[""])
     own = table[(table.dataset == params.dataset) & table.attempt.isin(list(params.attempts))]
     return None if own.empty else own.drop(columns="dataset").reset_index(drop=True)
 
 
 def tuning(table: pd.DataFrame, params: Params) -> Section:
-    """The section of the runs in `tuning_table`."""
+    """The page's section about the runs in ``table``."""
     captions = {"best": "The best val IoU against the number of runs spent on it."}
     labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
     return tuning_section(

@@ -1,7 +1,7 @@
 """One run of a study: train a recipe, on a subset of the training tiles, and score it on val.
 
-The recipe is the file that the stage recipe@ATTEMPT wrote; nothing else in params.yaml or
-studies.yaml decides the result. The state is kept after every epoch, the model is not kept.
+The recipe comes from the file that the stage recipe@ATTEMPT wrote; nothing else in params.yaml or
+studies.yaml decides the result. The run keeps its state after every epoch, but not its model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from roofseg.studies.runs.subsets import subset
 from roofseg.training.augment import PRESETS
 from roofseg.training.resume import locked_state, state_name
 from stages import run, state_root
-from stages.training import check_parent, code, fit, prior_file
+from stages.training import check_parent, code_files, fit, prior_file
 
 PATCHES = Path("patches")
 
@@ -31,21 +31,21 @@ def main() -> None:
     args = parse_arguments()
     out = Path("metrics/studies/runs", args.study, f"{args.run}.json")
     source = Path("studies/recipes", args.attempt, f"{args.study}.json")
-    made = read_json(source)
+    declared = read_json(source)
     changes = {"augmentation": args.augmentation} if args.augmentation else {}
-    made["recipe"] |= {"seed": args.seed, **changes}
-    recipe = Recipe.model_validate(made["recipe"])
+    declared["recipe"] |= {"seed": args.seed, **changes}
+    recipe = Recipe.model_validate(declared["recipe"])
     prior = prior_file(recipe)
-    if not prior.is_file() or sha256_file(prior) != made["prior_sha256"]:
+    if not prior.is_file() or sha256_file(prior) != declared["prior_sha256"]:
         raise UserError(
-            f"{prior}: missing, or not the file that {source} was made with. Run "
+            f"{prior}: missing, or not the prior that {source} was made with. Run "
             f"`dvc repro studies/dvc.yaml:recipe@{args.attempt}`."
         )
     machine = read_params(Path("params.yaml")).machine().model_copy(update={"overlay_every": 0})
     train_patches, val_patches = (read_patches(PATCHES / split) for split in ("train", "val"))
     tiles = subset([patch.tile for patch in train_patches], args.tiles, recipe.seed)
-    files = [*code(), prior, PATCHES / "train", PATCHES / "val"]
-    inputs = inputs_hash(json.dumps([made["recipe"], tiles], sort_keys=True), files)
+    files = [*code_files(__file__), prior, PATCHES / "train", PATCHES / "val"]
+    inputs = inputs_hash(json.dumps([declared["recipe"], tiles], sort_keys=True), files)
     name = state_name(f"{args.study}-{args.attempt}", inputs, recipe, machine)
     train_patches = [patch for patch in train_patches if patch.tile in tiles]
     with (
@@ -61,11 +61,11 @@ def main() -> None:
             state=state,
             out=Path(scratch),
         )
-        if trained is None:  # one of several devices, not the first
+        if trained is None:  # not the first process of a run on several devices
             return
         check_parent()
         record = {
-            **made,
+            **declared,
             "train_tiles": tiles,
             "inputs": inputs,
             "result": trained.record(),
@@ -74,8 +74,8 @@ def main() -> None:
         remove_scratch(out)
         write_json(out, record)
         flush(out)
-        check_parent()  # without DVC nobody records the output
-        # No later stage says that DVC has recorded the output, as evaluate does for an attempt.
+        check_parent()  # if DVC has ended, it records no output, so keep the state
+        # Remove the state here: no later stage does so, as evaluate does for an attempt.
         remove_state(state)
     if trained.failure:
         print(f"warning: {out}: training ended early: {trained.failure}")
@@ -85,11 +85,15 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.study_run", description=__doc__)
     parser.add_argument("study", help="budget, seeds or augmentation")
-    parser.add_argument("run", help="its name, ATTEMPT-...-SEED, which names its record")
-    parser.add_argument("--attempt", required=True, help="its name in params.yaml or studies.yaml")
-    parser.add_argument("--seed", required=True, type=int, help="of the run and its subset")
+    parser.add_argument("run", help="the run's name, ATTEMPT-...-SEED, and that of its record")
+    parser.add_argument(
+        "--attempt", required=True, help="an attempt in params.yaml or studies.yaml"
+    )
+    parser.add_argument(
+        "--seed", required=True, type=int, help="the seed of the run and of its subset of tiles"
+    )
     parser.add_argument("--tiles", type=int, help="number of training tiles (default: all)")
-    parser.add_argument("--augmentation", choices=PRESETS, help="default: that of the recipe")
+    parser.add_argument("--augmentation", choices=PRESETS, help="a preset (default: the recipe's)")
     return parser.parse_args()
 
 

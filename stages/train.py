@@ -1,7 +1,7 @@
-"""Train one attempt: its patches and prior in, its best model and curves out.
+"""Train one attempt from its prior, and write its best model and its curves.
 
-``python -m stages.train --attempt NAME`` is the stage train@NAME. With ``--smoke`` it trains two
-epochs on a few draws and writes nothing into the project.
+DVC runs ``python -m stages.train --attempt NAME`` as the stage train@NAME. With ``--smoke`` the
+stage trains two epochs on a few draws and writes nothing into the project.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from roofseg.recipe.params import Params, Recipe, read_params
 from roofseg.training.engine import Trained
 from roofseg.training.resume import locked_state, state_name
 from stages import run, state_root
-from stages.training import check_parent, code, fit, prior_file
+from stages.training import check_parent, code_files, fit, prior_file
 
 PATCHES = Path("patches")
 Record = dict[str, object]
@@ -27,15 +27,17 @@ Record = dict[str, object]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--attempt", required=True, help="its name in params.yaml")
-    parser.add_argument("--smoke", action="store_true", help="two short epochs, nothing written")
+    parser.add_argument("--attempt", required=True, help="an attempt in params.yaml")
+    parser.add_argument(
+        "--smoke", action="store_true", help="train two short epochs, write nothing"
+    )
     args = parser.parse_args()
     params = read_params(Path("params.yaml"))
     recipe, machine = params.recipe(args.attempt), params.machine()
     patches = [read_patches(PATCHES / split) for split in ("train", "val")]
     if args.smoke:
-        with tempfile.TemporaryDirectory() as name:
-            folder, recipe = Path(name), recipe.shortened()
+        with tempfile.TemporaryDirectory() as scratch:
+            folder, recipe = Path(scratch), recipe.shortened()
             trained = fit(recipe, args.attempt, *patches, machine=machine, state=folder, out=folder)
     else:
         # Hash the inputs before training, so that later edits are not recorded as inputs.
@@ -56,12 +58,12 @@ def main() -> None:
 
 def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:
     """The part of recipe.json that describes the run's inputs."""
-    name = attempt_digest(params, attempt, dataset=Path("data") / params.dataset)
-    files = [*code() | {Path(__file__).resolve()}, prior_file(recipe)]
+    digest = attempt_digest(params, attempt, dataset=Path("data") / params.dataset)
+    files = [*code_files(__file__), prior_file(recipe), PATCHES / "train", PATCHES / "val"]
     return {
         "attempt": attempt,
-        "digest": name,
-        "training_inputs": inputs_hash(name, [*files, PATCHES / "train", PATCHES / "val"]),
+        "digest": digest,
+        "training_inputs": inputs_hash(digest, files),
         "dataset": params.dataset,
         "patch_size": params.patch_size,
         "gsd": sorted(read_crops(PATCHES / "train").gsd.dropna().unique().tolist()),
@@ -70,10 +72,10 @@ def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:
 
 
 def write(attempt: str, trained: Trained, record: Record) -> Path:
-    """Write the model with its record, and the record and times where git keeps them.
+    """Write models/ATTEMPT (weights and record), and the record and times below metrics/.
 
-    Returns the file of the weights. All outputs of the run, curves and overlays too, are on the
-    disk then: its state may be removed.
+    Returns the weights file. Afterwards all outputs of the run, curves and overlays included, are
+    flushed to the disk, so its state may be removed.
     """
     model, metrics = Path("models") / attempt, Path("metrics") / "attempts" / attempt
     files = {metrics / "training.json": record, metrics / "times.json": trained.times()}

@@ -1,4 +1,4 @@
-"""Shared by the stages that train: their inputs, and the process, disk and GPUs that they use."""
+"""Code that the stages train and study_run share: their inputs, GPUs and parent process."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ from stages import PARENT
 
 
 def parent() -> int | None:
-    """The process whose end ends the training too: DVC, if DVC started this stage."""
+    """The process whose end stops the training: DVC, if DVC started this stage; otherwise None."""
     return PARENT if "DVC_STAGE" in os.environ else None
 
 
 def check_parent() -> None:
-    """Raise StoppedError if DVC has gone: it would not record what the stage writes."""
+    """Raise StoppedError if DVC has ended, since it cannot record the outputs any more."""
     if is_orphan(parent()):
         raise StoppedError(
-            "stopped: dvc, which started the run, has gone. The finished run is kept.", 143
+            "stopped: dvc, which started this stage, has ended. The finished run is kept; the same "
+            "command writes its outputs.",
+            143,
         )
 
 
 @contextmanager
 def own_gpus(machine: Machine) -> Iterator[list[int] | None]:
-    """Claim the GPUs for this training; no other training on this machine uses them."""
+    """Claim GPUs for this run alone and yield their indices; yield None without CUDA."""
     if resolve_device(machine.device) != "cuda":
         yield None
         return
     visible = visible_gpus()
     with claim_gpus(visible, machine.devices, Path(tempfile.gettempdir())) as gpus:
-        # The run's other processes, one per device, look up their GPUs in this variable.
+        # The run's other processes (one per device) find their GPUs through this variable.
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(f"GPU-{visible[index]}" for index in gpus)
         yield gpus
 
@@ -54,9 +56,9 @@ def fit(
     state: Path,
     out: Path,
 ) -> Trained | None:
-    """Train on the patches; write curves and overlays below ``out``.
+    """Train a recipe and write its curves and overlays below ``out``.
 
-    Returns None in all processes of a run on several devices but the first.
+    A run on several devices has one process per device, and all but the first return None.
     """
     with own_gpus(machine) as gpus:
         return train(
@@ -74,14 +76,15 @@ def fit(
         )
 
 
-def code() -> set[Path]:
-    """The files of this project that the process has imported."""
+def code_files(stage: str) -> set[Path]:
+    """The project's modules that this process has imported, and the file ``stage`` that it runs."""
     modules = [
-        module for key, module in sys.modules.items() if key.startswith(("roofseg", "stages"))
+        module for name, module in sys.modules.items() if name.startswith(("roofseg", "stages"))
     ]
-    return {Path(module.__file__).resolve() for module in modules if module.__file__}
+    files = [stage, *(module.__file__ for module in modules if module.__file__)]
+    return {Path(file).resolve() for file in files}
 
 
 def prior_file(recipe: Recipe) -> Path:
-    """The file of the recipe's prior, made by weights/dvc.yaml."""
+    """The weights file of the recipe's prior, which a stage of weights/dvc.yaml makes."""
     return Path("weights") / f"{recipe.prior}.safetensors"

@@ -29,8 +29,8 @@ HIT = TRUTH
 FALSE_ALARM = PREDICTION
 MISSED = (40, 110, 255)
 
-# The palette of Okabe and Ito, "Color Universal Design" (2008), which readers with any colour
-# vision can tell apart; without its yellow, which is too pale on white, and with black last.
+# The palette of Okabe and Ito, "Color Universal Design" (2008), whose colours are distinct for
+# readers with any colour vision. Its yellow is left out (too pale on white); its black comes last.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000"]
 
 # A contact sheet: lengths in pixels, and colours.
@@ -50,12 +50,12 @@ def _kernel(width: int) -> Image:
 
 
 def _line_width(mask: npt.NDArray[Any]) -> int:
-    """Line width in pixels: 1 at 224 px, 2 at 512, 4 at 1024, to survive scaling down."""
+    """Line width in pixels (1 at 224 px, 2 at 512, 4 at 1024): thick enough to survive scaling."""
     return max(1, round(max(mask.shape) / 256))
 
 
 def _outline(mask: npt.NDArray[Any], *, outside: bool) -> npt.NDArray[np.bool_]:
-    """The line along the edges of a mask, just outside or just inside.
+    """The pixels of a line along the edges of a mask, just outside or just inside.
 
     The border of the picture gets no line: a footprint is cut there and has no edge.
     """
@@ -148,7 +148,7 @@ def contact_sheet(title: str, groups: Sequence[SheetGroup], min_columns: int = 1
     Args:
         title: a line at the top.
         groups: the pictures.
-        min_columns: the least number of pictures in a row; with many pictures there are more.
+        min_columns: the least number of columns; a sheet of many pictures has more.
 
     Returns:
         (H, W, 3) uint8 RGB, `CELL` px for each picture, which is scaled to a square.
@@ -190,7 +190,7 @@ def _row(cells: Sequence[tuple[Image, str]], colour: RGB, width: int) -> Image:
 
 
 def _shortened(name: str) -> str:
-    """Cut the middle of a name that is wider than a picture."""
+    """Replace the middle of a name that is wider than a picture by an ellipsis."""
     shown, kept = name, len(name)
     while _text_width(shown, 19, 600) > CELL and kept > 2:
         kept -= 1
@@ -199,7 +199,7 @@ def _shortened(name: str) -> str:
 
 
 def _text_width(text: str, size: int, weight: int) -> int:
-    """The width in pixels."""
+    """The width of a line of text in pixels."""
     return int(cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), size, weight)[2])
 
 
@@ -212,7 +212,7 @@ def _write(
 
 def rendered(figure: Figure) -> Image:
     """Render a figure to pixels, (H, W, 3) uint8 RGB."""
-    # Most of a second to import, which those who only draw on images need not wait for.
+    # Imported here, since it takes most of a second and most callers only draw on images.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

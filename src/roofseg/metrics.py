@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-THRESHOLD = 0.5  # fixed in advance for every attempt; neither val nor test chooses it
+THRESHOLD = 0.5  # fixed in advance for every attempt, not chosen on val or test
 """A pixel is building where its probability is at least this."""
 
 CURVE_THRESHOLDS = np.arange(101) / 100
@@ -23,7 +23,7 @@ CURVE_THRESHOLDS = np.arange(101) / 100
 COUNTS = ["tp", "fp", "fn", "tn"]
 
 SCORED_SPLITS = {"val": "validation", "test": "test"}
-"""The splits that are scored, and their full names."""
+"""The splits that are scored, with their full names."""
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -34,8 +34,8 @@ def count(
 ) -> tuple[Any, Any, Any, Any]:
     """Count true positives, false positives, false negatives and true negatives of each tile.
 
-    Uses only operators that NumPy arrays and torch tensors share, so training (tensors on any
-    device) and the stages without torch count by the same code. A test compares it with
+    Uses only operators that NumPy arrays and torch tensors share, so that training (tensors on any
+    device) and the stages without torch share one implementation. A test compares it with
     ``smp.metrics.get_stats(mode="binary", threshold=threshold)``.
 
     Args:
@@ -65,7 +65,7 @@ def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
 
 
 def iou(tp: npt.ArrayLike, fp: npt.ArrayLike, fn: npt.ArrayLike) -> Floats:
-    """Intersection over union, tp / (tp + fp + fn), in [0, 1]; 1 where truth and mask are empty."""
+    """Intersection over union, tp / (tp + fp + fn), in [0, 1]; 1 where all three counts are 0."""
     return _ratio(tp, np.add(np.add(tp, fp), fn))
 
 
@@ -79,8 +79,8 @@ def building_f1(buildings: npt.ArrayLike, found: npt.ArrayLike, claimed: npt.Arr
 
     Args:
         buildings: the number of buildings in the truth.
-        found: the number of them that are matched.
-        claimed: the number of buildings predicted.
+        found: the number of buildings in the truth that a predicted building matches.
+        claimed: the number of predicted buildings.
     """
     return f1(found, np.subtract(claimed, found), np.subtract(buildings, found))
 

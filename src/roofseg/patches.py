@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image, read_image, read_mask
 
-if TYPE_CHECKING:  # importing pandas takes half a second, which make_patches saves
+if TYPE_CHECKING:  # make_patches imports this module and need not wait half a second for pandas
     import pandas as pd
 
 CROPS_COLUMNS = (
@@ -44,8 +44,8 @@ class Patch:
 def read_patches(folder: Path) -> list[Patch]:
     """Read the patches in a split's folder, sorted by tile.
 
-    Raises UserError if a file that crops.csv lists is missing or broken, or if not all images and
-    masks are square and of one size.
+    Raises UserError if a file that crops.csv lists is missing or broken, or if the images and masks
+    are not all squares of the same size.
     """
     patches: list[Patch] = []
     for tile in sorted(read_crops(folder)["tile"]):
@@ -73,8 +73,9 @@ def read_crops(folder: Path) -> pd.DataFrame:
 
     Columns: tile; row and col of its top-left pixel in the tile; method (centre, slid, nudged);
     building_fraction in [0, 1]; gsd in metres per pixel (NaN where unknown); crs, such as
-    EPSG:32614, and transform, the affine numbers a b c d e f that map (column, row) of the patch to
-    it (both empty where unknown). Raises UserError if the file is missing or has other columns.
+    EPSG:32614; transform, the six affine coefficients "a b c d e f" that map (column, row) in the
+    patch to coordinates in crs (crs and transform are empty where unknown). Raises UserError if the
+    file is missing or has other columns.
     """
     import pandas as pd
 

@@ -102,5 +102,5 @@ def test_a_model_of_another_recipe_is_not_final(trained: Path, roofseg: Roofseg)
 def test_a_run_that_ended_early_is_not_final(trained: Path, roofseg: Roofseg) -> None:
     path = trained / "models" / "unet_scratch" / "recipe.json"
     write_json(path, {**read_json(path), "result": {"failure": "the loss is nan at epoch 3."}})
-    with pytest.raises(UserError, match=r"training broke off: the loss is nan at epoch 3\."):
+    with pytest.raises(UserError, match=r"training ended early: the loss is nan at epoch 3\."):
         roofseg("finalize", "unet_scratch")

@@ -1,4 +1,4 @@
-"""What the system refuses is told by its errno and its file, with a remedy that fits."""
+"""Errors of the system are explained by errno and file, with a remedy that fits."""
 
 from __future__ import annotations
 
@@ -40,9 +40,12 @@ def test_an_error_is_explained_by_its_own_words_or_not_at_all(number: int) -> No
     [
         (errno.ENOMEM, "memory: Cannot allocate memory. Free memory, or lower `workers`"),
         (errno.EMFILE, "open files of this process: Too many open files. Raise the limit"),
-        (errno.ENFILE, "open files of this machine: Too many open files in system. Raise"),
-        (errno.EPIPE, "output: Broken pipe. Do not close what reads the output"),
-        (errno.ENOSPC, "an output: No space left on device. Make room"),
+        (
+            errno.ENFILE,
+            "open files of this machine: Too many open files in system. Close other programs",
+        ),
+        (errno.EPIPE, "output: Broken pipe. Let the program that reads the output run on"),
+        (errno.ENOSPC, "a file: No space left on device. Free space"),
     ],
 )
 def test_an_error_without_a_file_names_what_was_short(number: int, says: str) -> None:
@@ -57,7 +60,7 @@ def test_a_full_disk_names_the_file_that_was_written(tmp_path: Path) -> None:
     with full_disk(10), pytest.raises(OSError, match="File too large") as caught:
         write_text(tmp_path / "large.txt", "x" * 100)
     assert explained(caught.value).startswith(
-        f"{tmp_path / 'large.txt'}: File too large. Make room"
+        f"{tmp_path / 'large.txt'}: File too large. Raise the limit on file sizes"
     )
 
 

@@ -357,7 +357,7 @@ def test_the_stage_names_what_is_missing_before_it_writes_or_looks(
 def test_the_stage_names_what_a_full_disk_did_not_take(
     project: Path, say: Callable[..., None]
 ) -> None:
-    full = pytest.raises(UserError, match=r"^predictions/.*: File too large\. Make room")
+    full = pytest.raises(UserError, match=r"^predictions/.*: File too large\. Raise the limit")
     with full_disk(3000), full, system_errors_explained():
         say(stage, "--attempt", "small")
     assert list((project / "predictions").iterdir()) == []

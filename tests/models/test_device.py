@@ -214,7 +214,7 @@ def test_each_job_has_a_gpu_of_its_own(
     claimed = [int(job.says()) for job in jobs]
     assert sorted(claimed) == [0, 1]
     third = claiming()
-    assert third.says() == "waiting for 1 of 2 GPUs: others train on them"
+    assert third.says() == "waiting for 1 of 2 GPUs: other runs use them"
     time.sleep(0.1)  # it says so once
     end(jobs[claimed.index(freed)])
     assert third.says() == str(freed)

@@ -249,7 +249,12 @@ def test_save_and_load(tmp_path: Path) -> None:
     ("architecture", "encoder", "size", "message"),
     [
         ("fpn", "resnet34", 64, r"architecture: found 'fpn'; expected one of unet,"),
-        ("unet", "resnet43", 64, r"encoder: found 'resnet43'.*Close to it: resnet34.*https://smp"),
+        (
+            "unet",
+            "resnet43",
+            64,
+            r"encoder: found 'resnet43'.*Similar names: resnet34.*https://smp",
+        ),
         ("unet", "tu-resnet43", 64, r"encoder: found 'tu-resnet43'.*tu-resnet34"),
         ("unet", "tu-resnet34.nobody", 64, r"encoder: found 'tu-resnet34\.nobody'"),
         ("unet", "timm-tf_efficientnet_lite0", 64, r"encoder: found 'timm-.*tu-tf_efficientnet"),

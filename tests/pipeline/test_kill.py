@@ -20,7 +20,9 @@ import pytest
 from project import Project, environment
 
 TRAIN = "dvc repro --quiet train@small"
-RESUMED = re.compile("small  (resumes|finished before, writes its outputs) after epoch")
+RESUMED = re.compile(
+    "small  (resumes the run|writes the outputs of the run that ended) after epoch"
+)
 EPOCHS = 8
 LIVE = "metrics/attempts/small/live"
 # DVC ignores a Ctrl-C that it gets alone: a terminal sends it to the stage too.
@@ -224,7 +226,7 @@ def test_a_finished_run_that_dvc_did_not_record_is_not_trained_again(
     assert list((project.folder / ".state").glob("small@*/last.ckpt"))
 
     done = project.run(TRAIN)
-    assert f"small  finished before, writes its outputs after epoch {EPOCHS}" in done.stdout
+    assert f"small  writes the outputs of the run that ended after epoch {EPOCHS}" in done.stdout
     assert "small  epoch" not in done.stdout
     assert recorded(project)
     again = outputs(project)
@@ -260,7 +262,9 @@ def test_outputs_that_cannot_be_written_are_a_clear_error(cut: Project, tmp_path
     (project.folder / "models").write_text("in the way")
     done = project.run("python -m stages.train --attempt small", check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: models: File exists. Move away what is in its place")
+    assert done.stderr.startswith(
+        "error: models: File exists. Move away the file or folder that has this name"
+    )
     assert list((project.folder / ".state").glob("small@*/last.ckpt"))
 
 

@@ -103,7 +103,7 @@ def refused(text: str) -> str:
             ["attempts", "small", "encoder"],
             "sam_vit_b",
             "attempts.small.encoder",
-            "any but sam_vit_b",
+            "any encoder but sam_vit_b",
         ),
         (["attempts", "small", "architecture"], "sam_unet", "attempts.small.encoder", "sam_vit_b"),
         (["attempts", "smaller", "batch_size"], 1, "batch_size of attempt smaller", "BatchNorm"),

@@ -194,7 +194,7 @@ def project(cut: Path, here: Path) -> Path:
 
 def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, say: object) -> None:
     before = contents(project)
-    full = pytest.raises(UserError, match=r"^patches/.*: File too large\. Make room")
+    full = pytest.raises(UserError, match=r"^patches/.*: File too large\. Raise the limit")
     with full_disk(1000), full, system_errors_explained():
         say(make_patches)
     assert contents(project) == before

@@ -131,7 +131,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_bytes(
     assert [path.name.partition("@")[0] for path in Path(".state").glob("*@*/")] == ["seeds-small"]
     capsys.readouterr()
     say(study_run, "seeds", "stopped", *arguments)
-    assert "resumes after epoch 1" in capsys.readouterr().out
+    assert "resumes the run after epoch 1" in capsys.readouterr().out
     assert (records / "stopped.json").read_bytes() == (records / "whole.json").read_bytes()
     assert not list(Path(".state").glob("*@*/"))
 

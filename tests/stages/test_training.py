@@ -49,6 +49,8 @@ def test_states_are_kept_in_the_folder_of_the_project_or_of_the_user(
     assert state_root() == Path("/project/.state")
     monkeypatch.setenv("ROOFSEG_STATE_DIR", "~/drive")
     assert state_root() == Path.home() / "drive"
+    monkeypatch.setenv("ROOFSEG_STATE_DIR", "~nobody-here/drive")  # as in a shell
+    assert state_root() == Path("~nobody-here/drive").absolute()
 
 
 def test_a_stage_that_dvc_started_ends_when_dvc_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,7 @@ def test_a_stage_that_dvc_started_ends_when_dvc_has_gone(monkeypatch: pytest.Mon
     monkeypatch.setattr(stages.training, "PARENT", os.getppid() + 1)
     check_parent()
     monkeypatch.setenv("DVC_STAGE", "train@small")
-    with pytest.raises(StoppedError, match="dvc, which started the run, has gone") as caught:
+    with pytest.raises(StoppedError, match="dvc, which started this stage, has ended") as caught:
         check_parent()
     assert caught.value.status == 143
     monkeypatch.setattr(stages.training, "PARENT", os.getppid())

@@ -413,7 +413,7 @@ def test_an_error_of_the_system_is_told_as_what_it_was(
     message = str(caught.value)
     assert message.startswith(says)
     assert "Kept: 1 of 3 epochs" in message
-    assert "Make room" not in message
+    assert "Free space" not in message
 
 
 def test_a_patch_that_is_gone_is_a_bug_and_keeps_its_traceback(do_run: Runner) -> None:

@@ -82,7 +82,7 @@ def test_a_stopped_run_resumes_to_the_same_bytes(case: str, tmp_path: Path, prio
     shutil.rmtree(broken)
     again = train_small(broken, prior, state, **changes)
     if case != "pool":
-        assert "small  resumes after epoch 2" in again.printed
+        assert "small  resumes the run after epoch 2" in again.printed
     same(again, whole)
     assert len(again.curve("val/iou")) == EPOCHS
 
@@ -94,7 +94,7 @@ def test_a_run_that_early_stopping_ended_is_not_trained_again(tmp_path: Path, pr
     assert whole.trained.epochs_run < 40
     again = train_small(tmp_path / "again", prior, tmp_path / "state", **changes)
     assert "epoch 1/40" not in again.printed
-    assert "small  finished before, writes its outputs after epoch" in again.printed
+    assert "small  writes the outputs of the run that ended after epoch" in again.printed
     same(again, whole)
 
 
@@ -183,7 +183,7 @@ def test_a_full_disk_loses_no_finished_epoch(tmp_path: Path, prior: Path) -> Non
     with pytest.raises(StoppedError):
         train_small(tmp_path / "run", prior, state, train_patches=Signalling(DRAWS + 3))
     before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
-    says = r"best-002\.safetensors: File too large\. Make room.* Kept: 1 of 3 epochs, in "
+    says = r"best-002\.safetensors: File too large\. Raise the limit.* Kept: 1 of 3 epochs, in "
     with full_disk(500_000), pytest.raises(UserError, match=says):
         train_small(tmp_path / "run", prior, state)
     assert before == {path: path.read_bytes() for path in before}
@@ -207,7 +207,9 @@ def test_a_disk_without_any_room_is_one_clear_error(tmp_path: Path, prior: Path)
     full = Filling(3)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(UserError, match=r": File too large\. Make room .* Kept: 0 of 3 epochs"):
+        with pytest.raises(
+            UserError, match=r": File too large\. Raise the limit .* Kept: 0 of 3 epochs"
+        ):
             train_small(tmp_path / "run", prior, tmp_path / "state", train_patches=full)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -326,7 +328,9 @@ def test_a_state_outlives_an_error_and_the_end_of_the_run(tmp_path: Path) -> Non
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    kept_there = pytest.raises(UserError, match=r"cannot be kept there .*ROOFSEG_STATE_DIR")
+    kept_there = pytest.raises(
+        UserError, match=r"cannot keep the state of the run .*ROOFSEG_STATE_DIR"
+    )
     with kept_there, locked_state(tmp_path / "file" / "small@1"):
         pass
 

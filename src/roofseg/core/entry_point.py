@@ -1,4 +1,4 @@
-"""How stages and commands run: what is sealed to them, and how their errors end the process."""
+"""Run a stage or a command: seal the files it may not open, and report its errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from roofseg.core.guard import install_guard, raise_violation
 
 @contextmanager
 def system_errors_explained() -> Iterator[None]:
-    """Turn what the system refuses (a full disk, no permission, no memory) into a UserError."""
+    """Turn errors of the operating system (disk full, no permission) into a UserError.
+
+    An OSError that is not in `roofseg.core.errors.REMEDIES` passes through unchanged.
+    """
     try:
         yield
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # or Python's last flush would fail, with its status
+        if isinstance(error, BrokenPipeError):
+            # Python flushes stdout at exit; if that failed, it would replace our exit status.
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if explained := explain_system_error(error):
@@ -30,19 +34,20 @@ def system_errors_explained() -> Iterator[None]:
 def entry_point(name: str, *, project: Path, reads_tiles: bool) -> Iterator[None]:
     """Run the block as the body of a stage or command.
 
-    Unless it ``reads_tiles``, the test patches and the tiles of all datasets are sealed to it:
-    opening one raises SealedTestError. Only what brings, checks, cuts or maps tiles reads them;
-    evaluate opens test through `roofseg.evaluation.sealed_split`.
+    Unless ``reads_tiles`` is set, the test patches and the tiles of all datasets are sealed:
+    opening one raises SealedTestError. Only stages and commands that fetch, check, cut or map tiles
+    set it; evaluate opens the test patches through `roofseg.evaluation.sealed_split`.
 
-    A UserError ends the process with one message on stderr and the status of the error.
+    A UserError ends the process: its message is printed on stderr, and its ``status`` becomes the
+    exit status.
 
     Args:
-        name: of the stage or command, for messages.
+        name: the name of the stage or command, for messages.
         project: the project's folder, which holds patches/ and data/.
-        reads_tiles: whether it may open tiles and test patches.
+        reads_tiles: whether the block may open tiles and test patches.
     """
     if not reads_tiles:
-        tiles = [tiles for kind in ("imgs", "msks") for tiles in project.glob(f"data/*/{kind}")]
+        tiles = [*project.glob("data/*/imgs"), *project.glob("data/*/msks")]
         install_guard([project / "patches" / "test", *tiles], stage=name)
     try:
         with system_errors_explained():

@@ -1,4 +1,4 @@
-"""Errors that a user can fix, and the errors of the operating system told as such."""
+"""Errors that a user can fix, and how errors of the operating system become such errors."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ from errno import (
     EROFS,
 )
 
-# Errors of write(2), which do not say which file was written.
+# Python raises these errors of write(2) without the name of the file.
 DISK_FULL = (EDQUOT, EFBIG, ENOSPC)
 
 _PERMISSIONS = "Change the permissions of that file or of its folder"
-_IN_THE_WAY = "Move away what is in its place"
-_OPEN_FILES = "Raise the limit (`ulimit -n`) or lower `workers` in params.yaml"
+_FEWER_WORKERS = "lower `workers` in params.yaml"
 REMEDIES = {
-    **dict.fromkeys(DISK_FULL, "Make room on its disk, or raise the limit"),
-    **dict.fromkeys((EACCES, EPERM), _PERMISSIONS),
-    **dict.fromkeys((EEXIST, EISDIR, ENOTDIR), _IN_THE_WAY),
-    **dict.fromkeys((EMFILE, ENFILE), _OPEN_FILES),
-    EROFS: "Work in a folder of a file system that can be written",
+    ENOSPC: "Free space on that disk",
+    EDQUOT: "Free space on that disk, or raise your quota",
+    EFBIG: "Raise the limit on file sizes (`ulimit -f`), or use a disk that takes larger files",
+    EACCES: _PERMISSIONS,
+    EPERM: _PERMISSIONS,
+    EEXIST: "Move away the file or folder that has this name",
+    EISDIR: "Move away the folder that has the name of a file",
+    ENOTDIR: "Move away the file that has the name of this folder or of a folder above",
+    EMFILE: f"Raise the limit (`ulimit -n`), or {_FEWER_WORKERS}",
+    ENFILE: f"Close other programs, or {_FEWER_WORKERS}",
+    EROFS: "Use a folder on a file system that is not read-only",
     EIO: "Check the disk: it failed to read or write",
-    ENOMEM: "Free memory, or lower `workers` in params.yaml",
-    EPIPE: "Do not close what reads the output; to keep the output, send it to a file",
+    ENOMEM: f"Free memory, or {_FEWER_WORKERS}",
+    EPIPE: "Let the program that reads the output run on, or redirect the output to a file",
 }
-"""What to do about an error of the system, by its errno."""
+"""The remedy for an error of the operating system, by its errno."""
 
 
 class UserError(Exception):
@@ -61,10 +66,10 @@ class StoppedError(UserError):
 
 
 def explain_system_error(error: OSError) -> UserError | None:
-    """A UserError that says what the system refused, for which file, and what to do about it.
+    """Return a UserError that names the file, the system's reason and the remedy.
 
-    None for an errno that is not in ``REMEDIES``: such an error is more likely a bug, and must keep
-    its traceback.
+    Returns None for an errno that is not in ``REMEDIES``: such an error is more likely a bug, and
+    must keep its traceback.
     """
     if error.errno not in REMEDIES:
         return None
@@ -73,7 +78,7 @@ def explain_system_error(error: OSError) -> UserError | None:
         EMFILE: "open files of this process",
         ENFILE: "open files of this machine",
         EPIPE: "output",
-    }.get(error.errno, "an output")
+    }.get(error.errno, "a file")
     file = error.filename2 or error.filename or subject
     return UserError(
         f"{file}: {error.strerror}. {REMEDIES[error.errno]}, then run the same command again."

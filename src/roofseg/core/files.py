@@ -1,8 +1,4 @@
-"""Read and write files: whole or not at all, and the same bytes every time.
-
-Images and masks of patches are read through Python's own ``open`` (not by a C library from a
-path), so that an audit hook on "open" sees every read.
-"""
+"""Write files completely or not at all, with the same bytes every time; read and hash them."""
 
 from __future__ import annotations
 
@@ -27,21 +23,21 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
     If the block raises, the new file is removed and ``path`` stays as it was. Missing parent
     folders are made. A ``durable`` file survives a loss of power: its bytes reach the disk before
-    its name does. An OSError of a full disk gets ``path`` as its file name.
+    its name does. If the disk is full, the OSError gets ``path`` as its file name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        made = scratch / path.name
-        yield made
-        made.stat()  # a block that wrote nothing fails here, before anything is lost
+        new = scratch / path.name
+        yield new
+        new.stat()  # if the block wrote nothing, fail here, before the old file is replaced
         if durable:
-            flush(made)
-        if made.is_dir() or path.is_dir():
+            flush(new)
+        if new.is_dir() or path.is_dir():
             # Only a file can be renamed over a file: move the old one aside first.
             with suppress(FileNotFoundError):
                 path.rename(scratch / "replaced")
-        made.replace(path)
+        new.replace(path)
         if durable:
             _fsync(path.parent)
     except OSError as error:
@@ -53,9 +49,9 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or a folder with everything below it, is on the disk with its name."""
-    for flushed in (*(path.rglob("*") if path.is_dir() else ()), path, path.parent):
-        _fsync(flushed)
+    """Wait until a file, or a folder with everything below it, is on the disk under its name."""
+    for entry in (*(path.rglob("*") if path.is_dir() else ()), path, path.parent):
+        _fsync(entry)
 
 
 def _fsync(path: Path) -> None:
@@ -73,25 +69,26 @@ def _fsync(path: Path) -> None:
 
 def remove_scratch(path: Path) -> None:
     """Remove the scratch folders that killed processes left beside ``path`` in `atomic_write`."""
-    # tempfile adds eight random characters; after a longer rest it is the scratch of `name.tif`.
+    # tempfile adds exactly eight random characters. A longer ending belongs to another file:
+    # `.a.tif.01234567` is a scratch folder of `a.tif`, not of `a`.
     random = "?" * 8
     for scratch in path.parent.glob(f".{glob.escape(path.name)}.{random}/"):
         shutil.rmtree(scratch)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` (UTF-8, newlines as given) at ``path``, whole or not at all."""
+    """Write ``text`` to ``path`` (UTF-8, newlines unchanged), completely or not at all."""
     with atomic_write(path) as scratch:
         scratch.write_bytes(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON with its keys in the given order; NaN is refused."""
+    """Write ``value`` as indented JSON, keys in the given order; ValueError for NaN or infinity."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read the JSON file at ``path``; UserError if it is missing or broken."""
+    """Read the JSON file at ``path``; UserError if it is missing or is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -107,9 +104,10 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_files(paths: Iterable[Path]) -> str:
-    """SHA-256, 64 hex digits, over the names and bytes of files and of all files below folders.
+    """SHA-256 (64 hex digits) of the names and contents of files.
 
-    Folder names do not count, so the same files in another clone give the same hash.
+    A folder in ``paths`` stands for all files below it. Folder names do not count, so the same
+    files in another clone give the same hash.
     """
     files = [
         file
@@ -122,8 +120,9 @@ def sha256_files(paths: Iterable[Path]) -> str:
 
 
 def user_path(text: str) -> Path:
-    """A path as a user typed it: a ``~`` for a home folder is resolved, as shells do not always.
+    """The path that a user typed, with a leading ``~`` or ``~user`` replaced by the home folder.
 
-    The home of an unknown user stays as it is and names no file, where `Path.expanduser` raises.
+    Shells do not always do this (not in ``--out=~/map``). ``~user`` stays as it is if there is no
+    such user, as in a shell; `Path.expanduser` would raise.
     """
     return Path(os.path.expanduser(text))  # noqa: PTH111

@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 class SealedTestError(RuntimeError):
-    """A stage opened a file that is sealed for it: a tile of a dataset, or a test patch."""
+    """A stage or command opened a file that is sealed for it: a tile, or a test patch."""
 
 
 class _Guard:
@@ -36,7 +36,7 @@ class _Guard:
             return
         name = os.fsdecode(args[0])
         sealed = [path for path in _spellings(name) if path.startswith(self.folders)]
-        # A hidden file is no tile, and git's tools look for a .gitignore in every folder.
+        # Hidden files are not tiles, and git's tools look for a .gitignore in every folder.
         if any(not Path(path).name.startswith(".") for path in sealed):
             self.violation = SealedTestError(
                 f"stage {self.stage} opened {name}, which is sealed for it. Only stages that make, "
@@ -52,17 +52,18 @@ _guard = _Guard()
 def _spellings(path: str) -> tuple[str, str]:
     """The absolute path and the path without links, each with a separator at its end.
 
-    Both count: a link to a sealed file is sealed, and so is a sealed file that is itself a link
-    (into DVC's cache).
+    Both are checked: a link to a sealed file is sealed, and so is a link in a sealed folder to a
+    file elsewhere (DVC links its outputs into its cache).
     """
     # Strings, not Path: this runs at every open.
     return os.path.abspath(path) + os.sep, os.path.realpath(path) + os.sep  # noqa: PTH100
 
 
 def install_guard(folders: Iterable[Path], stage: str) -> None:
-    """From now on, opening a file below any of ``folders`` raises SealedTestError.
+    """From now on, raise SealedTestError when a file below any of ``folders`` is opened.
 
-    The guard covers the whole process and its forks. ``stage`` is the name in the message.
+    The guard covers the whole process and its forks. A second call replaces the folders of the
+    first. ``stage`` is the name in the message.
     """
     spellings = {path for folder in folders for path in _spellings(str(folder))}
     _guard.stage, _guard.folders = stage, tuple(sorted(spellings))
@@ -85,14 +86,14 @@ def _guard_worker(folders: list[Path], stage: str, worker: int) -> None:
 
 
 def raise_violation() -> None:
-    """Raise the SealedTestError again if one was raised in this process, even if it was caught."""
+    """If this process raised a SealedTestError, raise it again, even if it was caught."""
     if _guard.violation:
         raise _guard.violation
 
 
 @contextmanager
 def unsealed() -> Iterator[None]:
-    """Lift the guard inside the block: for `roofseg.evaluation.sealed_split` alone."""
+    """Lift the guard inside the block. Only `roofseg.evaluation.sealed_split` may use this."""
     _guard.lifted = True
     try:
         yield

@@ -19,9 +19,9 @@ Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB, or (H, W) grey or mask
 def portable_opencv() -> Iterator[None]:
     """Make OpenCV compute the same bytes on every CPU of an architecture while the block runs.
 
-    OpenCV picks its code by the instruction set of the CPU (SSE, AVX2, AVX-512, Intel's IPP), and
-    blurs, warps and resizes round differently in each. In the block it runs its baseline code. The
-    switch holds for the whole process, all of its threads included.
+    OpenCV chooses its code by the instruction set of the CPU (SSE, AVX2, AVX-512, Intel's IPP), and
+    blurs, warps and resizes round differently in each. Inside the block OpenCV runs its baseline
+    code, in all threads of the process.
     """
     optimized, ipp = cv2.useOptimized(), cv2.ipp.useIPP()
     cv2.setUseOptimized(False)
@@ -33,7 +33,8 @@ def portable_opencv() -> Iterator[None]:
 
 
 def _decode(path: Path, flags: int) -> Image:
-    """Decode a file read by Python, which the guard of sealed files sees."""
+    """Decode an image file as uint8; UserError if it is not a whole JPEG or PNG."""
+    # Not cv2.imread: the guard of sealed files sees only what Python itself opens.
     data = np.frombuffer(path.read_bytes(), np.uint8)
     try:
         pixels = cv2.imdecode(data, flags) if data.size else None
@@ -42,19 +43,21 @@ def _decode(path: Path, flags: int) -> Image:
     if pixels is None:
         raise UserError(
             f"{path}: {data.size} bytes that do not decode as an image; expected a whole JPEG or "
-            "PNG. Make it again with `dvc repro --force make_patches`, or restore it with "
-            "`dvc checkout`."
+            "PNG. Restore it with `dvc checkout`, or remove it and run `dvc repro`."
         )
     return pixels.astype(np.uint8, copy=False)
 
 
 def read_image(path: Path) -> Image:
-    """Read an image as (H, W, 3) uint8 RGB."""
+    """Read an image as (H, W, 3) uint8 RGB; UserError if it cannot be decoded."""
     return np.ascontiguousarray(_decode(path, cv2.IMREAD_COLOR)[:, :, ::-1])
 
 
 def read_mask(path: Path) -> Image:
-    """Read a mask as (H, W) uint8: 0 background, 1 building (any value but 0 in the file)."""
+    """Read a mask as (H, W) uint8: 0 background, 1 building (any value but 0 in the file).
+
+    Raises UserError if the file cannot be decoded.
+    """
     return (_decode(path, cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8)
 
 

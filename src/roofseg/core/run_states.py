@@ -1,11 +1,13 @@
-"""Folders that keep the state of training runs: their locks, their end and their removal.
+"""The folders that keep the state of training runs: lock them, mark them finished, remove them.
 
 A run keeps its state in ROOT/ATTEMPT@HASH (see `roofseg.training.resume`), beside a lock file. A
-finished run leaves its state there with a mark, since DVC may still die before it records the
-outputs; then the next run writes the same outputs from the state, without training. The state goes
-when it is not needed any more: the evaluate stage removes it once it has loaded the run's model
-(DVC has recorded the outputs by then), and the next run of the attempt that finishes removes the
-marked states of earlier runs.
+finished run marks its state and leaves it there, since DVC may still die before it records the
+outputs; then the next run writes the same outputs from the state, without training. A marked state
+is removed when it is no longer needed: by the evaluate stage once it has loaded the run's model
+(DVC has recorded the outputs by then), and by the next run of the same attempt that finishes.
+
+This module is not part of `roofseg.training` because the evaluate stage, which uses it, must not
+depend on the code of training.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def lock_file(state: Path) -> Path:
 
 
 def is_locked(state: Path) -> bool:
-    """Whether a process works on the state now."""
+    """Whether another process holds the lock of the state."""
     try:
         with FileLock(lock_file(state), timeout=0):
             return False
@@ -37,14 +39,15 @@ def is_locked(state: Path) -> bool:
 
 
 def is_finished(state: Path) -> bool:
-    """Whether the run wrote its outputs."""
+    """Whether the run of this state wrote its outputs."""
     return (state / FINISHED).is_file()
 
 
 def mark_finished(state: Path, model_sha256: str) -> None:
-    """Mark the state of a run that wrote its model, and remove its attempt's earlier marked states.
+    """Mark a state as finished, and remove the other finished states of the same attempt.
 
-    The caller holds the lock of ``state``. ``model_sha256`` is the hash of the weights file.
+    Call this when the run has written its model; ``model_sha256`` is the hash of the weights file.
+    The caller holds the lock of ``state``.
     """
     write_json(state / FINISHED, {"model_sha256": model_sha256})
     attempt = state.name.partition("@")[0]
@@ -54,14 +57,14 @@ def mark_finished(state: Path, model_sha256: str) -> None:
 
 
 def finished_states(root: Path, attempt: str) -> list[Path]:
-    """The marked state folders of an attempt."""
+    """The state folders in ``root`` of an attempt's finished runs."""
     return sorted(mark.parent for mark in root.glob(f"{attempt}@*/{FINISHED}"))
 
 
 def remove_states_of(model_sha256: str, root: Path, attempt: str) -> None:
-    """Remove the marked states of an attempt whose run wrote the model with this hash.
+    """Remove the finished states of an attempt whose run wrote the model with this hash.
 
-    A state that another process works on stays, and so does one that cannot be removed.
+    A state that another process has locked stays, and so does one that cannot be removed.
     """
     for state in finished_states(root, attempt):
         with suppress(OSError, UserError):
@@ -71,7 +74,7 @@ def remove_states_of(model_sha256: str, root: Path, attempt: str) -> None:
 
 def remove_state(state: Path) -> None:
     """Remove a state folder and its lock file; the caller holds the lock."""
-    # Rename it first: a state that lacks some of its files must never be found.
+    # Rename it first, so that no run ever finds a state that lacks some of its files.
     gone = state.with_name(f".{state.name}")
     shutil.rmtree(gone, ignore_errors=True)
     state.rename(gone)

@@ -1,7 +1,7 @@
-"""Weights files: safetensors, written the same way every time and loaded strictly.
+"""Weights files: safetensors with reproducible bytes, loaded strictly.
 
-torch is imported inside the functions: modules that only name weights (such as the check of the
-parameters at the start of every stage) must not wait seconds for it.
+The functions import torch themselves, so that a module that only imports this one does not wait
+seconds for torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-SHOWN = 3  # names quoted in an error: enough to recognise the naming of another model
+SHOWN = 3  # names that an error quotes: enough to recognise the naming of another model
 
 
 def write_weights(
@@ -25,20 +25,20 @@ def write_weights(
 ) -> None:
     """Write named tensors as safetensors; the same tensors give the same bytes.
 
-    Tensors may lie on any device, in any memory format. The file is whole or not there at all, and
-    ``durable`` as in `roofseg.core.files.atomic_write`. It has no metadata: safetensors writes
-    several metadata keys in an order that differs between runs.
+    Tensors may lie on any device, in any memory format. The file is written with
+    `roofseg.core.files.atomic_write`, which explains ``durable``. It has no metadata: safetensors
+    writes several metadata keys in an order that differs between runs.
     """
     from safetensors.torch import save
 
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     with atomic_write(path, durable=durable) as scratch:
-        # Not save_file: its errors hide what the system refused.
+        # Not save_file: its errors hide the OSError of a full disk.
         scratch.write_bytes(save(plain))
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file; UserError if it is missing or not one."""
+    """Read a safetensors file, tensors by name; UserError if it is missing or not safetensors."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -55,7 +55,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
     """Copy ``tensors`` into ``module``; if a name or shape does not match, copy nothing.
 
-    ``source`` begins the UserError of a mismatch: the file, and what it was expected to hold.
+    Raises UserError for a mismatch. ``source`` begins its message: it names the file and says what
+    the file was expected to hold.
     """
     expected = module.state_dict()
     problems = []

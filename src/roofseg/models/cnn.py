@@ -17,15 +17,14 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-# Statistics of smp's own encoders that were not trained with ImageNet's, by the start of their
-# names. smp downloads them from its hub, but training must work without a network. Source: `mean`
-# and `std` in smp 0.3's encoder modules, before they moved to the hub.
+# The statistics of smp's own encoders that were trained with others than ImageNet's, by the start
+# of their names. smp downloads statistics from its hub, but training must work without a network.
+# Source: `mean` and `std` in smp 0.3's encoder modules, before they moved to the hub.
 EXCEPTIONS: dict[str, Statistics] = {
     "inception": HALF,
     "xception": HALF,
     "dpn": ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3),
 }
-
 
 DROPOUTS = (
     nn.Dropout,
@@ -72,8 +71,8 @@ def deeplabv3plus(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
 def statistics(encoder: str) -> Statistics:
     """Mean and standard deviation per RGB channel, on [0, 1], that ``encoder`` was trained with.
 
-    A scratch encoder uses the same ones, so that it differs from a pretrained one in its weights
-    alone.
+    An encoder without a prior uses the same statistics, so that it differs from the pretrained one
+    only in its weights.
     """
     if encoder.startswith("tu-"):
         pretrained = timm.models.get_pretrained_cfg(encoder.removeprefix("tu-"))
@@ -91,7 +90,7 @@ def _split(
     try:
         model = build(encoder, encoder_weights=None, classes=1, activation=None, **options)
     except (ValueError, TypeError, LookupError, RuntimeError, AssertionError) as error:
-        # Each encoder family has its own error for what it does not support (dilation, depth).
+        # Each family of encoders raises another error for an unsupported option (dilation, depth).
         raise UserError(
             f"encoder: found {encoder!r}, which {build.__name__} cannot use ({error}). "
             f"Choose another from {ENCODER_LIST}, for example resnet34."
@@ -110,7 +109,7 @@ def check_encoder(encoder: str) -> None:
     if encoder in known or (tag and f"{name}.{tag}" in timm.list_pretrained(f"{name}.*")):
         return
     close = difflib.get_close_matches(encoder, known, n=3)
-    hint = f"Close to it: {', '.join(close)}. " if close else ""
+    hint = f"Similar names: {', '.join(close)}. " if close else ""
     raise UserError(
         f"encoder: found {encoder!r}; expected an encoder of segmentation-models-pytorch, such as "
         "resnet34, or tu-NAME for a model of timm, or sam_vit_b with a SAM architecture. "
@@ -121,7 +120,7 @@ def check_encoder(encoder: str) -> None:
 def _without_dropout(encoder: nn.Module) -> None:
     """Turn off dropout and stochastic depth, which some encoders of smp and timm have.
 
-    The recipe's dropout is the decoder's; a hidden second one would differ between encoders.
+    The recipe's dropout acts in the decoder alone; hidden dropout would differ between encoders.
     """
     for module in encoder.modules():
         if isinstance(module, DROPOUTS):
@@ -152,9 +151,9 @@ def _dilated_depthwise_in_float32(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1 and max(module.dilation) > 1:
-            # A subclass, not a wrapper: the names of the weights must not change. Encoders bring
-            # kinds of Conv2d whose arguments are unknown here, so the module changes its class, as
-            # torch.nn.utils.parametrize does. test_gradients_under_bfloat16_are_right_and_repeat
-            # fails for a version of torch, smp or timm under which this does not work.
-            kind = type(module)
-            module.__class__ = type(kind.__name__, (_Float32OnCpu, kind), {})
+            # A subclass, not a wrapper, so that the names of the weights stay. Some encoders have
+            # subclasses of Conv2d whose arguments are unknown here, so change the module's class,
+            # as torch.nn.utils.parametrize does. If this stops working with another version of
+            # torch, smp or timm, test_gradients_under_bfloat16_are_right_and_repeat fails.
+            conv = type(module)
+            module.__class__ = type(conv.__name__, (_Float32OnCpu, conv), {})

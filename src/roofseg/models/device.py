@@ -1,4 +1,4 @@
-"""Choose the device, its precision and its GPUs; settings of the allocator and of float32."""
+"""Choose device, GPUs and precision; set up the memory allocator and float32; measure memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def resolve_device(device: str, devices: int = 1) -> str:
         "cpu": True,
     }
     if device == "auto":
-        device = next(name for name, there in available.items() if there)
+        device = next(name for name, present in available.items() if present)
     if device == "cuda" and devices > torch.cuda.device_count() > 0:
         raise UserError(
             f"params.yaml: devices: {devices}, but there are {torch.cuda.device_count()} GPUs here "
@@ -39,7 +39,7 @@ def resolve_device(device: str, devices: int = 1) -> str:
     if not available[device]:
         raise UserError(
             f"params.yaml: device: {device!r} is not available here; available: "
-            f"{', '.join(name for name, there in available.items() if there)}, or auto"
+            f"{', '.join(name for name, present in available.items() if present)}, or auto"
         )
     return device
 
@@ -55,14 +55,15 @@ def visible_gpus() -> list[str]:
 
 @contextmanager
 def claim_gpus(gpus: Sequence[str], wanted: int, folder: Path) -> Iterator[list[int]]:
-    """Claim the first ``wanted`` of ``gpus`` that no other process has; yield their indices.
+    """Claim the first ``wanted`` of ``gpus`` that nobody else has claimed; yield their indices.
 
-    ``gpus`` are names that are valid for all processes of the machine (see `visible_gpus`), and
-    ``folder`` is shared by them. A claim is a file lock there; it ends with the block or with the
-    process, however that dies. While too few GPUs are free, this prints one line and waits without
-    any claim. A process that sees no more GPUs than it wants takes them, claimed or not.
+    A claim is a file lock in ``folder``, which all processes of the machine share. It ends with the
+    block or with the process, even if the process is killed. ``gpus`` are names that mean the same
+    GPU in every process (see `visible_gpus`). While too few GPUs are free, this prints one line and
+    waits without a claim. A process that sees only as many GPUs as it wants uses them even if
+    others have claimed them.
 
-    Raises UserError if the folder can hold no locks.
+    Raises UserError if a lock file cannot be locked.
     """
     locks = [FileLock(folder / f"roofseg-gpu-{gpu}.lock", mode=0o666) for gpu in gpus]
     announced = False
@@ -71,7 +72,7 @@ def claim_gpus(gpus: Sequence[str], wanted: int, folder: Path) -> Iterator[list[
             for index in claimed:
                 locks[index].release()
             if not announced:
-                print(f"waiting for {wanted} of {len(gpus)} GPUs: others train on them", flush=True)
+                print(f"waiting for {wanted} of {len(gpus)} GPUs: other runs use them", flush=True)
             announced = True
             time.sleep(POLL_S)
         yield claimed if len(claimed) == wanted else list(range(wanted))
@@ -92,7 +93,7 @@ def _claim_free(locks: Sequence[FileLock], wanted: int) -> list[int]:
             continue
         except OSError as error:
             raise UserError(
-                f"{lock.lock_file}: cannot be locked ({error}), and a GPU is claimed by that lock. "
+                f"{lock.lock_file}: cannot be locked ({error}); the lock claims a GPU for one run. "
                 "Change the file's permissions, or set TMPDIR to another folder."
             ) from None
         claimed.append(index)
@@ -102,9 +103,9 @@ def _claim_free(locks: Sequence[FileLock], wanted: int) -> list[int]:
 def resolve_precision(precision: str, device: str) -> str:
     """The precision to use: "auto" is the best that the device supports in hardware.
 
-    That is bfloat16 on GPUs that support it (not on those that emulate it, slower than float32) and
-    on CPUs with AVX512-BF16 or AMX; otherwise float16 on CUDA, and float32 elsewhere. CPUs cannot
-    train in float16: there 16-mixed becomes bf16-mixed, as in Lightning, and is recorded as such.
+    That is bfloat16 on CPUs with AVX512-BF16 or AMX and on GPUs that support it in hardware (those
+    that emulate it are slower than in float32); otherwise float16 on CUDA, and float32 elsewhere.
+    CPUs cannot train in float16: for them 16-mixed becomes bf16-mixed, as in Lightning.
 
     Raises UserError for bf16-mixed on a GPU that only emulates it.
     """
@@ -128,7 +129,7 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep freed memory for later allocations; does nothing elsewhere.
+    """Make glibc keep freed memory for later allocations; without glibc, do nothing.
 
     By default glibc returns large blocks to the kernel when they are freed, and the kernel clears
     the pages of every new tensor: 15 % of a training step on a CPU (U-Net on ResNet34, 4 x 512 px).
@@ -144,8 +145,8 @@ def keep_freed_memory() -> None:
 def full_float32(device: str) -> Iterator[None]:
     """Compute in float32 inside the block: no autocast, no TF32.
 
-    Training and evaluation compute scores in it, whatever the precision of training. So both get
-    the same scores, and these do not depend on how a machine rounds half precision.
+    Training and evaluation compute scores inside it, whatever the precision of training. So both
+    get the same scores, and these do not depend on how a machine rounds half precision.
     """
     cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     with cudnn, torch.autocast(device, enabled=False):
@@ -153,7 +154,7 @@ def full_float32(device: str) -> Iterator[None]:
 
 
 def peak_memory_gb(device: str) -> float:
-    """Peak memory so far in GB (10^9 bytes): the GPU's with cuda, otherwise this process's."""
+    """Peak memory so far, in GB (10^9 bytes): of the GPU for "cuda", otherwise of this process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     # ru_maxrss is in kilobytes on Linux, in bytes on macOS.

@@ -25,7 +25,7 @@ class RoofModel(nn.Module):
     Args:
         encoder: maps a normalised image to a list of features
         decoder: maps that list to logits
-        mean, std: per RGB channel on [0, 1], as the encoder was trained
+        mean, std: statistics per RGB channel, on [0, 1], that the encoder was trained with
         multiple: height and width must be multiples of this, in pixels
         reads: indices of the features that the decoder reads (negative ones count from the end);
             None for all
@@ -73,7 +73,7 @@ class RoofModel(nn.Module):
         height, width = x.shape[-2:]
         if height % self.multiple or width % self.multiple:
             raise ValueError(
-                f"an image of {height}x{width} pixels; expected multiples of {self.multiple}"
+                f"found an image of {height}x{width} pixels; expected multiples of {self.multiple}"
             )
         x = (x - self.mean) / self.std
         # Without gradients no activations are kept: most of the memory of a training step.
@@ -103,7 +103,7 @@ class RoofModel(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> RoofModel:
-        """Set train or eval mode as in torch; a frozen encoder stays in eval mode."""
+        """Set train or eval mode, as in torch, but leave a frozen encoder in eval mode."""
         super().train(mode)
         if self.encoder_frozen:
             self.encoder.eval()
@@ -179,7 +179,7 @@ def save_model(path: Path, model: RoofModel) -> None:
 
 
 def load_model(path: Path, model: RoofModel) -> None:
-    """Load a file of ``save_model`` into a model of the same architecture and encoder.
+    """Load a file written by ``save_model`` into a model of the same architecture and encoder.
 
     Raises:
         UserError: the file is missing, is not safetensors, or holds the weights of another model

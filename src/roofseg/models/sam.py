@@ -57,13 +57,13 @@ class SamEncoder(ImageEncoderViT):
             window_size=14,
             global_attn_indexes=SKIPS,
         )
-        # Meta leaves this at zero for a checkpoint to fill. Without a prior, zeros would hide from
-        # a frozen encoder where a token lies; 0.02 is the usual scale of ViT embeddings
+        # Meta leaves the embedding at zero, for a checkpoint to fill. Without a prior, zeros would
+        # hide from a frozen encoder where a token lies. 0.02 is the usual scale of ViT embeddings
         # (Dosovitskiy et al. 2021; timm). torch's own initialisation of the linear layers has
         # nearly that deviation at this width (1/sqrt(3*768) = 0.021) and is kept.
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for block in self.blocks:
-            block.attn = FusedAttention.of(block.attn)
+            block.attn = FusedAttention.from_attention(block.attn)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Encode normalised images.
@@ -94,18 +94,18 @@ class FusedAttention(Attention):
     in a global block at 1024 px. The fused kernels compute it in blocks, and take b as a mask in
     the dtype of q.
 
-    The kernels could work without a mask: append rel_h and rel_w to q / sqrt(C), and each key's row
-    and column (one-hot) to k, and the product is the same, but three times as wide. Measured in the
-    global blocks, a CPU needed twice as long. Measured in the whole encoder, an H100 needed up to a
-    sixth less time in bfloat16 and a quarter more in float32. In windows of 14 x 14 tokens both
+    There is a way without a mask: with rel_h and rel_w appended to q / sqrt(C), and each key's row
+    and column (one-hot) appended to k, the product q k^T includes b, but is three times as wide. In
+    the global blocks a CPU needed twice as long for it. For the whole encoder an H100 needed up to
+    a sixth less time in bfloat16, but a quarter more in float32. In windows of 14 x 14 tokens both
     ways took equally long.
 
-    On a CPU with gradients, segment-anything's way is used. No fused kernel there takes a mask with
-    a gradient, and without a mask it needed nearly twice as long in bfloat16.
+    On a CPU with gradients, segment-anything's own code runs: no fused CPU kernel takes a mask with
+    a gradient, and the way without a mask needed nearly twice as long in bfloat16.
     """
 
     @classmethod
-    def of(cls, attention: Attention) -> FusedAttention:
+    def from_attention(cls, attention: Attention) -> FusedAttention:
         """The fused form of ``attention``, with the same parameters."""
         tables = attention.rel_pos_h, attention.rel_pos_w  # (2 * size - 1, C) each
         height, width = ((len(table) + 1) // 2 for table in tables)
@@ -148,14 +148,15 @@ class FusedAttention(Attention):
 def _relative_positions(table: torch.Tensor, size: int) -> torch.Tensor:
     """The embeddings of each query's position relative to each key, on one axis: (size, size, C).
 
-    ``table`` (2 n - 1, C) has those of the offsets -(n - 1) to n - 1; for a size other than n it is
-    resized as in segment-anything's ``get_rel_pos``. That function makes its index in host memory,
-    and the GPU waits for each copy: a sixth of the time for four images of 1024 px on an H100.
+    ``table`` (2 n - 1, C) holds the embeddings of the offsets -(n - 1) to n - 1. For a size other
+    than n it is resized as in segment-anything's ``get_rel_pos``, which this function replaces:
+    ``get_rel_pos`` makes its index in host memory, and waiting for the copies took an H100 a sixth
+    of the time for four images of 1024 px.
     """
     if len(table) != 2 * size - 1:
         table = F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
-    place = torch.arange(size, device=table.device)
-    return table[place[:, None] - place + size - 1]
+    position = torch.arange(size, device=table.device)
+    return table[position[:, None] - position + size - 1]
 
 
 def _attend(
@@ -175,20 +176,20 @@ def _attend(
 def _attend_in_slices(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rel_h: torch.Tensor, rel_w: torch.Tensor
 ) -> torch.Tensor:
-    """`_attend` for a few heads and at most ``QUERIES`` queries at a time.
+    """Compute `_attend` for a few heads and at most ``QUERIES`` queries at a time.
 
-    A slice's bias is still in the cache when the kernel reads it, and reuses the memory of the
-    slice before. The number of heads in a slice depends on the number of threads and changes no bit
-    of the result.
+    The bias of a slice is still in the CPU's cache when the kernel reads it, and reuses the memory
+    of the slice before. The number of heads in a slice depends on the number of threads and changes
+    no bit of the result.
     """
     count, tokens, _ = q.shape
     queries = min(tokens, QUERIES)
     heads = max(1, SLICE * torch.get_num_threads() // (queries * tokens))
     out = torch.empty_like(q)
     for first, query in product(range(0, count, heads), range(0, tokens, queries)):
-        some = slice(first, first + heads)
-        part = some, slice(query, query + queries)
-        out[part] = _attend(q[part], k[some], v[some], rel_h[part], rel_w[part])
+        chosen = slice(first, first + heads)
+        part = chosen, slice(query, query + queries)
+        out[part] = _attend(q[part], k[chosen], v[chosen], rel_h[part], rel_w[part])
     return out
 
 
@@ -205,12 +206,12 @@ def resize_position_embedding(
     """Resize a position embedding (1, H, W, C) to ``size`` tokens (h, w).
 
     Bicubic with antialiasing, as in timm's ``resample_abs_pos_embed``: a token of a small patch
-    gets the mean of the positions that it covers, not a sample of them. An embedding that has the
-    size already is returned itself.
+    gets the mean of the positions that it covers, not a sample of them. An embedding that already
+    has this size is returned unchanged.
     """
     if embedding.shape[1:3] == tuple(size):
         return embedding
-    # In float32 even under autocast: resizing would round the parameter.
+    # In float32 even under autocast: in half precision resizing would round the parameter.
     resized = F.interpolate(
         embedding.permute(0, 3, 1, 2).float(), size=tuple(size), mode="bicubic", antialias=True
     )
@@ -287,8 +288,8 @@ class UnetDecoder(nn.Module):
 class _Project(nn.Module):
     """Projects tokens (B, h, w, 768) from inside the encoder to features (B, width, h, w).
 
-    It normalises first: the magnitude of tokens grows from block to block, in random encoders as in
-    SAM's, and the decoder should see all of them at one scale.
+    It normalises first: the magnitude of tokens grows from block to block, in random encoders and
+    in SAM's, and the decoder should see all blocks at one scale.
     """
 
     def __init__(self, width: int) -> None:
@@ -310,7 +311,7 @@ def _convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _upsampling(inputs: int, outputs: int) -> nn.Sequential:
-    """Double height and width; kernel 2 at stride 2 has no overlaps, so no checkerboard pattern."""
+    """Double height and width. Kernel 2 at stride 2 has no overlaps, so no checkerboard pattern."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, kernel_size=2, stride=2, bias=False),
         nn.GroupNorm(GROUPS, outputs),
@@ -319,5 +320,5 @@ def _upsampling(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _head(inputs: int, dropout: float) -> nn.Sequential:
-    # Drops whole channels, for the reason given in roofseg.models.cnn.SmpDecoder.
+    # Dropout2d for the reason given in roofseg.models.cnn.SmpDecoder.
     return nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(inputs, 1, kernel_size=1))

@@ -15,15 +15,15 @@ from roofseg.recipe.split import read_nudges, read_split
 
 DIGEST_LENGTH = 12
 
-# Keys that were added later, each with the value that changes nothing. The digest leaves out a key
-# with that value, so that older recipes keep their digests.
+# Keys that were added after the first digests were published, each with its neutral value. The
+# digest leaves out a key that has its neutral value, so that older recipes keep their digests.
 NEUTRAL = {"augmentation_pool": None, "algorithms": "deterministic"}
 
 
 def recipe_of(
     recipe: Recipe, patches: PatchSettings, split: Mapping[str, str], nudges: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All that the digest covers, as plain JSON values; ``NEUTRAL`` says what is left out."""
+    """Everything that the digest covers, as JSON values; keys with their neutral value left out."""
     return {
         **{
             key: value
@@ -43,9 +43,9 @@ def digest(
 
     It covers the resolved parameters as written (``precision: auto`` stays ``auto``), the patch
     settings, the prior's name, and the split and nudges by content (tile to split, tile to row and
-    column). It does not cover the machine, paths, workers or devices. A key that was added later
-    counts only where it changes something (``NEUTRAL``). Numbers are compared by value, so ``1e-3``
-    and ``0.001`` are one recipe, and the order of keys does not matter.
+    column). It does not cover the machine, paths, workers or devices, nor a key that has its value
+    in ``NEUTRAL``. Numbers are compared by value, so ``1e-3`` and ``0.001`` give one digest, and
+    the order of keys does not matter.
     """
     canonical = json.dumps(
         recipe_of(recipe, patches, split, nudges), sort_keys=True, separators=(",", ":")
@@ -54,29 +54,30 @@ def digest(
 
 
 def inputs_hash(recipe_digest: str, paths: Iterable[Path]) -> str:
-    """SHA-256 (64 hex digits) of all inputs of a training run: its recipe, and files by content.
+    """SHA-256 (64 hex digits) of all inputs of a training run: its recipe and its files.
 
-    ``paths`` are files (code, prior) and folders (patches), as for `core.files.sha256_files`.
+    ``paths`` are files (code, prior) and folders (patches), hashed by
+    `roofseg.core.files.sha256_files`.
     """
     return hashlib.sha256(f"{recipe_digest} {sha256_files(paths)}".encode()).hexdigest()
 
 
 def attempt_digest(params: Params, attempt: str, *, dataset: Path) -> str:
-    """The digest of an attempt's recipe, with the split and nudges in the folder ``dataset``."""
+    """The digest of an attempt's recipe; ``dataset`` is the folder of split.csv and nudges.csv."""
     return digest(params.recipe(attempt), params, read_split(dataset), read_nudges(dataset))
 
 
 def trained_digest(params: Params, attempt: str, *, dataset: Path, model: Path) -> str:
-    """The digest of an attempt's recipe, after checking that the model was trained with it.
+    """Check that a model was trained with the recipe in force, and return the recipe's digest.
 
     Args:
         params: the parameters in force.
-        attempt: its name in ``params``.
+        attempt: the attempt's name in ``params``.
         dataset: folder with split.csv and nudges.csv.
-        model: folder with recipe.json.
+        model: the trained model's folder, with recipe.json.
 
     Raises:
-        UserError: the model was trained with another recipe, or its training broke off
+        UserError: the model was trained with another recipe, or its training ended early
     """
     wanted = attempt_digest(params, attempt, dataset=dataset)
     path = model / "recipe.json"
@@ -88,6 +89,6 @@ def trained_digest(params: Params, attempt: str, *, dataset: Path, model: Path) 
         )
     if record["result"]["failure"]:
         raise UserError(
-            f"{path}: training broke off: {record['result']['failure']} Train it to the end first."
+            f"{path}: training ended early: {record['result']['failure']} Then train again."
         )
     return wanted

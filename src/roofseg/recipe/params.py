@@ -1,7 +1,7 @@
-"""Parameters and the recipes of attempts: this module defines what a recipe is.
+"""The parameters in params.yaml, and the recipes of attempts that they define.
 
-A recipe is everything that decides what an attempt learns. The machine that it runs on (device,
-workers) and the pictures it draws meanwhile (overlays) are not part of it.
+A recipe is everything that decides what an attempt learns. The machine that trains it (device,
+workers) and the pictures drawn during training (overlays) are not part of the recipe.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class _Checked(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_switches(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse ``lr: true``, which pydantic would read as 1.0."""
+    def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        """Reject ``lr: true``, which pydantic would read as 1.0."""
         if (
             isinstance(value, bool)
             and cls.model_fields[str(info.field_name)].annotation is not bool
@@ -51,7 +51,7 @@ class _Checked(BaseModel):
 
 
 class PatchSettings(_Checked):
-    """How patches are cut: lengths in pixels, fractions of a patch's area."""
+    """How patches are cut. Sizes are in pixels; fractions are of a patch's area."""
 
     dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     patch_size: int
@@ -59,7 +59,7 @@ class PatchSettings(_Checked):
 
     @field_validator("patch_size")
     @classmethod
-    def _halves(cls, value: int) -> int:
+    def _multiple(cls, value: int) -> int:
         if value <= 0 or value % PATCH_MULTIPLE:
             raise ValueError(
                 f"expected a positive multiple of {PATCH_MULTIPLE} pixels, since the encoders "
@@ -73,7 +73,7 @@ class SharedRecipe(_Checked):
 
     seed: int = Field(ge=0, lt=2**32)
     epochs: int = Field(gt=0)
-    draws_per_epoch: int = Field(gt=1)  # a last batch of one is dropped
+    draws_per_epoch: int = Field(gt=1)  # a batch of one draw is dropped (see `dropped_draws`)
     batch_size: int = Field(gt=0)
     lr: Annotated[float, Field(gt=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, lt=1)]
@@ -94,7 +94,7 @@ class SharedRecipe(_Checked):
 
 
 class Recipe(SharedRecipe):
-    """One attempt's recipe, resolved: its model and every shared key with its own overrides."""
+    """The resolved recipe of an attempt: its model, and the shared keys with its overrides."""
 
     architecture: str
     encoder: str
@@ -102,20 +102,20 @@ class Recipe(SharedRecipe):
 
     @property
     def thaw_epoch(self) -> int | None:
-        """The first epoch (from 0) that trains the encoder; None where it stays frozen."""
+        """The first epoch (counted from 0) that trains the encoder; None if it stays frozen."""
         return None if self.freeze_epochs == "all" else self.freeze_epochs
 
     @property
     def without_sam(self) -> bool:
-        """Whether this is a SAM architecture with random weights, which tests only the code."""
+        """Whether a SAM encoder starts from random weights, which only tests that the code runs."""
         return self.encoder == SAM_ENCODER and self.prior == "scratch"
 
     def label(self, attempt: str) -> str:
-        """The attempt's name as tables, plots and pictures show it."""
+        """The attempt's name for tables, plots and pictures."""
         return f"{attempt} (no SAM weights)" if self.without_sam else attempt
 
     def shortened(self) -> Recipe:
-        """The same recipe with two epochs of two batches, to try whether everything runs."""
+        """The same recipe with two epochs of two batches, for a quick test that training runs."""
         freeze = self.freeze_epochs if self.freeze_epochs == "all" else min(self.freeze_epochs, 1)
         draws = 2 * self.batch_size
         return self.model_copy(
@@ -124,7 +124,7 @@ class Recipe(SharedRecipe):
 
 
 class Machine(_Checked):
-    """Settings of the machine; they change no result and are not part of a recipe."""
+    """Settings of the machine. They change no result and are not part of a recipe."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     devices: int = Field(gt=0)
@@ -135,7 +135,7 @@ class Machine(_Checked):
 
 
 class Evaluation(_Checked):
-    """Which scores a trained model gets; not part of its recipe."""
+    """Settings of evaluation. They are not part of a recipe."""
 
     evaluate_full_tiles: StrictBool
 
@@ -159,6 +159,7 @@ class Params(PatchSettings, SharedRecipe, Machine, Evaluation):
         return {name: self._resolve(name) for name in self.attempts}
 
     def machine(self) -> Machine:
+        """The settings of the machine alone."""
         return Machine(**{key: getattr(self, key) for key in Machine.model_fields})
 
     def _resolve(self, attempt: str) -> Recipe:
@@ -167,7 +168,9 @@ class Params(PatchSettings, SharedRecipe, Machine, Evaluation):
 
 
 def parse_mapping(text: str, source: str) -> Mapping[str, Any]:
-    """Read a mapping of keys to values from YAML 1.2 text; UserError names ``source``.
+    """Read a mapping of keys to values from YAML 1.2 text.
+
+    Raises UserError, which names ``source``, if the text is not YAML or not a mapping.
 
     ruamel.yaml reads YAML 1.2, where ``1e-05`` (as DVC writes it) is a number; PyYAML reads a
     string.
@@ -204,7 +207,7 @@ def parse_params(text: str, source: str = "params.yaml") -> Params:
 
 
 def read_params(path: Path) -> Params:
-    """Read and validate a file of parameters; UserError where that fails (see `parse_params`)."""
+    """Read and validate a file of parameters; UserError if it cannot be read or is not valid."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -258,21 +261,21 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         raise UserError(
             f"{source}: freeze_epochs of attempt {name} is {recipe.thaw_epoch}, not less than its "
             f"epochs ({recipe.epochs}): the encoder would never be thawed. Lower freeze_epochs, or "
-            "say `freeze_epochs: all` if that is meant."
+            "set `freeze_epochs: all` to train with a frozen encoder."
         )
     if recipe.augmentation_pool is not None and recipe.thaw_epoch is not None:
         raise UserError(
             f"{source}: augmentation_pool of attempt {name} is {recipe.augmentation_pool}, but its "
-            f"freeze_epochs is {recipe.thaw_epoch}: a pool is for an encoder that stays frozen, "
-            "whose features of a view never change. Say `freeze_epochs: all`, or "
-            "`augmentation_pool: null` for this attempt."
+            f"freeze_epochs is {recipe.thaw_epoch}. A pool keeps the encoder's features of each "
+            "view, so the encoder must stay frozen. Set `freeze_epochs: all`, or "
+            "`augmentation_pool: null`, for this attempt."
         )
 
 
 def dropped_draws(draws: int, batch_size: int, devices: int) -> int:
-    """How many of an epoch's ``draws`` are not trained on: a last batch that is dropped, or 0.
+    """The number of draws in an epoch's last batch if that batch is dropped; otherwise 0.
 
-    A last batch, smaller than the others, is dropped if it cannot be divided evenly among the
+    A last batch that is smaller than the others is dropped if it cannot be divided evenly among the
     devices, or if each device would get a single patch: BatchNorm cannot train on one value (the
     image pooling of DeepLabV3+). ``devices`` divides ``batch_size``.
     """
@@ -291,15 +294,15 @@ def _batch_norm_of_one_value(params: Params, recipe: Recipe) -> str:
 
 
 def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseModel]) -> str:
-    """One message about the first wrong key that pydantic found, by name."""
+    """The message about one wrong key: a key with a wrong value or name before a missing one."""
 
-    def key_of(found: Any) -> str:
-        # Below other keys, pydantic appends the types that it tried for a value.
-        depth = 2 if found["loc"][0] in ("attempts", "final") else 1
-        return prefix + ".".join(str(part) for part in found["loc"][:depth])
+    def key_of(problem: Any) -> str:
+        # After the key itself, pydantic appends the types that it tried for the value.
+        depth = 2 if problem["loc"][0] in ("attempts", "final") else 1
+        return prefix + ".".join(str(part) for part in problem["loc"][:depth])
 
     # A misspelt key is also a missing key; the misspelt name helps more.
-    errors = sorted(error.errors(), key=lambda found: found["type"] == "missing")
+    errors = sorted(error.errors(), key=lambda problem: problem["type"] == "missing")
     first, key = errors[0], key_of(errors[0])
     if first["type"] == "extra_forbidden":
         known = ", ".join(model.model_fields)
@@ -307,6 +310,6 @@ def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseM
     if first["type"] == "missing":
         return f"{source}: {key}: missing; profiles/ has complete files to compare with"
     expected = [
-        found["msg"].removeprefix("Value error, ") for found in errors if key_of(found) == key
+        problem["msg"].removeprefix("Value error, ") for problem in errors if key_of(problem) == key
     ]
     return f"{source}: {key}: found {first['input']!r}; {', or '.join(expected)}"

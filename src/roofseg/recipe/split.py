@@ -1,4 +1,4 @@
-"""Read the tables of a dataset: the split of each tile, and the windows set by hand."""
+"""Read the tables of a dataset: split.csv (tile to split) and nudges.csv (windows set by hand)."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def read_nudges(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    """Read a CSV with at least ``columns`` as (line number, row) pairs, values stripped."""
+    """Read a CSV file that has ``columns`` as (line number, row) pairs, values stripped."""
     header = ",".join(columns)
     if not path.is_file():
         raise UserError(
             f"{path}: no such file; expected a table with the columns {header}. Make it with "
-            f"`printf '{header}\\n' > {shlex.quote(str(path))}` and add a line for each tile that "
-            "it should name."
+            f"`printf '{header}\\n' > {shlex.quote(str(path))}`, then add a line for each tile "
+            "to list."
         )
     rows = []
     try:
@@ -95,5 +95,7 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[st
                     )
                 rows.append((reader.line_num, values))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a CSV in UTF-8 ({error}). Save it as one.") from None
+        raise UserError(
+            f"{path}: not a CSV file in UTF-8 ({error}). Save it as CSV in UTF-8."
+        ) from None
     return rows

@@ -1,7 +1,7 @@
 """Licences of the weights and datasets that a model is made from.
 
-A dataset states its own in words, in ``data/NAME/LICENSE.md``. A line ``SPDX-License-Identifier:
-ID`` in that file names a licence of https://spdx.org/licenses for programs to read.
+A dataset states its licence in words, in ``data/NAME/LICENSE.md``. For programs, a line
+``SPDX-License-Identifier: ID`` in that file names a licence of https://spdx.org/licenses.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SPDX_LINE = re.compile(r"^SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+-]+)[ \t]*$
 
 @dataclass(frozen=True)
 class Licence:
-    """``spdx`` is an identifier of the SPDX list, `OTHER` or `NONE`; ``terms`` are sentences."""
+    """``spdx`` is an SPDX identifier, `OTHER` or `NONE`; ``terms`` states the licence in words."""
 
     spdx: str
     terms: str
 
 
-# The same priors as in `roofseg.recipe.architectures.PRIOR_ENCODERS`; a test compares them.
+# The priors of `roofseg.recipe.architectures.PRIOR_ENCODERS`; a test compares the two.
 PRIORS = {
     "scratch": Licence(NONE, "No prior: the encoder started from random weights."),
     "efficientnet_lite0_imagenet": Licence(
@@ -74,6 +74,6 @@ def read_licence(dataset: Path) -> Licence:
 
 
 def licence_of_weights(*parts: Licence) -> str:
-    """SPDX identifier of weights made with this code from ``parts``; `OTHER` if they differ."""
+    """SPDX identifier of weights that this code made from ``parts``; `OTHER` if licences differ."""
     found = {CODE, *(part.spdx for part in parts)} - {NONE}
     return CODE if found == {CODE} else OTHER

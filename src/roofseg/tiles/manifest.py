@@ -1,8 +1,8 @@
 """patches/tiles.csv: which tiles the patches were cut from, with the hash of every file.
 
-The patches are the dataset of record; once they are cut, the tiles may be deleted. Stages that need
-whole tiles later depend on this small file in place of the tiles: it identifies the files, and
-tells which tiles show ground of another split.
+The patches are the dataset of record; once they are cut, the tiles may be deleted. Stages that
+score whole tiles later depend on this small file instead of the tiles. It identifies the tiles'
+files, and says which tiles show ground that a tile of another split shows too.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def write_manifest(path: Path, tiles: Iterable[TileRecord]) -> None:
 
 
 def read_manifest(path: Path) -> dict[str, TileRecord]:
-    """Read the records by tile name. Raises UserError if the file is missing or no manifest."""
+    """Read the records, by tile name; UserError if the file is missing or is not a manifest."""
     remake = f"Get it with `dvc pull {path}`, or make it with `dvc repro make_patches`."
     if not path.is_file():
         raise UserError(f"{path}: no such file. {remake}")

@@ -1,8 +1,9 @@
-"""Rasters of a dataset: opening one, its pixel grid, its colour bands, its mask values, its pixels.
+"""Read rasters: their pixel grid, colour bands, mask values and pixels; check a dataset's tiles.
 
 A dataset is a folder with ``imgs/`` and ``msks/`` (any raster that GDAL reads, georeferenced or
 not; image and mask of a tile share their stem) and two small tables, ``split.csv`` (tile,split) and
-``nudges.csv`` (tile,row,col). Every fault of a file is a UserError that names the file.
+``nudges.csv`` (tile,row,col). A file that is wrong or
+broken raises a UserError that names the file.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
-# No public name, and raised by rasterio.shutil and by some reads. TestPrivateNames in
-# tests/tiles/test_rasters.py fails as soon as rasterio raises a public error in its place.
+# rasterio.shutil and some reads raise this error, which has no public name. TestPrivateNames in
+# tests/tiles/test_rasters.py fails as soon as rasterio raises a public error instead.
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
@@ -32,7 +33,7 @@ from rasterio.windows import Window
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image
 
-# Files that lie beside rasters: world files, statistics, overviews, notes.
+# Suffixes of files that lie beside rasters: world files, statistics, overviews, notes.
 WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
 SIDECARS = {
     ".xml",
@@ -48,7 +49,7 @@ SIDECARS = {
     ".json",
     *WORLD_FILES,
 }
-# GDAL's default is a share of the machine's memory; only a row of blocks is ever read twice.
+# GDAL's default is a share of the machine's memory, but only one row of blocks is ever read twice.
 GDAL_CACHE_MB = 64
 # For remote files: do not list the folder around them, and retry when a server is busy.
 REMOTE_OPTIONS = {
@@ -58,17 +59,17 @@ REMOTE_OPTIONS = {
 }
 MASK_STRIP_ROWS = 256
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-# A damaged header also gives a CRS that is none, text in no encoding, or absurd sizes.
+# A damaged header can also give an invalid CRS, text that is not UTF-8, or absurd sizes.
 RASTER_ERRORS = (*GDAL_ERRORS, CRSError, UnicodeDecodeError, MemoryError)
-# Formats round their georeferencing; a shift of a tenth of a pixel is more than rounding.
+# File formats round their georeferencing, but by less than a tenth of a pixel.
 MAX_SHIFT_PX = 0.1
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-UNNAMED = (ColorInterp.undefined, ColorInterp.gray)  # gray: what GDAL calls band 1 of no RGB
+UNNAMED = (ColorInterp.undefined, ColorInterp.gray)  # GDAL calls an unnamed band 1 gray
 
 
 @dataclass(frozen=True)
 class TilePair:
-    """A tile of a split: its name (the stem of its files), split, and paths of image and mask."""
+    """A tile: its name (the stem of its files), its split, and the paths of its image and mask."""
 
     name: str
     split: str
@@ -109,9 +110,10 @@ class RgbBands:
     """The bands of a raster that hold red, green and blue.
 
     Attributes:
-        indexes: their band numbers, from 1, in this order.
-        dtype: their type, as NumPy names it.
-        note: tells the user which bands are used; "" for red, green, blue and nothing but alpha.
+        indexes: the band numbers of red, green and blue, from 1.
+        dtype: the type of these bands, as NumPy names it.
+        note: tells the user which bands are used; "" if the raster has only red, green and blue, in
+            this order, and perhaps alpha.
     """
 
     indexes: tuple[int, int, int]
@@ -122,12 +124,12 @@ class RgbBands:
 def find_rgb(name: str | Path, source: DatasetReader) -> RgbBands:
     """Find the red, green and blue bands of an open raster.
 
-    They are the bands that the colour interpretation names so, in whatever order they stand. Where
-    it names none of them, they are the first three bands that are not alpha.
+    If the colour interpretation names all three, the named bands are used, in whatever order they
+    stand; otherwise the first three bands that are not alpha.
 
-    Raises UserError if there are fewer than three bands beside alpha, if the colour interpretation
-    names other colours or only some of the three out of their place, or if the three bands differ
-    in type. ``name`` opens the message.
+    Raises UserError if there are fewer than three bands beside alpha, if a band that is used by its
+    position is named as another colour, or if the three bands differ in type. ``name`` begins the
+    message.
     """
     colours = source.colorinterp
     opaque = [band for band, colour in enumerate(colours, 1) if colour != ColorInterp.alpha]
@@ -152,36 +154,36 @@ def find_rgb(name: str | Path, source: DatasetReader) -> RgbBands:
             "order, or no names. Name them with `gdal_edit.py -colorinterp_1 red -colorinterp_2 "
             "green -colorinterp_3 blue`, with the numbers of your bands."
         )
-    kinds = {source.dtypes[band - 1] for band in (red, green, blue)}
-    if len(kinds) > 1:
+    dtypes = {source.dtypes[band - 1] for band in (red, green, blue)}
+    if len(dtypes) > 1:
         raise UserError(f"{name}: {bands}; expected red, green and blue of one type.")
     note = ""
     if (red, green, blue) != (1, 2, 3) or len(opaque) > 3:
         why = "by colour interpretation" if named else "by position"
         note = f"{bands}: bands {red}, {green}, {blue} are read as red, green, blue ({why})"
-    return RgbBands((red, green, blue), kinds.pop(), note)
+    return RgbBands((red, green, blue), dtypes.pop(), note)
 
 
 def describe_bands(source: DatasetReader) -> str:
     """The number and types of a raster's bands, such as "3 bands of uint8"."""
-    kinds = ", ".join(sorted(set(source.dtypes)))
-    return f"{source.count} {'band' if source.count == 1 else 'bands'} of {kinds}"
+    dtypes = ", ".join(sorted(set(source.dtypes)))
+    return f"{source.count} {'band' if source.count == 1 else 'bands'} of {dtypes}"
 
 
 def is_all_valid(source: DatasetReader, bands: RgbBands) -> bool:
-    """Whether a raster says that all of its pixels hold data: no nodata, no mask, no alpha."""
+    """Whether a raster declares that all its pixels hold data: no nodata, mask or alpha."""
     flags = [source.mask_flag_enums[band - 1] for band in bands.indexes]
-    return _alpha(source) is None and all(MaskFlags.all_valid in each for each in flags)
+    return _alpha(source) is None and all(MaskFlags.all_valid in band_flags for band_flags in flags)
 
 
 def read_valid(source: DatasetReader, window: Window) -> npt.NDArray[np.bool_]:
-    """Which pixels of a window hold data: (rows, cols) bool.
+    """The mask of the pixels of a window that hold data: (rows, cols) bool.
 
-    Pixels hold no data where all bands are nodata, the mask is 0, or an alpha band is 0.
+    A pixel holds no data if all its bands are nodata, its mask is 0, or its alpha is 0.
     """
     valid: npt.NDArray[np.bool_] = source.dataset_mask(window=window) > 0
     alpha = _alpha(source)
-    # GDAL makes a mask of an alpha band only if it is the last of two or of four bands.
+    # GDAL turns an alpha band into a mask only if it is the last of two or four bands.
     if alpha is not None and MaskFlags.alpha not in source.mask_flag_enums[0]:
         valid &= source.read(alpha, window=window) > 0
     return valid
@@ -196,10 +198,11 @@ def _alpha(source: DatasetReader) -> int | None:
 def check_tile(tile: TilePair, patch_size: int) -> Grid:
     """Check the headers of a tile's image and mask, and return the tile's grid.
 
-    Raises UserError if the image is not 8-bit RGB (in any order that its colour interpretation
-    names), the mask has more than one band, sizes or georeferencing of the two differ (where only
-    one of them is georeferenced, that georeferencing counts), the tile is smaller than
-    ``patch_size`` pixels, or a file cannot be read.
+    If only the image or only the mask is georeferenced, its georeferencing counts for both.
+
+    Raises UserError if the image is not 8-bit RGB (see `find_rgb`), the mask has more than one
+    band, the sizes or the georeferencing of the two differ, the tile is smaller than ``patch_size``
+    pixels, or a file cannot be read.
     """
     with open_raster(tile.image) as source:
         if source.count != 3 or set(source.dtypes) != {"uint8"}:
@@ -212,8 +215,8 @@ def check_tile(tile: TilePair, patch_size: int) -> Grid:
     with open_raster(tile.mask) as source:
         if source.count != 1:
             raise UserError(
-                f"{tile.mask}: {describe_bands(source)}; expected a mask with one band. Take one "
-                "of them, for example with `gdal_translate -b 1`."
+                f"{tile.mask}: {describe_bands(source)}; expected a mask with one band. Keep one "
+                "band, for example with `gdal_translate -b 1`."
             )
         mask = read_grid(source)
 
@@ -243,10 +246,10 @@ def check_tile(tile: TilePair, patch_size: int) -> Grid:
 
 
 def read_tile_mask(path: Path) -> Image:
-    """Read a tile's mask in strips of rows, checking every value.
+    """Read a tile's mask in strips of rows, and check every value.
 
-    Returns (H, W) uint8, 0 background and 1 building; the file may hold either 0/1 or 0/255. Raises
-    UserError for any other value, and for a file that is damaged anywhere.
+    Returns (H, W) uint8, 0 background and 1 building. The file may hold either 0 and 1 or 0 and
+    255. Raises UserError for any other value, and if any part of the file is damaged.
     """
     with open_raster(path) as source:
         mask: Image = np.empty(source.shape, np.uint8)
@@ -265,12 +268,16 @@ def check_mask_values(path: Path, values: npt.NDArray[Any], row: int, building: 
     A mask holds 0 for background and one other value for building, 1 or 255, in the whole file.
 
     Args:
-        path: of the mask, for the message.
+        path: path of the mask, for the message.
         values: (rows, cols) of the part, of any number type.
         row: first row of the part in the file.
-        building: what the parts before returned; 0 until one of them holds building.
+        building: the value that this function returned for the part before; 0 for the first part.
 
-    Raises UserError for any other value, NaN included.
+    Returns:
+        1 or 255; 0 if no building was found so far.
+
+    Raises:
+        UserError: the part holds any other value, NaN included
     """
     if building == 0 and (highest := values.max()) in (1, 255):
         building = int(highest)
@@ -289,9 +296,9 @@ def check_mask_values(path: Path, values: npt.NDArray[Any], row: int, building: 
 def read_tile_window(path: Path, row: int, col: int, size: int) -> Image:
     """Read a square window of a tile's image: (size, size, 3) uint8 RGB.
 
-    ``row`` and ``col`` are the window's top-left pixel. Reads only the blocks under the window and
-    the very last pixel, which is missing from a file that was cut off. Raises UserError if these
-    cannot be read; damage elsewhere goes unnoticed.
+    ``row`` and ``col`` are the window's top-left pixel. Only the blocks under the window are read,
+    and the very last pixel, which is missing from a file that was cut off. Raises UserError if
+    these cannot be read; damage elsewhere goes unnoticed.
     """
     with open_raster(path) as source:
         source.read(window=Window(source.width - 1, source.height - 1, 1, 1))
@@ -302,10 +309,10 @@ def read_tile_window(path: Path, row: int, col: int, size: int) -> Image:
 
 @contextmanager
 def open_raster(name: Path | str) -> Iterator[DatasetReader]:
-    """Open whatever GDAL reads: a file, a VRT, an s3:// or https:// address.
+    """Open a raster that GDAL can read: a file, a VRT, an s3:// or https:// address.
 
-    Raises UserError if GDAL cannot open it, or cannot read it inside the block; if it has no band,
-    or holds complex numbers.
+    Raises UserError if GDAL cannot open the raster or, inside the block, cannot read it; if it has
+    no band; or if it holds complex numbers.
     """
     options = REMOTE_OPTIONS if is_remote(str(name)) else {}
     with raster_errors_named(name), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, **options):
@@ -315,19 +322,19 @@ def open_raster(name: Path | str) -> Iterator[DatasetReader]:
         with source:
             if not source.count:
                 raise UserError(
-                    f"{name}: no band; expected one raster. Is it a container of several? Take one "
-                    "out with `gdal_translate`."
+                    f"{name}: no band; expected one raster. If the file holds several rasters, "
+                    "extract one with `gdal_translate`."
                 )
-            if strange := [kind for kind in source.dtypes if kind.startswith("complex")]:
+            if unusable := [dtype for dtype in source.dtypes if dtype.startswith("complex")]:
                 raise UserError(
-                    f"{name}: holds numbers of type {strange[0]}; expected real numbers."
+                    f"{name}: holds numbers of type {unusable[0]}; expected real numbers."
                 )
             yield source
 
 
 @contextmanager
 def raster_errors_named(name: Path | str) -> Iterator[None]:
-    """Turn errors of GDAL into a UserError that names the raster."""
+    """Turn GDAL's errors into a UserError that names the raster."""
     try:
         yield
     except RASTER_ERRORS as error:
@@ -350,7 +357,7 @@ def read_grid(source: DatasetReader) -> Grid:
 
 
 def _shift(image: Grid, mask: Affine) -> float:
-    """The largest distance, in pixels, between a corner of the image's grid and the mask's."""
+    """The largest distance, in pixels, between a corner in the image's grid and in the mask's."""
     if mask.is_degenerate or image.transform is None:
         return math.inf
     to_mask = ~mask @ image.transform

@@ -1,6 +1,6 @@
 """The augmentation presets: albumentations pipelines for 8-bit RGB aerial patches.
 
-No preset blurs or adds noise: with roofs a few pixels wide, edges are the signal.
+No preset blurs or adds noise: some roofs are a few pixels wide, and their edges are the signal.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import random
 from typing import Any, get_args
 
-# Without this, importing albumentations asks a server for its newest version.
+# Without this, the import of albumentations asks a server for the newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A  # noqa: N812
@@ -76,7 +76,7 @@ def _medium() -> list[A.BasicTransform]:
 def _heavy() -> list[A.BasicTransform]:
     return [
         *_medium(),
-        # The default region is the lower half, meant for street scenes; from above it is the whole.
+        # The default region is the lower half, for street scenes; seen from above, use the whole.
         A.RandomShadow(
             shadow_roi=(0, 0, 1, 1),
             num_shadows_limit=(1, 2),
@@ -117,7 +117,7 @@ _BUILD = {
 class Augmenter:
     """An augmentation preset that gives the same view for the same seed, in any process.
 
-    Seeding every draw (not every worker) makes a view independent of the number of workers and of
+    Every draw has a seed of its own, so a view depends neither on the number of workers nor on
     earlier draws, and no two draws share a random stream by accident.
     """
 

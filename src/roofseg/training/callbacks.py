@@ -1,4 +1,4 @@
-"""Progress of a training run: printed blocks, curves, and pictures of val."""
+"""Show the progress of a training run: printed blocks, curves, and pictures of val."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ METRICS = ("train/loss", "val/loss", "val/iou", "val/f1")
 
 
 class EpochReport(Callback):
-    """Logs every epoch with DVCLive (steps count epochs from 1) and prints a block about it.
+    """Logs every epoch with DVCLive (its steps are epochs, from 1) and prints a block of lines.
 
     A resumed run logs its earlier epochs again, since DVC removed their files. Without a
-    ``folder`` (in all processes of a run but the first) it logs and prints nothing.
+    ``folder`` (in all processes of a run but the first) nothing is logged or printed.
     """
 
     def __init__(self, label: str, folder: Path | None) -> None:
@@ -71,7 +71,7 @@ class EpochReport(Callback):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Finish DVCLive's files; after an error, an OSError in this does not hide that error."""
+        """Finish DVCLive's files; if the block raised, suppress an OSError, which would hide it."""
         with suppress(*([OSError] if error else [])):
             if self._live:
                 self._live.end()
@@ -124,16 +124,16 @@ class EpochReport(Callback):
 
 
 class PredictionVisualizer(Callback):
-    """Every ``every`` epochs, draws all val tiles in one picture: truth green, prediction red.
+    """Draws all val tiles in one picture every ``every`` epochs: truth green, prediction red.
 
-    Writes ``folder``/epoch_NNN.png; 0 writes none. ``folder`` is made in any case. Copies stay in
-    ``state`` for a resumed run, which may have another ``every``.
+    The pictures are ``folder``/epoch_NNN.png; if ``every`` is 0 there are none, but ``folder`` is
+    still made. ``state`` keeps copies for a resumed run, which may have another ``every``.
     """
 
     def __init__(self, label: str, folder: Path, every: int, state: Path) -> None:
         self.label, self.folder, self.every, self.state = label, folder, every, state
-        for place in (folder, state):
-            place.mkdir(parents=True, exist_ok=True)
+        for path in (folder, state):
+            path.mkdir(parents=True, exist_ok=True)
         for picture in state.glob("epoch_*.png"):
             if every and int(picture.stem.partition("_")[2]) % every == 0:
                 shutil.copyfile(picture, folder / picture.name)

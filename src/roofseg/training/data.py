@@ -25,11 +25,11 @@ Sample = tuple[torch.Tensor, torch.Tensor, str]
 class Draws(Sampler[Draw]):
     """``count`` draws with replacement per epoch, each a (patch index, augmentation seed) pair.
 
-    The draws depend on the seed and the epoch alone, so an epoch can be run again and the number of
-    workers changes nothing. Lightning calls ``set_epoch`` before each epoch.
+    The draws depend on the seed and the epoch alone, so an epoch can be repeated, and
+    with any number of workers. Lightning calls ``set_epoch`` before each epoch.
 
     Without a ``pool`` every draw has its own augmentation. With a ``pool`` each patch has that many
-    fixed views and a draw takes one of them; the patches drawn are the same either way.
+    fixed views, and a draw takes one of them. The same patches are drawn either way.
     """
 
     def __init__(self, patches: int, count: int, seed: int, pool: int | None = None) -> None:
@@ -57,10 +57,10 @@ class Draws(Sampler[Draw]):
 
 
 class DistributedBatches(Sampler[list[Draw]]):
-    """The share of process ``rank`` in every batch of ``size`` draws; all shares have one length.
+    """The share of process ``rank`` in every batch of ``size`` draws; all shares are equally long.
 
-    An epoch has the same draws in the same batches, whatever the number of processes. A last batch
-    that the processes cannot train on is dropped (see `roofseg.recipe.params.dropped_draws`).
+    An epoch has the same draws in the same batches for any number of processes. A last batch that
+    the processes cannot train on is dropped (see `roofseg.recipe.params.dropped_draws`).
     """
 
     def __init__(self, draws: Draws, size: int, rank: int = 0, processes: int = 1) -> None:
@@ -79,14 +79,14 @@ class DistributedBatches(Sampler[list[Draw]]):
 
 def view_seed(seed: int, patch: int, view: int) -> int:
     """The augmentation seed, [0, 2^64), of a view in a patch's pool (both count from 0)."""
-    # A spawn key, since [seed, patch, 0] would seed the same generator as [seed, patch], which
-    # makes the draws of an epoch.
+    # A spawn key keeps views apart from draws: SeedSequence([seed, patch, 0]) would equal
+    # SeedSequence([seed, patch]), which seeds the draws of the epoch numbered ``patch``.
     sequence = np.random.SeedSequence(seed, spawn_key=(patch, view))
     return int(sequence.generate_state(1, np.uint64)[0])
 
 
 def _to_sample(image: np.ndarray, mask: np.ndarray, tile: str) -> Sample:
-    # 8-bit until the model's device: a quarter of the bytes to move from workers and to a GPU.
+    # Kept in 8 bits up to the model's device: a quarter of the bytes to copy.
     return (
         torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
         torch.from_numpy(np.ascontiguousarray(mask))[None],
@@ -95,7 +95,7 @@ def _to_sample(image: np.ndarray, mask: np.ndarray, tile: str) -> Sample:
 
 
 class TrainPatches(Dataset[Sample]):
-    """Augmented patches: the item of a draw is the sample it augments to."""
+    """Augmented patches: the item of a draw is its patch, augmented with its seed."""
 
     def __init__(self, patches: Sequence[Patch], preset: str) -> None:
         self.patches, self.augmenter = patches, Augmenter(preset)
@@ -107,14 +107,14 @@ class TrainPatches(Dataset[Sample]):
 
 
 class PoolDraws(Dataset[Draw]):
-    """The draws themselves: training on a pool keeps the views and needs no images."""
+    """The draws themselves, for training on a pool: `PatchBatches` says how it gets the views."""
 
     def __getitem__(self, draw: Draw) -> Draw:
         return draw
 
 
 class PlainPatches(Dataset[Sample]):
-    """Patches without augmentation, by index."""
+    """Patches without augmentation, by their index."""
 
     def __init__(self, patches: Sequence[Patch]) -> None:
         self.patches = patches
@@ -130,12 +130,12 @@ class PlainPatches(Dataset[Sample]):
 class PatchBatches(L.LightningDataModule):
     """Batches of train and val patches for one recipe.
 
-    ``workers`` processes augment; with 0 the training process does. If several processes train,
-    each gets its share of a training batch and all of val, so that all compute the same scores and
-    make the same decisions.
+    ``workers`` processes augment the patches; with 0 workers the training process does. If several
+    processes train, each gets its share of a training batch and all of val, so that all compute the
+    same scores and make the same decisions.
 
-    With a ``pool`` (see `Draws`) a training batch is the list of its draws. The view of a draw is
-    ``train[draw]``, always the same, so the trainer makes it once and keeps its features.
+    With a ``pool`` (see `Draws`) a training batch is the list of its draws. The view of a draw,
+    ``train[draw]``, is always the same, so `Segmenter` makes it once and keeps its features.
     """
 
     def __init__(
@@ -170,8 +170,8 @@ class PatchBatches(L.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             worker_init_fn=worker_guard(),
-            # Its own generator: the loader draws a seed once with workers and every epoch without,
-            # and from the global generator this would change the values that dropout draws.
+            # The loader draws a seed: once with workers, every epoch without. From the global
+            # generator this would change dropout's values, so the loader gets its own.
             generator=torch.Generator(),
         )
 

@@ -1,4 +1,4 @@
-"""Train one attempt: the run around `training.segmenter`, from the prior to the best weights."""
+"""Train one attempt, from the prior to the best weights; `Segmenter` computes the steps."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ OUT_OF_MEMORY = re.compile("can't allocate memory|_STATUS_ALLOC_FAILED")
 
 
 class EarlyStoppingAfterThaw(EarlyStopping):
-    """Early stopping that ignores epochs before the thaw.
+    """Early stopping that ignores the epochs before the thaw.
 
-    So it ends no run earlier than its patience after the thaw.
+    So a run trains at least ``patience`` epochs after the thaw.
     """
 
     def __init__(self, thaw_epoch: int, patience: int) -> None:
@@ -65,8 +65,9 @@ class Trained:
     """A finished run: the model with its best weights (by val IoU, over the whole run).
 
     ``best_epoch`` counts from 1. ``nondeterministic`` names the operations for which the device
-    has no deterministic algorithm. ``failure`` says why a run ended early; its weights are the best
-    up to there.
+    has no deterministic algorithm. ``seconds`` and ``peak_memory_gb`` cover the whole run.
+    ``thaws`` says whether the recipe ever trains the encoder. ``failure`` says why a run ended
+    early; the model then has the best weights of the epochs before.
     """
 
     model: RoofModel
@@ -82,7 +83,7 @@ class Trained:
     failure: NotFiniteError | None = None
 
     def record(self) -> dict[str, Any]:
-        """The results without the times: the same for every run on one machine."""
+        """The results without times and memory: the same for every run on one machine."""
         encoder = sum(p.numel() for p in self.model.encoder_parameters())
         decoder = sum(p.numel() for p in self.model.decoder_parameters())
         return {
@@ -103,8 +104,8 @@ class Trained:
     def times(self) -> dict[str, float]:
         """Values that differ between runs.
 
-        Minutes of the whole run, seconds per epoch (validation included), and peak memory in GB
-        (see `roofseg.models.device.peak_memory_gb`).
+        These are the minutes of the whole run, the seconds per epoch (validation included) and the
+        peak memory in GB (see `roofseg.models.device.peak_memory_gb`).
         """
         return {
             "minutes": round(self.seconds / 60, 2),
@@ -132,21 +133,21 @@ def train(
 
     Args:
         recipe: the attempt's resolved recipe
-        attempt: its name, printed with the recipe's label
+        attempt: the attempt's name, for printed lines and titles
         train_patches, val_patches: patches of one size
         prior: safetensors file with the encoder's initial weights
-        machine: devices, workers, memory for features, how often to draw pictures
+        machine: the devices, workers, memory for features, and epochs between pictures
         live: folder for DVCLive's curves
         overlays: folder for pictures of val
         state: folder that keeps the run after every epoch (see `training.resume.locked_state`). If
             it holds a state, the run resumes from it and ends with the same result
-        parent: process whose end stops the run (see `training.stopping`)
+        parent: number of the process whose end stops the run (see `training.stopping`)
         gpus: indices of the CUDA devices to use; the first ones if None
-        callbacks: called after the project's own; an exception in one ends the run
+        callbacks: called after the project's own callbacks; an exception in one ends the run
 
     Returns:
-        The finished run. A run on several devices has one process for each, and all but the first
-        return None.
+        The finished run. A run on several devices has one process per device, and all but the
+        first return None.
 
     Raises:
         UserError: the prior does not fit; the device is missing or has too little memory; a folder
@@ -166,9 +167,9 @@ def train(
         recipe.architecture, recipe.encoder, dropout=recipe.dropout, patch_size=patch_size
     )
     load_prior(model, prior)
-    start = model.encoder.state_dict(prefix="encoder.")
-    if recipe.thaw_epoch:  # the thaw changes it in place, and the best epoch may come before
-        start = {name: value.clone() for name, value in start.items()}
+    initial = model.encoder.state_dict(prefix="encoder.")
+    if recipe.thaw_epoch:  # training after the thaw changes these tensors in place
+        initial = {name: value.clone() for name, value in initial.items()}
     module = Segmenter(
         model.to(memory_format=torch.channels_last), recipe, machine.feature_cache_gb
     )
@@ -195,7 +196,7 @@ def train(
     failure = None
     checkpoint = keep.find()
     if checkpoint and first:
-        how = "finished before, writes its outputs" if keep.over else "resumes"
+        how = "writes the outputs of the run that ended" if keep.over else "resumes the run"
         print(f"{recipe.label(attempt)}  {how} after epoch {keep.epochs}", flush=True)
     with _quiet(keep.nondeterministic):
         modes = {"deterministic": "warn", "strict": True, "fast": False}
@@ -233,7 +234,7 @@ def train(
     # Weights that were frozen at the best epoch still equal the initial ones.
     load_weights(
         model,
-        {**start, **keep.best_weights()},
+        {**initial, **keep.best_weights()},
         f"{keep.folder}: not the weights of this run",
     )
     return Trained(
@@ -266,9 +267,9 @@ def _explain(
         f"Kept: {keep.epochs} of {recipe.epochs} epochs, in {keep.folder}; the same command "
         f"resumes with epoch {keep.epochs + 1}."
     )
-    # A signal to a whole process group ends the loader's workers at once, and the next step fails.
-    of_workers = isinstance(error, RuntimeError | ConnectionError | EOFError)
-    if number := signal_of_worker(error) or (stop.requested if of_workers else None):
+    # A signal to a whole process group also ends the loader's workers, and the next step fails.
+    lost_worker = isinstance(error, RuntimeError | ConnectionError | EOFError)
+    if number := signal_of_worker(error) or (stop.requested if lost_worker else None):
         error = stopped_by(number)
     if isinstance(error, StoppedError):
         return StoppedError(f"{error}. {kept}", error.status)
@@ -281,9 +282,9 @@ def _explain(
     if isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(text):
         return UserError(
             f"out of memory in epoch {keep.epochs + 1} with batch_size {recipe.batch_size}, "
-            f"patch_size {patch_size}, precision {recipe.precision} and a feature_cache_gb that "
-            f"holds a frozen encoder's features ({text.partition('. ')[0]}). Lower batch_size, "
-            "patch_size or feature_cache_gb."
+            f"patch_size {patch_size} and precision {recipe.precision}, beside the features of a "
+            f"frozen encoder that feature_cache_gb allows ({text.partition('. ')[0]}). Lower "
+            "batch_size, patch_size or feature_cache_gb."
         )
     if "does not have a deterministic implementation" in text:
         return UserError(
@@ -297,8 +298,8 @@ def _explain(
 def _quiet(nondeterministic: set[str]) -> Iterator[None]:
     """Silence Lightning's warnings about settings that are intended.
 
-    Add the operations that torch warns have no deterministic algorithm to ``nondeterministic``, and
-    print each once.
+    If torch warns that an operation has no deterministic algorithm, add the operation to
+    ``nondeterministic`` and print one line about it.
     """
     show = warnings.showwarning
 

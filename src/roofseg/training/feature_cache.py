@@ -1,4 +1,4 @@
-"""A cache of encoder features, for as long as the encoder is frozen."""
+"""A cache of the features that a frozen encoder computes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 class FeatureCache:
-    """Lists of tensors by key, kept on their own device up to a limit of memory.
+    """Lists of tensors by key, kept on their device up to a limit of memory.
 
-    A list that no longer fits is computed at every call, so the limit changes the time and never
+    A list that no longer fits is computed at every call, so the limit changes the time but never
     the result. Nothing is evicted: all keys are used equally often, so eviction would gain nothing.
 
     Args:
@@ -46,7 +46,7 @@ class FeatureCache:
         return tensors
 
     def clear(self) -> None:
-        """Remove everything: for when the encoder changes."""
+        """Remove all lists; call this when the encoder changes."""
         self._kept.clear()
         self.bytes, self.full = 0, False
 
@@ -54,7 +54,7 @@ class FeatureCache:
 def memory(tensors: Sequence[torch.Tensor]) -> int:
     """Bytes of the storages that tensors keep alive; a storage that several share counts once.
 
-    Tensors on the meta device have a shape and no bytes.
+    Tensors on the meta device have no storage and count as 0.
     """
     storages = [tensor.untyped_storage() for tensor in tensors if not tensor.is_meta]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

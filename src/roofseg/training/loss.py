@@ -10,8 +10,8 @@ from torch import nn
 class BceDiceLoss(nn.Module):
     """``bce_weight`` * BCE + (1 - ``bce_weight``) * Dice on logits.
 
-    Dice pools over the batch and is 0 for a batch without buildings, where only BCE punishes false
-    positives. So use a weight of 0 only if every batch has buildings.
+    Dice is computed over the whole batch, and is 0 for a batch without buildings, where only BCE
+    penalises false positives. So set ``bce_weight`` to 0 only if every batch has buildings.
     """
 
     def __init__(self, bce_weight: float) -> None:
@@ -23,8 +23,8 @@ class BceDiceLoss(nn.Module):
     def forward(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """The scalar loss of logits and truth {0, 1}, both (B, 1, H, W).
 
-        Computed in float32 whatever the model's precision: sums over a batch's pixels (10^6 at
-        4 x 512 px) do not fit into the 8 bits of a bfloat16 mantissa.
+        It is computed in float32 whatever the model's precision: the 8 significant bits of bfloat16
+        are too few for sums over the pixels of a batch (10^6 for four patches of 512 px).
         """
         with torch.autocast(logits.device.type, enabled=False):
             logits, truth = logits.float(), truth.float()

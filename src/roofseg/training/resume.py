@@ -1,4 +1,4 @@
-"""The state of a training run on disk, written after every epoch: a killed run resumes from it.
+"""Keep the state of a training run on disk after every epoch, so that a killed run can resume.
 
 A state lives in a folder of its own, named after everything that decides the run's result, so no
 other run can resume from it. `roofseg.core.run_states` says when it is removed.
@@ -32,7 +32,8 @@ from roofseg.core.weights import read_weights, write_weights
 from roofseg.models.device import resolve_device, resolve_precision
 from roofseg.recipe.params import Machine, Recipe
 
-# The trainer of a killed `dvc repro` ends after its step, and a step can be long on a CPU.
+# If `dvc repro` is killed, its training process ends only after its step, which can take long on a
+# CPU. A new run waits so many seconds for it.
 PATIENCE_S = 60.0
 
 # Libraries whose version can change the result.
@@ -43,7 +44,7 @@ LIBRARIES = (
 
 
 def state_name(attempt: str, training_inputs: str, recipe: Recipe, machine: Machine) -> str:
-    """The name of a run's state folder: its attempt and a hash of everything that decides it.
+    """The name of a run's state folder: the attempt and a hash of all that decides the result.
 
     ``training_inputs`` is the hash of recipe, data, code and prior (`recipe.digest.inputs_hash`);
     the name also covers the device, the precision resolved for it and the libraries' versions.
@@ -66,14 +67,14 @@ def is_first_process() -> bool:
 
 @contextmanager
 def locked_state(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
-    """Lock a run's state folder for this process, and make it if it is missing.
+    """Lock a run's state folder for this process; make the folder if it is missing.
 
-    If another process holds the lock, wait up to ``patience_s`` seconds for it. Only the first
+    If another process holds the lock, wait for it, up to ``patience_s`` seconds. Only the first
     process of a run takes the lock. The folder stays when the block ends, unless the block removes
     it.
 
     Raises:
-        UserError: another process keeps the lock for longer, or the folder cannot be written
+        UserError: another process still holds the lock, or the folder cannot be written
     """
     if not is_first_process():
         yield folder
@@ -98,8 +99,8 @@ def locked_state(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]
         ) from None
     except OSError as error:
         raise UserError(
-            f"{folder}: the state of the run cannot be kept there ({error}). Make room, change its "
-            "permissions, or set ROOFSEG_STATE_DIR to another folder."
+            f"{folder}: cannot keep the state of the run ({error}). Free disk space, change the "
+            "folder's permissions, or set ROOFSEG_STATE_DIR to another folder."
         ) from None
     try:
         with suppress(OSError):  # other processes may remove files meanwhile
@@ -110,7 +111,7 @@ def locked_state(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]
 
 
 def _note_unfinished(folder: Path) -> None:
-    """Print how many unfinished runs of the same attempt nobody works on, and their size."""
+    """Print the number and size of unfinished, unlocked states of other runs of the attempt."""
     attempt = folder.name.partition("@")[0]
     others = [
         other
@@ -134,7 +135,7 @@ def _describe(holder: Path) -> str:
 
 
 class DurableCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints, written whole or not at all, and flushed to the disk."""
+    """Writes Lightning's checkpoints completely or not at all, and flushes them to the disk."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
@@ -153,15 +154,15 @@ class KeepState(Callback):
     """Keeps the whole run on disk after each epoch, and the best weights by val IoU.
 
     It must come before a callback that averages weights: val is scored with the average, and the
-    best weights are the scored ones. The state holds no random state: draws, augmentation and
+    weights that were scored are the ones to keep. No random state is kept: draws, augmentation and
     dropout follow from the seed and the epoch.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.epochs = 0  # finished and kept
+        self.epochs = 0  # number of finished epochs that are kept
         self.best_epoch, self.best_val_iou = 0, -1.0
-        self.nondeterministic: set[str] = set()  # operations, added as the run meets them
+        self.nondeterministic: set[str] = set()  # names of operations, added during the run
         self.over = False  # whether the run has trained its last epoch
 
     @property
@@ -179,17 +180,18 @@ class KeepState(Callback):
             self.best_weights()
         except (RuntimeError, OSError, EOFError, KeyError, UnpicklingError, UserError) as error:
             raise UserError(
-                f"{self.last}: not a whole state of a run ({error}). Remove {self.folder} to start "
-                "the run again from its beginning."
+                f"{self.last}: not the complete state of a run ({error}). Remove {self.folder} to "
+                "start the run from its beginning."
             ) from None
         return self.last
 
     def best_weights(self) -> dict[str, torch.Tensor]:
-        """The weights of the best epoch; without the encoder's if it was frozen in that epoch."""
+        """The weights of the best epoch, without the encoder if it was frozen in that epoch."""
         return read_weights(self._best_file())
 
     def _best_file(self) -> Path:
-        # Named by epoch: a run killed between this file and the checkpoint still has the old one.
+        # Named by epoch: a run that is killed before the checkpoint is written still has the file
+        # that the old checkpoint names.
         return self.folder / f"best-{self.best_epoch:03d}.safetensors"
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -199,7 +201,7 @@ class KeepState(Callback):
             if trainer.is_global_zero:
                 write_weights(self._best_file(), pl_module.trained_state_dict(), durable=True)
 
-    # An epoch, with the scheduler's step, is complete when the next one starts or the run ends.
+    # An epoch is complete, with the scheduler's step, when the next one starts or the run ends.
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.current_epoch > self.epochs:
             self._keep(trainer)
@@ -246,5 +248,5 @@ class KeepState(Callback):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        # Early stopping ended the run: there is no epoch left to train.
+        # A run that early stopping ended has no epoch left to train.
         trainer.should_stop = checkpoint["callbacks"][self.state_key]["over"]

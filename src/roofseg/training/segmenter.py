@@ -1,4 +1,4 @@
-"""The Lightning module of an attempt: loss, optimizer, schedule, thaw and scores."""
+"""The Lightning module that trains an attempt: loss, optimizer, schedule, thaw and scores."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class NotFiniteError(UserError):
 
 
 class Segmenter(L.LightningModule):
-    """Trains a model as its recipe says: loss, optimizer, schedule, and thaw of the encoder.
+    """Trains a model by its recipe: loss, optimizer, schedule, and thaw of the encoder.
 
     After each validation pass ``val_tiles`` holds the IoU of every val tile and ``val_masks`` its
     predicted mask, (P, P) uint8 {0, 1}.
 
-    A frozen encoder computes its features of val, and of the views in an augmentation pool, once.
-    ``features`` keeps up to ``feature_cache_gb`` GB of them.
+    A frozen encoder computes the features of the val tiles, and of the views in an augmentation
+    pool, only once: ``features`` keeps up to ``feature_cache_gb`` GB (10^9 bytes) of them.
     """
 
     def __init__(self, model: RoofModel, recipe: Recipe, feature_cache_gb: float = 0.0) -> None:
@@ -50,7 +50,7 @@ class Segmenter(L.LightningModule):
         self._tiles: tuple[str, ...] = ()
 
     def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The encoder's features of (B, 3, H, W) uint8 RGB."""
+        """The encoder's features of images, (B, 3, H, W) uint8 RGB."""
         rgb = images.float().div_(255.0).contiguous(memory_format=torch.channels_last)
         return self.model.encode(rgb)
 
@@ -66,8 +66,8 @@ class Segmenter(L.LightningModule):
                 "lr": recipe.lr * recipe.encoder_lr_factor,
             },
         ]
-        # A fused step passes over each weight once instead of ten times. Not on a GPU: there, under
-        # float16, it would unscale the gradients after they were clipped.
+        # A fused step reads each weight once instead of ten times. On a GPU under float16 it would
+        # unscale the gradients after they were clipped, so it is for CPUs only.
         fused = True if self.device.type == "cpu" else None
         optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=fused)
         schedulers: dict[str, Any] = {
@@ -82,7 +82,7 @@ class Segmenter(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # Dropout's random state depends on the seed and the epoch alone, as the draws do, so an
-        # epoch can be run again. Each process of a run drops different values.
+        # epoch can be repeated. Each process of a run drops different values.
         seeds = np.random.SeedSequence([self.recipe.seed, self.current_epoch, self.global_rank])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         thaw = self.recipe.thaw_epoch
@@ -101,7 +101,7 @@ class Segmenter(L.LightningModule):
             *features, truth = (torch.cat(parts) for parts in zip(*views, strict=True))
             self._tiles = tuple(self._train.patches[index].tile for index, _ in batch)
         loss = self.loss(self.model.decode(features), truth)
-        # The mean over all processes of a run, so that they stop together.
+        # Take the mean over all processes of the run, so that they stop together.
         if not torch.isfinite(mean := self.trainer.strategy.reduce(loss.detach())):
             raise self._not_finite("the loss", mean, self._tiles)
         self.log(
@@ -120,9 +120,9 @@ class Segmenter(L.LightningModule):
         return train
 
     def _view(self, draw: Draw) -> list[torch.Tensor]:
-        """The features of one view in the pool, then its mask (1, 1, H, W) uint8.
+        """The features of one view in the pool, followed by its mask, (1, 1, H, W) uint8.
 
-        Computed for one view at a time: the rounding of features depends on the batch size.
+        One view at a time, since the rounding of features depends on the batch size.
         """
         image, mask, _ = default_collate([self._train[draw]])
         return [*self.encode(image.to(self.device)), mask.to(self.device)]
@@ -134,8 +134,8 @@ class Segmenter(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.gradient_clip)
-        # Clipping multiplies by limit / norm: an infinite norm would make every weight NaN. (Under
-        # float16 this is expected now and then, and the gradient scaler skips the step.)
+        # Clipping multiplies by limit / norm: an infinite norm would make every weight NaN. Under
+        # float16 an infinite norm is normal now and then: the gradient scaler skips that step.
         if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
             raise self._not_finite("the gradient's norm", norm, self._tiles)
 
@@ -158,7 +158,7 @@ class Segmenter(L.LightningModule):
         self.val_tiles, self.val_masks = {}, {}
 
     def _sync_statistics(self) -> None:
-        """Copy the first process's BatchNorm statistics to all: each process saw other data."""
+        """Copy the first process's BatchNorm statistics to all: each process saw different data."""
         if self.trainer.world_size > 1:
             for statistic in self.model.buffers():
                 torch.distributed.broadcast(statistic, 0)
@@ -184,7 +184,7 @@ class Segmenter(L.LightningModule):
         self.log("val/f1", float(f1(tp, fp, fn).mean()), batch_size=size)
 
     def trained_state_dict(self) -> dict[str, torch.Tensor]:
-        """The model's weights, without those of a frozen encoder, which are the prior's."""
+        """The model's weights, without a frozen encoder's, which still equal the initial ones."""
         return {
             name: value
             for name, value in self.model.state_dict().items()

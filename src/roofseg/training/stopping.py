@@ -1,4 +1,4 @@
-"""Stop a run between two steps: on a signal, or when the process that started it has gone."""
+"""Stop a run between two steps: on a signal, or when the process that started it has ended."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from lightning.pytorch.callbacks import Callback
 
 from roofseg.core.errors import StoppedError
 
-# SIGHUP: the terminal, the notebook or the connection was closed.
+# SIGHUP means that the terminal, the notebook or the connection was closed.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def is_orphan(parent: int | None) -> bool:
-    """Whether the process ``parent``, which started this one, has gone; False if it is None."""
+    """Whether ``parent``, the process that started this one, has ended; False if it is None."""
     return parent is not None and os.getppid() != parent
 
 
 def stopped_by(number: int) -> StoppedError:
-    """The error that ends a run on a signal."""
+    """The error that ends a run after the signal ``number``."""
     return StoppedError(f"stopped by {signal.Signals(number).name}", 128 + number)
 
 
 def signal_of_worker(error: BaseException | None) -> int | None:
-    """The signal that stopped a DataLoader worker, if that is what torch's ``error`` says.
+    """The signal that stopped a DataLoader worker, if torch's ``error`` names one; else None.
 
     A signal to a whole process group may end a worker before this process gets it. torch then
     raises "DataLoader worker (pid 7) is killed by signal: Terminated.", or an error with that one
@@ -41,10 +41,11 @@ def signal_of_worker(error: BaseException | None) -> int | None:
 
 
 class StopBetweenSteps(Callback):
-    """On SIGTERM, SIGHUP or Ctrl-C, finish the step and raise StoppedError; a second one kills.
+    """On SIGTERM, SIGHUP or Ctrl-C, finish the step and raise StoppedError.
 
-    ``parent`` is a process whose end stops the run too, or None. Without it, killing `dvc` would
-    leave its stage running beside the one that the next `dvc repro` starts.
+    A second signal kills the process at once. If the process ``parent`` ends, the run stops too:
+    otherwise, after `dvc` was killed, its stage would run on beside the one that the next
+    `dvc repro` starts.
     """
 
     def __init__(self, parent: int | None) -> None:
@@ -52,8 +53,8 @@ class StopBetweenSteps(Callback):
         self.requested: int | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Not earlier: Lightning installs its own handlers when fit starts. When fit ends it
-        # restores the handlers from before.
+        # Not earlier: Lightning installs its own handlers when fit starts. When fit ends, it
+        # restores the handlers that it replaced.
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
                 signal.signal(number, self._request)
