@@ -25,7 +25,7 @@ from roofseg.tiles.manifest import TileRecord, write_manifest
 from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask, read_tile_window
 
 JPEG_QUALITY = 90
-PAIRS_NAMED = 20  # of the pairs that overlap; a whole mosaic may
+PAIRS_NAMED = 20  # overlapping pairs that an error lists; a badly split mosaic has thousands
 
 
 @portable_opencv()
@@ -40,16 +40,18 @@ def make_patches(
     """Cut one patch from every tile in the split of ``dataset`` into ``out``.
 
     Writes ``out``/{train,val,test}, ``out``/tiles.csv (see `roofseg.tiles.manifest`) and
-    ``out``/overview.png; on an error, none of them. `cutting.window.choose_window` says where a
-    patch is cut. The same tiles give the same bytes on every CPU of an architecture.
+    ``out``/overview.png; on an error, it writes none of them. `cutting.window.choose_window`
+    decides where a patch is cut. The same tiles give the same bytes on every CPU of one
+    architecture.
 
     Args:
         dataset: folder with imgs/, msks/, split.csv and nudges.csv
-        out: folder for the patches; what it holds by these names is replaced
+        out: folder for the patches; existing files and folders of these names are replaced
         patch_size: side of a patch in pixels
-        min_building_fraction: share of building, in [0, 1], that a patch should have
-        warn: called with one line for the tiles that no split lists, one for each tile without
-            enough building, and one for each pair of patches in two splits that look alike
+        min_building_fraction: share of building pixels, in [0, 1], that a patch should have
+        warn: called with one line that names all tiles missing from split.csv, one line for each
+            tile without enough building, and one for each pair of patches in two splits that look
+            alike
 
     Raises:
         UserError: a nudge leaves its tile, patches of two splits overlap (see `cutting.leakage`),
@@ -61,15 +63,16 @@ def make_patches(
     unknown = sorted(nudges.keys() - {tile.name for tile in tiles} - set(unlisted))
     if unknown:
         raise UserError(
-            f"{dataset / 'nudges.csv'}: {', '.join(unknown)} is no tile in {dataset / 'imgs'}. "
-            "Correct the name (a file's name without suffix) or remove the line."
+            f"{dataset / 'nudges.csv'}: no tile in {dataset / 'imgs'} is named "
+            f"{', '.join(unknown)}. "
+            "Correct the name (the file name without its suffix) or remove the line."
         )
     if unlisted:
         warn(f"{dataset / 'split.csv'} lists no split for {', '.join(unlisted)}: left out")
 
     with ExitStack() as stack:
         overview = stack.enter_context(atomic_write(out / "overview.png"))
-        listing = stack.enter_context(atomic_write(out / "tiles.csv"))
+        manifest = stack.enter_context(atomic_write(out / "tiles.csv"))
         folders = {split: stack.enter_context(atomic_write(out / split)) for split in SPLITS}
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
         cells: dict[str, list[tuple[Image, str]]] = {split: [] for split in SPLITS}
@@ -84,8 +87,8 @@ def make_patches(
             if crop.method != "nudged" and crop.building_fraction < min_building_fraction:
                 warn(
                     f"tile {tile.name} ({tile.split}): no window of {patch_size} px has "
-                    f"{min_building_fraction:.2%} of building; took the fullest, "
-                    f"{crop.building_fraction:.2%} at row {crop.row}, col {crop.col}"
+                    f"{min_building_fraction:.2%} building; cut the window with the most, "
+                    f"{crop.building_fraction:.2%}, at row {crop.row}, col {crop.col}"
                 )
             mask = tile_mask[crop.row : crop.row + patch_size, crop.col : crop.col + patch_size]
             image = read_tile_window(tile.image, crop.row, crop.col, patch_size)
@@ -93,29 +96,29 @@ def make_patches(
             folder = folders[tile.split]
             write_jpeg(folder / "images" / f"{tile.name}.jpg", image, JPEG_QUALITY)
             write_png(folder / "masks" / f"{tile.name}.png", mask * np.uint8(255))
-            corner = grid.transform and grid.transform @ Affine.translation(crop.col, crop.row)
-            rows[tile.split].append(_crop_row(tile.name, crop, grid, corner))
-            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, grid.crs, corner))
+            transform = grid.transform and grid.transform @ Affine.translation(crop.col, crop.row)
+            rows[tile.split].append(_crop_row(tile.name, crop, grid, transform))
+            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, grid.crs, transform))
             caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
             cells[tile.split].append((_outlined(image, mask), f"{tile.name}\n{caption}"))
             grids.append(grid)
         if shared := overlaps(fingerprints):
             more = f"; and {len(shared) - PAIRS_NAMED} more" if len(shared) > PAIRS_NAMED else ""
             raise UserError(
-                f"{dataset / 'split.csv'}: patches of two splits overlap, so scores would flatter: "
-                f"{'; '.join(shared[:PAIRS_NAMED])}{more}. Put the tiles into one split, remove "
-                "one, or move a crop with nudges.csv."
+                f"{dataset / 'split.csv'}: patches of two splits overlap, so scores would be "
+                f"too high: {'; '.join(shared[:PAIRS_NAMED])}{more}. Put the tiles into one "
+                "split, remove one, or move a crop with nudges.csv."
             )
         for pair in near_duplicates(fingerprints):
             warn(f"{pair}: the same place in two splits? Look at patches/overview.png")
         for split in SPLITS:
             _write_crops(folders[split] / "crops.csv", rows[split])
-        write_manifest(listing, _listed(tiles, grids))
+        write_manifest(manifest, _tile_records(tiles, grids))
         write_png(overview, _overview(dataset.name, patch_size, cells))
 
 
-def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[TileRecord]:
-    """The rows of tiles.csv, with the tiles of other splits that show some of the same ground."""
+def _tile_records(tiles: list[TilePair], grids: list[Grid]) -> Iterator[TileRecord]:
+    """Make the rows of tiles.csv; each names the tiles of other splits that share its ground."""
     partners: dict[int, list[int]] = defaultdict(list)
     for one, other in shared_ground(grids, [tile.split for tile in tiles]):
         partners[one].append(other)
@@ -144,8 +147,8 @@ def _check_nudge(
         )
 
 
-def _crop_row(tile: str, crop: Crop, grid: Grid, corner: Affine | None) -> tuple[object, ...]:
-    """The values of CROPS_COLUMNS; ``corner`` is the transform of the crop."""
+def _crop_row(tile: str, crop: Crop, grid: Grid, transform: Affine | None) -> tuple[object, ...]:
+    """The values of `CROPS_COLUMNS`; ``transform`` is that of the crop, None if unknown."""
     return (
         tile,
         crop.row,
@@ -154,7 +157,7 @@ def _crop_row(tile: str, crop: Crop, grid: Grid, corner: Affine | None) -> tuple
         round(crop.building_fraction, 6),
         "" if grid.gsd is None else grid.gsd,
         "" if grid.crs is None else grid.crs.to_string(),
-        "" if corner is None else " ".join(repr(float(number)) for number in corner[:6]),
+        "" if transform is None else " ".join(repr(float(number)) for number in transform[:6]),
     )
 
 
@@ -165,7 +168,7 @@ def _write_crops(path: Path, rows: list[tuple[object, ...]]) -> None:
         writer.writerows(rows)
 
 
-# Yellow is rare in aerial imagery; the splits' colours are told apart by the colour-blind too
+# Yellow is rare in aerial imagery. The colours of the splits differ to colour-blind readers too
 # (Okabe and Ito 2008, "Color Universal Design").
 OUTLINE = (255, 235, 0)
 SPLIT_COLOURS = {"train": (0, 114, 178), "val": (213, 94, 0), "test": (0, 158, 115)}
