@@ -17,11 +17,12 @@ LEVELS = 256
 
 
 def channels(image: Image) -> dict[str, Image]:
-    """Compute pixel values that a threshold could separate roofs by, each (H, W) uint8.
+    """Compute channels in which a threshold could separate roofs from ground.
 
-    ``red``, ``green``, ``blue``; ``brightness``, their mean; ``saturation`` of HSV; and
-    ``excess_green``, 2 G - R - B (Woebbecke et al. 1995, doi:10.13031/2013.27838) scaled from
-    -510..510 to 0..255, which is high for plants.
+    ``image`` is (H, W, 3) uint8 RGB. The channels are (H, W) uint8: ``red``, ``green``, ``blue``;
+    ``brightness``, their mean; ``saturation`` of HSV; and ``excess_green``, which is
+    high for plants: 2 G - R - B (Woebbecke et al. 1995, doi:10.13031/2013.27838), scaled from
+    -510..510 to 0..255.
     """
     red, green, blue = np.moveaxis(image.astype(np.int16), 2, 0)
     return {
@@ -59,7 +60,10 @@ def best_constant(patches: Sequence[Patch]) -> dict[str, Any]:
 
 
 def _ious(values: Image, mask: Image) -> dict[str, npt.NDArray[np.float64]]:
-    """The IoU of one tile at all 256 thresholds t: value >= t ("above"), value < t ("below")."""
+    """The IoU of one tile at each threshold t in 0..255, as two arrays (256,).
+
+    "above" is the IoU of the mask value >= t, "below" that of the mask value < t.
+    """
     roof = np.bincount(values[mask > 0], minlength=LEVELS)
     ground = np.bincount(values[mask == 0], minlength=LEVELS)
     roof_below, ground_below = (np.cumsum(part) - part for part in (roof, ground))
@@ -71,11 +75,12 @@ def _ious(values: Image, mask: Image) -> dict[str, npt.NDArray[np.float64]]:
 
 
 def fit_threshold(patches: Sequence[Patch]) -> tuple[str, str, int, float]:
-    """Find the threshold on one of `channels` with the highest IoU (mean over tiles), exactly.
+    """Find the threshold with the highest IoU (mean over tiles) of all `channels`, by trying all.
 
     Returns:
-        Channel, direction ("above": building where value >= threshold; "below": where value <
-        threshold), threshold (0..255) and its IoU on ``patches``. Ties go to the first.
+        The channel; the direction ("above": building where value >= threshold; "below": building
+        where value < threshold); the threshold (0..255); and its IoU on ``patches``. Ties go to the
+        first channel, direction and threshold.
     """
     total: dict[tuple[str, str], npt.NDArray[np.float64]] = {}
     for patch in patches:
@@ -90,8 +95,8 @@ def colour_threshold(train: Sequence[Patch], val: Sequence[Patch]) -> dict[str, 
     """Fit a colour threshold on train and score it on val.
 
     Returns:
-        ``channel``, ``direction``, ``threshold`` and ``train_iou`` as from `fit_threshold`, and
-        ``val``, its `metrics.pixel_scores` there.
+        ``channel``, ``direction``, ``threshold`` and ``train_iou``, as `fit_threshold` returns
+        them; and ``val``, the `metrics.pixel_scores` on val.
     """
     channel, direction, threshold, train_iou = fit_threshold(train)
     masks = [
@@ -107,5 +112,5 @@ def colour_threshold(train: Sequence[Patch], val: Sequence[Patch]) -> dict[str, 
 
 
 def baselines(train: Sequence[Patch], val: Sequence[Patch]) -> dict[str, Any]:
-    """Both baselines, as plain JSON values: ``constant`` and ``colour_threshold``."""
+    """Compute both baselines as JSON values: ``constant`` and ``colour_threshold``."""
     return {"constant": best_constant(val), "colour_threshold": colour_threshold(train, val)}

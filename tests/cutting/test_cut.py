@@ -208,7 +208,7 @@ class TestMakePatches:
         [
             ("a,33,0", r"nudges\.csv: tile a is nudged to row 33, col 0.*row can be 0 to 32"),
             ("a,0,33", r"tile a is nudged to row 0, col 33"),
-            ("ghost,0,0", r"nudges\.csv: ghost is no tile in .*imgs"),
+            ("ghost,0,0", r"nudges\.csv: no tile in .*imgs is named ghost"),
         ],
     )
     def test_a_nudge_that_fits_no_window(

@@ -17,7 +17,7 @@ from rasterio.transform import Affine
 from tiny_dataset import tile_pixels, write_raster
 
 from roofseg.core.errors import UserError
-from roofseg.inria.austin import TERMS, bring_tiles, check_pair
+from roofseg.inria.austin import TERMS, check_pair, fetch_tiles
 from roofseg.inria.sources import HUB, find_train
 
 SIZE = 48
@@ -60,11 +60,11 @@ def copied(train: Path, folder: Path) -> Path:
 
 
 def run(folder: Path, source: Path | None, **changed: Any) -> list[str]:
-    """Bring the tiles and return the lines that were said."""
-    said: list[str] = []
-    settings = {"numbers": NUMBERS, "size": SIZE, "say": said.append}
-    bring_tiles(folder, source, **{**settings, **changed})
-    return said
+    """Fetch the tiles and return the reported lines."""
+    reported: list[str] = []
+    settings = {"numbers": NUMBERS, "size": SIZE, "report": reported.append}
+    fetch_tiles(folder, source, **{**settings, **changed})
+    return reported
 
 
 def check_all_tiles(folder: Path, train: Path) -> None:
@@ -87,10 +87,10 @@ def inside(folder: Path) -> list[str]:
 @pytest.mark.parametrize("tree", ["AerialImageDataset/train", "train", "data/train", "."])
 def test_from_the_unpacked_dataset(train: Path, tmp_path: Path, tree: str) -> None:
     copied(train, tmp_path / "copy" / tree)
-    said = run(tmp_path / "inria", tmp_path / "copy")
+    reported = run(tmp_path / "inria", tmp_path / "copy")
     check_all_tiles(tmp_path / "inria", train)
-    assert said[0] == TERMS
-    assert said[-1] == "austin10: checked, in its place (3 of 3)"
+    assert reported[0] == TERMS
+    assert reported[-1] == "austin10: checked and in place (3 of 3)"
 
 
 def test_a_dataset_that_lacks_a_tile(tree: Path, tmp_path: Path) -> None:
@@ -153,9 +153,7 @@ def test_a_folder_without_the_dataset(tmp_path: Path, there: list[str] | None, s
 
 
 def test_a_disk_that_is_too_small(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"GB are free; the tiles that are missing need 12000000000\.0 GB"
-    ):
+    with pytest.raises(UserError, match=r"GB are free; the missing tiles need 12000000000\.0 GB"):
         run(tmp_path / "inria", tree, size=10**9)
     assert inside(tmp_path / "inria") == []
 
@@ -173,8 +171,8 @@ def test_an_error_of_the_system_becomes_a_message(tree: Path, tmp_path: Path) ->
 def test_a_second_run_opens_no_source(tree: Path, tmp_path: Path) -> None:
     run(tmp_path / "inria", tree)
     before = (tmp_path / "inria" / "manifest.csv").read_bytes()
-    said = run(tmp_path / "inria", tmp_path / "nosuch")
-    assert said[1:] == [f"{tmp_path / 'inria'}: 3 tiles of 3 are in their places already"]
+    reported = run(tmp_path / "inria", tmp_path / "nosuch")
+    assert reported[1:] == [f"{tmp_path / 'inria'}: 3 of 3 tiles are already in place"]
     assert (tmp_path / "inria" / "manifest.csv").read_bytes() == before
 
 
@@ -211,8 +209,8 @@ def test_a_run_continues_where_an_earlier_one_stopped(tree: Path, tmp_path: Path
     (folder / ".incoming" / "imgs" / "austin2.tif").write_bytes(b"half")
     broken.write_bytes(whole)
     (tree / "images" / "austin1.tif").unlink()  # no longer needed
-    said = run(folder, tree)
-    assert "1 tiles of 3 are in their places already" in said[1]
+    reported = run(folder, tree)
+    assert "1 of 3 tiles are already in place" in reported[1]
     assert inside(folder)[:3] == [f"imgs/austin{n}.tif" for n in (1, 10, 2)]
 
 
@@ -405,10 +403,10 @@ def hub(train: Path) -> Iterator[Server]:
 
 
 def test_only_the_needed_files_come_from_the_hub(hub: Server, train: Path, tmp_path: Path) -> None:
-    said = run(tmp_path / "inria", None, endpoint=hub.endpoint)
+    reported = run(tmp_path / "inria", None, endpoint=hub.endpoint)
     check_all_tiles(tmp_path / "inria", train)
-    assert said[0] == TERMS
-    assert any(COMMIT in line and HUB in line for line in said)
+    assert reported[0] == TERMS
+    assert any(COMMIT in line and HUB in line for line in reported)
     got = [line.split()[2] for line in hub.asked if line.startswith("GET")]
     assert sorted(got) == sorted(file.rpartition("/")[2] for file in FILES)
     # One question for the newest commit; everything else is asked of that commit.

@@ -20,8 +20,8 @@ from roofseg.synthetic.render import cast_shadow, render
 from roofseg.synthetic.scene import (
     GSD,
     Building,
+    Conditions,
     Cover,
-    Look,
     Roof,
     Scene,
     Sun,
@@ -36,7 +36,7 @@ GREY = (120.0, 120.0, 120.0)
 
 def one_house(roof: Roof, sun: Sun, angle: float = 0.0) -> Scene:
     wing = Wing(0, 0, 60, 40, roof, eave=5.0, pitch=0.5)
-    scene = Scene(sun, Look(noise=0.0, quality=100))
+    scene = Scene(sun, Conditions(noise=0.0, quality=100))
     scene.buildings.append(Building(0, 0, angle, (wing,), GREY, Cover.MEMBRANE))
     return scene
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -20,13 +18,14 @@ from roofseg.core.images import Image, portable_opencv, write_jpeg, write_png
 from roofseg.cutting.find import find_tiles, unlisted_tiles
 from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps, shared_ground
 from roofseg.cutting.window import Crop, choose_window
+from roofseg.drawing import CELL, SheetGroup, contact_sheet
 from roofseg.patches import CROPS_COLUMNS
 from roofseg.recipe.split import SPLITS, read_nudges
 from roofseg.tiles.manifest import TileRecord, write_manifest
 from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask, read_tile_window
 
 JPEG_QUALITY = 90
-PAIRS_NAMED = 20  # of the pairs that overlap; a whole mosaic may
+PAIRS_NAMED = 20  # overlapping pairs that an error lists; a badly split mosaic has thousands
 
 
 @portable_opencv()
@@ -41,16 +40,18 @@ def make_patches(
     """Cut one patch from every tile in the split of ``dataset`` into ``out``.
 
     Writes ``out``/{train,val,test}, ``out``/tiles.csv (see `roofseg.tiles.manifest`) and
-    ``out``/overview.png; on an error, none of them. `cutting.window.choose_window` says where a
-    patch is cut. The same tiles give the same bytes on every CPU of an architecture.
+    ``out``/overview.png; on an error, it writes none of them. `cutting.window.choose_window`
+    decides where a patch is cut. The same tiles give the same bytes on every CPU of one
+    architecture.
 
     Args:
         dataset: folder with imgs/, msks/, split.csv and nudges.csv
-        out: folder for the patches; what it holds by these names is replaced
+        out: folder for the patches; existing files and folders of these names are replaced
         patch_size: side of a patch in pixels
-        min_building_fraction: share of building, in [0, 1], that a patch should have
-        warn: called with one line for the tiles that no split lists, one for each tile without
-            enough building, and one for each pair of patches in two splits that look alike
+        min_building_fraction: share of building pixels, in [0, 1], that a patch should have
+        warn: called with one line that names all tiles missing from split.csv, one line for each
+            tile without enough building, and one for each pair of patches in two splits that look
+            alike
 
     Raises:
         UserError: a nudge leaves its tile, patches of two splits overlap (see `cutting.leakage`),
@@ -62,18 +63,20 @@ def make_patches(
     unknown = sorted(nudges.keys() - {tile.name for tile in tiles} - set(unlisted))
     if unknown:
         raise UserError(
-            f"{dataset / 'nudges.csv'}: {', '.join(unknown)} is no tile in {dataset / 'imgs'}. "
-            "Correct the name (a file's name without suffix) or remove the line."
+            f"{dataset / 'nudges.csv'}: no tile in {dataset / 'imgs'} is named "
+            f"{', '.join(unknown)}. "
+            "Correct the name (the file name without its suffix) or remove the line."
         )
     if unlisted:
         warn(f"{dataset / 'split.csv'} lists no split for {', '.join(unlisted)}: left out")
 
     with ExitStack() as stack:
         overview = stack.enter_context(atomic_write(out / "overview.png"))
-        listing = stack.enter_context(atomic_write(out / "tiles.csv"))
+        manifest = stack.enter_context(atomic_write(out / "tiles.csv"))
         folders = {split: stack.enter_context(atomic_write(out / split)) for split in SPLITS}
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
-        cells, fingerprints, grids = [], [], []
+        cells: dict[str, list[tuple[Image, str]]] = {split: [] for split in SPLITS}
+        fingerprints, grids = [], []
         for tile in tiles:
             grid = check_tile(tile, patch_size)
             nudge = nudges.get(tile.name)
@@ -84,8 +87,8 @@ def make_patches(
             if crop.method != "nudged" and crop.building_fraction < min_building_fraction:
                 warn(
                     f"tile {tile.name} ({tile.split}): no window of {patch_size} px has "
-                    f"{min_building_fraction:.2%} of building; took the fullest, "
-                    f"{crop.building_fraction:.2%} at row {crop.row}, col {crop.col}"
+                    f"{min_building_fraction:.2%} building; cut the window with the most, "
+                    f"{crop.building_fraction:.2%}, at row {crop.row}, col {crop.col}"
                 )
             mask = tile_mask[crop.row : crop.row + patch_size, crop.col : crop.col + patch_size]
             image = read_tile_window(tile.image, crop.row, crop.col, patch_size)
@@ -93,29 +96,29 @@ def make_patches(
             folder = folders[tile.split]
             write_jpeg(folder / "images" / f"{tile.name}.jpg", image, JPEG_QUALITY)
             write_png(folder / "masks" / f"{tile.name}.png", mask * np.uint8(255))
-            corner = grid.transform and grid.transform @ Affine.translation(crop.col, crop.row)
-            rows[tile.split].append(_crop_row(tile.name, crop, grid, corner))
-            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, grid.crs, corner))
-            cells.append(_cell(tile, crop, image, mask))
+            transform = grid.transform and grid.transform @ Affine.translation(crop.col, crop.row)
+            rows[tile.split].append(_crop_row(tile.name, crop, grid, transform))
+            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, grid.crs, transform))
+            caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
+            cells[tile.split].append((_outlined(image, mask), f"{tile.name}\n{caption}"))
             grids.append(grid)
         if shared := overlaps(fingerprints):
             more = f"; and {len(shared) - PAIRS_NAMED} more" if len(shared) > PAIRS_NAMED else ""
             raise UserError(
-                f"{dataset / 'split.csv'}: patches of two splits overlap, so scores would flatter: "
-                f"{'; '.join(shared[:PAIRS_NAMED])}{more}. Put the tiles into one split, remove "
-                "one, or move a crop with nudges.csv."
+                f"{dataset / 'split.csv'}: patches of two splits overlap, so scores would be "
+                f"too high: {'; '.join(shared[:PAIRS_NAMED])}{more}. Put the tiles into one "
+                "split, remove one, or move a crop with nudges.csv."
             )
         for pair in near_duplicates(fingerprints):
             warn(f"{pair}: the same place in two splits? Look at patches/overview.png")
         for split in SPLITS:
             _write_crops(folders[split] / "crops.csv", rows[split])
-        write_manifest(listing, _listed(tiles, grids))
-        title = f"{dataset.name}: {len(cells)} patches of {patch_size} x {patch_size} px"
-        write_png(overview, _overview(title, cells))
+        write_manifest(manifest, _tile_records(tiles, grids))
+        write_png(overview, _overview(dataset.name, patch_size, cells))
 
 
-def _listed(tiles: list[TilePair], grids: list[Grid]) -> Iterator[TileRecord]:
-    """The rows of tiles.csv, with the tiles of other splits that show some of the same ground."""
+def _tile_records(tiles: list[TilePair], grids: list[Grid]) -> Iterator[TileRecord]:
+    """Make the rows of tiles.csv; each names the tiles of other splits that share its ground."""
     partners: dict[int, list[int]] = defaultdict(list)
     for one, other in shared_ground(grids, [tile.split for tile in tiles]):
         partners[one].append(other)
@@ -144,8 +147,8 @@ def _check_nudge(
         )
 
 
-def _crop_row(tile: str, crop: Crop, grid: Grid, corner: Affine | None) -> tuple[object, ...]:
-    """The values of CROPS_COLUMNS; ``corner`` is the transform of the crop."""
+def _crop_row(tile: str, crop: Crop, grid: Grid, transform: Affine | None) -> tuple[object, ...]:
+    """The values of `CROPS_COLUMNS`; ``transform`` is that of the crop, None if unknown."""
     return (
         tile,
         crop.row,
@@ -154,7 +157,7 @@ def _crop_row(tile: str, crop: Crop, grid: Grid, corner: Affine | None) -> tuple
         round(crop.building_fraction, 6),
         "" if grid.gsd is None else grid.gsd,
         "" if grid.crs is None else grid.crs.to_string(),
-        "" if corner is None else " ".join(repr(float(number)) for number in corner[:6]),
+        "" if transform is None else " ".join(repr(float(number)) for number in transform[:6]),
     )
 
 
@@ -165,87 +168,29 @@ def _write_crops(path: Path, rows: list[tuple[object, ...]]) -> None:
         writer.writerows(rows)
 
 
-# The overview: every patch with its footprints outlined, for a check by eye. Lengths in pixels.
-THUMBNAIL = 320
-GAP = 16
-CAPTION_HEIGHT = 54
-HEADING_HEIGHT = 56
-MIN_COLUMNS = 6
-INK, PAPER = (40, 40, 40), 255
-# Yellow is rare in aerial imagery; the splits' colours are told apart by the colour-blind too
+# Yellow is rare in aerial imagery. The colours of the splits differ to colour-blind readers too
 # (Okabe and Ito 2008, "Color Universal Design").
 OUTLINE = (255, 235, 0)
 SPLIT_COLOURS = {"train": (0, 114, 178), "val": (213, 94, 0), "test": (0, 158, 115)}
+MIN_COLUMNS = 6
 
 
-@dataclass(frozen=True, eq=False)
-class _Cell:
-    split: str
-    name: str
-    caption: str
-    thumbnail: Image
-
-
-def _cell(tile: TilePair, crop: Crop, image: Image, mask: Image) -> _Cell:
-    size = (THUMBNAIL, THUMBNAIL)
+def _outlined(image: Image, mask: Image) -> Image:
+    """Scale a patch to a cell of the overview and outline its footprints."""
+    size = (CELL, CELL)
     thumbnail = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     covered = cv2.resize(mask * np.uint8(255), size, interpolation=cv2.INTER_AREA) >= 128
     outlines, _ = cv2.findContours(covered.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(thumbnail, outlines, -1, OUTLINE, 1)
-    caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
-    return _Cell(tile.split, tile.name, caption, thumbnail.astype(np.uint8, copy=False))
+    return thumbnail.astype(np.uint8, copy=False)
 
 
-def _overview(title: str, cells: list[_Cell]) -> Image:
-    """Draw the sheet: (H, W, 3) uint8 RGB."""
-    columns = max(MIN_COLUMNS, math.ceil(math.sqrt(len(cells))))
-    width = GAP + columns * (THUMBNAIL + GAP)
-    bands = [_heading(f"{title}, footprints outlined", INK, width)]
-    for split in SPLITS:
-        group = [cell for cell in cells if cell.split == split]
-        bands.append(_heading(f"{split} ({len(group)})", SPLIT_COLOURS[split], width))
-        for start in range(0, len(group), columns):
-            bands.append(_row_of_cells(group[start : start + columns], width))
-    return np.concatenate(bands)
-
-
-def _heading(text: str, colour: tuple[int, int, int], width: int) -> Image:
-    band = np.full((HEADING_HEIGHT, width, 3), PAPER, np.uint8)
-    _write(band, text, GAP, HEADING_HEIGHT - 15, colour, size=28, weight=600)
-    return band
-
-
-def _row_of_cells(cells: list[_Cell], width: int) -> Image:
-    band = np.full((THUMBNAIL + CAPTION_HEIGHT + GAP, width, 3), PAPER, np.uint8)
-    for index, cell in enumerate(cells):
-        left = GAP + index * (THUMBNAIL + GAP)
-        colour = SPLIT_COLOURS[cell.split]
-        cv2.rectangle(band, (left - 3, 1), (left + THUMBNAIL + 2, THUMBNAIL + 6), colour, -1)
-        band[4 : 4 + THUMBNAIL, left : left + THUMBNAIL] = cell.thumbnail
-        _write(band, cell.name, left, THUMBNAIL + 29, INK, size=19, weight=600, max_width=THUMBNAIL)
-        _write(band, cell.caption, left, THUMBNAIL + 52, colour, size=18, weight=500)
-    return band
-
-
-def _write(
-    band: Image,
-    text: str,
-    left: int,
-    baseline: int,
-    colour: tuple[int, int, int],
-    *,
-    size: int,
-    weight: int,
-    max_width: int | None = None,
-) -> None:
-    """Write a line of text into ``band``; what is wider than ``max_width`` loses its middle."""
-    font = cv2.FontFace("sans")
-
-    def width(line: str) -> int:
-        return int(cv2.getTextSize((0, 0), line, (0, 0), font, size, weight)[2])
-
-    shown, kept = text, len(text)
-    while max_width is not None and width(shown) > max_width and kept > 2:
-        kept -= 1
-        shown = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
-    cv2.putText(band, shown, (left, baseline), colour, font, size, weight)
+def _overview(dataset: str, patch_size: int, cells: dict[str, list[tuple[Image, str]]]) -> Image:
+    """Draw every patch by split, for a check by eye: (H, W, 3) uint8 RGB."""
+    count = sum(map(len, cells.values()))
+    groups = [
+        SheetGroup(cells[split], f"{split} ({len(cells[split])})", SPLIT_COLOURS[split])
+        for split in SPLITS
+    ]
+    title = f"{dataset}: {count} patches of {patch_size} x {patch_size} px, footprints outlined"
+    return contact_sheet(title, groups, MIN_COLUMNS)

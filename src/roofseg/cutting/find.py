@@ -13,9 +13,12 @@ from roofseg.tiles.rasters import SIDECARS, TilePair
 def find_tiles(folder: Path) -> list[TilePair]:
     """Find image and mask of every tile in the split of the dataset in ``folder``.
 
-    Returned in the order train, val, test, and by name within a split. Tiles in no split are left
-    out (see `unlisted_tiles`). Raises UserError as `read_split` does, and if a tile has no image or
-    no mask, or two files share a stem. Opens no raster.
+    The tiles are in the order train, val, test, and by name within a split. Tiles that split.csv
+    does not list are left out (see `unlisted_tiles`). No raster is opened.
+
+    Raises:
+        UserError: split.csv is missing or invalid (see `read_split`), a tile has no image or no
+            mask, or two files have the same name but for their suffix
     """
     splits = read_split(folder)
     images, masks = _rasters(folder / "imgs"), _rasters(folder / "msks")
@@ -24,20 +27,20 @@ def find_tiles(folder: Path) -> list[TilePair]:
         if missing:
             raise UserError(
                 f"{folder / kind}: no file for {', '.join(missing)}, which {folder / 'split.csv'} "
-                "lists (by name without suffix). Add the file, or remove the line."
+                "lists (by file name without suffix). Add the file, or remove the line."
             )
     pairs = [TilePair(name, split, images[name], masks[name]) for name, split in splits.items()]
     return sorted(pairs, key=lambda pair: (SPLITS.index(pair.split), pair.name))
 
 
 def unlisted_tiles(folder: Path) -> list[str]:
-    """Names of the tiles in ``imgs/`` or ``msks/`` that no split lists, sorted."""
+    """Names of the tiles in ``imgs/`` or ``msks/`` that split.csv does not list, sorted."""
     found = _rasters(folder / "imgs").keys() | _rasters(folder / "msks").keys()
     return sorted(found - read_split(folder).keys())
 
 
 def _rasters(folder: Path) -> dict[str, Path]:
-    """A folder's rasters by stem; hidden files and sidecars are left out."""
+    """Map file name without suffix to path; leave out hidden files, sidecars and folders."""
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; expected one raster for each tile. Put them there, or get "

@@ -19,8 +19,9 @@ from rasterio.warp import transform
 from roofseg.core.images import Image
 from roofseg.tiles.rasters import RASTER_ERRORS, Grid
 
-# Perceptual hashes have 64 bits. Those of unrelated pictures differ in about 32 of them, with a
-# standard deviation of 4; those of a picture and its recompressed or brightened copy in a few.
+# Two pictures look alike if at most this many of the 64 bits of their perceptual hashes differ.
+# Hashes of unrelated pictures differ in about 32 bits, with a standard deviation of 4; those of a
+# picture and its recompressed or brightened copy differ in a few.
 NEAR = 8
 
 Corners = npt.NDArray[np.float64]  # (N, 4, 2): the x and y of N grids' corners, NaN where unknown
@@ -28,10 +29,15 @@ Corners = npt.NDArray[np.float64]  # (N, 4, 2): the x and y of N grids' corners,
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A patch without its pixels: a few bytes that are enough to compare it with others.
+    """The place of a patch and two hashes of its pixels, enough to compare it with other patches.
 
-    ``size`` is the patch's side in pixels, ``exact`` the SHA-256 of its pixels and ``perceptual``
-    its perceptual hash; ``crs`` and ``transform`` say where it lies, None where that is unknown.
+    Attributes:
+        tile, split: the names of its tile and split
+        size: side of the patch in pixels
+        exact: SHA-256 of its pixels, 64 hex digits
+        perceptual: its `perceptual_hash`
+        crs: None where unknown
+        transform: maps (column, row) of the patch to coordinates of ``crs``; None where unknown
     """
 
     tile: str
@@ -46,7 +52,7 @@ class Fingerprint:
     def of(
         cls, tile: str, split: str, image: Image, crs: CRS | None, transform: Affine | None
     ) -> Fingerprint:
-        """The fingerprint of a patch; ``image`` is (P, P, 3) uint8 RGB."""
+        """Take the fingerprint of a patch; ``image`` is (P, P, 3) uint8 RGB."""
         exact = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
         return cls(tile, split, len(image), exact, perceptual_hash(image), crs, transform)
 
@@ -58,8 +64,8 @@ class Fingerprint:
 def overlaps(fingerprints: Sequence[Fingerprint]) -> list[str]:
     """Describe each pair of patches in two splits that overlap, in one line.
 
-    Georeferenced patches overlap if their outlines do, by more than half a pixel both ways. Any two
-    patches are the same if all of their pixels are.
+    Georeferenced patches overlap if their outlines share more than half a pixel in both width and
+    height. Patches with identical pixels count as overlapping, georeferenced or not.
     """
     splits = [fingerprint.split for fingerprint in fingerprints]
     ground = shared_ground([fingerprint.grid for fingerprint in fingerprints], splits)
@@ -78,8 +84,8 @@ def overlaps(fingerprints: Sequence[Fingerprint]) -> list[str]:
 def near_duplicates(fingerprints: Sequence[Fingerprint]) -> list[str]:
     """Describe each pair of patches in two splits that look alike but are not the same, in a line.
 
-    A copy that was compressed, brightened or resampled is found; a copy that was turned, or that
-    shows only a part of the other patch, is not.
+    This finds copies that were compressed, brightened or resampled, but not copies that were
+    rotated or that show only a part of the other patch.
     """
     hashes = np.array([fingerprint.perceptual for fingerprint in fingerprints], np.uint64)
     splits = np.array([fingerprint.split for fingerprint in fingerprints])
@@ -87,22 +93,22 @@ def near_duplicates(fingerprints: Sequence[Fingerprint]) -> list[str]:
     for one in range(len(fingerprints)):
         differing = np.bitwise_count(hashes[one + 1 :] ^ hashes[one])
         near = (differing <= NEAR) & (splits[one + 1 :] != splits[one])
-        for step in np.flatnonzero(near).tolist():
-            other = one + 1 + step
+        for offset in np.flatnonzero(near).tolist():
+            other = one + 1 + offset
             if fingerprints[one].exact != fingerprints[other].exact:
                 lines.append(
-                    f"{_names(fingerprints, one, other)} look alike ({differing[step]} of the 64 "
+                    f"{_names(fingerprints, one, other)} look alike ({differing[offset]} of the 64 "
                     "bits of their perceptual hashes differ)"
                 )
     return lines
 
 
 def perceptual_hash(image: Image) -> int:
-    """64 bits that describe an (H, W, 3) uint8 RGB image as seen from afar.
+    """Compute a hash of 64 bits that changes little when an image is compressed or resized.
 
-    The 8 x 8 lowest frequencies of a cosine transform of 32 x 32 grey pixels, each above or below
-    their median (Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions",
-    section 3.2.1).
+    The image, (H, W, 3) uint8 RGB, is reduced to 32 x 32 grey pixels. Each bit tells whether one of
+    the 8 x 8 lowest frequencies of their cosine transform is above the median (Zauner 2010,
+    "Implementation and Benchmarking of Perceptual Image Hash Functions", section 3.2.1).
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -120,15 +126,14 @@ def shared_ground(
     with its square.
 
     Args:
-        grids: tiles' or patches' grids
-        splits: the split of each
+        grids: the grids of tiles or patches
+        splits: the split of each grid
 
     Returns:
         Width and height of the shared ground, in pixels of the first grid, for each pair of indices
-        (first < second). Pairs that share no more than half a pixel are left out, and so are pairs
-        without common coordinates: where one has no georeference, where either has a coordinate
-        system of its own (an engineering CRS), or where the second lies outside the area that the
-        CRS of the first can map.
+        (first < second). Pairs that share half a pixel or less are left out. So are pairs without
+        common coordinates: one grid has no georeference, their CRSs differ and one is local (an
+        engineering CRS), or the second lies outside the area that the CRS of the first can map.
     """
     shared = {}
     corners = _corners(grids)
@@ -140,8 +145,8 @@ def shared_ground(
             if others_crs != crs:
                 placed = _reprojected(placed, others_crs, crs)
             # Boxes first: they are cheap, and any two outlines that overlap have boxes that do.
-            for at, found in tree.query(_bounds(placed)).T.tolist():
-                one, other = members[found], others[at]
+            for at, hit in tree.query(_bounds(placed)).T.tolist():
+                one, other = members[hit], others[at]
                 if one < other and splits[one] != splits[other]:
                     extent = _intersection(grids[one], placed[at])
                     if extent:
@@ -150,7 +155,7 @@ def shared_ground(
 
 
 def _same_pixels(fingerprints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
-    """Pairs of indices (first < second) of patches in two splits with equal pixels."""
+    """Find the pairs of indices (first < second) of patches in two splits with equal pixels."""
     by_pixels = defaultdict(list)
     for index, fingerprint in enumerate(fingerprints):
         by_pixels[fingerprint.exact].append(index)
@@ -166,9 +171,9 @@ def _names(fingerprints: Sequence[Fingerprint], one: int, other: int) -> str:
 
 
 def _by_crs(grids: Sequence[Grid]) -> dict[CRS | None, list[int]]:
-    """Indices of the georeferenced grids by CRS; one CRS may be written in several ways."""
+    """Group the indices of the georeferenced grids by CRS, however it is written."""
     by_crs: dict[CRS | None, list[int]] = {}
-    same: dict[CRS | None, CRS | None] = {}  # a lookup, since comparing CRSs takes long
+    same: dict[CRS | None, CRS | None] = {}  # cache: comparing two CRSs is slow
     for index, grid in enumerate(grids):
         if grid.transform is None:
             continue
@@ -188,7 +193,7 @@ def _corners(grids: Sequence[Grid]) -> Corners:
 
 
 def _reprojected(corners: Corners, source: CRS | None, target: CRS | None) -> Corners:
-    """The corners in another CRS; those of a grid that it cannot map become NaN."""
+    """Reproject corners to another CRS; the corners of a grid that it cannot map become NaN."""
     unknown = np.full_like(corners, np.nan)
     if not all(crs and (crs.is_projected or crs.is_geographic) for crs in (source, target)):
         return unknown
@@ -203,7 +208,7 @@ def _reprojected(corners: Corners, source: CRS | None, target: CRS | None) -> Co
 
 
 def _bounds(corners: Corners) -> npt.NDArray[np.object_]:
-    """The box around each grid; None, which the index skips, where a corner is unknown."""
+    """The bounding box of each grid; None, which the index skips, where a corner is unknown."""
     finite = np.isfinite(corners).all(axis=(1, 2))
     low, high = corners.min(axis=1), corners.max(axis=1)
     boxes = np.full(len(corners), None, object)
@@ -212,12 +217,12 @@ def _bounds(corners: Corners) -> npt.NDArray[np.object_]:
 
 
 def _intersection(grid: Grid, corners: npt.NDArray[np.float64]) -> tuple[float, float] | None:
-    """Width and height of a grid's part inside a quadrangle, in its pixels; None up to 0.5 px."""
+    """Width and height (pixels) of the part of a grid inside a quadrangle; None up to 0.5 px."""
     assert grid.transform is not None
     to_pixels = ~grid.transform
     polygon = np.array([to_pixels @ corner for corner in corners.tolist()], np.float32)
     area, part = cv2.intersectConvexConvex(np.array(_outline(grid), np.float32), polygon)
-    if area <= 0:  # cv2 then returns points that are no outline
+    if area <= 0:  # then the points that cv2 returns are meaningless
         return None
     width, height = np.ptp(part.reshape(-1, 2), axis=0).tolist()
     return (width, height) if min(width, height) > 0.5 else None

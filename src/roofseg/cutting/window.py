@@ -34,14 +34,19 @@ def choose_window(
 ) -> Crop:
     """Choose the window of ``patch_size`` pixels square to cut from a tile.
 
-    The centre window if at least ``min_fraction`` of it is building; otherwise the window nearest
-    to it (Euclidean distance of the centres) with at least that share; if there is none, the window
-    with the largest share, and of several the nearest. Ties go to the smaller row, then to the
-    smaller column. Every window is considered. A ``nudge`` (row and column of the top-left pixel)
-    overrides the choice.
+    This is the centre window if at least ``min_fraction`` of it is building. Otherwise it is the
+    nearest window (Euclidean distance of the centres) with at least that share of building. If no
+    window has that share, it is the one with the largest share, the nearest of several. Ties go to
+    the smaller row, then to the smaller column. Every position is considered.
 
-    ``mask`` is (H, W) uint8, 0 background and 1 building. Raises ValueError if the window does not
-    lie within it.
+    Args:
+        mask: (H, W) uint8, 0 background and 1 building
+        patch_size: side of the window in pixels
+        min_fraction: share of building pixels, in [0, 1]
+        nudge: row and column of the top-left pixel of the window to take instead
+
+    Raises:
+        ValueError: the window does not lie within the mask
     """
     last_row, last_col = mask.shape[0] - patch_size, mask.shape[1] - patch_size
     row, col = nudge or (last_row // 2, last_col // 2)
@@ -57,7 +62,7 @@ def choose_window(
     across = (np.arange(last_col + 1) - col) ** 2
     candidates = []
     for top, counts in enumerate(window_counts(mask, patch_size)):
-        # Windows that reach the fraction are equal, so one order serves both cases.
+        # Capped at min_fraction, so that among windows that reach it only the distance counts.
         reached = np.minimum(counts / area, min_fraction)
         fullest = np.flatnonzero(reached == reached.max())
         left = fullest[np.argmin(across[fullest])]
@@ -69,11 +74,12 @@ def choose_window(
 
 
 def window_counts(mask: npt.NDArray[np.uint8], patch_size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Count the ones in every window of ``patch_size`` pixels square.
+    """Count the building pixels in every window of ``patch_size`` pixels square.
 
-    Yields, for each top row 0 ... H - patch_size, the counts of its windows from left to right,
-    (W - patch_size + 1,) int64. They are differences of a summed-area table (Crow 1984,
-    "Summed-area tables for texture mapping") of which only ``patch_size + 1`` rows are kept.
+    ``mask`` is (H, W) uint8, 0 background and 1 building. Yields, for each top row
+    0 ... H - patch_size, the counts of its windows from left to right: (W - patch_size + 1,) int64.
+    The counts are differences of a summed-area table (Crow 1984, "Summed-area tables for texture
+    mapping"), of which only ``patch_size + 1`` rows are kept.
     """
     table = deque([np.zeros(mask.shape[1] + 1, np.int64)], maxlen=patch_size + 1)
     for line in mask:

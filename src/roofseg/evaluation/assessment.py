@@ -1,6 +1,6 @@
-"""Measure the predictions of a split, tile by tile and together.
+"""Measure the predictions of a split, for each tile and for all tiles together.
 
-To the counts, IoU and F1 of `roofseg.metrics` this adds precision and recall, boundary IoU
+The measurements are the counts, IoU and F1 of `roofseg.metrics`, precision and recall, boundary IoU
 (`boundary`), buildings found (`buildings`) and calibration (`calibration`).
 """
 
@@ -25,13 +25,13 @@ class Assessment:
 
     Attributes:
         table: a row per tile with the columns of `metrics.table`; precision and recall (of pixels);
-            boundary_iou at 3 px and boundary_iou_m at 1 m (NaN where the GSD is unknown);
-            buildings (in the truth), found (matched) and claimed (predicted), and building_f1; ece
-            of the tile's own pixels.
+            boundary_iou at 3 px and boundary_iou_m at 1 m (NaN where the GSD is unknown); the
+            numbers of buildings (in the truth), found (buildings that a predicted one matches) and
+            claimed (predicted buildings), and building_f1; ece, over the pixels of the tile.
         sizes: `buildings.by_size` of all tiles.
         reliability: `calibration.reliability` of all pixels.
-        scores: `known_scores` of the table, and ``ece`` of all pixels together. That is not the
-            mean over tiles: errors of opposite sign in two tiles cancel in it.
+        scores: `known_scores` of the table, and ``ece`` over the pixels of all tiles together. That
+            is not the mean over tiles, since errors of opposite sign in two tiles cancel.
     """
 
     table: pd.DataFrame
@@ -50,16 +50,16 @@ def assess(
 
     Args:
         tiles: N names.
-        probabilities: (N, P, P) floats in [0, 1].
-        truth: (N, P, P), 0 background and 1 building.
+        probabilities: (N, P, P) float32 in [0, 1].
+        truth: (N, P, P) uint8, 0 background and 1 building.
         gsd: N ground sampling distances in metres per pixel, NaN where unknown.
     """
     masks = probabilities >= metrics.THRESHOLD
     pairs = list(zip(masks, truth, strict=True))
     matches = [buildings.match_buildings(*pair) for pair in pairs]
-    # Int64 keeps counts whole where the table is joined with one that lacks these columns.
+    # Int64 keeps counts whole numbers where the table is joined with one without these columns.
     counted = pd.DataFrame(
-        [(len(each.areas), each.found.sum(), len(each.claimed_areas)) for each in matches],
+        [(len(match.areas), match.found.sum(), len(match.claimed_areas)) for match in matches],
         columns=["buildings", "found", "claimed"],
         dtype="Int64",
     )
@@ -74,7 +74,7 @@ def assess(
         ],
         **counted,
         building_f1=metrics.building_f1(counted.buildings, counted.found, counted.claimed),
-        ece=[calibration.expected_calibration_error(each) for each in bins],
+        ece=[calibration.expected_calibration_error(tile_bins) for tile_bins in bins],
     )
     total = np.sum(bins, axis=0)
     return Assessment(

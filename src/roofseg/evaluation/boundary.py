@@ -25,15 +25,18 @@ DISTANCE_M = 1.0
 
 
 def inner_boundary(mask: npt.NDArray[Any], distance: int = DISTANCE) -> npt.NDArray[np.bool_]:
-    """Find the pixels of a mask within ``distance`` of background: G_d and G of the paper.
+    """Find the building pixels within ``distance`` of background (in the paper, G_d and G).
 
-    Distance is the larger of rows and columns, as in the authors' code, which erodes by a square of
-    3 x 3 px ``distance`` times. As there, everything outside the picture is background: a footprint
-    cut by the border of the picture has an edge there.
+    The distance is the larger of the differences in rows and columns, as in the authors' code,
+    which erodes by a square of 3 x 3 px ``distance`` times. As in that code, everything outside the
+    image is background, so a footprint that the image border cuts has an edge there.
 
     Args:
         mask: (H, W), 0 background, anything else building.
-        distance: pixels, at least 1; the outermost pixels of a footprint are at 1.
+        distance: pixels, at least 1; the outermost pixels of a footprint have distance 1.
+
+    Returns:
+        (H, W) bool.
     """
     solid = (mask > 0).astype(np.uint8)
     square = np.ones((2 * distance + 1,) * 2, np.uint8)
@@ -49,8 +52,8 @@ def boundary_iou(
     Args:
         predicted: (H, W), 0 background, anything else building.
         truth: likewise.
-        distance: pixels, as for `inner_boundary`. Unlike the paper's (2 % of the diagonal) it does
-            not grow with the picture: roofs have equally sharp edges in a large patch.
+        distance: pixels, as for `inner_boundary`. Unlike in the paper (2 % of the diagonal), it
+            does not grow with the image: roofs have equally sharp edges in a large patch.
     """
     edges = [inner_boundary(mask, distance)[None] for mask in (predicted, truth)]
     tp, fp, fn, _ = metrics.count(edges[0], edges[1])
@@ -58,5 +61,5 @@ def boundary_iou(
 
 
 def in_pixels(metres: float, gsd: float) -> int:
-    """Convert a distance in metres to whole pixels of ``gsd`` metres, at least 1."""
+    """Convert a distance in metres to a whole number of pixels of ``gsd`` metres, at least 1."""
     return max(1, round(metres / gsd))

@@ -1,8 +1,8 @@
 """Whole buildings found by a predicted mask, counted by size.
 
-A building is a 4-connected component of a mask. So buildings that touch count as one, and a single
-predicted pixel counts as a claimed building. A building cut by the border of a patch counts with
-the part inside.
+A building is a 4-connected component of the true mask, and a claim is one of a predicted mask. So
+buildings that touch count as one, and a single predicted pixel is a claim. A building cut by the
+border of a patch counts with the part inside.
 
 Sources:
     A. Kirillov, K. He, R. Girshick, C. Rother and P. Dollár, Panoptic Segmentation, CVPR 2019,
@@ -37,11 +37,14 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The n buildings of the truth, the m claimed by a prediction, and which of them match.
+    """The n buildings and m claims of a tile, and which of them match.
 
-    ``areas`` (n,) and ``claimed_areas`` (m,) are in pixels; ``found`` (n,) and ``confirmed`` (m,)
-    flag the matched ones; ``recall`` (n,) in [0, 1] is the share of each building's pixels that
-    were predicted, in any component.
+    Attributes:
+        areas: (n,) area of each building, pixels.
+        found: (n,) whether a claim matches the building.
+        recall: (n,) share of the building's pixels that were predicted, by any claim; in [0, 1].
+        claimed_areas: (m,) area of each claim, pixels.
+        confirmed: (m,) whether the claim matches a building.
     """
 
     areas: Integers
@@ -52,7 +55,7 @@ class Matches:
 
 
 def match_buildings(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Matches:
-    """Match the buildings of two masks whose IoU is above 0.5 (Kirillov et al. 2019).
+    """Match the buildings and claims whose IoU is above 0.5 (Kirillov et al. 2019).
 
     Args:
         predicted: (H, W), 0 background, anything else building.
@@ -75,7 +78,7 @@ def match_buildings(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Mat
 
 
 def _components(mask: npt.NDArray[Any]) -> tuple[Integers, Integers]:
-    """Label the components of a mask from 1 (0 is background), and measure the area of each."""
+    """Label the components of a mask from 1 (0 is background), and count the pixels of each."""
     solid = (mask > 0).astype(np.uint8)
     count, labels = cv2.connectedComponents(solid, connectivity=4)
     numbers = labels.astype(np.int64)
@@ -83,25 +86,25 @@ def _components(mask: npt.NDArray[Any]) -> tuple[Integers, Integers]:
 
 
 def by_size(matches: Sequence[Matches], gsd: Sequence[float]) -> pd.DataFrame:
-    """Count the buildings found and falsely claimed over all tiles, by size.
+    """Count the buildings found and the false claims over all tiles, by size.
 
-    Buildings of the truth are classed by their own area, claimed ones by theirs.
+    Buildings are classed by the area of the building, claims by the area of the claim.
 
     Args:
         matches: the matches of each tile.
         gsd: ground sampling distance of each tile in metres per pixel, NaN where unknown.
 
     Returns:
-        A row for each of `CLASSES`, in m2 for tiles of known GSD and in px for the others; a unit
-        that no tile has gives no rows. Columns: unit; size, the class as text; area_from and
-        area_to (NA for the last class); buildings, found and pixel_recall, the mean over buildings
-        of the share of their pixels that were predicted (NaN for an empty class); claimed and
-        false_claims, the claims that match no building.
+        A row for each class of `CLASSES`: the classes in m2 if any tile has a known GSD, and those
+        in px if any tile has none. Columns: unit; size, the class as text; area_from and area_to
+        (NA for the last class); buildings; found; pixel_recall, the mean over buildings of the
+        share of their pixels that were predicted (NaN for an empty class); claimed; false_claims,
+        the number of claims that match no building.
     """
     tiles = list(zip(matches, gsd, strict=True))
     parts = {
-        "m2": [(each, metres**2) for each, metres in tiles if not math.isnan(metres)],
-        "px": [(each, 1.0) for each, metres in tiles if math.isnan(metres)],
+        "m2": [(match, metres**2) for match, metres in tiles if not math.isnan(metres)],
+        "px": [(match, 1.0) for match, metres in tiles if math.isnan(metres)],
     }
     return pd.concat(
         [_by_size(part, unit) for unit, part in parts.items() if part], ignore_index=True
@@ -109,7 +112,10 @@ def by_size(matches: Sequence[Matches], gsd: Sequence[float]) -> pd.DataFrame:
 
 
 def _by_size(tiles: Sequence[tuple[Matches, float]], unit: str) -> pd.DataFrame:
-    """The rows of a unit, from the matches of its tiles and the area of a pixel of each."""
+    """Make the rows of one unit.
+
+    ``tiles`` holds the matches of each tile and the area of its pixels in the unit.
+    """
     bounds = CLASSES[unit]
 
     def classes(areas: Sequence[npt.NDArray[Any]]) -> Integers:
@@ -118,12 +124,12 @@ def _by_size(tiles: Sequence[tuple[Matches, float]], unit: str) -> pd.DataFrame:
     def count(which: Integers, weights: Floats | None = None) -> npt.NDArray[Any]:
         return np.bincount(which, weights, len(bounds))
 
-    there = classes([each.areas * pixel for each, pixel in tiles])
-    claims = classes([each.claimed_areas * pixel for each, pixel in tiles])
-    found = np.concatenate([each.found for each, _ in tiles])
-    confirmed = np.concatenate([each.confirmed for each, _ in tiles])
-    recall = np.concatenate([each.recall for each, _ in tiles])
-    buildings = count(there)
+    building_class = classes([match.areas * pixel for match, pixel in tiles])
+    claim_class = classes([match.claimed_areas * pixel for match, pixel in tiles])
+    found = np.concatenate([match.found for match, _ in tiles])
+    confirmed = np.concatenate([match.confirmed for match, _ in tiles])
+    recall = np.concatenate([match.recall for match, _ in tiles])
+    buildings = count(building_class)
     return pd.DataFrame(
         {
             "unit": unit,
@@ -131,9 +137,10 @@ def _by_size(tiles: Sequence[tuple[Matches, float]], unit: str) -> pd.DataFrame:
             "area_from": bounds,
             "area_to": pd.array([*bounds[1:], None], dtype="Int64"),
             "buildings": buildings,
-            "found": count(there[found]),
-            "pixel_recall": count(there, recall) / np.where(buildings > 0, buildings, np.nan),
-            "claimed": count(claims),
-            "false_claims": count(claims[~confirmed]),
+            "found": count(building_class[found]),
+            "pixel_recall": count(building_class, recall)
+            / np.where(buildings > 0, buildings, np.nan),
+            "claimed": count(claim_class),
+            "false_claims": count(claim_class[~confirmed]),
         }
     )

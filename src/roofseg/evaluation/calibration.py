@@ -10,7 +10,7 @@ Sources:
         Bayesian Binning, AAAI 2015: ECE, of the probability of the one class of two.
     C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, On Calibration of Modern Neural Networks, ICML
         2017, section 2: 15 bins of equal width that include their upper ends; reliability diagrams.
-        They use the probability of the predicted class, which suits more than two classes.
+        That paper bins the probability of the predicted class, which suits more than two classes.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ Floats = npt.NDArray[np.float64]
 def bin_pixels(probabilities: npt.NDArray[np.floating], truth: npt.NDArray[Any]) -> Floats:
     """Sort pixels into bins by their probability.
 
-    The results of several tiles can be added, so any number of pixels takes the memory of one tile.
+    Add the results of several tiles to bin their pixels together.
 
     Args:
         probabilities: floats in [0, 1], any shape.
         truth: same shape, 0 background and 1 building.
 
     Returns:
-        (3, 15): the number of pixels in each bin, the sum of their probabilities, and the number
-        that are building. Bin k holds k / 15 < p <= (k + 1) / 15; the first also holds 0.
+        (3, 15) float64: the number of pixels in each bin, the sum of their probabilities, and the
+        number of building pixels. Bin k holds k / 15 < p <= (k + 1) / 15; the first also holds 0.
     """
-    chances = probabilities.ravel().astype(np.float64)
+    values = probabilities.ravel().astype(np.float64)
     edges = np.arange(1, BINS) / BINS
-    reached = np.searchsorted(edges, chances, side="left")
-    weights = (None, chances, truth.ravel() > 0)
-    return np.stack([np.bincount(reached, each, BINS) for each in weights])
+    bins = np.searchsorted(edges, values, side="left")
+    weights = (None, values, truth.ravel() > 0)
+    return np.stack([np.bincount(bins, weight, BINS) for weight in weights])
 
 
 def reliability(pixels: Floats) -> pd.DataFrame:
@@ -53,27 +53,31 @@ def reliability(pixels: Floats) -> pd.DataFrame:
         pixels: (3, 15), a sum of `bin_pixels` results.
 
     Returns:
-        15 rows with columns low and high (the bin's ends), pixels, probability (the mean) and
-        building (the share of pixels that are; both NaN in a bin without pixels).
+        15 rows with columns low and high (the ends of the bin), pixels (their number), probability
+        (their mean) and building (the share of building pixels); the last two are NaN in a bin
+        without pixels.
     """
-    count, chances, building = pixels
+    count, probabilities, building = pixels
     filled = np.where(count > 0, count, np.nan)
     return pd.DataFrame(
         {
             "low": np.arange(BINS) / BINS,
             "high": np.arange(1, BINS + 1) / BINS,
             "pixels": count.astype(np.int64),
-            "probability": chances / filled,
+            "probability": probabilities / filled,
             "building": building / filled,
         }
     )
 
 
 def expected_calibration_error(pixels: Floats) -> float:
-    """Compute the ECE, in [0, 1]: the mean over pixels of their bin's calibration error.
+    """Compute the expected calibration error, in [0, 1].
+
+    It is the mean over pixels of the difference, in the pixel's bin, between the mean probability
+    and the share of building pixels.
 
     Args:
         pixels: (3, 15), a sum of `bin_pixels` results, with at least one pixel.
     """
-    count, chances, building = pixels
-    return float(np.abs(chances - building).sum() / count.sum())
+    count, probabilities, building = pixels
+    return float(np.abs(probabilities - building).sum() / count.sum())

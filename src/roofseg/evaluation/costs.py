@@ -1,4 +1,4 @@
-"""The cost of a trained model: weights, arithmetic, bytes, and mapping speed.
+"""Measure the cost of a trained model: parameters, multiply-adds, bytes, and mapping speed.
 
 Counts follow from the architecture alone and are the same on every machine. Speeds vary from run to
 run, so they belong in their own file.
@@ -29,10 +29,10 @@ def measure(
 ) -> dict[str, int]:
     """Count the parameters, multiply-adds and bytes of a model.
 
-    A multiply-add is one multiplication and the addition of its product, so there are half as many
-    as floating-point operations in torch's FlopCounterMode, which counts convolutions, matrix
-    products and attention. Normalisation, activation and resizing are left out: they are few
-    operations, limited by memory speed. The count is of one forward pass.
+    A multiply-add is one multiplication and the addition of its product, so the count is half the
+    number of floating-point operations of torch's FlopCounterMode. That counts the convolutions,
+    matrix products and attention of one forward pass. Normalisation, activation and resizing are
+    left out: they are few operations, limited by memory speed.
 
     Attention over all tokens grows with the square of the area, so the multiply-adds per megapixel
     of a SAM model depend on the patch size.
@@ -77,9 +77,9 @@ def time_inference(
 ) -> dict[str, float | int | str]:
     """Time how fast a model maps 8-bit pixels to probabilities in the host's memory.
 
-    It runs as in ``roofseg predict``, in the best precision for the device, but without reading and
-    writing rasters and without overlap of windows. The pixels are random, since the speed does not
-    depend on them, so no tile or patch is read.
+    The model runs as in ``roofseg predict``, in the fastest precision of the device, but without
+    reading and writing rasters and without overlap of windows. The pixels are random, since the
+    speed does not depend on them, so no tile or patch is read.
 
     Args:
         model: maps (B, 3, P, P) float RGB in [0, 1] to (B, 1, P, P) logits; it is put into eval
@@ -89,8 +89,8 @@ def time_inference(
         batch_size: windows at a time.
 
     Returns:
-        ``megapixels_per_second`` (10^6 pixels; of the median batch), and conditions: ``device``,
-        ``precision``, ``threads`` (of a CPU), ``batch_size``, ``patch_size``.
+        ``megapixels_per_second`` (10^6 pixels; of the median batch), and the conditions:
+        ``device``, ``precision``, ``threads`` (of the CPU), ``batch_size``, ``patch_size``.
     """
     precision = resolve_precision("auto", device)
     predictor = TorchPredictor(model, window=patch_size, device=device, precision=precision)

@@ -1,4 +1,7 @@
-"""Score a trained model: tables of every split, and pictures to look at. Imports no torch."""
+"""Score a trained model: write tables of scores, and pictures of its predictions.
+
+This module does not import torch: the predictor may run in any library.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from roofseg.results.intervals import known_scores
 from roofseg.results.tables import write_csv
 from roofseg.tiles.rasters import TilePair
 
-# Digits in CSV files: a single pixel of a tile changes far earlier ones.
+# Six digits are enough in CSV files: a single pixel of a tile changes earlier digits.
 FLOAT_FORMAT = "%.6f"
 
 
@@ -31,13 +34,13 @@ class Evaluation:
     """The results of evaluating one model.
 
     Attributes:
-        scores: of each split by name (`Assessment.scores`); of whole tiles, named
-            SPLIT_full_tiles, those of pixels alone.
-        tiles: a row per tile, with a column ``split`` before those of `Assessment.table`; columns
-            that are not measured on whole tiles are empty there.
-        sizes: `Assessment.sizes`, with a column ``split``.
-        reliability: `Assessment.reliability`, likewise.
-        curves: `metrics.precision_recall`, likewise.
+        scores: the scores of each split by name (`Assessment.scores`). Whole tiles are scored as
+            splits named SPLIT_full_tiles, which have scores of pixels only.
+        tiles: a row per tile, with a column ``split`` before those of `Assessment.table`; measures
+            of patches only are empty for whole tiles.
+        sizes: `Assessment.sizes` of all splits, with a column ``split``.
+        reliability: `Assessment.reliability` of all splits, with a column ``split``.
+        curves: `metrics.precision_recall` of all splits, with a column ``split``.
     """
 
     scores: dict[str, dict[str, float]]
@@ -50,7 +53,10 @@ class Evaluation:
 def predict(
     predictor: Predictor, images: Sequence[Image], batch_size: int
 ) -> npt.NDArray[np.float32]:
-    """Predict the probability of building at each pixel of N images: (N, P, P) in [0, 1]."""
+    """Predict the probability of building at each pixel.
+
+    ``images`` are N arrays (P, P, 3) uint8 RGB. Returns (N, P, P) float32 in [0, 1].
+    """
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     return np.concatenate([predictor(np.stack(batch)) for batch in batches])
 
@@ -69,16 +75,18 @@ def evaluate(
 
     Args:
         predictor: the model.
-        splits: the patches of each split to score, by its name.
-        gsd: the ground sampling distance of each patch in metres per pixel, NaN where unknown.
-        tiles: the whole tiles to score too, by split, or none.
+        splits: the patches to score, by name of the split.
+        gsd: the ground sampling distance of each patch in metres per pixel, NaN where unknown; by
+            name of the split.
+        tiles: whole tiles to score as well, by name of the split; may be empty.
         predictions: the folder for SPLIT/masks/TILE.png (0/255), SPLIT/overlays/TILE.png and
-            SPLIT/panels/TILE.png (see `roofseg.drawing`); its former content is replaced.
+            SPLIT/panels/TILE.png (see `roofseg.drawing`); it replaces an existing folder.
         results: the folder for scores.json and the tables of `Evaluation`: tiles.csv, sizes.csv,
             reliability.csv and pr.csv.
-        batch_size: patches at a time; it changes memory and speed alone.
+        batch_size: patches or windows at a time; it changes memory and speed only.
 
-    Raises UserError for a whole tile that is damaged or holds no data; then nothing is written.
+    Raises:
+        UserError: a whole tile is damaged or holds no data; then nothing is written.
     """
     assessed: dict[str, Assessment] = {}
     curves: dict[str, pd.DataFrame] = {}
@@ -91,26 +99,26 @@ def evaluate(
             pixels = [metrics.histogram(*pair) for pair in zip(probabilities, truth, strict=True)]
             curves[split] = metrics.precision_recall(np.sum(pixels, axis=0))
             _draw(folder / split, patches, probabilities >= metrics.THRESHOLD)
-        tables = {split: found.table for split, found in assessed.items()}
-        scores = {split: found.scores for split, found in assessed.items()}
-        for split, whole in tiles.items():
-            if whole:
-                table = with_rates(full_tile_table(predictor, whole, batch_size=batch_size))
+        tables = {split: assessment.table for split, assessment in assessed.items()}
+        scores = {split: assessment.scores for split, assessment in assessed.items()}
+        for split, pairs in tiles.items():
+            if pairs:
+                table = with_rates(full_tile_table(predictor, pairs, batch_size=batch_size))
                 tables[f"{split}_full_tiles"] = table
                 scores[f"{split}_full_tiles"] = known_scores(table)
-    found = Evaluation(
+    evaluation = Evaluation(
         scores,
         _joined(tables),
-        _joined({split: found.sizes for split, found in assessed.items()}),
-        _joined({split: found.reliability for split, found in assessed.items()}),
+        _joined({split: assessment.sizes for split, assessment in assessed.items()}),
+        _joined({split: assessment.reliability for split, assessment in assessed.items()}),
         _joined(curves),
     )
-    write_json(results / "scores.json", found.scores)
-    write_csv(results / "tiles.csv", found.tiles, FLOAT_FORMAT)
-    write_csv(results / "sizes.csv", found.sizes, FLOAT_FORMAT)
-    write_csv(results / "reliability.csv", found.reliability, FLOAT_FORMAT)
-    write_csv(results / "pr.csv", found.curves, FLOAT_FORMAT)
-    return found
+    write_json(results / "scores.json", evaluation.scores)
+    write_csv(results / "tiles.csv", evaluation.tiles, FLOAT_FORMAT)
+    write_csv(results / "sizes.csv", evaluation.sizes, FLOAT_FORMAT)
+    write_csv(results / "reliability.csv", evaluation.reliability, FLOAT_FORMAT)
+    write_csv(results / "pr.csv", evaluation.curves, FLOAT_FORMAT)
+    return evaluation
 
 
 def _draw(folder: Path, patches: Sequence[Patch], masks: npt.NDArray[np.bool_]) -> None:
@@ -122,5 +130,5 @@ def _draw(folder: Path, patches: Sequence[Patch], masks: npt.NDArray[np.bool_]) 
 
 
 def _joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The tables of all splits below each other, with a column ``split`` first."""
+    """Concatenate the tables of all splits, with a first column ``split``."""
     return pd.concat(tables, names=["split", None]).reset_index("split")

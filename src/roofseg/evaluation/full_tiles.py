@@ -1,4 +1,4 @@
-"""Score whole tiles, instead of one patch of each."""
+"""Score whole tiles, instead of one patch of each tile."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def full_tile_table(
 ) -> pd.DataFrame:
     """Count and score all pixels of each tile that hold data.
 
-    Windows, overlap and blending are those of `blocks.predict_blocks`, so the scores are those of
-    the masks that ``roofseg predict`` writes. Memory use does not grow with a tile's height.
+    `roofseg.sliding_window.blocks.predict_blocks` predicts the tiles, as in ``roofseg predict``, so
+    the scores are those of the masks that it writes. Memory does not grow with a tile's height.
 
     Args:
         predictor: the model; tiles are assumed to have the GSD that it was trained on.
@@ -35,7 +35,8 @@ def full_tile_table(
         As `roofseg.metrics.table`: one row per tile with columns tile, tp, fp, fn, tn (pixels),
         iou, f1.
 
-    Raises UserError for a tile that is damaged or holds no data.
+    Raises:
+        UserError: a tile is damaged or holds no data.
     """
     rows = pd.DataFrame({"tile": [tile.name for tile in tiles]})
     rows[COUNTS] = np.stack([_counts(predictor, tile, batch_size) for tile in tiles])
@@ -46,7 +47,7 @@ def full_tile_table(
 
 
 def _counts(predictor: Predictor, tile: TilePair, batch_size: int) -> Integers:
-    """tp, fp, fn, tn of a tile."""
+    """Count tp, fp, fn and tn of a tile: (4,) int64, pixels."""
     total = np.zeros(len(COUNTS), np.int64)
     with ExitStack() as stack:
         imagery = stack.enter_context(open_imagery(str(tile.image)))
@@ -56,8 +57,8 @@ def _counts(predictor: Predictor, tile: TilePair, batch_size: int) -> Integers:
         for block in stack.enter_context(closing(blocks)):
             height, width = block.probability.shape
             truth = mask.read(1, window=Window(block.col, block.row, width, height))
-            inside = block.valid
-            total += np.concatenate(count(block.probability[inside][None], truth[inside][None]))
+            valid = block.valid
+            total += np.concatenate(count(block.probability[valid][None], truth[valid][None]))
     if not total.any():
         raise UserError(
             f"{tile.image}: no pixel holds data, so there is nothing to score. Remove the tile "

@@ -1,7 +1,8 @@
-"""A model card per attempt: the model, its data, its scores and its limits.
+"""Write the model card of an attempt: the model, its data, its scores and its limits.
 
-The card is Markdown after M. Mitchell et al., Model Cards for Model Reporting, FAT* 2019, headed by
-metadata that the Hugging Face Hub reads. It holds no times, so it is the same at every writing.
+The card follows M. Mitchell et al., Model Cards for Model Reporting, FAT* 2019. It is Markdown that
+begins with metadata for the Hugging Face Hub. It holds no times, so the same model and scores give
+the same card.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ SCORED = {
     "val_full_tiles": "val, whole tiles",
     "test_full_tiles": "test, whole tiles",
 }
-"""The splits and sets of whole tiles that may be scored, and their headings."""
+"""Headings of the splits and sets of whole tiles that can have scores."""
 
 Scores = Mapping[str, Mapping[str, Interval]]
 
@@ -65,10 +66,10 @@ def card(
 
     Args:
         model: the folder with model.safetensors and recipe.json.
-        evaluation: its scores.
+        evaluation: the scores of the model.
         looks: the number of recipes of this attempt that were scored on the test tiles.
-        split: the split of each tile of the dataset.
-        licence: that of the dataset.
+        split: the split of each tile of the dataset, by name of the tile.
+        licence: the licence of the dataset.
     """
     record = read_json(model / "recipe.json")
     recipe = Recipe.model_validate(record["recipe"])
@@ -80,9 +81,9 @@ def card(
         _metadata(record, scores, licence_of_weights(PRIORS[recipe.prior], licence)),
         [f"# {recipe.label(record['attempt'])}", ""],
         [
-            "Maps aerial RGB imagery to the probability of building at each pixel. One attempt of "
-            "a study that asks which architecture learns this best from a few dozen labelled "
-            "tiles.",
+            "This model maps aerial RGB imagery to the probability of building at each pixel. It "
+            "is one attempt of a study that asks which architecture learns this best from a few "
+            "dozen labelled tiles.",
             "",
         ],
         [f"> **{name}**: {text}\n" for name, text in caveats(record["dataset"], recipe).items()],
@@ -101,7 +102,7 @@ def card(
 
 
 def _metadata(record: Mapping[str, Any], scores: Scores, licence: str) -> list[str]:
-    """The metadata as the Hub reads it: YAML between two lines of hyphens."""
+    """The metadata for the Hub: YAML between two lines of hyphens."""
     results = [
         EvalResult(
             task_type="image-segmentation",
@@ -177,7 +178,7 @@ def _data(record: Mapping[str, Any], counts: Mapping[str, int]) -> list[str]:
         f"Dataset `{record['dataset']}`: {counts['train']} tiles for training, {counts['val']} for "
         f"choosing the epoch and the recipe (val), {counts['test']} for the final scores (test). "
         f"Each tile gives one patch of {size} x {size} px, {_gsd(record)}: its centre, or another "
-        "place where the centre holds too little building.",
+        "window if the centre holds too little building.",
         "",
     ]
 
@@ -213,7 +214,7 @@ def _scores(scores: Scores, counts: Mapping[str, int], looks: int) -> list[str]:
 
 
 def _score(scores: Scores, split: str, name: str) -> str:
-    """A score with its interval; empty where it needs a GSD that some tile lacks."""
+    """A score with its interval; empty where the score needs a GSD that some tile lacks."""
     if split not in scores:
         return SEALED
     if name not in scores[split]:
@@ -243,17 +244,17 @@ def _shapes(
         ),
         "Boundary IoU (Cheng et al. 2021) compares only the pixels of both masks within that "
         "distance of their edges (in whole pixels). A building is a group of pixels joined by "
-        "their sides; it is found where a predicted one has an IoU above 0.5 with it (Kirillov et "
-        "al. 2019). So roofs that touch count as one, and every predicted speck is a false "
-        f"building. ECE (Guo et al. 2017, {BINS} bins) is the mean distance between a pixel's "
-        "predicted probability and the share of such pixels that are building; the background, "
-        "which is most of an image, keeps it small.",
+        "their sides; it is found if a predicted building has an IoU above 0.5 with it (Kirillov "
+        "et al. 2019). So roofs that touch count as one, and every predicted speck is a false "
+        f"building. ECE (Guo et al. 2017, {BINS} bins) is the mean difference between predicted "
+        "probability and the share of pixels with that probability that are building; the "
+        "background, which is most of an image, keeps it small.",
         "",
     ]
 
 
 def _by_size(sizes: pd.DataFrame) -> list[str]:
-    """Buildings found and falsely claimed, by their area."""
+    """The table of buildings found and false buildings, by area."""
     cells = {
         (row.split, row.unit, row.size): [
             f"{row.found} of {row.buildings}",
@@ -275,8 +276,8 @@ def _by_size(sizes: pd.DataFrame) -> list[str]:
         "### By size of building",
         "",
         *_table(["", *(f"{split}: {column}" for split in splits for column in columns)], rows),
-        "Buildings are classed by their own area; false buildings, which are predicted and match "
-        "none, by theirs. The border of a patch cuts buildings into smaller ones.",
+        "False buildings are predicted ones that match no building; they are classed by their own "
+        "area. The border of a patch cuts buildings into smaller ones.",
         "",
     ]
 
@@ -297,7 +298,7 @@ def _by_tile(tables: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _limits(record: Mapping[str, Any], counts: Mapping[str, int], *, whole: bool) -> list[str]:
-    which = "Except for those on whole tiles, scores" if whole else "Scores"
+    subject = "Except for those on whole tiles, scores" if whole else "Scores"
     return [
         "## Limits",
         "",
@@ -305,8 +306,8 @@ def _limits(record: Mapping[str, Any], counts: Mapping[str, int], *, whole: bool
         "seasons and sensors may score far lower; measure on some tiles of your own.",
         f"- It knows only the scale of its tiles, {_gsd(record)}. Resample imagery of another "
         "scale.",
-        f"- {which} are of patches chosen to hold buildings. They say little about how often it "
-        "finds a building where there is none.",
+        f"- {subject} are of patches chosen to hold buildings. They say little about how often the "
+        "model finds a building where there is none.",
         "- It labels pixels, not buildings: buildings that touch become one footprint, and roofs "
         "under trees are missed.",
         "- It comes from one training with one seed.",

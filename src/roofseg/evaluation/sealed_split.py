@@ -1,13 +1,13 @@
-"""Open the test patches, for an attempt whose recipe is final and committed. Nothing else can.
+"""Open the test patches for an attempt whose recipe is final and committed.
 
-Evaluation also gets its whole tiles here: those of val, and those of test once their patches are
-open.
+This is the only module that opens them, and only stages/evaluate.py imports it. A recipe is final
+when ``final.<attempt>`` in the params.yaml of the current git commit equals the recipe digest of
+the model to score. Uncommitted parameters or code cannot open test, nor can a copy of the project
+that DVC makes for an experiment. So no tuning loop reads test, and every look at test has a commit
+before it and a line in the ledger (`roofseg.results.ledger`).
 
-Only stages/evaluate.py imports this module. A recipe is final when ``final.<attempt>`` in the
-params.yaml of the current git commit equals the recipe digest of the model to score. Uncommitted
-parameters or code cannot open test, nor can a copy of the project that DVC makes for an experiment.
-So no tuning loop reads test, and every look at it has a commit before it and a line in the ledger
-(`roofseg.results.ledger`).
+Evaluation also gets its whole tiles from here: those of val, and those of test once their patches
+are open.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from roofseg.results.ledger import Look, parse_looks, record_look
 from roofseg.tiles.manifest import read_manifest
 from roofseg.tiles.rasters import TilePair
 
-# Paths that must be committed before test opens, so that the ledger's revision holds the code.
+# Paths that must be committed before test opens, so that the ledger's commit has the code.
 CODE = ("src", "stages", "dvc.yaml")
 
 # The test patches that were opened in this process.
@@ -36,7 +36,7 @@ _opened: WeakSet[Patch] = WeakSet()
 
 
 class StaysSealed(Exception):  # noqa: N818 (not an error)
-    """The test split is not opened; the message says why."""
+    """The test split is not opened; the message gives the reason."""
 
 
 def open_test(
@@ -57,14 +57,14 @@ def open_test(
 
     Args:
         patches: the folder that holds test/.
-        attempt: its name.
+        attempt: the name of the attempt.
         digest: the recipe digest of the trained model.
-        final: ``final.<attempt>`` in the parameters in force.
+        final: ``final.<attempt>`` in params.yaml as it is now; None if not set.
         model: the folder with model.safetensors and recipe.json.
         dataset: the name of the dataset, for the ledger.
         ledger: the attempt's ledger of looks. It is created if it is missing, and lines that an
             earlier commit had are restored (``dvc exp apply`` can put an older file in its place).
-        experiment: DVC's name of the running experiment, for the ledger.
+        experiment: DVC's name of the running experiment, for the ledger; empty if there is none.
         copied: whether this is a copy of the project, such as DVC makes for ``--temp`` and
             ``--queue``. Test then stays sealed, since the copy's ledger can get lost.
 
@@ -122,10 +122,11 @@ def ground_sampling(patches: Sequence[Patch], folder: Path) -> list[float]:
     """Read the ground sampling distance of each patch in metres per pixel, NaN where unknown.
 
     Args:
-        patches: of val, or of test as `open_test` returned them.
+        patches: patches of val, or patches of test that `open_test` returned.
         folder: the folder that they were read from.
 
-    Raises SealedTestError for test patches that were not opened.
+    Raises:
+        SealedTestError: these are test patches that `open_test` did not open.
     """
     opened = bool(patches) and all(patch in _opened for patch in patches)
     with unsealed() if opened else nullcontext():
@@ -137,14 +138,14 @@ def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> lis
     """Find the whole tiles that patches were cut from, and check that they have not changed.
 
     Args:
-        patches: of val, or of test as `open_test` returned them.
+        patches: patches of val, or patches of test that `open_test` returned.
         dataset: the folder with imgs/ and msks/.
         listing: patches/tiles.csv (`roofseg.tiles.manifest`).
 
     Raises:
         SealedTestError: a tile is in test, and its patch was not opened.
         UserError: a tile is missing, differs from the file that its patch was cut from, or overlaps
-            a tile of another split, whose sealed ground it would show.
+            a tile of another split (it would show ground of that split, which may be sealed).
     """
     listed = read_manifest(listing)
     pairs = []
@@ -190,7 +191,7 @@ def _check_same(path: Path, sha256: str) -> None:
 
 
 class _GitError(Exception):
-    """A git command failed; the message is git's."""
+    """A git command failed; the message is the first line of its stderr."""
 
 
 def _git(*command: str) -> str:
@@ -205,7 +206,7 @@ def _git(*command: str) -> str:
 
 
 def _committed_looks(ledger: Path) -> list[tuple[str, Look]]:
-    """All lines that the ledger had in any commit up to HEAD, oldest first."""
+    """All lines that the ledger had in any commit up to HEAD, oldest first; none without git."""
     try:
         revisions = _git("rev-list", "--reverse", "HEAD", "--", str(ledger)).split()
         texts = [

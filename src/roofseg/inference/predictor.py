@@ -1,6 +1,7 @@
 """The interface of a trained model, its recipe.json, and test-time augmentation.
 
-Does not import torch, which takes seconds: code that only needs a window's size must not wait.
+This module does not import torch, which takes seconds: code that only needs the size of a window
+must not wait for it.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ class Predictor(Protocol):
     """
 
     window: int
-    """P: side of a window, in pixels; the size of the patches trained on."""
+    """P, side of a window in pixels; the size of the patches that the model was trained on."""
     gsd: tuple[float, ...]
-    """Ground sampling distances trained on, in metres per pixel, ascending; () where unknown."""
+    """Ground sampling distances of the training tiles in metres per pixel, ascending; () where
+    unknown."""
     provenance: dict[str, str]
     """Tags for the files made with this model: ROOFSEG_ATTEMPT, ROOFSEG_RECIPE_DIGEST,
-    ROOFSEG_WEIGHTS_SHA256 (64 hex digits; the same weights have the same), ROOFSEG_PRECISION."""
+    ROOFSEG_WEIGHTS_SHA256 (64 hex digits), ROOFSEG_PRECISION."""
 
     def __call__(self, images: Images) -> Probabilities:
-        """The probability of building: (B, P, P, 3) uint8 RGB to (B, P, P) float32 in [0, 1]."""
+        """Map images, (B, P, P, 3) uint8 RGB, to probabilities of building, (B, P, P) float32."""
 
 
 class ArchitectureSpec(BaseModel):
@@ -52,7 +54,13 @@ class ArchitectureSpec(BaseModel):
 class ModelRecord(BaseModel):
     """The part of a model's recipe.json that prediction needs.
 
-    ``gsd``: all GSDs trained on, metres per pixel; ``patch_size`` in pixels.
+    Attributes:
+        attempt: name of the attempt
+        digest: digest of its recipe
+        dataset: name of the dataset
+        patch_size: side of the patches trained on, pixels
+        gsd: all GSDs trained on, metres per pixel; empty where unknown
+        recipe: the architecture
     """
 
     attempt: str
@@ -78,14 +86,15 @@ def read_record(folder: Path) -> ModelRecord:
         key = ".".join(map(str, first["loc"]))
         raise UserError(
             f"{path}: {f'{key}: ' if key else ''}{first['msg']}; expected the recipe.json that "
-            "training wrote. Get it with `dvc checkout`, or train the model again."
+            "training wrote. Restore it with `dvc checkout`, or train the model again."
         ) from None
 
 
 class D4:
-    """A predictor's mean over the eight symmetries of the square (test-time augmentation).
+    """Test-time augmentation: the mean of a predictor over the eight symmetries of the square.
 
-    Aerial views have no up. Takes eight times as long.
+    An aerial view has no preferred direction, so all eight are equally valid inputs. Prediction
+    takes eight times as long.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -95,26 +104,27 @@ class D4:
 
     def __call__(self, images: Images) -> Probabilities:
         total = np.zeros(images.shape[:3])
-        for there, back in SYMMETRIES:
-            total += back(self.predictor(np.ascontiguousarray(there(images))))
+        for forward, inverse in SYMMETRIES:
+            total += inverse(self.predictor(np.ascontiguousarray(forward(images))))
         mean: Probabilities = (total / len(SYMMETRIES)).astype(np.float32)
         return mean
 
 
-Turn = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+Transform = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
-def _symmetry(quarters: int, mirrored: bool) -> tuple[Turn, Turn]:
-    """A turn by quarters after an optional mirroring, of axes 1 and 2; and its inverse."""
+def _symmetry(quarters: int, mirrored: bool) -> tuple[Transform, Transform]:
+    """A rotation by quarter turns after an optional flip, in axes 1 and 2; and its inverse."""
 
-    def there(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def forward(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.rot90(array[:, :, ::-1] if mirrored else array, quarters, (1, 2))
 
-    def back(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        turned = np.rot90(array, -quarters, (1, 2))
-        return turned[:, :, ::-1] if mirrored else turned
+    def inverse(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        rotated = np.rot90(array, -quarters, (1, 2))
+        return rotated[:, :, ::-1] if mirrored else rotated
 
-    return there, back
+    return forward, inverse
 
 
+# Each symmetry of (B, P, P, ...) arrays, with its inverse.
 SYMMETRIES = [_symmetry(quarters, mirrored) for mirrored in (False, True) for quarters in range(4)]

@@ -1,4 +1,4 @@
-"""A trained model as a predictor, run by torch."""
+"""The predictor that runs a trained model with torch."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class TorchPredictor:
-    """A `roofseg.inference.predictor.Predictor` of a torch module.
+    """A `roofseg.inference.predictor.Predictor` that runs a torch module.
 
     Args:
         model: maps (B, 3, P, P) float RGB in [0, 1] to (B, 1, P, P) logits; it is put into eval
             mode and moved to ``device``
         window, gsd, provenance: see `roofseg.inference.predictor.Predictor`
         device: ``cpu``, ``cuda`` or ``mps``
-        precision: ``32-true`` (as scores are computed, see `roofseg.models.device.full_float32`),
+        precision: ``32-true`` (the precision of scores, see `roofseg.models.device.full_float32`),
             ``bf16-mixed`` or ``16-mixed``
+
+    A call raises UserError where the batch does not fit into memory.
     """
 
     def __init__(
@@ -44,8 +46,8 @@ class TorchPredictor:
         self._device, self._half = device, HALVES.get(precision)
 
     def __call__(self, images: Images) -> Probabilities:
-        # full_float32 turns off autocast and TF32, and takes deterministic kernels; what is inside
-        # turns autocast on again.
+        # full_float32 turns off autocast and TF32, and selects deterministic kernels; the context
+        # after it turns autocast on again.
         with (
             torch.inference_mode(),
             full_float32(self._device),
@@ -54,7 +56,7 @@ class TorchPredictor:
             try:
                 batch = torch.from_numpy(images).to(self._device)  # B, P, P, 3: channels last
                 logits = self.model(batch.permute(0, 3, 1, 2).float().div_(255.0))
-                found: Probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
+                probabilities: Probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
             except torch.OutOfMemoryError:
                 raise UserError(
                     f"{len(images)} windows of {self.window} px at a time do not fit into the "
@@ -62,7 +64,7 @@ class TorchPredictor:
                     "--batch-size`; `batch_size` in params.yaml for evaluation), or the CPU "
                     "(`--device cpu`; `device: cpu`)."
                 ) from None
-        return found
+        return probabilities
 
 
 def load(
@@ -72,7 +74,18 @@ def load(
     precision: Precision = "auto",
     threads: int | None = None,
 ) -> TorchPredictor:
-    """Load the model in a folder: see `roofseg.mapping.load_model.load_predictor`."""
+    """Load a model from its folder, which holds model.safetensors and recipe.json.
+
+    Args:
+        folder: the model's folder
+        device: "auto" takes the best available
+        precision: "auto" takes the fastest that the device supports in hardware
+        threads: torch's threads on the CPU, set for the whole process; None leaves them unchanged
+
+    Raises:
+        UserError: weights or recipe are missing or do not fit each other, or the device or the
+            precision is not available
+    """
     record, weights = read_record(folder), folder / "model.safetensors"
     if not weights.is_file():
         raise UserError(
@@ -80,8 +93,8 @@ def load(
             f"{folder}`, or train it with `dvc repro`."
         )
     try:
-        used = resolve_device(device)
-        made = resolve_precision(precision, used)
+        resolved_device = resolve_device(device)
+        resolved_precision = resolve_precision(precision, resolved_device)
         model = build_model(
             record.recipe.architecture,
             record.recipe.encoder,
@@ -89,10 +102,10 @@ def load(
             patch_size=record.patch_size,
         )
     except UserError as error:
-        # These speak of the file where training is told the same.
+        # These messages name params.yaml, where training takes the same settings from.
         raise UserError(f"{folder}: {str(error).removeprefix('params.yaml: ')}") from None
     load_model(weights, model)
-    if used == "cpu":
+    if resolved_device == "cpu":
         keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
@@ -105,6 +118,6 @@ def load(
             "ROOFSEG_RECIPE_DIGEST": record.digest,
             "ROOFSEG_WEIGHTS_SHA256": sha256_file(weights),
         },
-        device=used,
-        precision=made,
+        device=resolved_device,
+        precision=resolved_precision,
     )

@@ -1,8 +1,8 @@
-"""Bring the 36 Austin tiles of the Inria Aerial Image Labeling Dataset into a folder, checked.
+"""Fetch the 36 Austin tiles of the Inria Aerial Image Labeling Dataset, and check them.
 
-Maggiori et al. 2017, "Can semantic labeling methods generalize to any city? The Inria aerial image
-labeling benchmark": tiles of 5000x5000 px at 0.3 m, 8-bit RGB, with masks of 0 and 255. They come
-from a folder of the unpacked dataset, or file by file from a mirror on huggingface.co.
+The tiles have 5000 x 5000 px at 0.3 m, 8-bit RGB, and masks of 0 and 255 (Maggiori et al. 2017,
+"Can semantic labeling methods generalize to any city? The Inria aerial image labeling benchmark").
+They come from a folder with the unpacked dataset, or file by file from a mirror on huggingface.co.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ https://project.inria.fr/aerialimagelabeling/. By going on you accept them; if y
 NUMBERS = range(1, 37)
 SIZE = 5000  # pixels
 GSD = 0.3  # metres per pixel
-MERIDIAN = -99.0  # degrees of longitude: UTM zone 14 has its easting of 500 km there
+MERIDIAN = -99.0  # degrees of longitude; the easting in UTM zone 14 is 500 km there
 FOLDERS = {"imgs": "images", "msks": "gt"}  # our folders, and those in the dataset's folder train
 BYTES = {"imgs": 3, "msks": 1}  # per pixel, at most: images are not compressed, masks may be
 INCOMING = ".incoming"  # a folder beside the tiles; a rename moves each file into its place
@@ -43,8 +43,8 @@ INCOMING = ".incoming"  # a folder beside the tiles; a rename moves each file in
 class ManifestRow:
     """A row of the manifest: a file's size in bytes and its SHA-256 (64 hex digits).
 
-    ``revision`` is the commit of the hub's repository that the file came from, "" for any other
-    source.
+    ``revision`` is the commit of the hub's repository that the file came from; it is "" for a file
+    from another source.
     """
 
     bytes: int
@@ -52,43 +52,43 @@ class ManifestRow:
     revision: str
 
 
-def bring_tiles(
+def fetch_tiles(
     folder: Path,
     source: Path | None,
     *,
     numbers: Sequence[int] = NUMBERS,
     size: int = SIZE,
     endpoint: str | None = None,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> None:
     """Put the tiles into ``folder``/imgs and ``folder``/msks, as austinN.tif.
 
-    Image and mask of a tile are checked together before they take their places. Tiles that are
-    there already are checked and kept, so a run continues where an earlier one stopped. The
-    manifest, ``folder``/manifest.csv (file, bytes, sha256, revision), says what each file must be;
-    a file that it does not name yet is added to it.
+    The image and mask of a tile are checked together before they are moved into these folders.
+    Tiles that are already there are checked and kept, so a run continues where an earlier one
+    stopped. The manifest, ``folder``/manifest.csv (file, bytes, sha256, revision), has the expected
+    size and SHA-256 of each file; files that it does not list yet are added to it.
 
     Args:
         folder: the dataset's folder
         source, endpoint: see `roofseg.inria.sources.open_source`
-        numbers: the tiles' numbers
+        numbers: the numbers of the tiles
         size: side of a tile in pixels
-        say: called with the terms of use, and with a line for each tile
+        report: called with the terms of use, and with a line for each tile
 
     Raises:
         UserError: a tile cannot be read or downloaded, or differs from the dataset's format or from
             its row in the manifest; the disk is too small; another file lies among the tiles
     """
-    say(TERMS)
+    report(TERMS)
     names = [f"austin{number}" for number in numbers]
     try:
         manifest = _Manifest(folder / "manifest.csv")
-        _refuse_other_files(folder, names)
+        _check_no_other_files(folder, names)
         present = [name for name in names if not _missing_files(folder, name)]
         for name in present:
             manifest.add(_check_tile(name, _paths(folder, name), manifest.rows, size, revision=""))
         if present:
-            say(f"{folder}: {len(present)} tiles of {len(names)} are in their places already")
+            report(f"{folder}: {len(present)} of {len(names)} tiles are already in place")
         missing = [name for name in names if name not in present]
         if not missing:
             return
@@ -96,19 +96,19 @@ def bring_tiles(
         needed = pixels * sum(
             BYTES[kind] for name in missing for kind in _missing_files(folder, name)
         )
-        say(f"{needed / 1e9:.1f} GB to come; as much again goes to DVC's cache")
+        report(f"fetching {needed / 1e9:.1f} GB; DVC's cache will need as much again")
         with _incoming_folder(folder, needed) as incoming:
             opened = open_source(
                 source, incoming / "hub", revision=manifest.revision, endpoint=endpoint
             )
-            say(f"from {opened.name}")
+            report(f"source: {opened.name}")
             for done, name in enumerate(missing, start=len(present) + 1):
-                _bring_tile(folder, name, opened, incoming, manifest, size)
-                say(f"{name}: checked, in its place ({done} of {len(names)})")
+                _fetch_tile(folder, name, opened, incoming, manifest, size)
+                report(f"{name}: checked and in place ({done} of {len(names)})")
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror or error}. Correct that and run the "
-            "stage again; tiles that are in their places are kept."
+            "stage again; tiles that are already in place are kept."
         ) from None
 
 
@@ -116,9 +116,9 @@ def check_pair(name: str, image: Path, mask: Path, size: int) -> None:
     """Check every pixel and the georeferencing of a tile.
 
     Raises:
-        UserError: the image is not RGB uint8; the mask has another value than 0 and 255; one of the
-            two is not ``size`` x ``size`` px at 0.3 m in UTM zone 14 of any datum (the dataset has
-            NAD83, EPSG:26914), or cannot be read to its last pixel
+        UserError: the image is not 8-bit RGB; the mask has a value other than 0 and 255; or one of
+            the two is not ``size`` x ``size`` px at 0.3 m in UTM zone 14 of any datum (the dataset
+            has NAD83, EPSG:26914), or cannot be read to its last pixel
     """
     grid = check_tile(TilePair(name, "", image, mask), patch_size=1)
     if (grid.height, grid.width) != (size, size):
@@ -134,11 +134,11 @@ def check_pair(name: str, image: Path, mask: Path, size: int) -> None:
         pixels = raster.read(1)
     wrong = pixels[(pixels != 0) & (pixels != 255)]
     if wrong.size:
-        raise UserError(f"{mask}: holds the value {wrong[0]}; expected 0 and 255 alone.")
+        raise UserError(f"{mask}: holds the value {wrong[0]}; expected 0 and 255 only.")
 
 
 def _in_utm_14(grid: Grid) -> bool:
-    """Whether the CRS is UTM zone 14, of any datum and in any notation."""
+    """Whether the CRS is UTM zone 14, whatever its datum and notation."""
     try:
         (longitude,), *_ = rasterio.warp.transform(
             grid.crs, CRS.from_epsg(4326), [500_000], [3_350_000]
@@ -149,7 +149,7 @@ def _in_utm_14(grid: Grid) -> bool:
 
 
 class _Manifest:
-    """The manifest as a file, and as ``rows`` by path below the dataset's folder."""
+    """The manifest: its file, and its ``rows`` by path relative to the dataset's folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -157,11 +157,11 @@ class _Manifest:
 
     @property
     def revision(self) -> str:
-        """The hub's commit that files came from, "" where none came from the hub."""
+        """The hub's commit that files came from; "" if no file came from the hub."""
         return next((row.revision for row in self.rows.values() if row.revision), "")
 
     def add(self, rows: Mapping[str, ManifestRow]) -> None:
-        """Add the rows of new files and write the file, ordered by folder and tile number."""
+        """Add rows of files that it lacks, and write the file, by folder and tile number."""
         if rows.keys() <= self.rows.keys():
             return
         self.rows = {**rows, **self.rows}
@@ -186,7 +186,7 @@ def _read_manifest(path: Path) -> dict[str, ManifestRow]:
                 raise UserError(
                     f"{path}: found the row {','.join(map(str, row.values()))!r}; expected "
                     "file,bytes,sha256,revision. Restore the file with `git checkout`, or remove "
-                    "it and the stage writes it anew."
+                    "it and run the stage again to write a new one."
                 )
     return rows
 
@@ -199,8 +199,8 @@ def _missing_files(folder: Path, name: str) -> dict[str, Path]:
     return {kind: path for kind, path in _paths(folder, name).items() if not path.exists()}
 
 
-def _refuse_other_files(folder: Path, names: Sequence[str]) -> None:
-    """Raise UserError for a file that is no tile: DVC would track it as part of the dataset."""
+def _check_no_other_files(folder: Path, names: Sequence[str]) -> None:
+    """Raise UserError for a file that is no tile, since DVC would track it with the dataset."""
     for kind in FOLDERS:
         for path in sorted((folder / kind).glob("*")):
             if path.name not in {f"{name}.tif" for name in names}:
@@ -217,7 +217,10 @@ def _check_tile(
     size: int,
     revision: str,
 ) -> dict[str, ManifestRow]:
-    """Check image and mask, by format and by the manifest; returns their rows of the manifest."""
+    """Check the format of image and mask, and compare them with their rows of the manifest.
+
+    Returns the rows that describe the two files; they have the given revision.
+    """
     check_pair(name, pair["imgs"], pair["msks"], size)
     rows = {}
     for kind, path in pair.items():
@@ -228,15 +231,15 @@ def _check_tile(
             raise UserError(
                 f"{path}: found {rows[file].bytes} bytes with SHA-256 {rows[file].sha256}; the "
                 f"manifest expects {expected.bytes} bytes with SHA-256 {expected.sha256}. Remove "
-                "the file and take it from another source."
+                "the file and get it from another source."
             )
     return rows
 
 
-def _bring_tile(
+def _fetch_tile(
     folder: Path, name: str, source: Source, incoming: Path, manifest: _Manifest, size: int
 ) -> None:
-    """Fetch the files that a tile lacks, check the tile, record it and move the files in place."""
+    """Fetch the missing files of a tile, check the tile, record it and move the files in place."""
     targets = _paths(folder, name)
     arrived = {
         kind: incoming / kind / path.name for kind, path in _missing_files(folder, name).items()
@@ -248,7 +251,7 @@ def _bring_tile(
         rows = _check_tile(name, {**targets, **arrived}, manifest.rows, size, source.revision)
     except UserError as error:
         raise UserError(f"{error} (The file came from {source.name} and was not kept.)") from None
-    # Recorded before the move: a file without a row would pass for one that the user put there.
+    # Record the files before the move: a file without a row would seem to be put there by the user.
     manifest.add(rows)
     for kind, path in arrived.items():
         targets[kind].parent.mkdir(exist_ok=True)
@@ -257,9 +260,9 @@ def _bring_tile(
 
 @contextmanager
 def _incoming_folder(folder: Path, needed: int) -> Iterator[Path]:
-    """A folder for files that are not checked yet; removed at the end.
+    """Make a folder for files that are not checked yet, and remove it at the end.
 
-    Raises UserError unless its disk has ``needed`` bytes free.
+    Raises UserError if its disk has fewer than ``needed`` bytes free.
     """
     path = folder / INCOMING
     shutil.rmtree(path, ignore_errors=True)  # left by a run that was killed
@@ -268,7 +271,7 @@ def _incoming_folder(folder: Path, needed: int) -> Iterator[Path]:
         free = shutil.disk_usage(path).free
         if free < needed:
             raise UserError(
-                f"{folder}: {free / 1e9:.1f} GB are free; the tiles that are missing need "
+                f"{folder}: {free / 1e9:.1f} GB are free; the missing tiles need "
                 f"{needed / 1e9:.1f} GB. Free some space there, or work on a larger disk."
             )
         (path / ".gitignore").write_text("*\n")

@@ -1,6 +1,6 @@
-"""Sources of the Inria tiles: the unpacked dataset in a folder, or a mirror on huggingface.co.
+"""Sources of the Inria tiles: a folder with the unpacked dataset, or a mirror on huggingface.co.
 
-A `Source` gives one file after the other; `roofseg.inria.austin` checks them.
+A `Source` copies or downloads one file at a time; `roofseg.inria.austin` checks the files.
 """
 
 from __future__ import annotations
@@ -18,36 +18,40 @@ from roofseg.core.files import sha256_file
 
 HUB = "blanchon/INRIA-Aerial-Image-Labeling"  # a dataset on huggingface.co
 FIRST = "images/austin1.tif"  # the file whose metadata names the hub's newest commit
-INNER_ZIP = "NEW2-AerialImageDataset.zip"  # the official 7z archive holds this zip alone
-# Where the dataset's folder train may lie below the folder that a user names: as the zip unpacks,
-# inside AerialImageDataset, as on the hub, or the named folder itself.
+INNER_ZIP = "NEW2-AerialImageDataset.zip"  # the only file in the official 7z archive
+# Where the dataset's folder train can be, relative to the folder that the user names. In order: as
+# the zip unpacks; in AerialImageDataset; as on the hub; the named folder itself.
 TREES = ("AerialImageDataset/train", "train", "data/train", ".")
 
 
 class Source(Protocol):
-    """A place that has the tiles.
+    """A place to get the tiles from.
 
-    ``name`` is for messages. ``revision`` is the commit of the hub's repository, "" for a folder.
+    Attributes:
+        name: for messages
+        revision: the commit of the hub's repository; "" for a folder
     """
 
     name: str
     revision: str
 
     def fetch(self, file: str, target: Path) -> None:
-        """Write ``file`` of the dataset's folder train, such as images/austin1.tif, to ``target``.
+        """Write a file of the source to ``target``.
 
-        Raises UserError if the source has no such file or cannot be read.
+        ``file`` is a path in the dataset's folder train, such as images/austin1.tif. Raises
+        UserError if the source has no such file or cannot be read.
         """
 
 
 def open_source(path: Path | None, cache: Path, *, revision: str, endpoint: str | None) -> Source:
-    """The source that a user names.
+    """Open the source that the user chose.
 
     Args:
-        path: the unpacked dataset (see `find_train`); None for the mirror on huggingface.co
-        cache: a folder for downloads under way, on the disk of the tiles
-        revision: the mirror's commit, "" for its newest
-        endpoint: the hub's URL; None for huggingface_hub's own choice
+        path: the folder of the unpacked dataset (see `find_train`); None for the mirror on
+            huggingface.co
+        cache: a folder for unfinished downloads, on the same disk as the tiles
+        revision: the commit of the mirror; "" for the newest
+        endpoint: the URL of the hub; None for the default of huggingface_hub
 
     Raises:
         UserError: there is no unpacked dataset in ``path``, or the mirror does not answer
@@ -79,7 +83,7 @@ def find_train(path: Path) -> Path:
 
 
 def _how_to_unpack(archive: Path) -> str:
-    """The commands that unpack the dataset's zip, or the 7z archive around it."""
+    """Say which commands unpack the dataset's zip, or the 7z archive that contains it."""
     folder, name = shlex.quote(str(archive.parent)), shlex.quote(archive.name)
     commands = [f"cd {folder}"]
     if archive.suffix != ".zip":
@@ -90,7 +94,7 @@ def _how_to_unpack(archive: Path) -> str:
 
 
 class _Folder:
-    """The dataset's folder train, unpacked."""
+    """The source that copies files from the dataset's unpacked folder train."""
 
     revision = ""
 
@@ -101,13 +105,13 @@ class _Folder:
         if not (self.folder / file).is_file():
             raise UserError(
                 f"{self.folder / file}: no such file; expected all tiles of the dataset. Unpack "
-                "its archive anew."
+                "its archive again."
             )
         shutil.copyfile(self.folder / file, target)
 
 
 class _Hub:
-    """The mirror on huggingface.co at the commit ``revision``; "" takes its newest commit."""
+    """The source that downloads from the mirror on huggingface.co; see `open_source`."""
 
     def __init__(self, cache: Path, revision: str, endpoint: str | None) -> None:
         self.cache, self.endpoint = cache, endpoint
@@ -132,7 +136,7 @@ class _Hub:
         if re.fullmatch(r"[0-9a-f]{64}", expected) and (found := sha256_file(blob)) != expected:
             raise UserError(
                 f"{file} of {self.name}: the download has SHA-256 {found}, expected {expected}. It "
-                "was removed: try again."
+                "was removed; run the stage again."
             )
         blob.replace(target)
 
@@ -149,15 +153,16 @@ class _Hub:
 
     @contextmanager
     def _failures_named(self, file: str) -> Iterator[None]:
-        """Turn whatever a download raises into a UserError that names the file."""
+        """Turn any error of a download into a UserError that names the file."""
         try:
             yield
-        # The errors of huggingface_hub, of its HTTP client and of its xet library share no base.
+        # The errors of huggingface_hub, its HTTP client and its xet library have no common base.
         except Exception as error:
             reason = str(error).strip().partition("\n")[0]
             raise UserError(
                 f"data/train/{file} of {HUB} on {self.endpoint or 'the hub'} could not be "
                 f"downloaded ({type(error).__name__}: {reason}). Run the stage again with a "
-                "network, and it goes on after the tiles that are there; or unpack the dataset and "
-                "name its folder by the environment variable INRIA_SOURCE (README, 'The study')."
+                "network, and it continues after the tiles that are already in place. Or unpack "
+                "the dataset and set the environment variable INRIA_SOURCE to its folder (README, "
+                "'The study')."
             ) from None

@@ -1,4 +1,4 @@
-"""Warnings that must stand beside scores, worded once for the report and the model cards."""
+"""Warnings that must accompany scores, in one wording for the report and the model cards."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ WITHOUT_SAM = (
 
 
 def data_label(dataset: str, patch_size: int) -> str:
-    """Name the data of a figure: ``sample (synthetic), 224 px``."""
+    """Describe the data of a figure or table, such as ``sample (synthetic), 224 px``."""
     return f"{dataset}{' (synthetic)' if dataset in SYNTHETIC_DATASETS else ''}, {patch_size} px"
 
 
 def caveats(dataset: str, recipe: Recipe) -> dict[str, str]:
-    """The warnings about one attempt's scores, by name; empty where there are none."""
+    """The warnings about the scores of one attempt, by name; empty if there are none."""
     found = {}
     if dataset in SYNTHETIC_DATASETS:
         found["Synthetic"] = SYNTHETIC

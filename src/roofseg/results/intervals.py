@@ -1,13 +1,13 @@
 """The uncertainty of scores: bootstrap intervals over tiles, and paired comparisons of attempts.
 
-The tiles are the sample: a handful of them stand for all ground that a model might see. An interval
-shows how much a score would move with other tiles of the same kind. It does not cover another seed,
+The tiles are a small sample of all ground that a model might see. An interval shows how much a
+score would move with other tiles of the same kind. It does not cover the effect of another seed,
 since all scores come from one training. With few tiles percentile intervals are too narrow: by a
 factor of about sqrt((n - 1) / n) z / t, which is 0.7 for six tiles (Hesterberg 2015).
 
-A *statistic* computes a score from a sample of tiles. It takes rows of shape (..., n, k), k numbers
-for each of n tiles, and returns scores of shape (...); the leading axes are resamples, scored all
-at once.
+A *statistic* computes a score from a sample of tiles. It takes an array (..., n, k) with k numbers
+for each of n tiles, and returns scores of shape (...); the leading axes are resamples, which are
+scored all at once.
 
 Sources:
     B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, Chapman & Hall, 1993: the
@@ -17,7 +17,8 @@ Sources:
     R. A. Fisher, The Design of Experiments, Oliver & Boyd, 1935: the exact test of paired samples
         by all signs of their differences, section 21.
     B. Phipson and G. K. Smyth, Permutation P-values Should Never Be Zero, Statistical Applications
-        in Genetics and Molecular Biology 9 (1), 2010: the ones in a p-value from random exchanges.
+        in Genetics and Molecular Biology 9 (1), 2010: why 1 is added to both counts in a p-value
+        from random exchanges.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ DRAWS = 10_000
 SEED = 0  # fixed, so attempts with the same number of tiles get the same resamples
 
 EXACT_TILES = 16
-"""Up to this many tiles `compare` tries every exchange (32,768 of them), beyond it random ones."""
+"""Up to this many tiles `compare` tries every exchange (32,768 at most), beyond it random ones."""
 
-BATCH = 1 << 21  # tiles drawn at a time, which bounds the memory
-ROUNDING = 1e-12  # differences of scores that are closer together than this count as equal
+BATCH = 1 << 21  # the number of tiles drawn at a time, which bounds the memory
+ROUNDING = 1e-12  # two differences of scores count as equal if they differ by less than this
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -48,7 +49,7 @@ Statistic = Callable[[Floats], Floats]
 
 
 def tile_mean(rows: Floats) -> Floats:
-    """The mean over tiles of their one number: (..., n, 1) to (...)."""
+    """The statistic that averages one number per tile: (..., n, 1) to (...)."""
     return rows[..., 0].mean(axis=-1)
 
 
@@ -81,7 +82,7 @@ STATISTIC_COLUMNS = {
     **{name: [name] for name in ("boundary_iou", "boundary_iou_m")},
     **{name: ["buildings", "found", "claimed"] for name in ("building_f1", "building_f1_pooled")},
 }
-"""The columns of a table of tiles (`evaluation.assessment`) that each statistic takes."""
+"""The columns of a table of tiles (`roofseg.evaluation.assessment`) that each statistic takes."""
 
 
 @dataclass(frozen=True)
@@ -124,16 +125,16 @@ def interval(
 ) -> Interval:
     """Score n tiles, with the percentile bootstrap interval (Efron & Tibshirani, 13.3).
 
-    Draws n of the n tiles with replacement, ``draws`` times, and scores each resample. The interval
-    cuts off a share of (1 - confidence) / 2 of these scores at each end. A test compares it with
+    Each of ``draws`` resamples has n of the n tiles, drawn with replacement. The interval cuts off
+    a share of (1 - confidence) / 2 of their scores at each end. A test compares it with
     ``scipy.stats.bootstrap(method="percentile")``.
 
     Args:
-        rows: (n, k) numbers, or (n,) for k = 1: a row per tile.
-        statistic: computes a score from a sample; see `STATISTICS`.
-        confidence: in (0, 1).
+        rows: (n, k) numbers, a row per tile; or (n,) for k = 1.
+        statistic: computes a score from a sample of tiles, such as one of `STATISTICS`.
+        confidence: coverage of the interval, in (0, 1).
         draws: the number of resamples.
-        seed: of NumPy's default generator.
+        seed: seed of NumPy's default random generator.
     """
     table = _table(rows)
     return _bootstrap(len(table), lambda tiles: statistic(table[tiles]), confidence, draws, seed)
@@ -185,7 +186,7 @@ def compare(
 ) -> Comparison:
     """Score ``one`` minus ``other``, with the paired bootstrap interval and a p-value.
 
-    The interval is that of `interval`, with the same tiles of both in each resample.
+    The interval is computed as in `interval`; each resample has the same tiles of both attempts.
 
     The p-value is that of the paired permutation test (Fisher 1935). If the two attempts were
     equally good, their results on a tile could be exchanged. The p-value is the share of all 2^n
@@ -195,10 +196,10 @@ def compare(
     tiles. Beyond `EXACT_TILES` the p-value is (b + 1) / (draws + 1), where b of ``draws`` random
     exchanges reach the observed difference (Phipson & Smyth 2010), and its minimum 1 / (draws + 1).
 
-    A test compares it with ``scipy.stats.permutation_test(permutation_type="samples")``.
+    A test compares the p-value with ``scipy.stats.permutation_test(permutation_type="samples")``.
 
     Args:
-        one, other: as ``rows`` of `interval`, with the same tile in the same row.
+        one, other: the rows of two attempts as for `interval`, with the same tile in the same row.
         statistic, confidence, draws, seed: as for `interval`.
     """
     pair = np.stack([_table(one), _table(other)])  # 2, n, k
@@ -207,21 +208,21 @@ def compare(
     def difference(picked: Integers, exchanged: Any = 0) -> Floats:
         return statistic(pair[exchanged, picked]) - statistic(pair[1 - exchanged, picked])
 
-    found = _bootstrap(tiles, difference, confidence, draws, seed)
-    everything = np.arange(tiles)
+    observed = _bootstrap(tiles, difference, confidence, draws, seed)
+    all_tiles = np.arange(tiles)
     if tiles <= EXACT_TILES:
         # The last tile is never exchanged: that would only repeat each difference, reversed.
-        exchanges = np.arange(2 ** (tiles - 1))[:, None] >> everything & 1
-        counted = 0
+        exchanges = np.arange(2 ** (tiles - 1))[:, None] >> all_tiles & 1
+        added = 0
     else:
         exchanges = np.random.default_rng(seed).integers(0, 2, (draws, tiles))
-        counted = 1
-    at_least = sum(
-        int((np.abs(difference(everything, part)) >= abs(found.value) - ROUNDING).sum())
+        added = 1  # Phipson & Smyth 2010
+    as_large = sum(
+        int((np.abs(difference(all_tiles, part)) >= abs(observed.value) - ROUNDING).sum())
         for part in np.array_split(exchanges, -(-exchanges.size // BATCH))
     )
-    whole = len(exchanges) + counted
-    return Comparison(found, (at_least + counted) / whole, 1 / whole)
+    total = len(exchanges) + added
+    return Comparison(observed, (as_large + added) / total, 1 / total)
 
 
 def _table(rows: npt.ArrayLike) -> Floats:
@@ -232,7 +233,7 @@ def _table(rows: npt.ArrayLike) -> Floats:
 def _bootstrap(
     tiles: int, score: Callable[[Integers], Floats], confidence: float, draws: int, seed: int
 ) -> Interval:
-    """Bootstrap ``score``, which maps the tile indices of samples, (..., n), to scores, (...)."""
+    """Bootstrap ``score``, which maps samples, (..., n) indices of tiles, to scores, (...)."""
     value = float(score(np.arange(tiles)))
     if tiles == 1:
         return Interval(value, float("nan"), float("nan"))

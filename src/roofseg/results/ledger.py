@@ -1,8 +1,8 @@
 """The ledger of looks at test: which recipe was scored on which test set, when, at which commit.
 
 Each attempt has one CSV file, which is kept in git and only ever appended to. A look is the first
-score of a recipe on a test set. The same recipe trained again (on another machine, or with changed
-code) is listed as reproduced and not counted.
+score of a recipe on a test set. A later score of the same recipe, trained again on another machine
+or with changed code, is listed as reproduced and not counted.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Look:
     """One score of a model on test.
 
     Attributes:
-        digest: the digest of its recipe.
+        digest: the recipe digest of the model.
         training_inputs: SHA-256 (64 hex digits) of everything that training read.
         weights: SHA-256 of model.safetensors.
         dataset: the name of the dataset.
-        test_set: SHA-256 of patches/test.
+        test_set: SHA-256 of the files in patches/test.
         time: UTC in ISO 8601.
         revision: the git commit.
         experiment: DVC's name of the experiment, or empty.
@@ -48,9 +48,10 @@ LEDGER_COLUMNS = ("look", *(field.name for field in fields(Look)))
 
 
 def read_looks(path: Path) -> list[tuple[str, Look]]:
-    """Read a ledger as pairs of "looked" or "reproduced" and a Look; none if there is no file.
+    """Read a ledger as pairs of `LOOKED` or `REPRODUCED` and a `Look`; none if there is no file.
 
-    Raises UserError for a file that is no ledger, such as one with git's conflict markers.
+    Raises:
+        UserError: the file is no ledger, for example because it holds git's conflict markers.
     """
     return parse_looks(path.read_text(encoding="utf-8"), str(path)) if path.exists() else []
 
@@ -77,8 +78,8 @@ def record_look(path: Path, look: Look | None, known: Sequence[tuple[str, Look]]
 
     Args:
         path: the ledger; it is created if it is missing.
-        look: the look to append. It is not appended if its weights are already listed for this
-            recipe and test set. None appends nothing.
+        look: the look to append, unless its weights are already listed for its recipe and test
+            set; None appends nothing.
         known: lines that belong in the ledger; missing ones are restored first.
     """
     lines = list(dict.fromkeys([*known, *read_looks(path)]))

@@ -1,7 +1,8 @@
 """Run a model over an open raster: batches of windows in, blocks of probabilities out.
 
-Reading and inference overlap, each in a thread. Memory does not grow with the raster: rows of
-windows are read, blended and yielded one after the other, in strips of columns of limited width.
+Reading and inference run in two threads at the same time. Memory does not grow with the raster: it
+is divided into strips of columns of limited width, and in each strip rows of windows are read,
+blended and yielded one after the other.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from roofseg.sliding_window.windows import OVERLAP, Axis, Blend
 
 # Strips begin at multiples of this many columns, the tile size that `roofseg.mapping.cog` writes.
 STRIP_MULTIPLE = 512
-# In wider rasters, windows on the border of two strips are computed twice: 3 % more windows of
-# 512 px, 6 % of 1024 px.
+# Wider rasters have several strips. Windows on the border of two strips are computed twice: that is
+# 3 % more windows of 512 px, and 6 % more of 1024 px.
 STRIP_COLUMNS = 32 * STRIP_MULTIPLE
-BATCH_PIXELS = 2**20
+BATCH_PIXELS = 2**20  # of a batch whose size is not given
 
 Valid = npt.NDArray[np.bool_]  # (rows, columns): False where the raster has no data
 # Runs the predictor: batches of images in, their probabilities out, in the same order.
@@ -36,9 +37,12 @@ Infer = Callable[[Iterator[Images]], Iterator[Probabilities]]
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A finished part of a raster: its top-left pixel, and (rows, columns) of values.
+    """A finished part of a raster.
 
-    ``probability`` is float32 in [0, 1], and meaningless where ``valid`` is False.
+    Attributes:
+        row, col: its top-left pixel
+        probability: (rows, columns) float32 in [0, 1]; meaningless where ``valid`` is False
+        valid: (rows, columns) bool; False where the raster has no data
     """
 
     row: int
@@ -56,20 +60,21 @@ def predict_blocks(
     batch_size: int | None = None,
     progress: Callable[[int], None] = lambda windows: None,
 ) -> Generator[Block, None, None]:
-    """Predict an open raster; the blocks cover it once, strip by strip, each from the top.
+    """Predict an open raster, and yield blocks that cover every pixel once.
 
-    Windows without any data are skipped, except for the first of a row without data.
+    Blocks come strip by strip from the left, and within a strip from the top. Windows without any
+    data are skipped; where a whole row of windows has no data, its first window is still predicted.
 
     Args:
         imagery: the raster; another thread reads it.
         window: the predictor's window, pixels.
         infer: runs the predictor, such as ``partial(map, predictor)``; called once, and its
-            iterator runs in a thread of its own. The batches depend on nothing but the raster and
-            these arguments, so whatever runs them gives the same result.
-        overlap: of neighbouring windows, a share of their side, [0, 0.5].
+            iterator runs in a thread of its own. The batches depend only on the raster and these
+            arguments, so a predictor gives the same result however it is run.
+        overlap: the least overlap of neighbouring windows as a share of their side, in [0, 0.5].
         batch_size: windows at a time; None for as many as fit `BATCH_PIXELS`, but at least one.
-        progress: called with the number of windows that were finished since the last call; they
-            add up to `count_windows`.
+        progress: called with the number of windows finished since the last call; the numbers add up
+            to `count_windows`.
 
     Raises:
         UserError: the raster is damaged, or the model gives NaN
@@ -97,29 +102,29 @@ def predict_blocks(
                 if np.isnan(ready).any():
                     raise UserError(
                         f"{imagery.name}: the model gives NaN for some of its windows. Try "
-                        "--precision 32-true; if that gives NaN too, train the model anew."
+                        "--precision 32-true; if that gives NaN too, train the model again."
                     )
                 end = rows.finished(batch.row)
                 yield Block(end - len(ready), batch.left, ready, batch.valid)
 
 
 def count_windows(imagery: Imagery, window: int, overlap: float = OVERLAP) -> int:
-    """The total of the windows that `predict_blocks` passes to ``progress``."""
+    """Count all windows that `predict_blocks` reports to ``progress``, skipped ones included."""
     rows, cols = _axes(imagery, window, overlap)
     return len(rows.starts) * sum(len(cols.covering(*strip)) for strip in _strips(cols.length))
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Windows of one row: their images, and their column indexes."""
+    """Windows of one row of windows in a strip."""
 
     images: Images
-    row: int
-    places: Sequence[int]
-    done: int  # windows finished with this batch, those without data included
-    left: int  # the strip's columns of the raster
-    right: int
-    first: bool  # the first batch of its strip
+    row: int  # index of the row of windows
+    places: Sequence[int]  # column index of each window
+    done: int  # windows finished with this batch, including skipped ones without data
+    left: int  # first column of the strip in the raster
+    right: int  # its end column
+    first: bool  # whether this is the first batch of its strip
     valid: Valid | None  # of the raster's rows that this batch finishes; None if it finishes none
 
 
@@ -128,7 +133,7 @@ def _axes(imagery: Imagery, window: int, overlap: float) -> tuple[Axis, Axis]:
 
 
 def _strips(width: int) -> list[tuple[int, int]]:
-    """First and end column of each strip: of even width, starting at multiples."""
+    """First and end column of each strip; all start at multiples of `STRIP_MULTIPLE`."""
     count = math.ceil(width / STRIP_COLUMNS)
     step = math.ceil(width / count / STRIP_MULTIPLE) * STRIP_MULTIPLE
     return [(left, min(left + step, width)) for left in range(0, width, step)]
@@ -139,26 +144,28 @@ def _batches(
 ) -> Generator[_Batch, None, None]:
     for left, right in _strips(cols.length):
         places = cols.covering(left, right)
-        shown = np.concatenate([cols.pixels(place) for place in places])
-        origin, end = int(shown.min()), int(shown.max()) + 1
+        columns = np.concatenate([cols.pixels(place) for place in places])
+        origin, end = int(columns.min()), int(columns.max()) + 1
         with closing(prefetch(_bands(imagery, rows, origin, end), depth=1)) as bands:
             for row, (top, image, valid) in enumerate(bands):
-                down = rows.index(row, top)
-                across = {place: cols.index(place, origin) for place in places}
-                seen = [place for place in places if valid[:, across[place]][down].any()]
-                chunks = _chunks(seen or places[:1], batch_size)
-                ready = slice(rows.finished(row - 1) - top, rows.finished(row) - top)
+                row_index = rows.index(row, top)
+                col_index = {place: cols.index(place, origin) for place in places}
+                with_data = [
+                    place for place in places if valid[:, col_index[place]][row_index].any()
+                ]
+                chunks = _chunks(with_data or places[:1], batch_size)
+                finished = slice(rows.finished(row - 1) - top, rows.finished(row) - top)
                 for number, chunk in enumerate(chunks, start=1):
                     last = number == len(chunks)
                     yield _Batch(
-                        np.stack([image[:, across[place]][down] for place in chunk]),
+                        np.stack([image[:, col_index[place]][row_index] for place in chunk]),
                         row,
                         chunk,
                         done=len(places) - (number - 1) * batch_size if last else batch_size,
                         left=left,
                         right=right,
                         first=row == 0 and number == 1,
-                        valid=valid[ready, left - origin : right - origin] if last else None,
+                        valid=valid[finished, left - origin : right - origin] if last else None,
                     )
 
 
@@ -169,20 +176,21 @@ def _chunks(places: Sequence[int], size: int) -> list[Sequence[int]]:
 def _bands(
     imagery: Imagery, rows: Axis, left: int, right: int
 ) -> Iterator[tuple[int, Image, Valid]]:
-    """For each row of windows: its first row in the raster, image and valid. Reads no row twice.
+    """Yield, for each row of windows, the rows of the raster that it needs; read no row twice.
 
-    ``left`` and ``right`` are the columns to read.
+    ``left`` and ``right`` are the first and end column to read. Yields the first row's number in
+    the raster, the image and the mask of valid pixels.
     """
     top, image = 0, np.empty((0, right - left, 3), np.uint8)
     valid = np.empty((0, right - left), bool)
     for row in range(len(rows.starts)):
-        shown = rows.pixels(row)
-        first, end = int(shown.min()), int(shown.max()) + 1
-        held = top + len(image)
+        needed = rows.pixels(row)
+        first, end = int(needed.min()), int(needed.max()) + 1
+        read_end = top + len(image)
         image, valid = image[first - top :], valid[first - top :]
         top = first
-        if end > held:
-            more, more_valid = imagery.read(held, end - held, left, right - left)
+        if end > read_end:
+            more, more_valid = imagery.read(read_end, end - read_end, left, right - left)
             image = np.concatenate([image, more])
             valid = np.concatenate([valid, more_valid])
         yield top, image, valid

@@ -1,7 +1,7 @@
-"""Rasters as a model sees them: 8-bit RGB on a grid of known GSD, and which pixels hold data.
+"""Read rasters as model input: 8-bit RGB at a GSD that the model was trained on, and a valid mask.
 
-Inputs are whatever GDAL opens: files, VRTs, https:// and s3://. Rasters that a model cannot see are
-refused with their name.
+An input is anything that GDAL opens: files, VRTs, https:// and s3://. A raster that cannot be model
+input raises a UserError that names it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from roofseg.tiles.rasters import (
     read_valid,
 )
 
-# An input's GSD may differ from those trained on by this share: augmentation varies scale by more.
+# The GSD of an input may differ from the GSDs trained on by this share; augmentation varies the
+# scale by more.
 GSD_TOLERANCE = 0.05
-# A roof of 10 m is 33 px wide at 0.3 m and 3 px at ten times that. Refining further costs over 100
-# times the pixels and shows nothing new.
+# Imagery may be resampled to pixels this many times smaller. A roof of 10 m is 33 px wide at 0.3 m
+# and 3 px at ten times that, where refining costs 100 times the pixels and shows nothing new.
 MAX_REFINEMENT = 10
 RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg", ".img"}
 # GDAL's warper needs a CRS; a raster that has none gets its own pixels as one.
@@ -46,16 +47,16 @@ NO_CRS = CRS.from_wkt('LOCAL_CS["pixels",UNIT["pixel",1]]')
 
 
 class Imagery:
-    """An open raster: see `open_imagery`.
+    """An open raster, made by `open_imagery`.
 
     Attributes:
-        name: as the user gave it
+        name: the raster's path or address, as the user gave it
         height, width: pixels, of the grid that is predicted
-        crs: None where the raster states none, or no transform to it
+        crs: None where the raster states no CRS or no transform
         transform: maps (column, row) to the coordinates of ``crs``, or to (column, row) of the
             input where it states no georeferencing
         gsd: metres per pixel; None where unknown
-        notes: remarks for the user
+        notes: remarks to show to the user
     """
 
     def __init__(
@@ -76,9 +77,18 @@ class Imagery:
         self._all_valid = is_all_valid(source, bands)
 
     def read(self, row: int, rows: int, col: int, cols: int) -> tuple[Image, npt.NDArray[np.bool_]]:
-        """Read a part: (rows, cols, 3) uint8 RGB, and (rows, cols) bool, where it holds data.
+        """Read a rectangle of the raster.
 
-        Pixels without data are black. Raises UserError where the file is damaged or unreachable.
+        Args:
+            row, rows: first row, and number of rows
+            col, cols: first column, and number of columns
+
+        Returns:
+            The image, (rows, cols, 3) uint8 RGB, black where there is no data; and the valid mask,
+            (rows, cols) bool, False where there is no data.
+
+        Raises:
+            UserError: the file is damaged or unreachable
         """
         window = Window(col, row, cols, rows)
         with raster_errors_named(self.name):
@@ -105,22 +115,23 @@ def open_imagery(
     resample: bool = False,
     scale: Sequence[float] | None = None,
 ) -> Iterator[Imagery]:
-    """Open a raster for a model that was trained on the GSDs ``trained`` (m, ascending).
+    """Open a raster as input of a model.
 
     Args:
         name: a path or address that GDAL opens.
-        trained: () where unknown: then GSDs are not compared.
-        gsd: metres per pixel, in place of the raster's own. Needed where the raster has no CRS, or
-            one whose units are not metres on the ground: degrees, Web Mercator.
-        resample: resample the raster to the nearest GSD trained on (averaged where it is finer,
-            cubic where it is coarser). The grid is then a new one over the same ground.
+        trained: GSDs that the model was trained on, metres per pixel, ascending; () where unknown,
+            and then GSDs are not compared.
+        gsd: metres per pixel, instead of the raster's own. Needed where the raster has no CRS, or
+            one whose units are not metres on the ground (degrees, Web Mercator).
+        resample: resample a raster of another GSD to the nearest GSD trained on (average of finer
+            pixels, cubic interpolation of coarser ones). The new grid covers the same ground.
         scale: the values (low, high) that become 0 and 255; needed where pixels are not 8-bit.
 
     Raises:
-        UserError: the raster cannot be opened; has no red, green and blue
-            (`roofseg.tiles.rasters.find_rgb`); has pixels that are not 8-bit and no ``scale`` is
-            given; has another GSD than trained on and ``resample`` is not set, or is more than
-            MAX_REFINEMENT times coarser; or ``resample`` is set and one of the GSDs is unknown
+        UserError: the raster cannot be opened; it has no red, green and blue
+            (`roofseg.tiles.rasters.find_rgb`); its pixels are not 8-bit and no ``scale`` is given;
+            its GSD is not one trained on and ``resample`` is not set, or is more than
+            `MAX_REFINEMENT` times coarser; or ``resample`` is set and one of the GSDs is unknown
     """
     with open_raster(name) as source:
         bands = find_rgb(name, source)
@@ -138,35 +149,38 @@ def open_imagery(
                 "its control points are not used, so the result has no georeference; warp it "
                 "first, for example with `gdalwarp`"
             )
-        # A broken transform or unit gives a GSD of 0, which is as good as none.
-        found = gsd or (grid.gsd if crs else None) or None
-        target = _target_gsd(name, found, trained, resample)
+        # A GSD of 0, which a broken transform or unit gives, counts as unknown.
+        source_gsd = gsd or (grid.gsd if crs else None) or None
+        target = _target_gsd(name, source_gsd, trained, resample)
         if target is None:
-            if found is None and trained:
+            if source_gsd is None and trained:
                 notes.append(
                     f"its GSD is unknown; taken as the {_metres(trained)} trained on (--gsd)"
                 )
-            yield Imagery(name, source, bands, crs=crs, gsd=found, scale=scale, notes=notes)
+            yield Imagery(name, source, bands, crs=crs, gsd=source_gsd, scale=scale, notes=notes)
         else:
-            assert found is not None
-            notes.append(f"resampled from {found:g} to {target:g} m per pixel")
-            with _resampled(source, target / found) as warped:
+            assert source_gsd is not None
+            notes.append(f"resampled from {source_gsd:g} to {target:g} m per pixel")
+            with _resampled(source, target / source_gsd) as warped:
                 yield Imagery(name, warped, bands, crs=crs, gsd=target, scale=scale, notes=notes)
 
 
 def list_inputs(names: Sequence[str]) -> list[str]:
-    """Files and addresses as given; for a folder, the rasters in it (by suffix), sorted.
+    """List the rasters to predict: files and addresses as given, and the rasters in each folder.
 
-    Subfolders are not entered. Raises UserError for a folder without rasters and for a name that is
-    empty or not in UTF-8, OSError for a folder that cannot be listed.
+    Rasters in a folder are found by suffix and sorted by name; subfolders are not entered.
+
+    Raises:
+        UserError: a folder holds no raster; a name is empty or not UTF-8
+        OSError: a folder cannot be listed
     """
-    found: list[str] = []
+    inputs: list[str] = []
     for name in names:
         if not name:
             raise UserError("an input's name is empty. Is a variable of the shell not set?")
         folder = Path(name)
         if is_remote(name) or not folder.is_dir():
-            found.append(name)
+            inputs.append(name)
             continue
         inside = [
             str(path)
@@ -180,24 +194,24 @@ def list_inputs(names: Sequence[str]) -> list[str]:
                 f"{name}: no raster in this folder; expected files with one of the suffixes "
                 f"{' '.join(sorted(RASTERS))}. Subfolders are not entered."
             )
-        found += inside
-    for name in found:
+        inputs += inside
+    for name in inputs:
         try:
             name.encode()
         except UnicodeEncodeError:
             raise UserError(f"{name!a}: its name is not UTF-8. Rename the file.") from None
-    return found
+    return inputs
 
 
 def file_name(name: str) -> str:
-    """A raster's name without its folders, and without the query of an address."""
+    """The last part of a raster's path or address, without the query of an address."""
     return PurePosixPath(urlsplit(name).path).name if is_remote(name) else Path(name).name
 
 
 def _target_gsd(
-    name: str, found: float | None, trained: tuple[float, ...], resample: bool
+    name: str, gsd: float | None, trained: tuple[float, ...], resample: bool
 ) -> float | None:
-    """The GSD to resample to; None to take the raster as it is."""
+    """The GSD to resample to from ``gsd`` (None if unknown); None to take the raster as it is."""
     if not trained:
         if resample:
             raise UserError(
@@ -205,24 +219,24 @@ def _target_gsd(
                 "does not state it. Leave the option out."
             )
         return None
-    if found is None:
+    if gsd is None:
         if resample:
             raise UserError(
                 f"{name}: its GSD is unknown (no CRS, or one in degrees), so it cannot be "
                 f"resampled to the {_metres(trained)} trained on. Give --gsd METRES."
             )
         return None
-    if trained[0] * (1 - GSD_TOLERANCE) <= found <= trained[-1] * (1 + GSD_TOLERANCE):
+    if trained[0] * (1 - GSD_TOLERANCE) <= gsd <= trained[-1] * (1 + GSD_TOLERANCE):
         return None
     if not resample:
         raise UserError(
-            f"{name}: {found:g} m per pixel, but the model was trained on {_metres(trained)}. Use "
+            f"{name}: {gsd:g} m per pixel, but the model was trained on {_metres(trained)}. Use "
             "--resample, or give --gsd METRES if the raster states a wrong one."
         )
-    target = min(trained, key=lambda gsd: abs(math.log(gsd / found)))
-    if found > MAX_REFINEMENT * target:
+    target = min(trained, key=lambda candidate: abs(math.log(candidate / gsd)))
+    if gsd > MAX_REFINEMENT * target:
         raise UserError(
-            f"{name}: {found:g} m per pixel, more than {MAX_REFINEMENT} times the {target:g} m "
+            f"{name}: {gsd:g} m per pixel, more than {MAX_REFINEMENT} times the {target:g} m "
             "trained on; expected imagery that shows roofs. Give --gsd METRES if the raster states "
             "a wrong one."
         )
@@ -236,7 +250,7 @@ def _metres(trained: tuple[float, ...]) -> str:
 
 @contextmanager
 def _resampled(source: DatasetReader, factor: float) -> Iterator[WarpedVRT]:
-    """The raster on a grid whose pixels are ``factor`` times as large, over the same ground."""
+    """Open the raster on a grid over the same ground with pixels ``factor`` times as large."""
     width, height = (max(1, round(side / factor)) for side in (source.width, source.height))
     crs = source.crs or NO_CRS
     masked = any(MaskFlags.per_dataset in flags for flags in source.mask_flag_enums)

@@ -15,7 +15,7 @@ def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """Iterate over ``items`` in another thread, up to ``depth`` items ahead.
 
     An error that ``items`` raises is raised here at the same item. If this generator is closed
-    early (or left by an exception), it also closes ``items``, in that thread, and waits for it.
+    early (or ended by an exception), it closes ``items`` in that thread and waits for it.
     """
     with ThreadPoolExecutor(1) as thread:
         waiting = deque(thread.submit(next, items, _END) for _ in range(depth))

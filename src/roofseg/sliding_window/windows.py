@@ -1,13 +1,13 @@
 """Sliding windows over a raster, and blending of their overlapping results.
 
 Windows of P x P pixels are spaced evenly along each axis. Neighbours share at least the given
-overlap, and the outermost windows reach half of it beyond the raster, where the image is reflected:
-so no pixel depends on the edge of a window alone. Results are blended with the weights of a Hann
-window, which fall to zero at the edge, so there are no seams.
+overlap, and the outermost windows reach half of it beyond the raster, where the image is reflected.
+So no pixel is predicted from the edge of a window alone. Results are blended with the weights of a
+Hann window, which fall to zero at the edge, so there are no seams.
 
-Blending is exact: where all windows agree on a pixel, the result is their value to the bit. The
-weights of a pixel sum to 1 within some 1e-15, and so does what float64 accumulates; half a unit in
-the last place of float32 is 3e-8.
+Blending is exact: where all windows give a pixel the same float32 value, the result is that value,
+bit for bit. The weights of a pixel and their sums in float64 are off by some 1e-15, far less than
+half a unit in the last place of float32 (3e-8).
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ OVERLAP = 0.25
 class Axis:
     """The positions of windows along one axis of a raster.
 
+    In the methods, ``place`` is the index of a window in ``starts``.
+
     Args:
-        length: of the raster, pixels
-        size: of a window, pixels (P)
-        overlap: the least share of a window, [0, 0.5], that two neighbours have in common
+        length: length of the raster, pixels
+        size: P, side of a window, pixels
+        overlap: the least share of a window, in [0, 0.5], that two neighbours have in common
     """
 
     length: int
@@ -42,7 +44,8 @@ class Axis:
     def starts(self) -> tuple[int, ...]:
         """The first pixel of each window, ascending; negative where it begins in the padding.
 
-        The first begins at or before pixel 0, and the last ends at or after the raster's end.
+        The first window begins at or before pixel 0, and the last one ends at or after the end of
+        the raster.
         """
         shared = round(self.size * self.overlap)
         padded = max(self.length + 2 * (shared // 2), self.size)
@@ -55,7 +58,7 @@ class Axis:
 
     @cached_property
     def weights(self) -> npt.NDArray[np.float64]:
-        """The weight of each pixel in each window, (windows, P); those of a pixel sum to 1."""
+        """The weight of each pixel in each window, (windows, P); they sum to 1 for each pixel."""
         hann = np.sin(np.pi * (np.arange(self.size) + 0.5) / self.size) ** 2
         total = np.zeros(self.starts[-1] + self.size - self.starts[0])
         for start in self.starts:
@@ -63,7 +66,7 @@ class Axis:
         return np.stack([hann / total[self._padded(start)] for start in self.starts])
 
     def covering(self, first: int, end: int) -> range:
-        """The windows (indexes of ``starts``) that hold any of the pixels ``first`` to ``end``."""
+        """The windows (indexes of ``starts``) that show any pixel of ``first`` to ``end - 1``."""
         reach = [
             place
             for place, start in enumerate(self.starts)
@@ -90,9 +93,9 @@ class Axis:
         return self.pixels(place) - origin
 
     def finished(self, place: int) -> int:
-        """How many of the raster's pixels are complete once windows 0 to ``place`` are added.
+        """The number of pixels that are complete once windows 0 to ``place`` are added.
 
-        0 for a ``place`` of -1, before the first window.
+        It is 0 for a ``place`` of -1, before the first window.
         """
         if place == len(self.starts) - 1:
             return self.length
@@ -103,13 +106,13 @@ class Axis:
 
 
 class Blend:
-    """Blends windows into finished rows of a strip of the raster, one row of windows at a time.
+    """Blend windows into finished rows of a strip of the raster, one row of windows at a time.
 
-    Holds P rows of the strip in float64, whatever the height of the raster.
+    It holds P rows of the strip in float64, whatever the height of the raster.
 
     Args:
         rows, cols: the windows of the whole raster
-        first, end: the strip's columns of the raster
+        first, end: first and end column of the strip in the raster
     """
 
     def __init__(self, rows: Axis, cols: Axis, first: int, end: int) -> None:
@@ -122,10 +125,10 @@ class Blend:
         self._part = np.empty((rows.size, cols.size))
 
     def add(self, row: int, col: int, probability: Probabilities) -> None:
-        """Add a window's (P, P) result; ``row`` and ``col`` are indexes of the window.
+        """Add the (P, P) result of the window with index ``row`` down and ``col`` across.
 
-        Add rows in order and call `finish` after each. Columns may come in any order, which only
-        changes the last bit of the result. A window that is never added counts as 0.
+        Add rows in order and call `finish` after each row. The order of columns within a row is
+        free, and changes only the last bit of the result. A window that is not added counts as 0.
         """
         np.multiply(probability, self.cols.weights[col], out=self._part)
         self._part *= self.rows.weights[row][:, None]
@@ -133,7 +136,10 @@ class Blend:
         self._sum[:, start : start + self.cols.size] += self._part
 
     def finish(self, row: int) -> Probabilities:
-        """End a row of windows; returns the raster's rows that it completes, (rows, columns)."""
+        """End a row of windows; return the rows of the raster that it completes.
+
+        Returns (rows, columns) float32 for the columns of the strip.
+        """
         top, end = self.rows.starts[row], self.rows.finished(row)
         ready = self._sum[self._done - top : end - top, self._crop].astype(np.float32)
         self._done = end

@@ -1,4 +1,8 @@
-"""Draw buildings and vehicles: houses, sheds, shops, blocks of flats, cars and trucks."""
+"""Make buildings and vehicles: houses, sheds, shops, blocks of flats, cars and trucks.
+
+Each function draws its sizes and colours from ``rng``. Lengths are in pixels, and ``x``, ``y`` and
+``angle`` place the middle of the object on the tile (see `roofseg.synthetic.scene`).
+"""
 
 from __future__ import annotations
 
@@ -22,13 +26,13 @@ class EquippedBuilding:
 def _item(
     building: Building, u: float, v: float, size: tuple[float, float], colour: Colour, top: float
 ) -> Box:
-    """A box at (u, v) of the building's frame, turned with the building."""
+    """Make a box at (u, v) in the building's frame, turned with the building."""
     x, y = building.place([u], [v])[0]
     return Box(rectangle(x, y, size[0], size[1], building.angle), colour, top)
 
 
 def _roof_of(rng: np.random.Generator) -> tuple[Roof, Cover, Colour]:
-    """Choose shape, cover and colour of a house's roof."""
+    """Choose the shape, cover and colour of the roof of a house."""
     draw = rng.random()
     if draw < 0.12:
         return Roof.FLAT, Cover.MEMBRANE, pick(rng, MEMBRANE, 9)
@@ -49,10 +53,11 @@ def house(
     depth: float,
     tall: float,
 ) -> EquippedBuilding:
-    """A house within ``length`` x ``depth`` pixels, its front towards -v.
+    """Make a house of ``length`` x ``depth`` pixels with its front towards -v.
 
-    A main wing, and most often a second one that makes it an L or a T, a garage, a lower
-    extension at the back, and on the roof vents, a chimney, skylights or solar panels.
+    It has one wing, or two that form an L or a T, and sometimes a lower extension at the back. On
+    its roof there may be vents, a chimney, skylights or solar panels. ``tall`` is the probability
+    of two floors.
     """
     shape, cover, colour = _roof_of(rng)
     eave = 5.6 if rng.random() < tall else 2.9
@@ -60,7 +65,7 @@ def house(
     wings: list[Wing] = []
     plan = rng.random()
     sign = 1.0 if rng.random() < 0.5 else -1.0
-    if plan < 0.34:  # a plain rectangle, ridge along the street or towards it
+    if plan < 0.34:  # a plain rectangle with its ridge along the street or towards it
         across = bool(rng.random() < 0.3) and depth > 0.7 * length
         wings.append(Wing(0, 0, length, depth, shape, eave, pitch, across))
     else:
@@ -71,9 +76,9 @@ def house(
         shift = (depth - body) / 2
         wings.append(Wing(0, shift if front else -shift, length, body, shape, eave, pitch))
         leg_eave = eave if rng.random() < 0.6 else max(2.6, eave - 2.6)
-        # The leg runs through to the far eave, so that its ridge meets the body's slope.
+        # The leg reaches to the far eave of the body, so that its ridge meets the body's slope.
         wings.append(Wing(side, 0, leg, depth, shape, leg_eave, pitch, across=leg < depth))
-    if rng.random() < 0.28:  # a flat or lean extension behind
+    if rng.random() < 0.28:  # an extension at the back with a flat roof
         wide, out = length * float(rng.uniform(0.25, 0.5)), float(rng.uniform(7, 13))
         at = float(rng.uniform(-0.5, 0.5)) * (length - wide)
         wings.append(Wing(at, (depth + out) / 2 - 2, wide, out + 4, Roof.FLAT, 2.4))
@@ -99,7 +104,7 @@ def house(
 
 
 def shed(rng: np.random.Generator, x: float, y: float, angle: float) -> Building:
-    """A shed, a garage or a carport behind a house."""
+    """Make a shed, a garage or a carport that stands behind a house."""
     long, wide = float(rng.uniform(9, 21)), float(rng.uniform(8, 16))
     palette, cover = (METAL, Cover.METAL) if rng.random() < 0.5 else (SHINGLE, Cover.SHINGLE)
     roof = Roof.FLAT if rng.random() < 0.3 else Roof.GABLE
@@ -110,7 +115,7 @@ def shed(rng: np.random.Generator, x: float, y: float, angle: float) -> Building
 def shop(
     rng: np.random.Generator, x: float, y: float, angle: float, length: float, depth: float
 ) -> EquippedBuilding:
-    """A shop, a workshop or an office: large, mostly flat, with machines on its roof."""
+    """Make a shop, workshop or office: large, mostly with a flat roof and machines on it."""
     height = float(rng.choice([4.5, 5.5, 7.0, 10.5]))
     if rng.random() < 0.18:  # a hall under sheet metal
         wing = Wing(0, 0, length, depth, Roof.GABLE, height, 0.12)
@@ -134,7 +139,7 @@ def shop(
 def apartments(
     rng: np.random.Generator, x: float, y: float, angle: float, length: float, depth: float
 ) -> EquippedBuilding:
-    """One block of an estate of flats: a long body with cross gables or a flat roof."""
+    """Make one block of flats: a long body with cross gables or a flat roof."""
     floors = float(rng.choice([5.6, 8.4]))
     if rng.random() < 0.4:
         cover, colour = Cover.MEMBRANE, pick(rng, MEMBRANE, 6)
@@ -153,7 +158,7 @@ def apartments(
 def _machines(
     rng: np.random.Generator, building: Building, length: float, depth: float, roof: float
 ) -> list[Box]:
-    """Air conditioners, ducts, skylights and vents on a flat roof."""
+    """Make air conditioners, ducts, skylights and vents on a flat roof at height ``roof`` (m)."""
     boxes = []
     for _ in range(int(rng.poisson(2 + length * depth / 2200))):
         u, v = rng.uniform(-0.42, 0.42) * length, rng.uniform(-0.36, 0.36) * depth
@@ -173,7 +178,7 @@ def _machines(
 
 
 def car(rng: np.random.Generator, x: float, y: float, angle: float) -> list[Box]:
-    """A car: body, glass fore and aft."""
+    """Make a car: its body, windscreen and rear window."""
     colour = pick(rng, CAR, 8)
     long, wide = float(rng.uniform(14.5, 17.5)), float(rng.uniform(5.8, 6.8))
     turns = np.array([-0.5, -0.46, 0.44, 0.5, 0.5, 0.44, -0.46, -0.5]) * long
@@ -186,7 +191,7 @@ def car(rng: np.random.Generator, x: float, y: float, angle: float) -> list[Box]
 
 
 def truck(rng: np.random.Generator, x: float, y: float, angle: float) -> list[Box]:
-    """A delivery van or truck: a pale box that casts a shadow and is not a roof."""
+    """Make a delivery van or truck: a pale box that casts a shadow and is not a roof."""
     long, wide = float(rng.uniform(19, 40)), float(rng.uniform(7.5, 8.6))
     colour = pick(rng, ((218, 218, 214), (190, 190, 188), (150, 140, 122)), 8)
     cab = place(x, y, angle, [long / 2], [0.0])[0]

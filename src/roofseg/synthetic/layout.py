@@ -29,7 +29,7 @@ from roofseg.synthetic.scene import (
     Box,
     Building,
     Colour,
-    Look,
+    Conditions,
     Material,
     Points,
     Scene,
@@ -40,25 +40,25 @@ from roofseg.synthetic.scene import (
     rectangle,
 )
 
-# Side (pixels) of the open ground in a tile whose centre is empty: at any angle of the streets a
-# window of 448 px in its middle meets hardly a house.
+# Side (pixels) of the open ground in a tile with an empty centre. It is so large that a window of
+# 448 px in its middle shows hardly a house, whatever the angle of the streets.
 CENTRE = 680
 
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """The kind of place that a tile shows: lengths in pixels, shares in [0, 1], counts per lot."""
+    """The kind of place that a tile shows: lengths in pixels, shares in [0, 1]."""
 
-    lot: tuple[float, float] = (60, 74)
-    depth: tuple[float, float] = (90, 112)
-    bend: float = 0.0
-    trees: float = 4.0  # per lot
+    lot: tuple[float, float] = (60, 74)  # least and greatest width of a lot
+    depth: tuple[float, float] = (90, 112)  # least and greatest depth of a lot
+    bend: float = 0.0  # see `roofseg.synthetic.plan.Plan`
+    trees: float = 4.0  # mean number on a lot
     bare: float = 0.5  # share of trees without leaves
     built: float = 0.95  # share of lots with a house
-    shops: float = 0.08  # share of blocks
-    flats: float = 0.06
-    parks: float = 0.04
-    sheds: float = 0.35
+    shops: float = 0.08  # share of blocks with shops
+    flats: float = 0.06  # share of blocks with flats
+    parks: float = 0.04  # share of blocks with open ground
+    sheds: float = 0.35  # share of lots with a shed
     tall: float = 0.2  # share of houses with two floors
 
 
@@ -72,10 +72,10 @@ NEIGHBOURHOODS: tuple[Neighbourhood, ...] = (
 )
 
 
-def _look(rng: np.random.Generator) -> Look:
-    """Season, air and camera; chosen by eye so that tiles differ as flights do."""
+def _conditions(rng: np.random.Generator) -> Conditions:
+    """Draw season, air and camera; the ranges are such that tiles differ as flights do."""
     cast = 1 + rng.normal(0, 0.018, 3)
-    return Look(
+    return Conditions(
         green=float(rng.uniform(0.15, 0.85)),
         haze=float(rng.uniform(0.0, 0.12)),
         cast=(float(cast[0]), float(cast[1]), float(cast[2])),
@@ -89,16 +89,16 @@ def _look(rng: np.random.Generator) -> Look:
 
 
 class _Layout:
-    """Fill the scene of one tile."""
+    """Fills the scene of one tile; ``size`` is the side of the tile in pixels."""
 
     def __init__(self, rng: np.random.Generator, size: int, kind: Neighbourhood) -> None:
         self.rng = rng
         self.size = size
         self.kind = kind
-        self.reach = 0.75 * size + 120  # half the side of the plan: covers the tile at any angle
-        self.half = size / 2 + 60  # beyond it nothing is seen
+        self.reach = 0.75 * size + 120  # half the side of the plan, which covers the turned tile
+        self.half = size / 2 + 60  # objects further from the centre than this are not visible
         sun = Sun(float(rng.uniform(125, 235)), float(rng.uniform(32, 56)))
-        self.scene = Scene(sun, _look(rng))
+        self.scene = Scene(sun, _conditions(rng))
         self.plan = Plan(
             angle=float(rng.uniform(-math.pi / 2, math.pi / 2)),
             bend=kind.bend * float(rng.uniform(0.7, 1.3)),
@@ -110,7 +110,7 @@ class _Layout:
 
     # -- small things -------------------------------------------------------------------------
 
-    def _seen(self, x: float, y: float) -> bool:
+    def _visible(self, x: float, y: float) -> bool:
         return abs(x) < self.half and abs(y) < self.half
 
     def _paint(self, outline: Points, colour: Colour, material: Material, width: float = 0) -> None:
@@ -118,7 +118,7 @@ class _Layout:
 
     def tree(self, x: float, y: float, big: float = 1.0) -> None:
         """Plant one tree."""
-        if not self._seen(x, y):
+        if not self._visible(x, y):
             return
         rng = self.rng
         radius = min(30.0, max(5.0, float(rng.gamma(4.5, 3.2)) * big))
@@ -128,16 +128,16 @@ class _Layout:
         self.scene.trees.append(Tree(x, y, radius, height, pick(rng, palette, 7), is_bare))
 
     def grove(self, s0: float, s1: float, t0: float, t1: float, spacing: float) -> None:
-        """Plant trees all over an area, about ``spacing`` pixels apart."""
+        """Plant trees at random in an area, about ``spacing`` pixels apart."""
         rng = self.rng
         count = int(abs((s1 - s0) * (t1 - t0)) / spacing**2)
         for _ in range(count):
             x, y = self.plan.at(rng.uniform(s0, s1), rng.uniform(t0, t1))[0]
             self.tree(x, y, 1.15)
 
-    def cars(self, x: float, y: float, angle: float) -> None:
-        """Park one car, or sometimes a truck (a white box with a shadow is not a roof)."""
-        if not self._seen(x, y):
+    def car(self, x: float, y: float, angle: float) -> None:
+        """Park one car, or sometimes a truck: a pale box with a shadow that is not a roof."""
+        if not self._visible(x, y):
             return
         make = truck if self.rng.random() < 0.04 else car
         self.scene.boxes.extend(make(self.rng, x, y, angle))
@@ -145,19 +145,24 @@ class _Layout:
     # -- streets ------------------------------------------------------------------------------
 
     def lines(self, gaps: tuple[float, float], hole: float) -> list[float]:
-        """Positions of streets out to the plan's reach; ``hole`` > 0 leaves that gap at 0."""
+        """Draw the positions of parallel streets across the plan.
+
+        Args:
+            gaps: least and greatest gap between two streets, pixels.
+            hole: width of the gap in the middle of the plan; 0 for an ordinary gap.
+        """
         rng = self.rng
         start = -hole / 2 if hole else -float(rng.uniform(0.2, 0.8)) * gaps[0]
-        found = [start]
-        while found[0] > -self.reach:
-            found.insert(0, found[0] - self.street - float(rng.uniform(*gaps)))
-        found.append(start + hole if hole else start + self.street + float(rng.uniform(*gaps)))
-        while found[-1] < self.reach:
-            found.append(found[-1] + self.street + float(rng.uniform(*gaps)))
-        return found
+        positions = [start]
+        while positions[0] > -self.reach:
+            positions.insert(0, positions[0] - self.street - float(rng.uniform(*gaps)))
+        positions.append(start + hole if hole else start + self.street + float(rng.uniform(*gaps)))
+        while positions[-1] < self.reach:
+            positions.append(positions[-1] + self.street + float(rng.uniform(*gaps)))
+        return positions
 
     def streets(self, s_lines: list[float], t_lines: list[float]) -> None:
-        """Pave the streets: pavements, kerbs, asphalt with repairs, markings, moving cars."""
+        """Make the streets: pavements, kerbs, asphalt with repairs, markings and moving cars."""
         rng, plan, far = self.rng, self.plan, self.reach
         roads = [plan.line(-far, t, far, t) for t in t_lines]
         roads += [plan.line(s, -far, s, far) for s in s_lines]
@@ -189,16 +194,16 @@ class _Layout:
             if marked and number < len(t_lines) and number % 2 == 0:
                 self._paint(road, (176, 158, 96), Material.PAINT, 1)
             for _ in range(int(rng.poisson(len(road) / 16))):
-                place_ = int(rng.integers(1, len(road) - 1))
-                ahead = road[place_ + 1] - road[place_ - 1]
+                at = int(rng.integers(1, len(road) - 1))
+                ahead = road[at + 1] - road[at - 1]
                 side = float(rng.choice([-0.36, -0.2, 0.2, 0.36])) * self.street
-                x, y = road[place_] + normals(road)[place_] * side
-                self.cars(x, y, math.atan2(ahead[1], ahead[0]))
+                x, y = road[at] + normals(road)[at] * side
+                self.car(x, y, math.atan2(ahead[1], ahead[0]))
 
     # -- blocks -------------------------------------------------------------------------------
 
     def homes(self, s0: float, s1: float, t0: float, t1: float) -> None:
-        """Two rows of lots, back to back."""
+        """Fill a block with two rows of lots, back to back."""
         middle = (t0 + t1) / 2 + float(self.rng.uniform(-6, 6))
         for front, back in ((t0, middle), (t1, middle)):
             s = s0
@@ -206,18 +211,18 @@ class _Layout:
                 width = float(self.rng.uniform(*self.kind.lot))
                 end = s1 if s1 - s < 1.5 * width else s + width
                 x, y = self.plan.at((s + end) / 2, (front + back) / 2)[0]
-                if self._seen(x, y):
+                if self._visible(x, y):
                     self.lot(s, end, front, back)
                 s = end
 
     def lot(self, s0: float, s1: float, front: float, back: float) -> None:
-        """One lot: lawn, house, drive, and what people keep in a garden."""
+        """Make one lot: lawn, house, drive, shed, pool, fences, trees and things lying about."""
         rng, plan, kind = self.rng, self.plan, self.kind
         way = 1.0 if back > front else -1.0
         depth, width = abs(back - front), s1 - s0
         bare_soil = rng.random() < 0.10
         green = pick(rng, SOIL if bare_soil else LAWN, 6)
-        share = self.scene.look.green
+        share = self.scene.conditions.green
         if not bare_soil:  # dry lawns turn to straw
             green = mixed(STRAW, green, share)
         if rng.random() < 0.8:
@@ -228,7 +233,10 @@ class _Layout:
             self._paint(plan.area(s0, s1, front + way * depth * 0.6, back), yard, Material.SOIL)
 
         def spot(across: float, deep: float) -> tuple[float, float, float]:
-            """Position (share of the width, pixels behind the kerb) and direction of the lot."""
+            """Position on the tile and direction of the lot; ``deep`` is in pixels from the kerb.
+
+            ``across`` is a share of the lot's width.
+            """
             x, y, angle = plan.frame(s0 + across * width, front + way * deep)
             return x, y, angle if way > 0 else angle + math.pi
 
@@ -242,27 +250,27 @@ class _Layout:
             made = house(rng, x, y, angle, long, deep, kind.tall)
             self.scene.buildings.append(made.building)
             self.scene.boxes.extend(made.boxes)
-        elif rng.random() < 0.6:  # a slab waiting for its house, or left by one
+        elif rng.random() < 0.6:  # a slab without its house
             slab = rectangle(x, y, long, deep, angle)
             self._paint(slab, pick(rng, CONCRETE, 12), Material.CONCRETE)
 
-        # The drive leads to the end of the house where the garage is.
+        # The drive leads to one end of the house, where its garage would be.
         side = 0.24 if rng.random() < 0.5 else 0.76
         paving = pick(rng, ASPHALT if rng.random() < 0.25 else CONCRETE, 9)
         half = float(rng.uniform(4.5, 9)) / width
         end = setback + (2 if rng.random() < 0.6 else deep * float(rng.uniform(0.4, 1.2)))
         corners = (s0 + (side - half) * width, s0 + (side + half) * width)
         drive = plan.area(*corners, front - way * 10, front + way * end)
-        # Under a house that stands, but never over it: surfaces are drawn first.
+        # It may reach under the house: buildings are drawn over surfaces.
         self._paint(drive, paving, Material.CONCRETE)
         for _ in range(int(rng.choice([0, 1, 1, 2]))):
             across = side + float(rng.uniform(-0.04, 0.04))
             cx, cy, turn = spot(across, setback * float(rng.uniform(0.2, 0.7)))
-            self.cars(cx, cy, turn + math.pi / 2 + float(rng.normal(0, 0.05)))
+            self.car(cx, cy, turn + math.pi / 2 + float(rng.normal(0, 0.05)))
 
         rear = setback + deep
         room = depth - rear
-        if rng.random() < 0.35:  # a terrace, or a bare slab that looks like a flat roof
+        if rng.random() < 0.35:  # a terrace or a slab, which looks like a flat roof
             px, py, turn = spot(float(rng.uniform(0.3, 0.7)), rear + float(rng.uniform(3, 9)))
             slab = rectangle(px, py, rng.uniform(14, 30), rng.uniform(10, 18), turn)
             self._paint(slab, pick(rng, CONCRETE, 12), Material.CONCRETE)
@@ -300,20 +308,20 @@ class _Layout:
             )
 
     def pool(self, x: float, y: float, angle: float) -> None:
-        """A swimming pool in its deck."""
+        """Make a swimming pool with its deck."""
         rng = self.rng
         long, wide = float(rng.uniform(16, 30)), float(rng.uniform(9, 14))
         deck = rectangle(x, y, long + 12, wide + 10, angle)
         self._paint(deck, pick(rng, CONCRETE, 8), Material.CONCRETE)
         turns = np.linspace(0, 2 * math.pi, 20, endpoint=False)
-        power = float(rng.choice([0.35, 1.0]))  # near a rectangle, or an oval
+        power = float(rng.choice([0.35, 1.0]))  # nearly a rectangle, or an oval
         u = np.sign(np.cos(turns)) * np.abs(np.cos(turns)) ** power * long / 2
         v = np.sign(np.sin(turns)) * np.abs(np.sin(turns)) ** power * wide / 2
         water = pick(rng, ((92, 166, 186), (70, 140, 170), (60, 92, 88)), 8)
         self._paint(place(x, y, angle, u, v), water, Material.WATER)
 
     def parking(self, s0: float, s1: float, t0: float, t1: float, full: float) -> None:
-        """A car park: rows of marked bays, cars in some, trees on islands."""
+        """Make a car park: rows of marked bays, a share ``full`` of them with cars, and trees."""
         rng, plan = self.rng, self.plan
         tone = pick(rng, ASPHALT if rng.random() < 0.7 else CONCRETE, 8)
         self._paint(plan.area(s0, s1, t0, t1), tone, Material.ASPHALT)
@@ -331,7 +339,7 @@ class _Layout:
                     if rng.random() < full and s + bay < s1 - 8:
                         x, y, angle = plan.frame(s + bay / 2, row + deep / 2 + rng.uniform(-1, 1))
                         nose_in = math.pi if rng.random() < 0.5 else 0.0
-                        self.cars(x, y, angle + math.pi / 2 + nose_in)
+                        self.car(x, y, angle + math.pi / 2 + nose_in)
             self._paint(plan.line(s0 + 8, t + deep, s1 - 8, t + deep), line, Material.PAINT, 1)
             for s in np.arange(s0 + 60, s1 - 20, 110):
                 if rng.random() < 0.6:
@@ -342,7 +350,7 @@ class _Layout:
             t += 2 * deep + 22
 
     def shops(self, s0: float, s1: float, t0: float, t1: float) -> None:
-        """Large flat roofs at the back of a car park."""
+        """Fill a block with shops, which have large flat roofs, and their car park."""
         rng, plan = self.rng, self.plan
         margin = 6
         s0, s1, t0, t1 = s0 + margin, s1 - margin, t0 + margin, t1 - margin
@@ -361,7 +369,7 @@ class _Layout:
             length = min(s1 - s - 4, float(rng.uniform(70, 240)))
             deep = (built[1] - built[0]) * float(rng.uniform(0.62, 0.9))
             x, y, angle = plan.frame(s + length / 2, (built[0] + built[1]) / 2)
-            if self._seen(x, y) or length > 120:
+            if self._visible(x, y) or length > 120:
                 made = shop(rng, x, y, angle, length, deep)
                 self.scene.buildings.append(made.building)
                 self.scene.boxes.extend(made.boxes)
@@ -371,7 +379,7 @@ class _Layout:
             self.tree(x, y, 0.8)
 
     def flats(self, s0: float, s1: float, t0: float, t1: float) -> None:
-        """Long buildings in rows, with parking between them and now and then a pool."""
+        """Fill a block with rows of long buildings, with car parks or pools between them."""
         rng, plan = self.rng, self.plan
         self._paint(plan.area(s0, s1, t0, t1), pick(rng, LAWN, 8), Material.GRASS)
         deep = float(rng.uniform(36, 50))
@@ -382,7 +390,7 @@ class _Layout:
             while s1 - s > 70:
                 length = min(s1 - s - 8, float(rng.uniform(80, 150)))
                 x, y, angle = plan.frame(s + length / 2, t)
-                if self._seen(x, y) or length > 100:
+                if self._visible(x, y) or length > 100:
                     made = apartments(np.random.default_rng(colour_seed), x, y, angle, length, deep)
                     self.scene.buildings.append(made.building)
                     self.scene.boxes.extend(made.boxes)
@@ -397,7 +405,7 @@ class _Layout:
         self.grove(s0, s1, t0, t1, 55)
 
     def court(self, s: float, t: float) -> None:
-        """A court for tennis or basketball: a painted rectangle as large as a roof."""
+        """Make a tennis or basketball court: a painted rectangle as large as a roof."""
         rng, plan = self.rng, self.plan
         x, y, angle = plan.frame(s, t)
         angle += math.pi / 2 if rng.random() < 0.5 else 0.0
@@ -410,7 +418,7 @@ class _Layout:
             self._paint(np.vstack([box, box[:1]]), PAINT_WHITE, Material.PAINT, 1)
 
     def open_ground(self, s0: float, s1: float, t0: float, t1: float, use: str) -> None:
-        """Ground without buildings: ``park``, ``field``, ``pond`` or ``car park``."""
+        """Fill a block without buildings: a ``park``, ``field``, ``pond`` or ``car park``."""
         rng, plan = self.rng, self.plan
         s_mid, t_mid = (s0 + s1) / 2, (t0 + t1) / 2
         spread_s, spread_t = (s1 - s0) / 2, (t1 - t0) / 2
@@ -467,7 +475,7 @@ class _Layout:
                 self.tree(x, y)
 
     def fill(self, centre: str | None) -> Scene:
-        """Lay out the whole tile."""
+        """Lay out the whole tile; for ``centre`` see `lay_out`."""
         rng, kind = self.rng, self.kind
         hole = min(CENTRE, 0.55 * self.size) if centre else 0.0
         t_lines = self.lines((2 * kind.depth[0], 2 * kind.depth[1]), hole)
@@ -484,7 +492,7 @@ class _Layout:
                     if centre:
                         self.open_ground(*block, centre)
                         continue
-                    use += kind.parks  # a park in the middle only where `centre` asks for it
+                    use += kind.parks  # the block in the middle is open only if `centre` is given
                 if use < kind.parks:
                     self.open_ground(*block, str(rng.choice(["park", "field", "pond"])))
                 elif use < kind.parks + kind.shops:
@@ -498,13 +506,13 @@ class _Layout:
 
 
 def _outside_roofs(trees: list[Tree], buildings: list[Building]) -> list[Tree]:
-    """The trees without those that would grow out of a roof; crowns may hang over its edges."""
+    """Leave out trees that would grow out of a roof; crowns may hang over its edges."""
     at = np.array([(tree.x, tree.y) for tree in trees]).reshape(-1, 2)
     free = np.ones(len(trees), bool)
     for building in buildings:
         away = at - (building.x, building.y)
         c, s = math.cos(building.angle), math.sin(building.angle)
-        # Not `@`: BLAS would pick its code, and its rounding, by the CPU.
+        # Not `@`: BLAS chooses its code, and so its rounding, by the CPU.
         u, v = away[:, 0] * c + away[:, 1] * s, away[:, 1] * c - away[:, 0] * s
         for wing in building.wings:
             in_u = np.abs(u - wing.u) < wing.length / 2 - 2
@@ -516,12 +524,12 @@ def lay_out(rng: np.random.Generator, size: int, index: int, centre: str | None)
     """Lay out one tile.
 
     Args:
-        rng: source of every choice.
+        rng: the source of every random choice.
         size: side of the tile in pixels.
-        index: which tile; its kind of neighbourhood follows from it in turn, so that every split
-            has every kind.
-        centre: what lies in the middle of the tile instead of houses (see ``open_ground``), or
-            None.
+        index: number of the tile. Neighbourhoods follow each other in turn, so that every split has
+            every kind.
+        centre: the open ground in the middle of the tile, ``park``, ``field``, ``pond`` or
+            ``car park``; None for an ordinary block.
     """
     kind = NEIGHBOURHOODS[index % len(NEIGHBOURHOODS)]
     kind = replace(

@@ -1,7 +1,8 @@
-"""The colours of things, as digital numbers on level ground in sunlight.
+"""The colours of objects and ground, as digital numbers on level ground in sunlight.
 
-Muted on purpose, and overlapping: shingles look like asphalt and soil, flat roofs like concrete, so
-that no threshold on colour finds the roofs. Chosen by eye beside aerial imagery of Austin.
+The colours are muted and overlap on purpose: shingles look like asphalt and soil, and flat roofs
+like concrete, so that no threshold on colour finds the roofs. They were chosen by eye, in
+comparison with aerial imagery of Austin.
 """
 
 from __future__ import annotations
@@ -90,11 +91,14 @@ EVERGREEN: tuple[Colour, ...] = ((52, 66, 44), (62, 74, 50), (70, 80, 52), (46, 
 AUTUMN: tuple[Colour, ...] = ((98, 84, 64), (104, 78, 62), (96, 92, 64), (88, 82, 68))
 BARK: tuple[Colour, ...] = ((136, 129, 122), (120, 113, 107), (148, 141, 133), (126, 117, 107))
 PAINT_WHITE: Colour = (205, 204, 196)
-STRAW: Colour = (110, 107, 88)  # what a lawn fades to
+STRAW: Colour = (110, 107, 88)  # a dried lawn
 
 
 def pick(rng: np.random.Generator, palette: Sequence[Colour], spread: float) -> Colour:
-    """A colour of the palette, brighter or darker by ``spread`` and tinted by a fifth of it."""
+    """Pick a colour at random, and vary its brightness by ``spread`` and its tint by a fifth of it.
+
+    ``spread`` is a standard deviation in digital numbers.
+    """
     colour = palette[int(rng.integers(len(palette)))]
     shift = rng.normal(0, spread)
     tint = rng.normal(0, spread / 5, 3).tolist()
@@ -105,12 +109,12 @@ def pick(rng: np.random.Generator, palette: Sequence[Colour], spread: float) -> 
 
 
 def mixed(a: Colour, b: Colour, share: float) -> Colour:
-    """``share`` of ``b`` in ``a``."""
+    """Mix two colours; ``share``, in [0, 1], is that of ``b``."""
     red, green, blue = ((1 - share) * p + share * q for p, q in zip(a, b, strict=True))
     return red, green, blue
 
 
 def toned(colour: Colour, factor: float) -> Colour:
-    """A colour made brighter or darker, at most 255."""
+    """Multiply a colour by ``factor``, up to 255 in each channel."""
     red, green, blue = (min(255.0, factor * c) for c in colour)
     return red, green, blue

@@ -1,13 +1,13 @@
 """Draw a scene as a camera would see it from above: one height field, one sun, one sensor.
 
-All objects are written into one height field, and the light is computed from it: a roof's
-faces are lit by their normals (Lambert's law), and a point lies in shadow where the height field,
-followed towards the sun, rises above the ray. So every shadow agrees with the sun.
+All objects are written into one height field, and the light is computed from it: the faces of a
+roof are lit by their normals (Lambert's law), and a point lies in shadow if the height field rises
+above the ray from the point to the sun. So every shadow agrees with the sun.
 
-A tile has the same bytes on every CPU of an architecture. OpenCV runs its baseline code
-(`roofseg.core.images.portable_opencv`). NumPy computes sines, cosines and powers by the CPU's
-instruction set, and their last bits differ; they are computed in float64 and rounded to float32,
-which drops those bits. Lengths are ``sqrt(x * x + y * y)``, whose rounding IEEE 754 prescribes.
+A tile has the same bytes on every CPU of one architecture. OpenCV runs its baseline code
+(`roofseg.core.images.portable_opencv`). The last bits of NumPy's sines, cosines and powers depend
+on the CPU's instruction set; they are computed in float64 and rounded to float32, which drops those
+bits. Lengths are ``sqrt(x * x + y * y)``, whose rounding IEEE 754 prescribes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from roofseg.synthetic.scene import (
 
 Field = npt.NDArray[np.float32]  # (H, W) unless said otherwise
 
-# Pixels drawn around the tile and cut off, so that shadows and crowns reach in (but for the ends of
-# the longest shadows, of the tallest trees under the lowest suns).
+# Pixels that are drawn around the tile and then cut off, so that shadows and crowns reach into the
+# tile. Only the ends of the longest shadows, of tall trees under a low sun, are lost.
 MARGIN = 40
 _SHIFT = 4  # cv2 draws polygons on a grid of 1/16 pixel
 _STAMP = 64  # side of a tree's stamp before it is scaled to the tree
@@ -62,10 +62,10 @@ _COARSE = {
 
 
 def noise(rng: np.random.Generator, size: int, cells: tuple[float, ...]) -> Field:
-    """Smooth random field (size, size), mean about 0 and deviation about 1.
+    """Make a smooth random field (size, size) with mean 0 and standard deviation 1, about.
 
-    The sum of random grids of the given cell sizes (pixels), each scaled up to the tile and
-    weighted by the root of its cell, so that large forms are stronger than small ones.
+    It is the sum of random grids with the given sizes of cells (pixels), each scaled up to the tile
+    and weighted by the root of its cell size, so that large forms are stronger than small ones.
     """
     total = np.zeros((size, size), np.float32)
     power = 0.0
@@ -84,11 +84,18 @@ def _cosine(angle: npt.NDArray[np.floating]) -> Field:
 
 
 def cast_shadow(height: Field, sun: Sun) -> Field:
-    """Share of the sunlight (0 lit, 1 dark) that the height field (metres) takes from each pixel.
+    """Compute the share of sunlight that the height field takes from each pixel.
 
-    The highest ray that reaches a pixel is the maximum over distances d of
-    ``height(p + d * towards) - d * slope``; it is built by doubling (d = 1, 2, 4, ...), so that
-    a shadow of n pixels costs log2(n) shifts.
+    A pixel p is dark below the maximum over distances d of ``height(p + d * towards) - d * slope``.
+    The maximum is built by doubling (d = 1, 2, 4, ...), so that a shadow of n pixels costs log2(n)
+    shifts.
+
+    Args:
+        height: (H, W) metres above the ground.
+        sun: its position.
+
+    Returns:
+        (H, W), from 0 (lit) to 1 (dark).
     """
     x, y = sun.towards
     fall = sun.slope * GSD  # metres per pixel
@@ -103,12 +110,12 @@ def cast_shadow(height: Field, sun: Sun) -> Field:
         )
         ray = np.maximum(ray, shifted - np.float32(step * fall))
         step *= 2
-    # A ramp of one pixel's fall makes the shadow's edge as soft as the sun's disc does.
+    # The ramp, as high as the fall of one pixel, makes the edge soft, as the disc of the sun does.
     return np.clip((ray - height - 0.05) / np.float32(fall), 0, 1)
 
 
 class _Canvas:
-    """The layers of a tile while it is drawn; all are (H, W) with the margin included."""
+    """The layers of a tile while it is drawn: (H, W) arrays that include the margin."""
 
     def __init__(self, scene: Scene, size: int, rng: np.random.Generator) -> None:
         side = size + 2 * MARGIN
@@ -117,14 +124,14 @@ class _Canvas:
         self.fine = noise(rng, side, (1.0, 2.2))
         self.coarse = noise(rng, side, (9.0, 27.0, 90.0))
         self.broad = noise(rng, side, (60.0, 220.0))
-        self.albedo = self._wild(scene.look.green)
+        self.albedo = self._wild(scene.conditions.green)
         self.height = np.zeros((side, side), np.float32)
         self.lit = np.ones((side, side), np.float32)  # brightness of the slope against the level
         self.veil = np.zeros((side, side), np.float32)  # shade of bare branches
         self.mask = np.zeros((side, side), np.uint8)
 
     def _wild(self, green: float) -> Field:
-        """Unpaved ground: grass, straw and bare soil in patches; (H, W, 3)."""
+        """Make the colours of unpaved ground, (H, W, 3): grass, straw and bare soil in patches."""
         straw = np.array((108, 105, 86), np.float32)
         grass = np.array((80, 91, 62), np.float32)
         soil = np.array((126, 116, 99), np.float32)
@@ -134,12 +141,15 @@ class _Canvas:
         return np.asarray(ground + (soil - ground) * bare, np.float32)
 
     def grid(self, points: Points) -> npt.NDArray[np.int32]:
-        """Positions on the tile as cv2's fixed-point coordinates."""
-        # cv2 puts whole numbers on the centres of pixels.
+        """Convert positions on the tile to the fixed-point coordinates of cv2."""
+        # In cv2 whole numbers are the centres of pixels.
         return np.round((points + self.centre - 0.5) * (1 << _SHIFT)).astype(np.int32)
 
     def window(self, points: Points) -> tuple[slice, slice, Field, Field] | None:
-        """The rows and columns that hold ``points``, and the x and y of their pixels' centres."""
+        """The rows and columns that hold ``points``, and x and y of the centres of their pixels.
+
+        None if all points are outside the canvas.
+        """
         side = self.height.shape[0]
         low = np.maximum(np.floor(points.min(0) + self.centre - 1.5).astype(int), 0)
         high = np.minimum(np.ceil(points.max(0) + self.centre + 1.5).astype(int), side)
@@ -151,9 +161,9 @@ class _Canvas:
 
 
 def _draw_ground(canvas: _Canvas, surfaces: list[Surface]) -> None:
-    """Paint the surfaces in their order, then give each material its texture."""
+    """Paint the surfaces in their order, then add the texture of each material."""
     side = canvas.height.shape[0]
-    paint = np.zeros((side, side, 4), np.uint8)  # red, green, blue and how much is covered
+    paint = np.zeros((side, side, 4), np.uint8)  # red, green, blue and coverage
     material = np.zeros((side, side), np.uint8)
     for surface in surfaces:
         points = [canvas.grid(surface.outline)]
@@ -165,10 +175,10 @@ def _draw_ground(canvas: _Canvas, surfaces: list[Surface]) -> None:
         else:
             cv2.fillPoly(paint, points, coat, cv2.LINE_AA, _SHIFT)
             cv2.fillPoly(material, points, kind, cv2.LINE_8, _SHIFT)
-    # Gardens differ, but the weeds and the soil below are everywhere the same.
+    # Grass and soil let 40 % of the ground below show through, so that gardens share its patches.
     keep = np.where(material <= Material.SOIL, np.float32(0.4), np.float32(0))[..., None]
     share = paint[..., 3:].astype(np.float32) / 255
-    # Paint was laid on black, so its antialiased edges carry their share already.
+    # Paint was drawn on black, so its antialiased edges are already multiplied by their coverage.
     canvas.albedo *= 1 - share * (1 - keep)
     canvas.albedo += paint[..., :3] * (1 - keep)
     fine = np.array([_FINE[Material(m)] for m in range(len(Material))], np.float32)[material]
@@ -178,7 +188,7 @@ def _draw_ground(canvas: _Canvas, surfaces: list[Surface]) -> None:
 
 
 def _draw_building(canvas: _Canvas, building: Building, streak: Field) -> None:
-    """Raise one building: its roof's height, the light on its faces, its colour, its mask."""
+    """Draw one building: the height of its roof, the light on its faces, its colour and mask."""
     wings = building.wings
     reach_u = [w.u + sign * w.length / 2 for w in wings for sign in (-1, 1, -1, 1)]
     reach_v = [w.v + sign * w.width / 2 for w in wings for sign in (-1, -1, 1, 1)]
@@ -223,7 +233,7 @@ def _draw_building(canvas: _Canvas, building: Building, streak: Field) -> None:
         ridge = np.where(upper, cap, ridge)
         edge = np.maximum(edge, inside)
 
-    # Lambert's law, relative to level ground: n . s / s_z with n = (-slope, 1) / |.|.
+    # Lambert's law relative to level ground: n . s / s_z, with the normal n = (-slope, 1) / |.|.
     sun_x, sun_y = canvas.sun.towards
     sun_u, sun_v = c * sun_x + s * sun_y, c * sun_y - s * sun_x
     facing = 1 - (slope_u * sun_u + slope_v * sun_v) / np.float32(canvas.sun.slope)
@@ -268,7 +278,7 @@ def _draw_boxes(canvas: _Canvas, boxes: list[Box]) -> None:
 
 
 def _crowns(rng: np.random.Generator, count: int) -> list[Field]:
-    """Stamps of closed crowns: height from 0 (no crown) to about 1, ragged and clustered."""
+    """Make stamps of closed, ragged crowns: height from 0 (no crown) to about 1."""
     axis = np.linspace(-1.05, 1.05, _STAMP)
     radius = np.sqrt(axis[None, :] ** 2 + axis[:, None] ** 2).astype(np.float32)
     angle = np.arctan2(axis[:, None], axis[None, :])
@@ -286,7 +296,7 @@ def _crowns(rng: np.random.Generator, count: int) -> list[Field]:
 
 
 def _branches(rng: np.random.Generator, count: int) -> list[Field]:
-    """Stamps of leafless crowns: coverage 0..1 by limbs that fork and fork again."""
+    """Make stamps of leafless crowns: coverage, in [0, 1], by limbs that fork several times."""
     stamps = []
     for _ in range(count):
         sheet = np.zeros((2 * _STAMP, 2 * _STAMP), np.uint8)
@@ -310,13 +320,13 @@ def _branches(rng: np.random.Generator, count: int) -> list[Field]:
 
 
 def _turned(stamp: Field, rng: np.random.Generator) -> Field:
-    """The stamp in one of its eight positions."""
+    """Turn and flip a stamp at random."""
     turned = np.rot90(stamp, int(rng.integers(4)))
     return turned.T if rng.random() < 0.5 else turned
 
 
 def _draw_trees(canvas: _Canvas, trees: list[Tree], rng: np.random.Generator) -> None:
-    """Grow the trees over all else: crowns hide what is below and shade it, the mask stays."""
+    """Draw the trees over everything else: crowns hide and shade roofs, but the mask stays."""
     side = canvas.height.shape[0]
     crowns, branches = _crowns(rng, 16), _branches(rng, 10)
     height = np.zeros((side, side), np.float32)
@@ -359,10 +369,10 @@ def _draw_trees(canvas: _Canvas, trees: list[Tree], rng: np.random.Generator) ->
             share[at][above] = np.clip(part[above] * 5, 0, 0.97)
         colour[at][above] = tree.colour
 
-    # Leaves towards the sun are bright: the slope of the canopy, roughened by its fine noise.
-    rough = cv2.GaussianBlur(height, (0, 0), 0.8)
-    slope_x = cv2.Sobel(rough, cv2.CV_32F, 1, 0, scale=1 / 8)
-    slope_y = cv2.Sobel(rough, cv2.CV_32F, 0, 1, scale=1 / 8)
+    # Leaves that face the sun are brighter, by the slope of the canopy.
+    smooth = cv2.GaussianBlur(height, (0, 0), 0.8)
+    slope_x = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
+    slope_y = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
     leafy = height > 0
     lit = np.clip(1 - 0.75 * (slope_x * sun_x + slope_y * sun_y), 0.35, 1.7)
     lit = np.where(leafy, lit, 1)
@@ -375,7 +385,7 @@ def _draw_trees(canvas: _Canvas, trees: list[Tree], rng: np.random.Generator) ->
 
 def _expose(canvas: _Canvas, scene: Scene, size: int, rng: np.random.Generator) -> Image:
     """Light the scene and take its picture: haze, colour cast, blur, noise, JPEG."""
-    look = scene.look
+    conditions = scene.conditions
     shadow = np.maximum(cast_shadow(canvas.height, scene.sun), canvas.veil)
     sunlight = cv2.GaussianBlur(canvas.lit * (1 - shadow), (0, 0), 0.6)
     inner = slice(MARGIN, MARGIN + size)
@@ -383,21 +393,21 @@ def _expose(canvas: _Canvas, scene: Scene, size: int, rng: np.random.Generator) 
     sky: Colour = (0.90, 1.0, 1.14)  # a shadow is lit by the blue sky
     image = np.empty((size, size, 3), np.float32)
     for channel in range(3):
-        ambient = look.ambient * sky[channel]
-        light = ambient + (1 - look.ambient) * sunlight
+        ambient = conditions.ambient * sky[channel]
+        light = ambient + (1 - conditions.ambient) * sunlight
         picture = albedo[..., channel] * light
-        picture = picture * (1 - look.haze) + look.haze * (120, 128, 140)[channel]
-        picture = ((picture - 100) * look.contrast + 100) * look.cast[channel]
+        picture = picture * (1 - conditions.haze) + conditions.haze * (120, 128, 140)[channel]
+        picture = ((picture - 100) * conditions.contrast + 100) * conditions.cast[channel]
         image[..., channel] = picture
-    seen = np.asarray(cv2.GaussianBlur(image, (0, 0), look.blur), np.float32)
-    toned = np.power(np.clip(seen / 255, 0, 1), look.gamma, dtype=np.float64)
+    seen = np.asarray(cv2.GaussianBlur(image, (0, 0), conditions.blur), np.float32)
+    toned = np.power(np.clip(seen / 255, 0, 1), conditions.gamma, dtype=np.float64)
     image = 255 * toned.astype(np.float32)
     grain = rng.standard_normal((size, size, 3), dtype=np.float32)
     grain += rng.standard_normal((size, size, 1), dtype=np.float32)
-    image += np.float32(look.noise / math.sqrt(2)) * grain
+    image += np.float32(conditions.noise / math.sqrt(2)) * grain
     exposed = np.clip(np.round(image), 0, 255).astype(np.uint8)
     bgr = np.ascontiguousarray(exposed[:, :, ::-1])  # cv2's order of channels
-    _, stored = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, look.quality])
+    _, stored = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, conditions.quality])
     softened = cv2.imdecode(stored, cv2.IMREAD_COLOR)
     return np.ascontiguousarray(np.asarray(softened, np.uint8)[:, :, ::-1])
 
@@ -407,13 +417,13 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> tuple[Image, Im
     """Draw a scene.
 
     Args:
-        scene: what to draw; things outside the tile are fine, their shadows reach in.
+        scene: the scene; shadows of objects outside the tile reach into it.
         size: side of the tile in pixels.
-        rng: source of all texture and noise.
+        rng: the source of all texture and noise.
 
     Returns:
-        The image (size, size, 3) uint8 RGB, and the mask (size, size) uint8, 255 where a
-        building's footprint covers the centre of the pixel and 0 elsewhere, whatever hides it.
+        The image, (size, size, 3) uint8 RGB, and the mask, (size, size) uint8: 255 where the
+        footprint of a building covers the centre of the pixel, even below a tree, and 0 elsewhere.
     """
     canvas = _Canvas(scene, size, rng)
     _draw_ground(canvas, scene.surfaces)

@@ -1,8 +1,8 @@
-"""The records that describe a tile: `layout` makes them, `render` draws them.
+"""The records that describe the scene of a tile: `layout` makes them, `render` draws them.
 
 Positions are in pixels from the tile's centre, x to the east (right) and y to the south (down);
 angles are in radians from x towards y; heights are in metres above the ground; colours are the
-digital numbers (0..255, RGB) of a level, sunlit surface seen through a clear sky.
+digital numbers (0..255, RGB) of a level surface in sunlight under a clear sky.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Roof(IntEnum):
 
 
 class Cover(IntEnum):
-    """Cover of a roof; it decides the texture, not the colour."""
+    """Material of a roof; it decides the texture, not the colour."""
 
     SHINGLE = 0
     METAL = 1
@@ -73,7 +73,8 @@ class Cover(IntEnum):
 class Wing:
     """One rectangle of a building, in the building's frame (pixels; u along ``angle``, v across).
 
-    The ridge of a gable runs along u, or along v where ``across``. ``pitch`` is rise over run.
+    The ridge of a gable runs along u, or along v if ``across``. ``eave`` is the height of the eaves
+    in metres, ``pitch`` the rise of the roof over its run.
     """
 
     u: float
@@ -88,7 +89,7 @@ class Wing:
 
 @dataclass(frozen=True)
 class Building:
-    """A building: its footprint is the union of its wings, its roof the higher of them."""
+    """A building: its footprint is the union of its wings, and the highest wing gives its roof."""
 
     x: float
     y: float
@@ -98,13 +99,13 @@ class Building:
     cover: Cover
 
     def place(self, u: npt.ArrayLike, v: npt.ArrayLike) -> Points:
-        """Points of the building's frame as (N, 2) positions on the tile."""
+        """Map points of the building's frame to (N, 2) positions on the tile."""
         return place(self.x, self.y, self.angle, u, v)
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree: a closed crown, or (``bare``) the branches of one that has shed its leaves."""
+    """A tree: a closed crown, or, if ``bare``, the branches of a tree that has shed its leaves."""
 
     x: float
     y: float
@@ -134,14 +135,18 @@ class Sun:
 
 
 @dataclass(frozen=True)
-class Look:
+class Conditions:
     """Season, air and camera of one tile.
 
-    ``green`` (0..1) is how green the grass is; ``haze`` the share of skylight added; ``cast`` the
-    gain of each channel; ``gamma`` and ``contrast`` the tone curve; ``blur`` the sigma of the
-    point spread (pixels); ``noise`` the sigma of the sensor's noise (digital numbers); ``quality``
-    the JPEG quality that the tile was once delivered in; ``ambient`` the brightness of a shadow
-    relative to sunlight.
+    Attributes:
+        green: how green the grass is, in [0, 1]
+        haze: share of skylight added to the picture, in [0, 1]
+        cast: gain of each channel
+        gamma, contrast: the tone curve
+        blur: sigma of the point spread function, pixels
+        noise: sigma of the sensor noise, digital numbers
+        quality: JPEG quality that the tile is compressed with
+        ambient: brightness of a shadow relative to sunlight, in [0, 1]
     """
 
     green: float = 0.5
@@ -160,7 +165,7 @@ class Scene:
     """Everything on one tile; surfaces and boxes are drawn in their order."""
 
     sun: Sun
-    look: Look
+    conditions: Conditions
     surfaces: list[Surface] = field(default_factory=list)
     buildings: list[Building] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
@@ -168,7 +173,7 @@ class Scene:
 
 
 def place(x: float, y: float, angle: float, u: npt.ArrayLike, v: npt.ArrayLike) -> Points:
-    """Points (u, v) of a frame at (x, y), turned by ``angle``, as (N, 2) positions on the tile."""
+    """Map points (u, v) of a frame at (x, y), turned by ``angle``, to (N, 2) tile positions."""
     along, across = np.asarray(u, float), np.asarray(v, float)
     c, s = math.cos(angle), math.sin(angle)
     points = np.empty((*along.shape, 2))
@@ -178,6 +183,6 @@ def place(x: float, y: float, angle: float, u: npt.ArrayLike, v: npt.ArrayLike) 
 
 
 def rectangle(x: float, y: float, length: float, width: float, angle: float) -> Points:
-    """The four corners of a rectangle centred on (x, y), ``length`` along ``angle``."""
+    """The four corners, (4, 2), of a rectangle around (x, y); ``length`` runs along ``angle``."""
     a, b = length / 2, width / 2
     return place(x, y, angle, [-a, a, a, -a], [-b, -b, b, b])

@@ -1,8 +1,7 @@
-"""Synthetic aerial tiles with roof masks: the dataset that the pipeline runs on out of the box.
+"""Generate synthetic aerial tiles with roof masks, so that the pipeline runs without a download.
 
-``scene`` defines the records of a tile, ``buildings`` and ``layout`` place things on it, and
-``render`` draws it. Nothing comes from real imagery, and scores on these tiles say nothing about
-real towns. The tiles exist so that the whole pipeline can run and be tested without a download.
+``scene`` defines the records of a tile, ``layout`` and ``buildings`` make them, and ``render``
+draws them. Nothing comes from real imagery, and scores on these tiles say nothing about real towns.
 """
 
 from __future__ import annotations
@@ -22,15 +21,13 @@ from roofseg.synthetic.layout import lay_out
 from roofseg.synthetic.render import render
 from roofseg.synthetic.scene import GSD
 
-__all__ = ["GSD", "OPEN_CENTRES", "Tile", "generate_tile", "tile_name", "write_sample"]
-
 CRS = "EPSG:32614"  # UTM 14N, where Austin lies
 WEST, NORTH = 616_500.0, 3_357_000.0  # metres; the north-west corner of the first tile
-COLUMNS = 6
-SMALLEST = 64
+COLUMNS = 6  # tiles in a row on the map
+SMALLEST = 64  # pixels; the least side of a tile
 
-# Tiles with hardly a roof in their centre, so that the window has to slide. In the split of
-# data/sample/split.csv three are in train, one is in val (16) and one in test (34).
+# Tiles with hardly a roof in their centre, so that make_patches cuts another window. In
+# data/sample/split.csv three of them are in train, one (16) is in val and one (34) in test.
 OPEN_CENTRES = {4: "car park", 9: "field", 16: "park", 20: "pond", 34: "park"}
 
 
@@ -40,8 +37,8 @@ class Tile:
 
     Attributes:
         image: (S, S, 3) uint8 RGB.
-        mask: (S, S) uint8, 255 on roofs and 0 elsewhere; what hangs over a roof does not count.
-        transform: from (column, row) to UTM metres, 0.3 m per pixel, north up.
+        mask: (S, S) uint8, 255 on roofs (trees that hide a roof do not change it) and 0 elsewhere.
+        transform: maps (column, row) to UTM metres, 0.3 m per pixel, north up.
     """
 
     image: Image
@@ -50,7 +47,7 @@ class Tile:
 
 
 def tile_name(index: int) -> str:
-    """Name of tile ``index``: sample01, sample02, ..."""
+    """The name of tile ``index``: sample01, sample02, ..."""
     return f"sample{index:02d}"
 
 
@@ -58,9 +55,9 @@ def generate_tile(seed: int, index: int, size: int) -> Tile:
     """Generate one tile; the same arguments give the same tile.
 
     Args:
-        seed: of the dataset, 0 or more.
-        index: number of the tile, counted from 1. Tiles stand in rows of six, each with a gap of
-            its own width to the next, so no two overlap.
+        seed: the seed of the dataset, 0 or more.
+        index: the number of the tile, from 1. Tiles lie in rows of six with gaps as wide as a tile
+            between them, so no two overlap.
         size: side in pixels, at least 64.
 
     Raises:
@@ -69,7 +66,7 @@ def generate_tile(seed: int, index: int, size: int) -> Tile:
     if size < SMALLEST:
         raise UserError(f"size: {size} pixels; expected at least {SMALLEST}. Ask for larger tiles.")
     if index < 1:
-        raise UserError(f"tiles: tile {index}; expected a number from 1 on. Count tiles from 1.")
+        raise UserError(f"tiles: tile {index}; expected a number of 1 or more. Count tiles from 1.")
     if seed < 0:
         raise UserError(f"seed: {seed}; expected 0 or more. Choose another seed.")
     rng = np.random.default_rng([seed, index])
@@ -84,14 +81,14 @@ def generate_tile(seed: int, index: int, size: int) -> Tile:
 def write_sample(imgs: Path, msks: Path, *, tiles: int, size: int, seed: int) -> None:
     """Write tiles 1..``tiles`` as GeoTIFF into ``imgs`` and their masks into ``msks``.
 
-    Both folders appear whole or not at all; what they held before is replaced.
+    Both folders appear whole or not at all, and replace existing ones.
 
     Args:
         imgs: folder for NAME.tif, uint8 RGB.
         msks: folder for NAME.tif, uint8, one band of 0 and 255.
-        tiles: how many, at least 1.
+        tiles: the number of tiles, at least 1.
         size: side of a tile in pixels.
-        seed: of the dataset.
+        seed: the seed of the dataset.
 
     Raises:
         UserError: an argument is out of range.
