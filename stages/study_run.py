@@ -75,7 +75,7 @@ def main() -> None:
         write_json(out, record)
         flush(out)
         check_parent()  # if DVC has ended, it records no output, so keep the state
-        # Remove the state here: no later stage does so, as evaluate does for an attempt.
+        # Remove the state here: no later stage does, unlike evaluate for an attempt.
         remove_state(state)
     if trained.failure:
         print(f"warning: {out}: training ended early: {trained.failure}")
