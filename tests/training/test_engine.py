@@ -353,7 +353,7 @@ def test_too_little_memory_names_the_settings(tmp_path: Path) -> None:
     error = _explain(caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(), P)
     assert isinstance(error, UserError)
     assert re.match(
-        "out of memory in epoch 1 with batch_size 2, patch_size 32, .*Lower batch_size", str(error)
+        "out of memory in epoch 1 with batch_size 2, patch_size 32 .*Lower batch_size", str(error)
     )
 
 
@@ -401,7 +401,10 @@ def fork_without_memory() -> None:
     ("fail", "says"),
     [
         (open_too_many_files, "/dev/null: Too many open files. Raise the limit (`ulimit -n`)"),
-        (write_into_a_closed_pipe, "output: Broken pipe. Do not close what reads the output"),
+        (
+            write_into_a_closed_pipe,
+            "output: Broken pipe. Let the program that reads the output run on",
+        ),
         (fork_without_memory, "memory: Cannot allocate memory. Free memory, or lower `workers`"),
     ],
 )

@@ -220,7 +220,7 @@ def test_a_state_without_its_best_weights_is_an_error(tmp_path: Path, prior: Pat
     train_small(tmp_path / "run", prior, state)
     [best] = state.glob("best-*")
     best.unlink()
-    with pytest.raises(UserError, match=rf"not a whole state .*{best.name}.* Remove "):
+    with pytest.raises(UserError, match=rf"not the complete state .*{best.name}.* Remove "):
         train_small(tmp_path / "run", prior, state)
 
 
@@ -254,7 +254,7 @@ def test_a_broken_state_is_an_error(tmp_path: Path, prior: Path) -> None:
     state.mkdir()
     (state / "last.ckpt").write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(
-        UserError, match=r"last\.ckpt: not a whole state .* Remove .*state to start"
+        UserError, match=r"last\.ckpt: not the complete state .* Remove .*state to start"
     ):
         train_small(tmp_path / "run", prior, state)
 
