@@ -35,10 +35,10 @@ def check_dataset(name: str) -> None:
     """
     folder = Path("data") / name
     if not folder.is_dir():
-        found = sorted(path.name for path in Path("data").glob("*/"))
+        datasets = sorted(path.name for path in Path("data").glob("*/"))
         raise UserError(
             f"params.yaml: dataset: found {name!r}, but there is no folder {folder}; data/ has: "
-            f"{', '.join(found) or 'none'}"
+            f"{', '.join(datasets) or 'none'}"
         )
     read_split(folder)
     read_nudges(folder)

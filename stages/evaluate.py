@@ -43,12 +43,8 @@ def main() -> None:
     split, licence = read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
     model, size = predictor.model, params.patch_size
-    costs = measure(
-        model,
-        weights=folder / "model.safetensors",
-        patch_size=size,
-        encoder_frozen=recipe.thaw_epoch is None,
-    )
+    weights, frozen = folder / "model.safetensors", recipe.thaw_epoch is None
+    costs = measure(model, weights=weights, patch_size=size, encoder_frozen=frozen)
     device, batch_size = resolve_device(params.device), recipe.batch_size
     times = time_inference(model, patch_size=size, device=device, batch_size=batch_size)
     tiles = {"val": tiles_of(splits["val"], params)}
@@ -69,9 +65,8 @@ def main() -> None:
     write_json(results / "costs.json", costs)
     write_json(results / "inference_times.json", times)
     looks = count_looks(ledger, params.dataset)
-    write_text(
-        results / "card.md", card(folder, evaluation, looks=looks, split=split, licence=licence)
-    )
+    text = card(folder, evaluation, looks=looks, split=split, licence=licence)
+    write_text(results / "card.md", text)
     for name, scores in evaluation.scores.items():
         print(f"{attempt}: {name} IoU {scores['iou']:.4f}, F1 {scores['f1']:.4f}")
 

@@ -75,7 +75,7 @@ def main() -> None:
         write_json(out, record)
         flush(out)
         check_parent()  # if DVC has ended, it records no output, so keep the state
-        # Remove the state here: no later stage does so, as evaluate does for an attempt.
+        # Remove the state here: no later stage does, unlike evaluate for an attempt.
         remove_state(state)
     if trained.failure:
         print(f"warning: {out}: training ended early: {trained.failure}")
@@ -86,12 +86,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.study_run", description=__doc__)
     parser.add_argument("study", help="budget, seeds or augmentation")
     parser.add_argument("run", help="the run's name, ATTEMPT-...-SEED, and that of its record")
-    parser.add_argument(
-        "--attempt", required=True, help="an attempt in params.yaml or studies.yaml"
-    )
-    parser.add_argument(
-        "--seed", required=True, type=int, help="the seed of the run and of its subset of tiles"
-    )
+    parser.add_argument("--attempt", required=True, help="a name in params.yaml or studies.yaml")
+    parser.add_argument("--seed", required=True, type=int, help="seed of the run and its tiles")
     parser.add_argument("--tiles", type=int, help="number of training tiles (default: all)")
     parser.add_argument("--augmentation", choices=PRESETS, help="a preset (default: the recipe's)")
     return parser.parse_args()

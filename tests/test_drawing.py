@@ -81,7 +81,7 @@ def test_panel_shows_image_truth_and_the_three_kinds_of_outcome() -> None:
     assert (judged[5, 5] == 100).all()
 
 
-def test_a_strip_that_is_no_panel_is_refused() -> None:
+def test_a_strip_that_is_not_a_panel_is_an_error() -> None:
     with pytest.raises(ValueError, match="64 x 64"):
         drawing.split_panel(grey())
 
@@ -129,7 +129,7 @@ def test_plots_of_dvc_give_the_attempts_the_same_colours(template: Path) -> None
 
 
 def colour_encodings(part: Any) -> Iterator[dict[str, Any]]:
-    """Every encoding of a colour in a template, however deep."""
+    """Every encoding of a colour in a template, at any depth."""
     if isinstance(part, dict):
         if "color" in part.get("encoding", {}):
             yield part["encoding"]["color"]

@@ -27,7 +27,7 @@ def test_a_pixel_at_the_threshold_is_building() -> None:
     assert tp.tolist() == [2]
 
 
-def test_shapes_that_differ_are_refused() -> None:
+def test_shapes_that_differ_are_an_error() -> None:
     with pytest.raises(ValueError, match="differ"):
         metrics.count(np.zeros((1, 4, 4)), np.zeros((1, 1, 4, 4)))
 

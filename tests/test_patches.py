@@ -66,7 +66,7 @@ class TestReading:
             read_crops(folder)
 
     def test_every_file_is_opened_by_python(self, folder: Path) -> None:
-        # The seal of the test split watches the "open" event; C libraries do not raise it.
+        # The guard of sealed files watches the "open" event, which C libraries do not raise.
         code = (
             "import sys; opened = []; from pathlib import Path\n"
             "from roofseg.patches import read_patches; import pandas\n"
@@ -85,7 +85,7 @@ class TestReading:
 
 
 @given(hnp.arrays(np.uint8, st.just((32, 32)), elements=st.integers(0, 1)))
-def test_masks_come_back_exactly(tmp_path_factory: pytest.TempPathFactory, mask) -> None:
+def test_masks_are_read_back_exactly(tmp_path_factory: pytest.TempPathFactory, mask) -> None:
     path = tmp_path_factory.mktemp("mask") / "mask.png"
     write_png(path, mask * np.uint8(255))
     np.testing.assert_array_equal(read_mask(path), mask)

@@ -26,7 +26,7 @@ def explained(error: OSError) -> str:
 
 
 @given(st.sampled_from(sorted(errno.errorcode)))
-def test_an_error_is_explained_by_its_own_words_or_not_at_all(number: int) -> None:
+def test_an_errno_with_a_remedy_is_explained_and_any_other_is_not(number: int) -> None:
     error = OSError(number, os.strerror(number), "some/file")
     if number in REMEDIES:
         message = f"some/file: {os.strerror(number)}. {REMEDIES[number]}, then run"
@@ -48,7 +48,7 @@ def test_an_error_is_explained_by_its_own_words_or_not_at_all(number: int) -> No
         (errno.ENOSPC, "a file: No space left on device. Free space"),
     ],
 )
-def test_an_error_without_a_file_names_what_was_short(number: int, says: str) -> None:
+def test_an_error_without_a_file_names_the_resource(number: int, says: str) -> None:
     assert explained(OSError(number, os.strerror(number))).startswith(says)
 
 
@@ -64,7 +64,7 @@ def test_a_full_disk_names_the_file_that_was_written(tmp_path: Path) -> None:
     )
 
 
-def test_an_error_inside_an_atomic_write_that_is_not_of_the_disk_gets_no_name(
+def test_atomic_write_names_the_file_only_if_the_disk_is_full(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(OSError, match="memory") as caught, atomic_write(tmp_path / "file"):
@@ -72,14 +72,14 @@ def test_an_error_inside_an_atomic_write_that_is_not_of_the_disk_gets_no_name(
     assert caught.value.filename is None
 
 
-def test_a_folder_without_permission_is_named() -> None:
+def test_permission_denied_names_the_file() -> None:
     with read_only_folder() as folder:
         with pytest.raises(PermissionError) as caught:
             (folder / "new").write_text("")
         assert explained(caught.value).startswith(f"{folder / 'new'}: Permission denied. Change")
 
 
-def test_too_many_open_files_are_named_with_the_file(tmp_path: Path) -> None:
+def test_too_many_open_files_names_the_file(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     (tmp_path / "patch").touch()
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
@@ -92,7 +92,7 @@ def test_too_many_open_files_are_named_with_the_file(tmp_path: Path) -> None:
 
 
 def test_a_closed_output_is_one_line_and_status_2() -> None:
-    """As in `python -m stages.train | head -1`."""
+    """The reader of the output ends first, as in `python -m stages.train | head -1`."""
     code = (
         "import stages\ndef main():\n    while True: print('epoch', flush=True)\nstages.run(main)"
     )

@@ -177,7 +177,9 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+def test_json_is_read_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, value: Any
+) -> None:
     path = tmp_path_factory.getbasetemp() / "value.json"
     write_json(path, value)
     assert read_json(path) == value
@@ -224,7 +226,7 @@ def test_sha256_file_hashes_the_bytes(tmp_path: Path) -> None:
 
 
 @given(RGB)
-def test_png_of_an_image_comes_back(
+def test_a_png_image_is_read_back_exactly(
     tmp_path_factory: pytest.TempPathFactory, image: np.ndarray
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "image.png"
@@ -237,7 +239,7 @@ def test_png_of_an_image_comes_back(
 
 
 @given(GREY)
-def test_png_of_a_mask_comes_back_as_zero_and_one(
+def test_a_png_mask_is_read_back_as_zero_and_one(
     tmp_path_factory: pytest.TempPathFactory, mask: np.ndarray
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "mask.png"

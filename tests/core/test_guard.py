@@ -1,4 +1,4 @@
-"""Each test runs in a process of its own: an audit hook cannot be removed."""
+"""Each test starts a process of its own, since an audit hook cannot be removed."""
 
 from __future__ import annotations
 

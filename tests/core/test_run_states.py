@@ -16,7 +16,7 @@ from roofseg.core.run_states import (
 
 
 def state(root: Path, name: str, model_sha256: str | None = None) -> Path:
-    """A state folder; with the hash of a model, that of a finished run."""
+    """Make a state folder; mark it as finished if ``model_sha256`` is given."""
     folder = root / name
     folder.mkdir(parents=True)
     (folder / "last.ckpt").write_bytes(b"a checkpoint")
@@ -29,7 +29,7 @@ def names(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
-def test_a_finished_state_is_whole_and_marked(tmp_path: Path) -> None:
+def test_marking_a_state_finished_keeps_its_files(tmp_path: Path) -> None:
     folder = state(tmp_path, "small@1")
     assert not is_finished(folder)
     mark_finished(folder, "abc")
@@ -37,7 +37,7 @@ def test_a_finished_state_is_whole_and_marked(tmp_path: Path) -> None:
     assert (folder / "last.ckpt").exists()
 
 
-def test_a_run_that_finishes_removes_the_finished_states_of_its_attempt_alone(
+def test_a_run_that_finishes_removes_only_finished_states_of_its_attempt(
     tmp_path: Path,
 ) -> None:
     state(tmp_path, "small@1", "a")
@@ -63,7 +63,7 @@ def test_the_state_of_another_model_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == ["small@1"]
 
 
-def test_a_state_that_a_process_works_on_stays(tmp_path: Path) -> None:
+def test_a_locked_state_is_not_removed(tmp_path: Path) -> None:
     folder = state(tmp_path, "small@1", "loaded")
     assert not is_locked(folder)
     with FileLock(lock_file(folder)):
@@ -73,15 +73,15 @@ def test_a_state_that_a_process_works_on_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == ["small@1", "small@2"]
 
 
-def test_a_broken_mark_is_no_reason_to_remove_or_to_fail(tmp_path: Path) -> None:
+def test_a_state_with_a_broken_mark_stays_and_raises_no_error(tmp_path: Path) -> None:
     folder = state(tmp_path, "small@1", "loaded")
     (folder / "finished.json").write_text("{")
     remove_states_of("loaded", tmp_path, "small")
     assert names(tmp_path) == ["small@1"]
 
 
-def test_a_removal_that_was_interrupted_does_not_hinder_the_next(tmp_path: Path) -> None:
-    state(tmp_path, ".small@1")  # half removed
+def test_a_state_is_removed_after_an_interrupted_removal(tmp_path: Path) -> None:
+    state(tmp_path, ".small@1")  # left by an interrupted removal
     folder = state(tmp_path, "small@1")
     remove_state(folder)
     assert list(tmp_path.iterdir()) == []

@@ -171,7 +171,7 @@ class Job:
         self._said = os.fdopen(said)
 
     def says(self) -> str:
-        """Its next line: that it waits, or the indices of its GPUs."""
+        """Read its next line: that it waits, or the indices of its GPUs."""
         ready, _, _ = select.select([self._said], [], [], 60)
         assert ready, "it says nothing"
         return self._said.readline().strip()
@@ -238,14 +238,14 @@ def test_a_job_that_waits_for_two_gpus_holds_none(claiming: Callable[..., Job]) 
     assert waits.says() == "1 2"
 
 
-def test_claims_are_of_gpus_and_not_of_indices(claiming: Callable[..., Job]) -> None:
-    """Where CUDA_VISIBLE_DEVICES hides or reorders GPUs, an index names another one."""
+def test_a_gpu_is_claimed_by_its_name_and_not_by_its_index(claiming: Callable[..., Job]) -> None:
+    """If CUDA_VISIBLE_DEVICES hides or reorders GPUs, one index names different GPUs."""
     assert claiming(["GPU-two"]).says() == "0"
     assert claiming().says() == "0"
     assert claiming(["GPU-two", "GPU-one"]).says().startswith("waiting")
 
 
-def test_a_job_that_sees_no_other_gpu_shares_it(claiming: Callable[..., Job]) -> None:
+def test_a_job_that_sees_only_a_claimed_gpu_shares_it(claiming: Callable[..., Job]) -> None:
     assert claiming(["GPU-one"]).says() == "0"
     assert claiming(["GPU-one"]).says() == "0"
     # Jobs that have a choice respect the claim.
@@ -266,7 +266,7 @@ def test_every_user_of_the_machine_can_use_the_lock_files(tmp_path: Path) -> Non
     assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o666]
 
 
-def test_a_folder_without_room_for_locks_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_that_can_hold_no_locks_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(UserError, match=r"file/roofseg-gpu-GPU-one\.lock: .* TMPDIR"),

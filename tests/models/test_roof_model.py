@@ -65,7 +65,7 @@ def images(*shape: int) -> torch.Tensor:
 
 
 def moving(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of the statistics that BatchNorm moves in training."""
+    """Copies of the BatchNorm statistics, which training changes."""
     return {name: b.clone() for name, b in module.named_buffers() if "running" in name}
 
 
@@ -90,7 +90,7 @@ def test_output_is_one_logit_per_pixel(model: RoofModel) -> None:
     assert (logits - rough.float()).abs().mean() < 0.1 * logits.std()
 
 
-def test_normalises_inside_by_the_encoders_statistics(
+def test_the_model_normalises_by_the_encoders_statistics(
     model: RoofModel, built: tuple[RoofModel, str, str]
 ) -> None:
     mean, std = HALF if built[2] == LITE0 else IMAGENET  # SAM's are ImageNet's, on 0..255
@@ -214,7 +214,7 @@ def test_thaw_in_eval_mode_stays_in_eval_mode(model: RoofModel) -> None:
     assert not any(layer.training for layer in model.modules())
 
 
-def test_a_size_that_is_no_multiple_of_the_stride_is_an_error(model: RoofModel) -> None:
+def test_a_size_that_is_not_a_multiple_of_the_stride_is_an_error(model: RoofModel) -> None:
     with pytest.raises(ValueError, match=rf"64x72 pixels; expected multiples of {model.multiple}"):
         model(images(1, 3, 64, 72))
 
@@ -329,7 +329,7 @@ def published() -> tuple[sam.SamEncoder, ImageEncoderViT]:
 def test_sam_encoder_is_metas_at_another_size(
     published: tuple[sam.SamEncoder, ImageEncoderViT], size: tuple[int, int]
 ) -> None:
-    """Compared with the position embedding resized before; for part of a window and for several."""
+    """Compare with a resized position embedding, for part of a window and for several windows."""
     ours, theirs = published
     tokens = size[0] // 16, size[1] // 16
     theirs.pos_embed = nn.Parameter(sam.resize_position_embedding(ours.pos_embed, tokens).detach())
@@ -415,7 +415,7 @@ def test_sam_attention_has_metas_gradients(tokens: tuple[int, int, int]) -> None
 
 
 def test_sam_fused_attention_has_the_gradients_of_the_plain_formula() -> None:
-    """GPUs use it with gradients; on a CPU it runs without."""
+    """With gradients only GPUs use the fused attention, but its code also runs on a CPU."""
     heads, height, width, channels = 3, 4, 5, 6
     shapes = [(heads, height * width, n) for n in (channels, channels, channels, height, width)]
     torch.manual_seed(0)
@@ -461,7 +461,7 @@ def test_sam_position_reaches_a_random_encoder(encoder: sam.SamEncoder) -> None:
 
 @pytest.mark.parametrize("decoder", [sam.ConvDecoder, sam.UnetDecoder])
 def test_sam_decoders_fit_random_features(decoder: type[nn.Module]) -> None:
-    """They can be trained on a random frozen encoder."""
+    """The SAM decoders can be trained on a frozen encoder with random weights."""
     torch.manual_seed(0)
     net = decoder(0.0)
     features = [torch.randn(2, 2, 2, 768) for _ in range(4)] + [torch.randn(2, 256, 2, 2)]
@@ -479,7 +479,7 @@ def test_sam_decoders_fit_random_features(decoder: type[nn.Module]) -> None:
 
 
 def test_sam_unet_ignores_the_magnitude_of_tokens() -> None:
-    """Their magnitude grows from block to block, and differs between positions."""
+    """The magnitude of tokens grows from block to block and differs between positions."""
     torch.manual_seed(0)
     net = sam.UnetDecoder(0.0)
     features = [torch.randn(1, 2, 2, 768) for _ in range(4)]

@@ -26,7 +26,7 @@ MISSING = object()
 
 
 def values() -> dict[str, Any]:
-    """The parameters of the tests' tiny project, as plain values to spoil."""
+    """The parameters of the tests' tiny project, as plain values that a test may change."""
     return YAML(typ="safe").load(PARAMS)
 
 
@@ -48,7 +48,7 @@ def digest_of(params: Params, attempt: str = "small") -> str:
 
 
 def refused(text: str) -> str:
-    """The message of the UserError that ``text`` gives; it names the file."""
+    """The message of the UserError for the parameters ``text``; it names the file."""
     with pytest.raises(UserError) as caught:
         parse_params(text, source="some/params.yaml")
     message = str(caught.value)
@@ -110,7 +110,7 @@ def refused(text: str) -> str:
         (["freeze_epochs"], 2, "freeze_epochs of attempt small", "freeze_epochs: all"),
         (["augmentation_pool"], 0, "augmentation_pool", "greater than or equal to 1"),
         (["augmentation_pool"], True, "augmentation_pool", "not true or false"),
-        (["augmentation_pool"], 4, "augmentation_pool of attempt small", "stays frozen"),
+        (["augmentation_pool"], 4, "augmentation_pool of attempt small", "must stay frozen"),
         (
             ["attempts", "smaller", "augmentation_pool"],
             4,
@@ -145,16 +145,14 @@ def test_a_wrong_value_names_its_key(path: list[str], value: Any, key: str, says
 @pytest.mark.parametrize(
     ("key", "misspelt"), [("epochs", "epoch"), ("attempts.small.encoder", "attempts.small.enc")]
 )
-def test_a_misspelt_key_is_named_rather_than_the_one_that_it_leaves_out(
-    key: str, misspelt: str
-) -> None:
+def test_a_misspelt_key_is_named_before_the_missing_key(key: str, misspelt: str) -> None:
     text = PARAMS.replace(f"{key.split('.')[-1]}: ", f"{misspelt.split('.')[-1]}: ")
     assert f": {misspelt}: unknown key" in refused(text)
     assert key.split(".")[-1] in refused(text)
 
 
 @pytest.mark.parametrize("name", ["1", "0x1f", "1e5", "a/b", "a@b", "a b", "a.b", "-a", "", "ä"])
-def test_a_name_that_dvc_cannot_use_is_refused(name: str) -> None:
+def test_an_attempt_name_that_dvc_cannot_use_is_an_error(name: str) -> None:
     spoilt = values()
     spoilt["attempts"][name] = spoilt["attempts"]["small"]
     spoilt["final"][name] = None
@@ -162,7 +160,7 @@ def test_a_name_that_dvc_cannot_use_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "unet_scratch", "unet-2", "A1e5"])
-def test_other_names_are_fine(name: str) -> None:
+def test_other_attempt_names_are_allowed(name: str) -> None:
     fine = values()
     fine["attempts"][name] = fine["attempts"]["small"]
     fine["final"][name] = None
@@ -182,7 +180,7 @@ def test_other_names_are_fine(name: str) -> None:
         ("1: 2\n", "1: "),
     ],
 )
-def test_what_is_no_mapping_is_refused(text: str, says: str) -> None:
+def test_yaml_that_is_not_a_mapping_is_an_error(text: str, says: str) -> None:
     assert says in refused(text)
 
 
@@ -201,7 +199,7 @@ def test_no_text_breaks_the_parser(text: str) -> None:
     | st.lists(st.integers(), max_size=2)
     | st.dictionaries(st.text("ab1", max_size=2), st.integers(), max_size=2),
 )
-def test_any_value_is_taken_or_refused_by_the_name_of_its_key(key: str, value: Any) -> None:
+def test_any_value_is_accepted_or_its_key_is_named(key: str, value: Any) -> None:
     # An attempt without its line in `final`, or a line without its attempt, may be either's.
     named = re.compile("attempts|final" if key in ("attempts", "final") else key)
     try:
@@ -214,7 +212,7 @@ def test_any_value_is_taken_or_refused_by_the_name_of_its_key(key: str, value: A
 
 
 @pytest.mark.parametrize("number", [".nan", ".inf", "-.inf"])
-def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
+def test_numbers_that_are_not_finite_are_errors(number: str) -> None:
     text = PARAMS.replace("encoder_lr_factor: 1.0", f"encoder_lr_factor: {number}")
     assert "encoder_lr_factor: found" in refused(text)
 
@@ -314,26 +312,25 @@ def covered(recipe: Recipe) -> dict[str, Any]:
 
 
 @given(st.sets(st.sampled_from(sorted(NEUTRAL))))
-def test_a_later_key_counts_only_where_it_changes_something(changed_keys: set[str]) -> None:
+def test_the_digest_leaves_out_a_key_with_its_neutral_value(changed_keys: set[str]) -> None:
     plain = parse_params(PARAMS).recipe("small").model_copy(update=NEUTRAL)
     recipe = plain.model_copy(update={key: OTHER[key] for key in changed_keys})
     assert covered(plain).keys().isdisjoint(NEUTRAL)
     assert covered(recipe) == {**covered(plain), **{key: OTHER[key] for key in changed_keys}}
 
 
-def test_digests_from_before_the_later_keys_still_hold() -> None:
-    # As they were when a recipe had no other keys than today's without ``NEUTRAL``: digests of
-    # recipes that were final then are in git.
+def test_digests_from_before_the_neutral_keys_are_unchanged() -> None:
+    # git has digests of final recipes from before the keys in ``NEUTRAL`` existed.
     assert NEUTRAL == {"augmentation_pool": None, "algorithms": "deterministic"}
     params = parse_params(PARAMS)
     assert digest_of(params, "small") == "ff2ab98828ae"
     assert digest_of(params, "smaller") == "9309acd9a084"
 
 
-def test_what_is_scored_is_no_part_of_the_recipe() -> None:
+def test_evaluation_settings_do_not_change_the_digest() -> None:
     params = [parse_params(changed("evaluate_full_tiles", to=value)) for value in (False, True)]
-    assert [each.evaluate_full_tiles for each in params] == [False, True]
-    assert len({digest_of(each) for each in params}) == 1
+    assert [variant.evaluate_full_tiles for variant in params] == [False, True]
+    assert len({digest_of(variant) for variant in params}) == 1
 
 
 def test_a_pool_is_for_an_encoder_that_stays_frozen() -> None:
@@ -371,14 +368,14 @@ def test_split_and_nudges_change_the_digest(split: dict[str, str], nudges: dict[
         (["final", "smaller"], "0123456789ab"),
         (["attempts", "smaller", "lr"], 0.5),
         (["attempts", "smaller", "architecture"], "unet"),
-        (["attempts", "small", "lr"], 0.001),  # what it is anyway
+        (["attempts", "small", "lr"], 0.001),  # overrides the shared value with the same value
     ],
 )
-def test_what_is_no_part_of_the_recipe_leaves_the_digest(path: list[str], value: Any) -> None:
+def test_other_settings_do_not_change_the_digest(path: list[str], value: Any) -> None:
     assert digest_of(parse_params(changed(*path, to=value))) == digest_of(parse_params(PARAMS))
 
 
-def test_a_shared_key_that_the_attempt_overrides_is_no_part_of_its_recipe() -> None:
+def test_a_shared_key_that_the_attempt_overrides_does_not_change_its_digest() -> None:
     other = parse_params(changed("lr", to=0.5))
     assert digest_of(other, "smaller") == digest_of(parse_params(PARAMS), "smaller")
     assert digest_of(other, "small") != digest_of(parse_params(PARAMS), "small")
@@ -392,7 +389,7 @@ def test_a_shared_key_that_the_attempt_overrides_is_no_part_of_its_recipe() -> N
         (["3e-4", "0.0003"], 3e-4),
     ],
 )
-def test_spellings_of_a_number_are_one_recipe(spellings: list[str], number: float) -> None:
+def test_spellings_of_a_number_give_one_digest(spellings: list[str], number: float) -> None:
     digests = set()
     for spelling in spellings:
         params = parse_params(PARAMS.replace("lr: 0.001", f"lr: {spelling}", 1))
@@ -401,7 +398,7 @@ def test_spellings_of_a_number_are_one_recipe(spellings: list[str], number: floa
     assert len(digests) == 1
 
 
-def test_whole_numbers_and_fractions_are_one_recipe() -> None:
+def test_integers_and_equal_floats_give_one_digest() -> None:
     spellings = ["1", "1.0", "1e0", "'1'"]
     texts = [PARAMS.replace("bce_weight: 0.5", f"bce_weight: {each}") for each in spellings]
     texts += [text.replace("epochs: 2", "epochs: 2.0") for text in texts]
@@ -410,7 +407,7 @@ def test_whole_numbers_and_fractions_are_one_recipe() -> None:
 
 @settings(max_examples=20)
 @given(st.randoms(use_true_random=False))
-def test_the_order_of_keys_leaves_the_digest(random: Any) -> None:
+def test_the_order_of_keys_does_not_change_the_digest(random: Any) -> None:
     def shuffled(block: Any) -> Any:
         if not isinstance(block, dict):
             return block
@@ -464,7 +461,7 @@ def tree(folder: Path) -> list[Path]:
     return [folder / "code.py", folder / "train", folder / "val"]
 
 
-def test_inputs_hash_does_not_depend_on_the_place(tmp_path: Path) -> None:
+def test_inputs_hash_does_not_depend_on_the_folder(tmp_path: Path) -> None:
     here, there = tree(tmp_path / "here"), tree(tmp_path / "over" / "there")
     name = inputs_hash("0123456789ab", here)
     assert re.fullmatch("[0-9a-f]{64}", name)
@@ -495,7 +492,7 @@ def test_inputs_hash_changes_with_a_new_name_and_a_new_file(tmp_path: Path) -> N
 # Profiles
 
 
-def test_the_profiles_are_there() -> None:
+def test_the_profiles_exist() -> None:
     assert {"sample", "inria", "austin512"} <= {path.stem for path in PROFILES}
 
 
@@ -507,14 +504,14 @@ def test_a_profile_is_valid_and_seals_every_attempt(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
-def test_each_knob_of_a_profile_says_why(path: Path) -> None:
+def test_every_key_of_a_profile_has_a_comment(path: Path) -> None:
     lines = path.read_text().splitlines()
     knobs = [line for line in lines if re.match(r"\w+: \S", line)]
     assert len(knobs) == len(Params.model_fields) - len(["attempts", "final"])
     assert [line for line in knobs if "  # " not in line] == []
 
 
-def test_inria_is_the_recipe_of_the_study() -> None:
+def test_the_inria_profile_has_the_published_recipe() -> None:
     params = parse_params((ROOT / "profiles" / "inria.yaml").read_text())
     recipes = params.recipes()
     assert list(recipes) == [
@@ -559,7 +556,7 @@ def test_inria_is_the_recipe_of_the_study() -> None:
         }
 
 
-def test_sample_is_inria_shrunk() -> None:
+def test_the_sample_profile_is_a_smaller_inria_profile() -> None:
     sample, inria = (
         parse_params((ROOT / "profiles" / f"{name}.yaml").read_text())
         for name in ("sample", "inria")
@@ -569,11 +566,11 @@ def test_sample_is_inria_shrunk() -> None:
     for name, recipe in sample.recipes().items():
         study = inria.recipe(name)
         differing = {key for key, value in study if getattr(recipe, key) != value}
-        # Without SAM's weights, its attempts need larger steps, and a loss that does not wait.
+        # Without SAM's weights, the SAM attempts need a larger lr and a smaller weight of BCE.
         sam = {"lr", "bce_weight"} if name.startswith("sam_") else set()
         assert differing <= shrunk | {"encoder", "prior"} | sam
         assert recipe.epochs < study.epochs
-        # Smaller, but frozen or trained from the start as in the study.
+        # freeze_epochs may be smaller, but 0 stays 0 and `all` stays `all`.
         assert [recipe.thaw_epoch == 0, recipe.thaw_epoch is None] == [
             study.thaw_epoch == 0,
             study.thaw_epoch is None,
@@ -589,7 +586,7 @@ def committed(name: str) -> str:
 
 
 @pytest.mark.release
-def test_params_yaml_as_committed_is_the_sample_but_for_final() -> None:
+def test_the_committed_params_yaml_equals_the_sample_profile_except_for_final() -> None:
     params, sample = committed("params.yaml"), committed("profiles/sample.yaml")
     assert params.partition("\nfinal:\n")[0] == sample.partition("\nfinal:\n")[0]
     assert list(parse_params(params).final) == list(parse_params(sample).final)

@@ -117,7 +117,7 @@ def test_outputs_are_found_however_they_are_written(project: Path, spelling: str
     ],
     ids=["dependency", "comment", "description"],
 )
-def test_other_text_is_no_output(project: Path, text: str) -> None:
+def test_other_text_is_not_an_output(project: Path, text: str) -> None:
     path = Path("data/dvc.yaml")
     path.write_text(text)
     assert stage_outputs(path) == set()

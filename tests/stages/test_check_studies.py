@@ -37,7 +37,7 @@ def test_studies_that_can_be_run_pass(studies: Path, say: object) -> None:
     assert Path("metrics/studies/check.json").read_bytes() == passed  # so nothing reruns
 
 
-def test_more_tiles_than_there_are(studies: Path, say: object) -> None:
+def test_more_tiles_than_the_split_has_are_an_error(studies: Path, say: object) -> None:
     studies.write_text(STUDIES.replace("      - 2\n    seeds", "      - 3\n    seeds"))
     with pytest.raises(
         UserError, match=r"budget\.tiles: found 3; expected at most 2, .*in split\.csv$"
@@ -46,13 +46,13 @@ def test_more_tiles_than_there_are(studies: Path, say: object) -> None:
     assert not Path("metrics").exists()
 
 
-def test_a_file_that_is_not_there(studies: Path, say: object) -> None:
+def test_a_missing_studies_file_is_an_error(studies: Path, say: object) -> None:
     studies.unlink()
     with pytest.raises(UserError, match=r"studies\.yaml: cannot be read .*studies/profiles/"):
         say(check_studies)
 
 
-def test_a_recipe_is_another_only_where_its_own_keys_are(studies: Path, say: object) -> None:
+def test_a_recipe_changes_only_with_its_own_keys(studies: Path, say: object) -> None:
     Path("weights").mkdir()
     Path("weights/scratch.safetensors").write_bytes(b"nothing")
     made = Path("studies/recipes/small")

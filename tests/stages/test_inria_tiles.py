@@ -23,7 +23,7 @@ def run(folder: Path, **extra: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("named", "found"), [("~/nosuch", "HOME/nosuch"), ("~nobody-here/x",) * 2])
-def test_terms_come_first_and_a_source_that_is_not_there_is_named(
+def test_terms_are_printed_first_and_a_missing_source_is_named(
     tmp_path: Path, named: str, found: str
 ) -> None:
     done = run(tmp_path, INRIA_SOURCE=named, HOME=str(tmp_path))
@@ -35,7 +35,7 @@ def test_terms_come_first_and_a_source_that_is_not_there_is_named(
     assert not list((tmp_path / "data" / "inria").rglob("*.tif"))
 
 
-def test_without_a_source_the_hub_is_asked(tmp_path: Path) -> None:
+def test_without_a_source_the_tiles_are_downloaded(tmp_path: Path) -> None:
     nobody = "http://127.0.0.1:1"  # a port that only root could serve on
     done = run(tmp_path, INRIA_SOURCE="", HF_ENDPOINT=nobody, HF_HOME=str(tmp_path / "hub"))
     assert done.returncode == 2
@@ -45,7 +45,7 @@ def test_without_a_source_the_hub_is_asked(tmp_path: Path) -> None:
     assert list((tmp_path / "data" / "inria").iterdir()) == []
 
 
-def test_an_archive_as_source_is_a_users_error(tmp_path: Path) -> None:
+def test_an_archive_as_source_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "tiles.zip").touch()
     done = run(tmp_path, INRIA_SOURCE="tiles.zip")
     assert done.returncode == 2

@@ -76,7 +76,7 @@ def test_warnings_go_to_stderr_as_plain_lines(checkout: Path) -> None:
     ],
     ids=["patch size", "dataset", "nudges", "mask", "empty image", "cut image", "cut mask"],
 )
-def test_a_users_error_is_one_line_and_status_2(checkout: Path, spoil, named: str) -> None:
+def test_a_user_error_is_one_line_and_status_2(checkout: Path, spoil, named: str) -> None:
     spoil(checkout)
     done = run_stage(checkout)
     assert done.returncode == 2

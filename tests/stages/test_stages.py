@@ -111,7 +111,7 @@ def checked(here: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "dvc", "stage"])
-def test_tiles_may_lie_there_or_come_from_dvc(checked: Path, say: object, kind: str) -> None:
+def test_tiles_may_be_present_or_come_from_dvc(checked: Path, say: object, kind: str) -> None:
     tiles = [Path("data/tiny/imgs"), Path("data/tiny/msks")]
     if kind != "folder":
         for folder in tiles:
@@ -141,9 +141,7 @@ def test_tiles_may_lie_there_or_come_from_dvc(checked: Path, say: object, kind: 
         (lambda: shutil.rmtree("data/tiny/msks"), r"^data/tiny/msks: no such .*`dvc add data/tiny"),
     ],
 )
-def test_a_dataset_that_is_not_there_is_named(
-    checked: Path, say: object, spoil: object, says: str
-) -> None:
+def test_a_missing_dataset_is_named(checked: Path, say: object, spoil: object, says: str) -> None:
     spoil()
     with pytest.raises(UserError, match=says):
         say(check_params)
@@ -163,7 +161,7 @@ def test_a_model_that_cannot_be_built_is_named_with_its_attempt(checked: Path, s
         say(check_params)
 
 
-def test_where_nothing_can_be_written_is_named(checked: Path, say: object) -> None:
+def test_a_folder_that_cannot_be_written_is_named(checked: Path, say: object) -> None:
     Path("metrics").touch()
     with (
         pytest.raises(UserError, match=r"^metrics: File exists\. Move away"),
@@ -251,7 +249,7 @@ def test_train_writes_model_recipe_and_results(project: Path, say: object) -> No
     assert {name: sha256_file(Path(name)) for name in before} == before
 
 
-def test_a_run_that_breaks_off_keeps_its_best_and_says_so(
+def test_a_run_that_ends_early_keeps_its_best_weights_and_says_so(
     project: Path, say: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = PARAMS.replace("freeze_epochs: 0", "freeze_epochs: 1").replace(
@@ -277,7 +275,7 @@ def test_a_run_that_breaks_off_keeps_its_best_and_says_so(
         (lambda: Path("weights/scratch.safetensors").unlink(), r"scratch\.safetensors: no such"),
     ],
 )
-def test_what_cannot_be_trained_is_named_and_writes_no_model(
+def test_an_attempt_that_cannot_be_trained_is_an_error_and_writes_no_model(
     project: Path, say: object, spoil: object, says: str
 ) -> None:
     spoil()

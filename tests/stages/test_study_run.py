@@ -46,7 +46,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def params(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The parameters of a project, the current folder, that is ready to train; without test."""
+    """The parameters of a project ready to train, without test, that is the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROOFSEG_STATE_DIR", raising=False)
     for split in ("train", "val"):
@@ -92,7 +92,7 @@ def test_the_record_has_the_subset_the_recipe_and_the_counts(params: Params, say
 
 
 def test_tiles_outside_the_subset_do_not_matter(params: Params, say: Say) -> None:
-    """What a model learns is the same when all training tiles but those of its subset change."""
+    """A model learns the same if the training tiles outside its subset change."""
     write_recipe("budget", params.recipe("small").model_copy(update={"epochs": 1}))
 
     def run() -> dict[str, Any]:
@@ -153,7 +153,7 @@ def test_seed_and_augmentation_are_those_of_the_run(
     assert "augmentation: cold-heavy-7: val IoU" in capsys.readouterr().out
 
 
-def test_a_prior_that_is_not_that_of_the_recipe_is_named(params: Params, say: Say) -> None:
+def test_another_prior_than_the_recipes_is_named(params: Params, say: Say) -> None:
     write_recipe("seeds", params.recipe("small"))
     write_weights(Path("weights/scratch.safetensors"), {"other": torch.zeros(1)})
     with pytest.raises(UserError, match=r"not the file that .* Run `dvc repro studies/dvc\.yaml:r"):

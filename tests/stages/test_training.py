@@ -12,7 +12,7 @@ from small_run import machine
 import stages.training
 from roofseg.core.errors import StoppedError
 from stages import ROOT, state_root
-from stages.training import check_parent, own_gpus
+from stages.training import check_parent, code_files, own_gpus
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_training_on_the_cpu_claims_no_gpu() -> None:
         assert gpus is None
 
 
-def test_states_are_kept_in_the_folder_of_the_project_or_of_the_user(
+def test_states_are_kept_in_the_project_or_in_the_folder_that_the_user_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("ROOFSEG_STATE_DIR", "DVC_ROOT"):
@@ -53,7 +53,7 @@ def test_states_are_kept_in_the_folder_of_the_project_or_of_the_user(
     assert state_root() == Path("~nobody-here/drive").absolute()
 
 
-def test_a_stage_that_dvc_started_ends_when_dvc_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_dvc_started_stops_when_dvc_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_STAGE", raising=False)
     monkeypatch.setattr(stages.training, "PARENT", os.getppid() + 1)
     check_parent()
@@ -63,6 +63,13 @@ def test_a_stage_that_dvc_started_ends_when_dvc_has_gone(monkeypatch: pytest.Mon
     assert caught.value.status == 143
     monkeypatch.setattr(stages.training, "PARENT", os.getppid())
     check_parent()
+
+
+def test_the_code_of_a_run_is_its_stage_and_the_imported_modules(tmp_path: Path) -> None:
+    files = code_files(str(tmp_path / "stage.py"))
+    imported = ("stages/training.py", "src/roofseg/training/engine.py")
+    assert {tmp_path / "stage.py", *(ROOT / name for name in imported)} <= files
+    assert all(file.is_relative_to(ROOT) for file in files - {tmp_path / "stage.py"})
 
 
 def test_importing_a_stage_changes_no_signal_handler() -> None:

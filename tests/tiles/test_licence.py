@@ -66,7 +66,7 @@ def test_a_missing_licence_is_an_error_with_a_remedy(tmp_path: Path) -> None:
         ([SHARED, SHARED], "other"),
     ],
 )
-def test_the_licence_of_weights_is_that_of_the_strictest_part(
+def test_the_licence_of_weights_combines_those_of_their_parts(
     parts: list[Licence], expected: str
 ) -> None:
     assert licence_of_weights(*parts) == expected

@@ -8,7 +8,7 @@ from roofseg.core.errors import UserError
 from roofseg.tiles.manifest import COLUMNS, TileRecord, read_manifest, write_manifest
 
 
-def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     tiles = [
         TileRecord("a", "val", "a.tif", "0" * 64, "a.png", "1" * 64, ""),
         TileRecord('odd, "one"', "test", 'odd, "one".tif', "2" * 64, "x.png", "3" * 64, "a b"),
@@ -29,7 +29,7 @@ def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
         b"a\rb\n",
     ],
 )
-def test_a_file_that_is_no_manifest_is_refused_with_its_remedy(
+def test_a_file_that_is_not_a_manifest_is_an_error_with_a_remedy(
     tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "tiles.csv"

@@ -67,9 +67,9 @@ class TestTables:
             read_split(dataset)
         assert str(dataset / "split.csv") in str(caught.value)
 
-    def test_a_table_in_another_encoding_is_refused(self, dataset: Path) -> None:
+    def test_a_table_in_another_encoding_is_an_error(self, dataset: Path) -> None:
         (dataset / "split.csv").write_bytes("tile,split\nmünchen,train\n".encode("latin-1"))
-        with pytest.raises(UserError, match="not a CSV in UTF-8"):
+        with pytest.raises(UserError, match="not a CSV file in UTF-8"):
             read_split(dataset)
 
     @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ class TestFindTiles:
         assert tiles[0].image == dataset / "imgs" / "a.tif"
         assert tiles[0].mask == dataset / "msks" / "a.tif"
 
-    def test_sidecars_hidden_files_and_folders_are_no_tiles(self, dataset: Path) -> None:
+    def test_sidecars_hidden_files_and_folders_are_not_tiles(self, dataset: Path) -> None:
         for name in ("a.tif.aux.xml", "a.TFW", "a.tif.ovr", ".gitignore", ".DS_Store", "z.txt"):
             (dataset / "imgs" / name).touch()
         (dataset / "imgs" / "old").mkdir()
@@ -301,7 +301,7 @@ class TestReadMask:
             ({(0, i): i for i in range(1, 9)}, "hold the values 0, 1, 2, 3, 4, 5, ...;"),
         ],
     )
-    def test_other_mask_values_are_refused(
+    def test_other_mask_values_are_an_error(
         self, tmp_path: Path, changes: dict[tuple[int, int], int], message: str
     ) -> None:
         pixels = np.zeros((700, 10), np.uint8)
@@ -312,7 +312,7 @@ class TestReadMask:
             read_tile_mask(tmp_path / "mask.png")
         assert str(tmp_path / "mask.png") in str(caught.value)
 
-    def test_nan_in_a_mask_is_refused(self, tmp_path: Path) -> None:
+    def test_nan_in_a_mask_is_an_error(self, tmp_path: Path) -> None:
         pixels = np.zeros((8, 8), np.float32)
         pixels[3, 3] = np.nan
         write_raster(tmp_path / "mask.tif", pixels)
@@ -321,7 +321,7 @@ class TestReadMask:
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg"])
-def test_a_window_holds_the_pixels_of_the_whole(tmp_path: Path, suffix: str) -> None:
+def test_a_window_has_the_pixels_of_the_whole_image(tmp_path: Path, suffix: str) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (70, 90, 3)).astype(np.uint8)
     path = tmp_path / f"tile{suffix}"
     write_raster(path, pixels, **GEO)  # elsewhere than .tif, georeferencing is a sidecar

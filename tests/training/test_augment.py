@@ -75,7 +75,7 @@ def test_shadows_may_fall_anywhere() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_preset_blurs_or_adds_noise(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checked on a step edge, under the transforms that change only light and colour.
+    """Check a step edge under the transforms that change only light and colour.
 
     What moves pixels (affine, elastic, holes) interpolates, and moves the mask along with them.
     """

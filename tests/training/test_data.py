@@ -151,7 +151,7 @@ def test_each_view_has_its_own_seed(views: set[tuple[int, int, int]]) -> None:
     assert all(0 <= seed < 2**64 for seed in seeds)
 
 
-def test_a_training_patch_is_augmented_by_its_seed() -> None:
+def test_a_training_patch_is_augmented_with_its_seed() -> None:
     data = patches(2)
     image, mask, tile = TrainPatches(data, "medium")[1, 77]
     seen, truth = Augmenter("medium")(data[1].image, data[1].mask, 77)
@@ -250,7 +250,7 @@ def test_accepted_parameters_give_every_device_a_batch_that_it_can_train_on(
     patch_size: int,
     frozen: bool,
 ) -> None:
-    """Also, parameters are refused only if a device would get no batch, or one it cannot use."""
+    """Parameters are rejected only if a device would get no batch, or a batch it cannot use."""
     frozen = frozen or pool is not None
     values = {
         **YAML(typ="safe").load(PARAMS),

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def start() -> RoofModel:
-    """A model to start from; the runs' prior has its encoder."""
+    """The model that runs start from; their prior holds its encoder."""
     torch.manual_seed(1)
     return build_model(RECIPE.architecture, RECIPE.encoder, dropout=0.0, patch_size=P)
 
@@ -289,7 +289,7 @@ def test_a_run_without_a_batch_of_one_drops_nothing(stopped: Run, do_run: Runner
 
 @pytest.fixture
 def put(one_thread: None) -> Iterator[Callable[[bool], torch.Tensor]]:
-    """Runs such an operation (CPUs have one too), which is an error or a warning."""
+    """Runs an operation that has no deterministic algorithm, on a CPU too."""
 
     def do(strict: bool) -> torch.Tensor:
         torch.use_deterministic_algorithms(True, warn_only=not strict)
@@ -310,7 +310,7 @@ def test_an_operation_without_a_deterministic_algorithm_is_named_once(
     assert capsys.readouterr().out == "note: put_ has no deterministic algorithm on this device\n"
 
 
-def test_such_an_operation_is_an_error_in_a_strict_recipe(
+def test_an_operation_without_a_deterministic_algorithm_is_an_error_if_strict(
     put: Callable[[bool], torch.Tensor], tmp_path: Path
 ) -> None:
     with pytest.raises(RuntimeError) as caught:
@@ -353,12 +353,12 @@ def test_too_little_memory_names_the_settings(tmp_path: Path) -> None:
     error = _explain(caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(), P)
     assert isinstance(error, UserError)
     assert re.match(
-        "out of memory in epoch 1 with batch_size 2, patch_size 32, .*Lower batch_size", str(error)
+        "out of memory in epoch 1 with batch_size 2, patch_size 32 .*Lower batch_size", str(error)
     )
 
 
 class Failing(list[Patch]):
-    """Train patches that cannot be read from the second epoch on, as ``fail`` has it."""
+    """Train patches that call ``fail``, which raises, from the second epoch on."""
 
     def __init__(self, fail: Callable[[], object]) -> None:
         super().__init__(TRAIN)
@@ -401,11 +401,14 @@ def fork_without_memory() -> None:
     ("fail", "says"),
     [
         (open_too_many_files, "/dev/null: Too many open files. Raise the limit (`ulimit -n`)"),
-        (write_into_a_closed_pipe, "output: Broken pipe. Do not close what reads the output"),
+        (
+            write_into_a_closed_pipe,
+            "output: Broken pipe. Let the program that reads the output run on",
+        ),
         (fork_without_memory, "memory: Cannot allocate memory. Free memory, or lower `workers`"),
     ],
 )
-def test_an_error_of_the_system_is_told_as_what_it_was(
+def test_an_error_of_the_system_is_explained(
     do_run: Runner, fail: Callable[[], object], says: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -416,7 +419,7 @@ def test_an_error_of_the_system_is_told_as_what_it_was(
     assert "Free space" not in message
 
 
-def test_a_patch_that_is_gone_is_a_bug_and_keeps_its_traceback(do_run: Runner) -> None:
+def test_a_patch_that_was_removed_is_a_bug_and_keeps_its_traceback(do_run: Runner) -> None:
     with pytest.raises(FileNotFoundError, match="no such patch"):
         do_run(train_patches=Failing(Path("no such patch").read_bytes))
 
@@ -481,14 +484,14 @@ class Head(torch.nn.Conv2d):
 
 
 class RootHead(Head):
-    """Its loss is finite, but not its gradient: the slope of a square root at 0."""
+    """The loss is finite, but its gradient is not: the slope of a square root at 0."""
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         return (super().forward(features) * 0).sqrt()
 
 
 class BlindHead(Head):
-    """Its loss is finite in training, but not in validation."""
+    """The loss is finite in training, but not in validation."""
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         return super().forward(features) + (0 if self.training else math.nan)

@@ -1,4 +1,4 @@
-"""Runs that are stopped at some draw and resumed end with the same bytes as runs that were not."""
+"""A run that is stopped at some draw and resumed ends with the bytes of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_a_full_disk_loses_no_finished_epoch(tmp_path: Path, prior: Path) -> Non
 
 
 class Filling(Signalling):
-    """Train patches at one of whose draws the disk is full: no file takes another byte."""
+    """Train patches that fill the disk at one draw: no file takes another byte."""
 
     def __getitem__(self, index: Any) -> Any:
         self.drawn += 1
@@ -202,8 +202,8 @@ class Filling(Signalling):
         return list.__getitem__(self, index)
 
 
-def test_a_disk_without_any_room_is_one_clear_error(tmp_path: Path, prior: Path) -> None:
-    """What follows the first failure (DVCLive's end writes too) does not hide it."""
+def test_a_disk_that_is_full_from_the_start_is_one_clear_error(tmp_path: Path, prior: Path) -> None:
+    """A later failure (DVCLive writes when it ends, too) does not hide the first one."""
     full = Filling(3)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -220,7 +220,7 @@ def test_a_state_without_its_best_weights_is_an_error(tmp_path: Path, prior: Pat
     train_small(tmp_path / "run", prior, state)
     [best] = state.glob("best-*")
     best.unlink()
-    with pytest.raises(UserError, match=rf"not a whole state .*{best.name}.* Remove "):
+    with pytest.raises(UserError, match=rf"not the complete state .*{best.name}.* Remove "):
         train_small(tmp_path / "run", prior, state)
 
 
@@ -254,7 +254,7 @@ def test_a_broken_state_is_an_error(tmp_path: Path, prior: Path) -> None:
     state.mkdir()
     (state / "last.ckpt").write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(
-        UserError, match=r"last\.ckpt: not a whole state .* Remove .*state to start"
+        UserError, match=r"last\.ckpt: not the complete state .* Remove .*state to start"
     ):
         train_small(tmp_path / "run", prior, state)
 

@@ -306,7 +306,7 @@ def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseM
     first, key = errors[0], key_of(errors[0])
     if first["type"] == "extra_forbidden":
         known = ", ".join(model.model_fields)
-        return f"{source}: {key}: unknown key (misspelt?). Known here: {known}"
+        return f"{source}: {key}: unknown key (misspelt?). The known keys are: {known}"
     if first["type"] == "missing":
         return f"{source}: {key}: missing; profiles/ has complete files to compare with"
     expected = [

@@ -69,11 +69,11 @@ def read_licence(dataset: Path) -> Licence:
             "made these tiles and what may be done with them, which the model cards repeat. If "
             "nobody knows, write that."
         )
-    found = SPDX_LINE.search(text)
-    return Licence(found[1] if found else OTHER, SPDX_LINE.sub("", text).strip())
+    line = SPDX_LINE.search(text)
+    return Licence(line[1] if line else OTHER, SPDX_LINE.sub("", text).strip())
 
 
 def licence_of_weights(*parts: Licence) -> str:
     """SPDX identifier of weights that this code made from ``parts``; `OTHER` if licences differ."""
-    found = {CODE, *(part.spdx for part in parts)} - {NONE}
-    return CODE if found == {CODE} else OTHER
+    identifiers = {CODE, *(part.spdx for part in parts)} - {NONE}
+    return CODE if identifiers == {CODE} else OTHER

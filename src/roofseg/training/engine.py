@@ -48,7 +48,7 @@ OUT_OF_MEMORY = re.compile("can't allocate memory|_STATUS_ALLOC_FAILED")
 class EarlyStoppingAfterThaw(EarlyStopping):
     """Early stopping that ignores the epochs before the thaw.
 
-    So a run trains at least ``patience`` epochs after the thaw.
+    So it leaves a run at least ``patience`` epochs after the thaw.
     """
 
     def __init__(self, thaw_epoch: int, patience: int) -> None:

@@ -33,7 +33,7 @@ from roofseg.models.device import resolve_device, resolve_precision
 from roofseg.recipe.params import Machine, Recipe
 
 # If `dvc repro` is killed, its training process ends only after its step, which can take long on a
-# CPU. A new run waits so many seconds for it.
+# CPU. A new run waits for it this many seconds.
 PATIENCE_S = 60.0
 
 # Libraries whose version can change the result.
