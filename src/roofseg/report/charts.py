@@ -127,13 +127,13 @@ def intervals(scores: Sequence[Score], floor: float) -> Markup:
         axes.axvline(floor, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
         for row, score in enumerate(scores):
             colour = _colour(score.index)
-            for found, y, filled in ((score.val, row, True), (score.test, row + 0.27, False)):
-                if found is None:
+            for interval, y, filled in ((score.val, row, True), (score.test, row + 0.27, False)):
+                if interval is None:
                     continue
-                if found.low == found.low:
-                    axes.plot([found.low, found.high], [y, y], color=colour, linewidth=1.8)
+                if interval.low == interval.low:
+                    axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=1.8)
                 axes.plot(
-                    found.value,
+                    interval.value,
                     y,
                     marker="o",
                     markersize=6 if filled else 5.5,
@@ -275,11 +275,11 @@ def cost(points: Mapping[int, tuple[float, Interval]], label: str, name: str) ->
     """
 
     def draw(axes: Axes) -> None:
-        for index, (spent, found) in points.items():
-            if found.low == found.low:
-                ends = [found.low, found.high]
+        for index, (spent, interval) in points.items():
+            if interval.low == interval.low:
+                ends = [interval.low, interval.high]
                 axes.plot([spent, spent], ends, color=_colour(index), linewidth=1.2)
-            _point(spent, found.value, index, axes)
+            _point(spent, interval.value, index, axes)
         costs = [spent for spent, _ in points.values()]
         if min(costs) > 0 and max(costs) >= 10 * min(costs):
             axes.set_xscale("log")

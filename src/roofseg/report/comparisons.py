@@ -59,19 +59,19 @@ def compare_with_leader(order: Sequence[Attempt]) -> pd.DataFrame:
                     f"{leader.name}. Run `dvc repro evaluate@{attempt.name} "
                     f"evaluate@{leader.name}` to score both on the same tiles."
                 )
-            found = compare(counts.loc[leader_counts.index], leader_counts, STATISTICS["iou"])
+            comparison = compare(counts.loc[leader_counts.index], leader_counts, STATISTICS["iou"])
             rows.append(
                 {
                     "split": split,
                     "attempt": attempt.name,
                     "leader": leader.name,
                     "tiles": len(leader_counts),
-                    "difference": found.difference.value,
-                    "low": found.difference.low,
-                    "high": found.difference.high,
-                    "p_value": found.p_value,
-                    "smallest_p": found.smallest_p,
-                    "tie": found.tie,
+                    "difference": comparison.difference.value,
+                    "low": comparison.difference.low,
+                    "high": comparison.difference.high,
+                    "p_value": comparison.p_value,
+                    "smallest_p": comparison.smallest_p,
+                    "tie": comparison.tie,
                 }
             )
     return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)

@@ -100,8 +100,8 @@ def measures(board: Leaderboard) -> Section:
 
 
 def _measure(attempt: Attempt, split: str, name: str) -> Cell:
-    found = attempt.score(split, name)
-    return with_interval(found.value, found.low, found.high)
+    score = attempt.score(split, name)
+    return with_interval(score.value, score.low, score.high)
 
 
 def _by_size(board: Leaderboard, unit: str) -> Figure:

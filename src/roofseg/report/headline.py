@@ -168,8 +168,8 @@ def above_floor(scores: Sequence[tuple[str, Interval]], floor: float) -> str:
         scores: the name and val IoU of each attempt.
         floor: the best val IoU of the baselines.
     """
-    below = [name for name, found in scores if not found.value > floor]
-    within = [name for name, found in scores if found.low <= floor < found.value]
+    below = [name for name, interval in scores if not interval.value > floor]
+    within = [name for name, interval in scores if interval.low <= floor < interval.value]
     text = f"Not above it: {', '.join(below)}." if below else "Every attempt is above it."
     if within:
         text += (
@@ -241,5 +241,5 @@ def _chart_note(board: Leaderboard, attempt: Attempt) -> str:
 def _score(attempt: Attempt, split: str, name: str = "iou") -> Cell | str:
     if not attempt.opened(split):
         return SEALED
-    found = attempt.score(split, name)
-    return with_interval(found.value, found.low, found.high)
+    score = attempt.score(split, name)
+    return with_interval(score.value, score.low, score.high)

@@ -160,8 +160,8 @@ def score_table(board: Leaderboard) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _columns(name: str, found: Interval) -> dict[str, float]:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+def _columns(name: str, score: Interval) -> dict[str, float]:
+    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
 
 
 def loss_name(bce_weight: float) -> str:
@@ -206,9 +206,9 @@ def _as_json(board: Leaderboard) -> dict[str, Any]:
         row["scores"] = attempt.scores
         row["measures"] = {
             split: {
-                name: {key: None if pd.isna(end) else end for key, end in asdict(found).items()}
+                name: {key: None if pd.isna(end) else end for key, end in asdict(score).items()}
                 for name in MEASURES
-                if not pd.isna((found := attempt.score(split, name)).value)
+                if not pd.isna((score := attempt.score(split, name)).value)
             }
             for split in board.splits
             if attempt.opened(split)
@@ -240,13 +240,13 @@ def plot_tables(board: Leaderboard) -> dict[str, pd.DataFrame]:
             {
                 "attempt": attempt.label,
                 "split": split,
-                **{"iou": found.value, "low": found.low, "high": found.high},
+                **{"iou": score.value, "low": score.low, "high": score.high},
                 "vs_leader": board.status(attempt, split),
             }
             for split in board.splits
             for attempt in board.attempts
             if attempt.opened(split)
-            for found in [attempt.score(split, "iou")]
+            for score in [attempt.score(split, "iou")]
         ]
     )
     sizes = _val_rows(board, "sizes")

@@ -37,20 +37,20 @@ def lead(board: Leaderboard) -> str:
 
 def caveats(board: Leaderboard) -> dict[str, str]:
     """The warnings that must come before any number, by their name."""
-    found = {}
+    warnings = {}
     if board.dataset in SYNTHETIC_DATASETS:
-        found["Synthetic"] = SYNTHETIC[0].upper() + SYNTHETIC[1:]
+        warnings["Synthetic"] = SYNTHETIC[0].upper() + SYNTHETIC[1:]
     if without := [attempt for attempt in board.attempts if attempt.recipe.without_sam]:
-        found["No SAM weights"] = f"The encoder of {_names(without)} {WITHOUT_SAM}"
+        warnings["No SAM weights"] = f"The encoder of {_names(without)} {WITHOUT_SAM}"
     if several := [attempt for attempt in board.attempts if attempt.look_count > 1]:
-        found["Looked at test more than once"] = (
+        warnings["Looked at test more than once"] = (
             f"More than one recipe of {_names(several)} was scored on these test tiles, so its "
             "test scores may be optimistic: they could have guided the later recipe."
         )
-    found["One training each"] = (
+    warnings["One training each"] = (
         "Every score comes from one training with one seed, on few tiles of one dataset."
     )
-    return found
+    return warnings
 
 
 def _names(attempts: Sequence[Attempt]) -> str:
@@ -143,8 +143,8 @@ def _pins(lock: Path) -> dict[str, str]:
         text = lock.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{lock}: no such file. Run `git checkout {lock}` to restore it.") from None
-    found = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, flags=re.MULTILINE))
-    return {name: found[name] for name in RESULT_PACKAGES if name in found}
+    versions = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, flags=re.MULTILINE))
+    return {name: versions[name] for name in RESULT_PACKAGES if name in versions}
 
 
 def reproduce(board: Leaderboard) -> Section:
