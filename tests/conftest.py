@@ -12,23 +12,23 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings
 
-# albumentations asks a server for its newest version, unless this is set when it is first imported;
-# some test modules import it before roofseg.training.augment sets it.
+# albumentations asks a server for its newest version unless this is set before its first import.
+# Some test modules import it before roofseg.training.augment, which sets it.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-# A git hook or a stage that runs the tests sets these, for its own repository.
+# A git hook or a stage that runs the tests sets these variables for its own repository.
 for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
     del os.environ[name]
-# DVC reports every command to its makers, where a project does not say no, as ours does.
+# Without this, DVC sends usage data to its makers from projects that do not forbid it.
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
-# The same examples at every run; and no time limit, which a busy machine would break.
+# Use the same examples in every run, and no deadline, which a busy machine would miss.
 settings.register_profile("roofseg", max_examples=50, derandomize=True, deadline=None)
 settings.load_profile("roofseg")
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Threads only wait for each other at this size; and a run must not mark the ones after it."""
+    """Run torch in one thread, which is faster for small models, and restore its settings."""
     import torch  # seconds, which modules without it need not wait for
 
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
@@ -61,12 +61,12 @@ def roofseg() -> Callable[..., None]:
     return call
 
 
-# What the tests' folders held at the most, 1.8 GB, and some room.
+# The most disk space that the folders of the tests needed, 1.8 GB, and some more.
 SPACE_GB = 2.5
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Where the disk is too small, hundreds of tests would fail: one clear error before them."""
+    """Stop with one clear error if the disk is too small, before hundreds of tests fail."""
     folder = tempfile.gettempdir()
     free_gb = shutil.disk_usage(folder).free / 1e9
     at_start = not hasattr(session.config, "workerinput")  # a process of pytest-xdist starts later
@@ -78,9 +78,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_configure() -> None:
-    """`nohup`, and shells that start something in the background, have signals ignored.
+    """Restore the default signal handlers.
 
-    What they start inherits that, down to the runs that tests interrupt.
+    `nohup`, and shells that start a command in the background, make the command ignore signals, and
+    so would the processes that tests start and interrupt.
     """
     for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, None)):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -88,7 +89,9 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--proofs", action="store_true", help="say what each test proves, a line each")
+    parser.addoption(
+        "--proofs", action="store_true", help="print one line per test that says what it proves"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -102,7 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """With --proofs: one line for each test, or for all cases of one."""
+    """With --proofs, print one line for each test, or for all cases of a test."""
     if not config.getoption("--proofs"):
         return
     outcomes: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What the project's own code and stages depend on, read from the files themselves."""
+"""The imports between the files of the project, read from the files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def module_file(name: str, root: Path = ROOT) -> Path | None:
-    """The file of a project module ("roofseg.x", "stages.y"), or None for anybody else's."""
+    """The file of a project module ("roofseg.x", "stages.y"), or None for any other module."""
     base = (root / "src" if name.split(".")[0] == "roofseg" else root).joinpath(*name.split("."))
     for file in (base.with_suffix(".py"), base / "__init__.py"):
         if name.split(".")[0] in ("roofseg", "stages") and file.is_file():
@@ -19,7 +19,7 @@ def module_file(name: str, root: Path = ROOT) -> Path | None:
 
 
 def imported(file: Path, root: Path = ROOT) -> set[Path]:
-    """The project files that ``file`` imports itself, in functions too, with their packages."""
+    """The project files that ``file`` imports directly, in functions too, with their packages."""
     names = set()
     for node in _walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -35,7 +35,7 @@ def imported(file: Path, root: Path = ROOT) -> set[Path]:
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but what only a type checker sees."""
+    """All nodes except those that only a type checker sees."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):

@@ -1,4 +1,4 @@
-"""A predictor whose result is known to the bit, and pictures for it."""
+"""A predictor whose result is known bit for bit, and random images for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ P = 32
 
 
 class Identity:
-    """Gives of each pixel a number that only its own three values make."""
+    """A predictor that gives each pixel a number that only its own three values determine."""
 
     window, gsd = P, (0.3,)
 

@@ -1,4 +1,4 @@
-"""Imagery, masks and footprints as users have them, before they are brought in."""
+"""Imagery, masks and footprints as users have them, before intake."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("a", "b", "c", "d", "e", "f")
 
 
 def place_of(index: int) -> Affine:
-    """Tiles stand in a row to the east, each with a gap to the next."""
+    """The transform of a tile: tiles are in a row to the east, with gaps between them."""
     return TRANSFORM @ Affine.translation(index * SIZE * 1.5, 0)
 
 

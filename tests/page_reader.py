@@ -1,4 +1,4 @@
-"""What a browser would find in a page, by the HTML parser of Python."""
+"""Read a page as a browser would, with Python's HTML parser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ VOID = {"meta", "img", "link", "br", "input", "wbr"}
 
 
 class PageReader(HTMLParser):
-    """The elements of a page with their attributes, its text, and what it refers to."""
+    """The elements of a page with their attributes, its text, table rows and references."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class PageReader(HTMLParser):
 
     @property
     def references(self) -> set[str]:
-        """All that the page would have a browser fetch or go to, but for its own parts."""
+        """All addresses that the page makes a browser fetch or offers as links."""
         named = {
             value or ""
             for _, attributes in self.elements

@@ -1,4 +1,4 @@
-"""A small project for whole-pipeline tests: this checkout's code, tiny tiles, real DVC."""
+"""A small project for tests of the whole pipeline: the code of this checkout, tiny tiles, DVC."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ final:
 """
 SPLIT = {"a": "train", "b": "train", "c": "val", "d": "test"}
 
-# Outputs that hold times, which differ between runs; and tables that hold some among the rest.
+# Outputs that hold times, which differ between runs; and tables with some columns of times.
 TIMES = ("times.json", "report.html", "report.md")
 TABLES = ("metrics/leaderboard.csv", "metrics/leaderboard.json")
 
 
 def git(folder: Path, *command: str) -> None:
-    """Run git in ``folder``, as somebody: a machine that runs tests may have no name set."""
+    """Run git in ``folder`` with a user name, which the machine may not have set."""
     who = [
         "-c",
         "user.email=test@example.org",
@@ -84,7 +84,7 @@ class Project:
 
     @classmethod
     def create(cls, folder: Path) -> Project:
-        """Copy this checkout's tracked and new files, put tiny tiles and parameters in, commit."""
+        """Copy the tracked and new files of this checkout, add tiles and parameters, and commit."""
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
@@ -93,7 +93,7 @@ class Project:
             check=True,
         ).stdout.split("\0")
         for name in filter(None, listed):
-            # Results belong to the recipe of this checkout, not to that of the test.
+            # Leave out results: they belong to the recipes of this checkout.
             if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "report.")):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
@@ -134,7 +134,7 @@ class Project:
         (self.folder / name).write_text(text.replace(old, new))
 
     def copy(self, folder: Path) -> Project:
-        """All of it, with DVC's cache and what lies in the workspace."""
+        """Copy the whole folder, with DVC's cache and untracked files."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
 
@@ -149,5 +149,5 @@ class Project:
 def environment() -> dict[str, str]:
     """The environment of a user who has this Python's virtual environment active."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    # Two tests at once on two cores: waiting threads must not spin.
+    # Several tests run at once on few cores: waiting threads must not spin.
     return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""A web server on loopback that serves a folder, with range requests, as object stores do."""
+"""A local web server that serves a folder and supports range requests, as object stores do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
-    """Serve ``folder``; yields its address, and what was asked for: (path, range)."""
+    """Serve ``folder``; yields its address, and the list of requests as (path, range)."""
     asked: list[tuple[str, str | None]] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Raster files with the oddities that several test modules need."""
+"""Unusual raster files that several test modules need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training leaves of an attempt, for tests that do not train."""
+"""The record that training writes of an attempt, for tests that do not train."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from roofseg.recipe.params import Recipe
 
-# Of a recipe, all but the attempt's own.
+# The keys of a recipe that all attempts share.
 SHARED = {
     "seed": 42, "epochs": 3, "draws_per_epoch": 8, "batch_size": 2, "lr": 1e-3,
     "weight_decay": 1e-4, "augmentation": "medium", "dropout": 0.3, "bce_weight": 0.5,

@@ -1,4 +1,4 @@
-"""The files that training and evaluation leave of attempts, and the leaderboard built from them."""
+"""The files that training and evaluation write of attempts, and their leaderboard."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RECIPES = {
     "sam": recipe(architecture="sam_conv", encoder="sam_vit_b", prior="scratch", bce_weight=0.25),
 }
 OPEN = {"val": ["v1", "NA"], "test": ["t1", "t2", "t3"]}
-# Of 32 rows, how many each attempt gets wrong at the top of a mask that fills the lower half.
+# The true mask fills the lower half of 32 rows; each attempt misses this number of its top rows.
 ATTEMPTS: dict[str, tuple[int, Mapping[str, list[str]]]] = {
     "worse": (6, OPEN),
     "better": (2, OPEN),
@@ -49,8 +49,8 @@ INFERENCE = {
     "batch_size": 4,
     "patch_size": SIDE,
 }
-# Worse: two recipes were scored on the city's test tiles, one of them trained twice; and once on
-# another dataset's.
+# The attempt `worse` had two recipes scored on the test tiles of city, one of them trained twice,
+# and one recipe on those of town.
 LOOKS = {"worse": [("city", "a"), ("city", "b"), ("city", "b"), ("town", "a")], "sam": []}
 LOCK = "torch==2.14.1 \\\n    --hash=sha256:aa\nnumpy==2.4.6\nunrelated==1.0\n"
 
@@ -69,7 +69,7 @@ def add_attempt(
     tiles: Mapping[str, list[str]] = OPEN,
     trained: Recipe | None = None,
 ) -> None:
-    """Write the files that train and evaluate leave of an attempt."""
+    """Write the files that the stages train and evaluate write for an attempt."""
     truth = np.zeros((SIDE, SIDE), np.uint8)
     truth[SIDE // 2 :] = 1
     mask = np.zeros_like(truth)
@@ -114,16 +114,16 @@ def add_attempt(
     live = folder / "live/plots/metrics/val/iou.tsv"
     live.parent.mkdir(parents=True)
     best = scores["val"]["iou"]
-    # The last line is as DVCLive writes a value that is not finite.
+    # The last line shows how DVCLive writes a value that is not finite.
     live.write_text(f"step\tiou\n1\t{best / 2}\n2\t{best}\n3\t{best - 0.01}\n4\tNaN\n")
 
 
 def add_results(
     root: Path, attempts: Mapping[str, tuple[int, Mapping[str, list[str]]]] = ATTEMPTS
 ) -> Path:
-    """Write the files of some attempts, and those that they share.
+    """Write the files of some attempts, and the files that they share.
 
-    Unless told otherwise, these are two attempts that are final and one whose test is sealed.
+    By default these are two attempts that are final, and one for which test is sealed.
     """
     for name, (wrong, tiles) in attempts.items():
         add_attempt(root, name, wrong, tiles)
@@ -151,7 +151,7 @@ def rescore(root: Path, name: str, tiles: pd.DataFrame, **more: dict[str, float]
 
 
 def set_missed(root: Path, name: str, split: str, missed: Sequence[int]) -> None:
-    """Let an attempt miss so many of 100 building pixels in each tile of a split."""
+    """Let an attempt miss the given number of 100 building pixels in each tile of a split."""
     tiles = read_tiles(root / "metrics/attempts" / name)
     tiles.loc[tiles.split == split, ["tp", "fp", "fn"]] = [[100 - n, 0, n] for n in missed]
     rescore(root, name, tiles)
@@ -179,19 +179,19 @@ def read(root: Path, names: Sequence[str] = tuple(ATTEMPTS), dataset: str = "cit
 
 
 def headline(board: Leaderboard) -> str:
-    """leaderboard.md."""
+    """The text of leaderboard.md."""
     return markdown(headline_page(board, "../report.md"))
 
 
 def build(root: Path, names: Sequence[str] = tuple(ATTEMPTS), dataset: str = "city") -> Pages:
-    """Likewise, and write its pages, as the stage does."""
+    """Read the leaderboard, write its tables, and build its pages as the stage does."""
     board = read(root, names, dataset)
     report = report_page(board, predictions=root / "predictions", lock=root / "requirements.lock")
     return Pages(html(report), markdown(report), headline(board))
 
 
 def read_board(root: Path) -> dict:
-    """leaderboard.json."""
+    """The content of leaderboard.json."""
     return read_json(root / "metrics/leaderboard.json")
 
 

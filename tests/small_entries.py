@@ -1,4 +1,4 @@
-"""Attempts of a leaderboard, made up from the IoU of their tiles."""
+"""Attempts of a leaderboard, made from the IoU of their tiles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def recipe(**own: Any) -> Recipe:
 
 
 def table(ious: Sequence[float], names: Sequence[str] | None = None) -> pd.DataFrame:
-    """The table of tiles t0, t1, ..., unless they have ``names``."""
+    """The table of tiles with these IoUs, named t0, t1, ... unless ``names`` are given."""
     found = [round(iou * PIXELS) for iou in ious]
     return pd.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""A model's folder as training writes it, with random weights."""
+"""The folder of a model as training writes it, with random weights."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def as_bytes(module: torch.nn.Module) -> dict[str, bytes]:
 
 @dataclass
 class Run:
-    """A whole training run, made in a folder of its own as the working directory."""
+    """A finished training run; ``folder`` was its working directory."""
 
     folder: Path
     trained: Trained
@@ -84,7 +84,7 @@ class Run:
         return as_bytes(self.trained.model)
 
     def files(self) -> dict[str, bytes]:
-        """Bytes of the curves and pictures, by path."""
+        """The bytes of the curves and pictures, by path."""
         found = [path for path in self.folder.rglob("*") if path.is_file()]
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in found}
 

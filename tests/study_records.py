@@ -1,4 +1,4 @@
-"""Runs of studies as tests need them: records on disk, and their scores as a table."""
+"""Runs of studies for tests: records on disk, and their scores as a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def study_scores(
     augmentation: str = "light",
     tiles: int = 2,
 ) -> pd.DataFrame:
-    """What `read_record` makes of a run with these IoUs, a val tile each."""
+    """The table that `read_record` gives for a run with these IoUs, one per val tile."""
     values = np.asarray(ious)
     return pd.DataFrame(
         {
@@ -52,7 +52,7 @@ def write_run(
     tiles: int = 2,
     failure: str | None = None,
 ) -> None:
-    """Write the record of a run with these counts (tp, fp, fn), a val tile each."""
+    """Write the record of a run with these counts (tp, fp, fn), one triple per val tile."""
     recipe: dict[str, Any] = parse_params(PARAMS).recipe("small").model_dump(mode="json")
     recipe |= {"seed": seed, "augmentation": augmentation}
     record = {

@@ -17,7 +17,7 @@ SIDE = 8
 
 
 def patch(tile: str, roofs: float, *, roof: int = 200, ground: int = 50, seed: int = 0) -> Patch:
-    """A patch whose roofs are brighter in red alone, with noise of up to 9 levels."""
+    """A patch whose roofs are brighter in red only, with noise of up to 9 levels."""
     rng = np.random.default_rng(seed)
     mask = (rng.random((SIDE, SIDE)) < roofs).astype(np.uint8)
     image = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)

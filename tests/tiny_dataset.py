@@ -1,4 +1,4 @@
-"""Tiny datasets for the tests: rasters of a given format, and folders with a split."""
+"""Tiny datasets for the tests: raster files, and folders with tiles and a split."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_raster(path: Path, pixels: npt.NDArray[np.generic], **profile: object)
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = bands.shape
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain rasters are meant
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # some rasters have no transform
         with rasterio.open(
             path,
             "w",
@@ -41,9 +41,9 @@ def write_raster(path: Path, pixels: npt.NDArray[np.generic], **profile: object)
 
 
 def tile_pixels(seed: int, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """An image (size, size, 3) and a mask (size, size) 0/1 of a bright roof on dull ground.
+    """Draw a bright roof on dark ground: an image (size, size, 3), and a mask (size, size) of 0/1.
 
-    The roof takes a quarter of each side and lies at a random place.
+    The side of the roof is a quarter of the tile's, and its place is random.
     """
     rng = np.random.default_rng(seed)
     image = rng.integers(60, 100, (size, size, 3)).astype(np.uint8)
@@ -64,7 +64,7 @@ def write_dataset(
 ) -> Path:
     """Write a whole dataset: a tile of ``size`` pixels square for each name in ``split``.
 
-    They lie side by side, in a row to the east.
+    The tiles are side by side, in a row to the east.
     """
     for seed, name in enumerate(split):
         place = TRANSFORM @ Affine.translation(seed * size, 0)
@@ -80,7 +80,7 @@ def write_dataset(
 
 
 def make(dataset: Path, out: Path, patch_size: int = P, fraction: float = 0.05) -> list[str]:
-    """Cut patches of ``dataset`` into ``out``; gives the warnings."""
+    """Cut patches of ``dataset`` into ``out``, and return the warnings."""
     warned: list[str] = []
     make_patches(
         dataset, out, patch_size=patch_size, min_building_fraction=fraction, warn=warned.append

@@ -69,7 +69,7 @@ class TestMakePatches:
                 mask = read_mask(dataset / "msks" / f"{patch.tile}{suffix}")[rows, cols]
                 np.testing.assert_array_equal(patch.mask, mask)
                 assert crop.building_fraction == pytest.approx(mask.mean(), abs=1e-6)
-                # JPEG keeps the roof and the ground it stands on apart, and where they are.
+                # JPEG changes values, but roof and ground stay apart and in place.
                 assert patch.image.shape == (P, P, 3)
                 brightness = patch.image.mean(axis=2)
                 assert ((brightness > 140) == (mask == 1)).mean() > 0.98
@@ -83,7 +83,7 @@ class TestMakePatches:
         (patch,) = read_patches(out / "val")
         assert np.abs(patch.image.astype(int) - [200, 0, 0]).max() <= 3
 
-    def test_crops_say_where_a_patch_lies(self, dataset: Path, out: Path) -> None:
+    def test_crops_record_the_place_of_a_patch(self, dataset: Path, out: Path) -> None:
         (dataset / "nudges.csv").write_text("tile,row,col\na,32,7\n")
         make(dataset, out)
         crops = read_crops(out / "train")
@@ -108,11 +108,11 @@ class TestMakePatches:
         write_raster(dataset / "msks" / "c.tif", mask)
         assert make(dataset, out) == []
         crop = read_crops(out / "val").iloc[0]
-        # 4 of 64 columns are the first share above 5 %: a window that ends at column 94.
+        # The nearest window with at least 5 % has 4 of 64 columns of building and ends at 94.
         assert (crop["row"], crop["col"], crop["method"]) == (16, 30, "slid")
         assert crop["building_fraction"] == 4 / 64
 
-    def test_the_fullest_window_and_a_warning_where_none_has_enough(
+    def test_if_no_window_has_enough_the_fullest_is_cut_with_a_warning(
         self, dataset: Path, out: Path
     ) -> None:
         mask = np.zeros((96, 96), np.uint8)
@@ -124,7 +124,7 @@ class TestMakePatches:
         crop = read_crops(out / "val").iloc[0]
         assert (crop["row"], crop["col"], crop["method"]) == (32, 32, "slid")
 
-    def test_a_nudge_to_an_empty_window_is_meant(self, dataset: Path, out: Path) -> None:
+    def test_a_nudge_to_an_empty_window_gives_no_warning(self, dataset: Path, out: Path) -> None:
         write_raster(dataset / "msks" / "c.tif", np.zeros((96, 96), np.uint8))
         (dataset / "nudges.csv").write_text("tile,row,col\nc,0,0\n")
         assert make(dataset, out) == []
@@ -150,7 +150,7 @@ class TestMakePatches:
             assert (tile.image, tile.mask) == (f"{name}.tif", f"{name}.tif")
             assert tile.image_sha256 == sha256_file(dataset / "imgs" / tile.image)
             assert tile.mask_sha256 == sha256_file(dataset / "msks" / tile.mask)
-            assert tile.shared == ""  # they lie side by side
+            assert tile.shared == ""  # the tiles are side by side
 
     def test_lists_tiles_of_two_splits_that_overlap_where_their_patches_do_not(
         self, tmp_path: Path, out: Path
@@ -180,14 +180,14 @@ class TestMakePatches:
         assert str(error.value).count(" px of ground") == 20
         assert "; and 7 more. Put the tiles into one split" in str(error.value)
 
-    def test_replaces_what_an_earlier_run_left(self, dataset: Path, out: Path) -> None:
+    def test_replaces_the_files_of_an_earlier_run(self, dataset: Path, out: Path) -> None:
         make(dataset, out)
         fresh = digests(out)
         (out / "train" / "images" / "leftover.jpg").touch()
         make(dataset, out)
         assert digests(out) == fresh
 
-    def test_a_failure_leaves_everything_as_it_was(self, dataset: Path, out: Path) -> None:
+    def test_a_failure_leaves_existing_files_unchanged(self, dataset: Path, out: Path) -> None:
         make(dataset, out)
         before = digests(out)
         last = dataset / "imgs" / "d.tif"  # test comes last: train and val are done by then
@@ -218,7 +218,7 @@ class TestMakePatches:
         with pytest.raises(UserError, match=message):
             make(dataset, out)
 
-    def test_a_tile_of_just_a_patch(self, dataset: Path, out: Path) -> None:
+    def test_a_tile_as_large_as_a_patch(self, dataset: Path, out: Path) -> None:
         assert make(dataset, out, patch_size=96) == []
         assert read_patches(out / "val")[0].mask.shape == (96, 96)
 
@@ -258,13 +258,13 @@ class TestOverview:
             for folder in (out, tmp_path / "short_out")
         ]
         assert shapes[0].shape == shapes[1].shape
-        # Right of the first column of thumbnails the row holds nothing: the name was shortened.
+        # The row is empty to the right of the first thumbnail, so the name was shortened.
         assert (shapes[0][:, 16 + 320 + 4 :][120:500] == 255).all()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_a_large_tile_needs_little_memory(tmp_path: Path) -> None:
-    """Under 300 MB for tiles of 5000 x 5000 px whose crop has to slide, in a process of its own."""
+    """Cutting sliding windows from tiles of 5000 x 5000 px needs less than 300 MB."""
     size = 5000
     mask = np.zeros((size, size), np.uint8)
     mask[100:900, 100:900] = 255

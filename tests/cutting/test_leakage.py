@@ -29,7 +29,7 @@ CORNER = Affine(0.3, 0.0, 621000.0, 0.0, -0.3, 3350000.0)
 
 
 def picture(seed: int, size: int = SIZE) -> Image:
-    """Smooth shapes, as a picture of something has them, with a little noise."""
+    """Draw random smooth shapes with a little noise."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (6, 6, 3)).astype(np.uint8)
     smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC).astype(int)
@@ -39,7 +39,7 @@ def picture(seed: int, size: int = SIZE) -> Image:
 def at(
     col: float, row: float, *, split: str = "test", seed: int = 1, crs: CRS | None = UTM14
 ) -> Fingerprint:
-    """A patch whose corner lies ``col`` and ``row`` pixels from CORNER."""
+    """The fingerprint of a patch whose corner is ``col`` and ``row`` pixels from CORNER."""
     place = CORNER @ Affine.translation(col, row)
     return Fingerprint.of(f"tile{seed}", split, picture(seed), crs, place)
 
@@ -63,7 +63,7 @@ def test_neighbours_that_touch_do_not_overlap(place: tuple[float, float]) -> Non
 
 
 @given(col=st.integers(-2 * SIZE, 2 * SIZE), row=st.integers(-2 * SIZE, 2 * SIZE))
-def test_overlap_is_symmetric_and_that_of_the_windows(col: int, row: int) -> None:
+def test_overlap_is_symmetric_and_follows_from_the_windows(col: int, row: int) -> None:
     there = at(col, row)
     assert len(overlaps([HERE, there])) == len(overlaps([there, HERE]))
     assert bool(overlaps([HERE, there])) == (abs(col) < SIZE and abs(row) < SIZE)
@@ -78,7 +78,7 @@ def test_every_two_splits_are_compared(splits: tuple[str, str]) -> None:
     assert overlaps([at(0, 0, split=splits[0], seed=0), at(1, 1, split=splits[1])])
 
 
-def test_other_coordinates_are_brought_together() -> None:
+def test_patches_in_different_crss_are_compared() -> None:
     (x,), (y,) = transform(UTM14, UTM15, [CORNER.c], [CORNER.f])
     same = Fingerprint.of("b", "test", picture(1), UTM15, Affine(0.3, 0, x, 0, -0.3, y))
     far = Fingerprint.of("c", "test", picture(2), UTM15, Affine(0.3, 0, x + 500, 0, -0.3, y))
@@ -87,14 +87,14 @@ def test_other_coordinates_are_brought_together() -> None:
 
 
 def test_south_up_and_turned_patches_are_compared_by_their_outlines() -> None:
-    # As HERE, but stored from the south; and a kilometre further north.
+    # The place of HERE, stored from south to north; and a place a kilometre further north.
     south_up = CORNER @ Affine.translation(0, SIZE) @ Affine.scale(1, -1)
     far = south_up @ Affine.translation(0, 3333)
     for place, shared in ((south_up, 1), (far, 0)):
         assert (
             len(overlaps([HERE, Fingerprint.of("s", "test", picture(1), UTM14, place)])) == shared
         )
-    # Turned by 45 degrees, the box around it reaches over HERE's corner before it does itself.
+    # The bounding box of a patch turned by 45 degrees overlaps HERE before its outline does.
     for (col, row), shared in (((95, 55), 0), ((80, 35), 1)):
         turned = CORNER @ Affine.translation(col, row) @ Affine.rotation(45)
         assert (
@@ -102,7 +102,7 @@ def test_south_up_and_turned_patches_are_compared_by_their_outlines() -> None:
         )
 
 
-def test_coordinates_of_ones_own_are_not_compared() -> None:
+def test_local_coordinates_are_not_compared_with_others() -> None:
     site = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
     assert overlaps([HERE, at(0, 0, crs=site)]) == []
     assert overlaps([at(0, 0, split="train", seed=0, crs=site), at(1, 1, crs=site)])
@@ -117,11 +117,11 @@ def test_a_place_that_the_other_crs_cannot_map_shares_no_ground() -> None:
 def test_places_without_a_common_reference_are_not_compared() -> None:
     assert overlaps([HERE, at(1, 1, crs=None)]) == []
     assert overlaps([HERE, unplaced(picture(1), "test")]) == []
-    # Two plain world files are taken to speak of the same coordinates.
+    # Two patches with transforms but no CRS are taken to have the same coordinates.
     assert overlaps([at(0, 0, split="train", seed=0, crs=None), at(1, 1, crs=None)])
 
 
-def test_the_same_pixels_are_found_wherever_they_claim_to_lie() -> None:
+def test_equal_pixels_overlap_whatever_their_georeference() -> None:
     image = picture(0)
     found = overlaps([unplaced(image, "train"), unplaced(image.copy(), "val")])
     assert found == ["traintile (train) and valtile (val) are the same, pixel by pixel"]
@@ -147,11 +147,11 @@ def test_copies_look_alike_and_other_pictures_do_not() -> None:
         Fingerprint.of(str(seed), "test", picture(seed, 128), None, None) for seed in range(4, 60)
     ]
     assert near_duplicates([unplaced(image, "train"), *others]) == []
-    # The same pixels are an overlap, and that is said once.
+    # Equal pixels are reported as an overlap only.
     assert near_duplicates([unplaced(image, "train"), unplaced(image.copy(), "test")]) == []
 
 
-def test_a_perceptual_hash_has_64_bits_half_of_them_set() -> None:
+def test_half_of_the_64_bits_of_a_perceptual_hash_are_set() -> None:
     hashes = [perceptual_hash(picture(seed)) for seed in range(20)]
     assert len(set(hashes)) == 20
     assert all(value.bit_count() == 32 for value in hashes)
@@ -165,7 +165,7 @@ ZONE_14 = CRS.from_wkt(UTM14.to_wkt(version="WKT1_GDAL"))
 
 @st.composite
 def grids(draw: st.DrawFn) -> Grid:
-    """Tiles around CORNER in several CRSs, turned, flipped, of several sizes, or without place."""
+    """Draw a grid near CORNER: of any CRS, size and rotation, or without georeference."""
     crs = draw(st.sampled_from([UTM14, UTM14, UTM15, CRS.from_epsg(4326), ZONE_14, SITE, None]))
     x, y = (draw(st.integers(-150, 150)) for _ in range(2))
     place = Affine.translation(CORNER.c + x, CORNER.f + y)
@@ -199,7 +199,7 @@ def test_the_index_finds_the_same_ground_as_comparing_every_pair(
         max_size=25,
     )
 )
-def test_look_alikes_are_those_of_comparing_every_pair(
+def test_near_duplicates_equal_those_of_comparing_every_pair(
     drawn: list[tuple[int, set[int], str, int]],
 ) -> None:
     prints = []

@@ -22,7 +22,7 @@ fractions = st.sampled_from([0.0, 0.05, 0.25, 0.5, 1.0])
 
 
 def every_window(mask: Mask, size: int) -> dict[tuple[int, int], int]:
-    """The number of ones in each window, counted one by one."""
+    """Count the ones in each window, one by one."""
     return {
         (row, col): int(mask[row : row + size, col : col + size].sum())
         for row in range(mask.shape[0] - size + 1)
@@ -77,7 +77,7 @@ def test_a_unique_choice_follows_a_flipped_tile(mask: Mask, size: int, fraction:
     assert (mirrored.row, mirrored.col) == (crop.row, last_col - crop.col)
 
 
-def test_centre_is_kept_where_it_has_just_enough() -> None:
+def test_centre_is_kept_if_it_has_just_enough() -> None:
     mask = np.zeros((20, 20), np.uint8)
     mask[9, 9:14] = 1  # 5 of the 100 pixels of the centre window
     mask[0:10, 0:10] = 1

@@ -34,7 +34,7 @@ def assessed(gsd: list[float]) -> Assessment:
     return assess(["a", "007", "NA"], CHANCES, TRUTH, gsd)
 
 
-def test_table_adds_to_that_of_the_metrics() -> None:
+def test_the_table_extends_that_of_metrics() -> None:
     table = assessed([0.5, 0.25, 0.5]).table
     expected = metrics.table(["a", "007", "NA"], CHANCES, TRUTH)
     pd.testing.assert_frame_equal(table[expected.columns], expected)
@@ -53,7 +53,7 @@ def test_table_adds_to_that_of_the_metrics() -> None:
     assert table.ece.tolist()[:2] == pytest.approx([first, 0.1], abs=1e-6)
 
 
-def test_boundaries_are_of_three_pixels_and_of_a_metre() -> None:
+def test_boundary_iou_is_at_three_pixels_and_at_one_metre() -> None:
     table = assessed([0.5, NAN, 0.25]).table
     pairs = list(zip(MASKS, TRUTH, strict=True))
     assert table.boundary_iou.tolist() == [boundary.boundary_iou(*pair, 3) for pair in pairs]
@@ -80,16 +80,16 @@ def test_scores_are_means_over_tiles_and_pooled() -> None:
     assert all(type(score) is float for score in scores.values())
 
 
-def test_a_mean_in_metres_is_of_all_tiles_or_not_told() -> None:
+def test_boundary_iou_in_metres_needs_the_gsd_of_all_tiles() -> None:
     assert "boundary_iou_m" not in assessed([0.5, NAN, 0.5]).scores
 
 
-def test_of_tables_without_buildings_there_are_scores_of_pixels() -> None:
+def test_tables_without_building_columns_have_scores_of_pixels() -> None:
     table = with_rates(metrics.table(["a", "b", "c"], CHANCES, TRUTH))
     assert known_scores(table) == metrics.pixel_scores(table)
 
 
-def test_sizes_and_reliability_are_of_all_tiles() -> None:
+def test_sizes_and_reliability_cover_all_tiles() -> None:
     found = assessed([0.5, 0.5, 0.5])
     matches = [buildings.match_buildings(*pair) for pair in zip(MASKS, TRUTH, strict=True)]
     pd.testing.assert_frame_equal(found.sizes, buildings.by_size(matches, [0.5] * 3))

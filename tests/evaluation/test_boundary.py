@@ -23,7 +23,7 @@ def square(side: int, start: int, stop: int) -> np.ndarray:
 
 
 def by_definition(mask: np.ndarray, distance: int) -> np.ndarray:
-    """Pixels of the mask with background within ``distance`` rows and columns, pixel by pixel."""
+    """Find the pixels with background within ``distance`` rows and columns, one by one."""
     found = np.zeros(mask.shape, bool)
     padded = np.pad(mask, distance)
     for row, col in np.argwhere(mask):
@@ -48,12 +48,12 @@ def test_a_building_thinner_than_two_distances_is_all_boundary() -> None:
 
 
 @given(masks, distances)
-def test_boundary_is_what_its_definition_says(mask: np.ndarray, distance: int) -> None:
+def test_boundary_follows_its_definition(mask: np.ndarray, distance: int) -> None:
     np.testing.assert_array_equal(inner_boundary(mask, distance), by_definition(mask, distance))
 
 
 @given(masks, distances)
-def test_boundary_is_that_of_the_authors_code(mask: np.ndarray, distance: int) -> None:
+def test_boundary_equals_that_of_the_authors_code(mask: np.ndarray, distance: int) -> None:
     """Cheng et al. pad the mask by a pixel of background, and erode it step by step."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     inside = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1]
@@ -67,7 +67,7 @@ def test_boundary_iou_by_hand() -> None:
     assert boundary_iou(predicted, truth, 1) == 14 / (28 + 28 - 14)
 
 
-def test_it_sees_what_mask_iou_hardly_sees() -> None:
+def test_it_drops_for_shifted_edges_more_than_mask_iou() -> None:
     # An edge that is 1 px off all around a large roof.
     truth, predicted = square(200, 20, 180), square(200, 21, 179)
     tp, fp, fn, _ = metrics.count(predicted[None], truth[None])
@@ -90,12 +90,12 @@ def test_it_is_symmetric_bounded_and_one_for_equals(
     assert boundary_iou(predicted, truth, 12) == metrics.iou(tp, fp, fn)[0]
 
 
-def test_an_empty_tile_is_as_for_iou() -> None:
+def test_an_empty_tile_scores_as_for_iou() -> None:
     empty = np.zeros((8, 8), np.uint8)
     assert boundary_iou(empty, empty) == 1
     assert boundary_iou(square(8, 2, 4), empty) == 0
 
 
 @pytest.mark.parametrize(("gsd", "pixels"), [(0.3, 3), (0.075, 13), (1.0, 1), (5.0, 1)])
-def test_metres_are_whole_pixels(gsd: float, pixels: int) -> None:
+def test_metres_become_whole_pixels(gsd: float, pixels: int) -> None:
     assert in_pixels(1.0, gsd) == pixels

@@ -18,7 +18,7 @@ NAN = math.nan
 
 
 def drawn(picture: str) -> npt.NDArray[np.uint8]:
-    """A mask of lines: # building, anything else background."""
+    """Make a mask from lines of text: # is building, anything else background."""
     return np.array([[cell == "#" for cell in line] for line in picture.split()], np.uint8)
 
 
@@ -80,7 +80,7 @@ def test_nothing_matches_nothing(predicted: str, truth: str) -> None:
 
 
 def iou_of_all(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """IoU of each building with each claim, component by component: (n, m)."""
+    """The IoU of each building with each claim, (n, m), computed one by one."""
     parts = []
     for mask in (truth, predicted):
         count, labels = cv2.connectedComponents(mask, connectivity=4)

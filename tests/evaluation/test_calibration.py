@@ -38,7 +38,7 @@ def test_bins_are_equal_and_hold_their_upper_ends() -> None:
     assert ends[0].tolist() == [2, *[1] * 14]
 
 
-def test_a_model_that_says_what_is_has_no_error() -> None:
+def test_a_calibrated_model_has_no_error() -> None:
     rng = np.random.default_rng(0)
     chances = rng.random(400_000)
     truth = rng.random(400_000) < chances
@@ -64,7 +64,7 @@ def test_bins_of_parts_add_up_and_hold_every_pixel(chances: np.ndarray, truth: n
     assert sums.sum() == pytest.approx(float(chances.astype(np.float64).sum()))
 
 
-def test_error_is_that_of_torchmetrics() -> None:
+def test_error_equals_that_of_torchmetrics() -> None:
     import torch
     from torchmetrics.functional.classification import binary_calibration_error
 

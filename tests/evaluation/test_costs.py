@@ -41,7 +41,7 @@ def test_multiply_adds_of_convolutions_are_those_counted_by_hand() -> None:
 
 
 def test_multiply_adds_of_attention_are_counted() -> None:
-    """A block of SAM's encoder, by hand: FlopCounterMode on a CPU sees no attention."""
+    """Compare with a count by hand for a block of SAM's encoder, attention included."""
     encoder = SamEncoder()
     block, tokens, width = encoder.blocks[2], 4 * 4, 768  # a global one
     linear = tokens * width * (3 * width + width + 2 * 4 * width)  # q, k, v; projection; MLP
@@ -88,7 +88,7 @@ def test_convolutions_cost_four_times_as_much_on_four_times_the_pixels(model: Ro
     assert large > 3.9 * small
 
 
-def test_speed_is_that_of_the_batches_that_ran(
+def test_speed_is_measured_on_batches_after_the_first(
     model: RoofModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(costs, "SECONDS", 0.01)

@@ -38,7 +38,7 @@ GSD = 0.5
 
 
 def redness() -> torch.nn.Module:
-    """A 1x1 convolution whose logit is 20 (red - 0.5): building where a pixel is rather red."""
+    """A 1 x 1 convolution with logit 20 (red - 0.5), so that red pixels are building."""
     model = torch.nn.Conv2d(3, 1, 1)
     with torch.no_grad():
         model.weight[:] = torch.tensor([20.0, 0.0, 0.0]).view(1, 3, 1, 1)
@@ -113,7 +113,7 @@ def test_scores_follow_from_the_counts_of_the_tiles(
         assert metrics.pixel_scores(table).items() <= scores[str(split)].items()
 
 
-def test_what_is_measured_is_written(tmp_path: Path, splits: dict[str, list[Patch]]) -> None:
+def test_all_measurements_are_written(tmp_path: Path, splits: dict[str, list[Patch]]) -> None:
     scores = scored(tmp_path, splits)
     results = tmp_path / "results"
     tiles = pd.read_csv(results / "tiles.csv")
@@ -141,7 +141,7 @@ def test_what_is_measured_is_written(tmp_path: Path, splits: dict[str, list[Patc
             )
 
 
-def test_whole_tiles_have_scores_of_pixels_alone(
+def test_whole_tiles_have_scores_of_pixels_only(
     tmp_path: Path, splits: dict[str, list[Patch]]
 ) -> None:
     rng = np.random.default_rng(5)
@@ -215,7 +215,7 @@ def test_results_are_the_same_bytes_again_and_leave_nothing_of_test_once_sealed(
     assert "test" not in (tmp_path / "results/tiles.csv").read_text()
 
 
-def test_a_whole_tile_that_is_damaged_leaves_what_was_there(
+def test_a_damaged_whole_tile_leaves_existing_files_unchanged(
     tmp_path: Path, splits: dict[str, list[Patch]]
 ) -> None:
     val = {"val": splits["val"]}
@@ -238,7 +238,7 @@ NUDGES: dict[str, tuple[int, int]] = {}
 def project(
     tmp_path: Path, splits: dict[str, list[Patch]], monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A git repository with patches and a model that is trained by the recipe in force."""
+    """A git repository with patches, and a model trained with the recipe of params.yaml."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["evaluate", "--attempt", "small"])
     dataset = tmp_path / "data/tiny"
@@ -273,7 +273,7 @@ def write_params(root: Path, old: str = "", new: str = "") -> Params:
     return parse_params(text)
 
 
-def test_the_stage_scores_val_alone_while_the_recipe_is_not_final(
+def test_the_stage_scores_only_val_while_the_recipe_is_not_final(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage.main()
@@ -344,7 +344,7 @@ MODEL = Path("models/small/model.safetensors")
         "parameters",
     ],
 )
-def test_the_stage_names_what_is_missing_before_it_writes_or_looks(
+def test_the_stage_names_a_missing_file_before_it_writes_or_opens_test(
     project: Path, say: Callable[..., None], spoil: Callable[[], object], says: str
 ) -> None:
     spoil()
@@ -354,7 +354,7 @@ def test_the_stage_names_what_is_missing_before_it_writes_or_looks(
     assert not (project / "metrics").exists()
 
 
-def test_the_stage_names_what_a_full_disk_did_not_take(
+def test_the_stage_names_the_file_that_a_full_disk_could_not_hold(
     project: Path, say: Callable[..., None]
 ) -> None:
     full = pytest.raises(UserError, match=r"^predictions/.*: File too large\. Raise the limit")

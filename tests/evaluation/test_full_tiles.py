@@ -17,7 +17,7 @@ SIZES = {"a": (150, 97), "007": (40, 64), "NA": (64, 200)}  # among them less th
 
 
 class Redness:
-    """A predictor that looks at single pixels: the redder, the likelier."""
+    """A predictor whose probability is the red value of each pixel."""
 
     window, gsd, provenance = 64, (), {}
 

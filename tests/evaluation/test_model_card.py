@@ -37,7 +37,7 @@ def recipe(**own: Any) -> Recipe:
 
 
 def counts(split: str, tiles: list[str]) -> pd.DataFrame:
-    """A split's table: of 100 x 100 px each tile, another number of building pixels right."""
+    """The table of a split: tiles of 100 x 100 px, each with another number of hits."""
     rng = np.random.default_rng(len(split))
     table = pd.DataFrame({"split": split, "tile": tiles})
     table["tp"] = rng.integers(1000, 2000, len(tiles))
@@ -75,7 +75,7 @@ def written(
     metres: bool = True,
     **record: Any,
 ) -> str:
-    """The card of an attempt that was scored on these tiles."""
+    """Write the card of an attempt that was scored on these tiles."""
     model = root / "models" / "mine"
     write_json(model / "recipe.json", trained_record("mine", trained or recipe(), **record))
     (model / "model.safetensors").write_text("weights")
@@ -93,7 +93,7 @@ def written(
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
-    """The cells of the table below a heading, its header first."""
+    """The cells of the table below a heading, with its header row first."""
     part = text.partition(f"## {heading}\n")[2].partition("\n#")[0]
     lines = [line for line in part.splitlines() if line.startswith("|") and "---" not in line]
     return [[cell.strip() for cell in re.split(r" (?<!\\)\| ", line[2:-2])] for line in lines]
@@ -113,7 +113,7 @@ def test_scores_have_their_intervals(tmp_path: Path) -> None:
             assert row[column] == f"{score:.3f} [{bounds.low:.3f}, {bounds.high:.3f}]"
 
 
-def test_edges_buildings_and_probabilities_have_theirs(tmp_path: Path) -> None:
+def test_scores_of_edges_and_buildings_have_intervals(tmp_path: Path) -> None:
     header, *table = rows(written(tmp_path), "Edges, buildings, probabilities")
     assert header == ["", "val (3 tiles)", "test (2 tiles)"]
     assert [row[0] for row in table] == [
@@ -131,14 +131,14 @@ def test_edges_buildings_and_probabilities_have_theirs(tmp_path: Path) -> None:
         assert table[4][column] == f"{ECE[split]:.3f}"
 
 
-def test_without_gsd_nothing_is_told_in_metres(tmp_path: Path) -> None:
+def test_without_gsd_no_score_is_in_metres(tmp_path: Path) -> None:
     table = rows(written(tmp_path, metres=False), "Edges, buildings, probabilities")
     assert [row[0].split(",")[0] for row in table[1:3]] == [
         "boundary IoU at 3 px", "building F1"
     ]  # fmt: skip
 
 
-def test_errors_are_told_by_size(tmp_path: Path) -> None:
+def test_errors_are_listed_by_size(tmp_path: Path) -> None:
     header, *table = rows(written(tmp_path), "By size of building")
     assert header[:4] == ["", "val: found", "val: share of their pixels", "val: false buildings"]
     assert table == [
@@ -187,13 +187,13 @@ def test_whole_tiles_have_columns_of_their_own(tmp_path: Path) -> None:
     assert "Except for those on whole tiles, scores are of patches" in text
 
 
-def test_more_looks_than_one_are_confessed(tmp_path: Path) -> None:
+def test_several_looks_at_test_are_stated(tmp_path: Path) -> None:
     assert "recipes of this attempt were scored" not in written(tmp_path)
     text = written(tmp_path, looks=2)
     assert "2 recipes of this attempt were scored on these test tiles" in text
 
 
-def test_the_header_is_one_that_the_hub_reads(tmp_path: Path) -> None:
+def test_the_hub_can_read_the_metadata(tmp_path: Path) -> None:
     data = ModelCard(written(tmp_path)).data
     assert (data.license, data.library_name) == ("apache-2.0", "roofseg")
     assert "unet" in data.tags
@@ -216,7 +216,7 @@ def test_the_header_is_one_that_the_hub_reads(tmp_path: Path) -> None:
         ("scratch", Licence("other", "Ask first."), "other"),
     ],
 )
-def test_the_licence_of_the_weights_heeds_prior_and_data(
+def test_the_licence_of_the_weights_follows_from_prior_and_data(
     tmp_path: Path, prior: str, data: Licence, expected: str
 ) -> None:
     text = written(tmp_path, licence=data, trained=recipe(prior=prior))
@@ -229,7 +229,7 @@ def test_the_licence_of_the_weights_heeds_prior_and_data(
     )
 
 
-def test_model_data_and_recipe_are_told(tmp_path: Path) -> None:
+def test_the_card_describes_model_data_and_recipe(tmp_path: Path) -> None:
     text = written(tmp_path, gsd=(0.3, 0.5))
     weights = sha256_file(tmp_path / "models" / "mine" / "model.safetensors")
     for told in (
@@ -252,7 +252,7 @@ def test_model_data_and_recipe_are_told(tmp_path: Path) -> None:
     assert "`resnet34`, frozen" in written(tmp_path, trained=recipe(freeze_epochs="all"))
 
 
-def test_what_says_nothing_about_real_roofs_is_labelled_on_top(tmp_path: Path) -> None:
+def test_warnings_about_synthetic_data_and_missing_weights_are_at_the_top(tmp_path: Path) -> None:
     sam = recipe(architecture="sam_conv", encoder="sam_vit_b", freeze_epochs="all")
     assert "> **" not in written(tmp_path)
     text = written(tmp_path, trained=sam, dataset="sample")
@@ -269,7 +269,7 @@ def test_one_tile_has_no_interval(tmp_path: Path) -> None:
     assert rows(text, "By tile")[1][1] == "007"
 
 
-def test_the_command_that_a_card_tells_is_one(tmp_path: Path) -> None:
+def test_the_command_on_the_card_is_valid(tmp_path: Path) -> None:
     (told,) = re.findall(r"^\$ roofseg predict (.*)$", written(tmp_path), re.MULTILINE)
     parser = argparse.ArgumentParser()
     predict.add_arguments(parser)
@@ -278,11 +278,11 @@ def test_the_command_that_a_card_tells_is_one(tmp_path: Path) -> None:
     assert (args.inputs, args.out) == (["tile.tif"], Path("roofs"))
 
 
-def test_a_card_is_the_same_again(tmp_path: Path) -> None:
+def test_a_card_is_the_same_when_written_again(tmp_path: Path) -> None:
     assert written(tmp_path) == written(tmp_path)
 
 
-def test_cards_wait_for_no_library_that_they_do_not_need() -> None:
+def test_cards_import_no_library_that_they_do_not_need() -> None:
     code = (
         "import sys, stages, roofseg.evaluation.model_card; "
         "print({'torch', 'scipy', 'matplotlib'} & sys.modules.keys())"

@@ -42,7 +42,7 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, patches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in a git repository of its own (nothing committed), and the current one."""
+    """A new git repository without commits, as the current folder."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(patches, tmp_path / "patches")
     write_json(tmp_path / "model" / "recipe.json", {"training_inputs": "1" * 64})
@@ -71,9 +71,9 @@ def opened(
 
 
 def names(final: str | None, digest: str = DIGEST) -> list[str] | None:
-    """The test tiles that ``open_test`` gives, or None where they stay sealed.
+    """Open test, and return the names of its tiles, or None if it stays sealed.
 
-    The ledger lists a look if, and only if, they open.
+    Also asserts that the ledger gets a look if and only if test opens.
     """
     before = len(read_looks(LEDGER))
     (Path("model") / "model.safetensors").write_text(f"weights {before}")
@@ -88,12 +88,12 @@ def names(final: str | None, digest: str = DIGEST) -> list[str] | None:
     return patches and [patch.tile for patch in patches]
 
 
-def test_opens_where_commit_parameters_and_model_agree(project: Path) -> None:
+def test_opens_if_commit_parameters_and_model_agree(project: Path) -> None:
     commit(project, DIGEST)
     assert names(final=DIGEST) == ["d"]
 
 
-def test_opens_one_attempt_alone(project: Path) -> None:
+def test_opens_only_for_the_final_attempt(project: Path) -> None:
     commit(project, DIGEST)
     with pytest.raises(StaysSealed, match=r"roofseg finalize smaller"):
         opened("smaller", final=None)
@@ -138,7 +138,7 @@ def test_only_the_newest_commit_counts(project: Path) -> None:
         names(final=DIGEST)
 
 
-def test_sealed_where_nothing_is_committed(project: Path) -> None:
+def test_stays_sealed_without_a_commit(project: Path) -> None:
     assert names(final=None) is None
     with pytest.raises(StaysSealed, match=r"for a committed recipe, and git says: fatal: .*HEAD"):
         opened("small", final=DIGEST)
@@ -189,8 +189,8 @@ def test_code_that_is_not_committed_is_an_error(project: Path, name: str) -> Non
     assert names(final=DIGEST, digest=OTHER) is None
 
 
-def test_a_ledger_gets_back_what_a_commit_had(project: Path) -> None:
-    """`dvc exp apply` puts the ledger of an older revision in its place."""
+def test_committed_lines_of_a_ledger_are_restored(project: Path) -> None:
+    """`dvc exp apply` replaces the ledger by that of an older revision."""
     commit(project, DIGEST)
     assert names(final=DIGEST) == ["d"]
     full = LEDGER.read_text()
@@ -239,7 +239,7 @@ def test_a_project_below_the_root_of_its_repository(
     assert names(final=DIGEST) == ["d"]
 
 
-def test_a_look_says_what_was_scored_from_which_commit(project: Path, patches: Path) -> None:
+def test_a_look_records_the_model_and_the_commit(project: Path, patches: Path) -> None:
     commit(project, DIGEST)
     names(final=DIGEST)
     ((kind, look),) = read_looks(LEDGER)

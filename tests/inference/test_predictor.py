@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Corner:
-    """Looks at the top-left of a window alone."""
+    """A predictor that depends only on the top-left pixels of a window."""
 
     window, gsd = 8, (0.3,)
     provenance: dict[str, str] = {"ROOFSEG_ATTEMPT": "corner"}  # noqa: RUF012
@@ -56,7 +56,7 @@ class TestD4:
             turned = averaged(np.ascontiguousarray(there(images)))
             np.testing.assert_allclose(back(turned), found, rtol=1e-6)
 
-    def test_a_symmetric_predictor_is_unchanged_to_the_bit(self) -> None:
+    def test_a_symmetric_predictor_is_unchanged_bit_for_bit(self) -> None:
         class Red(Corner):
             def __call__(self, images: Images) -> Probabilities:
                 assert images.flags.c_contiguous
@@ -65,7 +65,7 @@ class TestD4:
         images = noise(3, 8)
         np.testing.assert_array_equal(D4(Red())(images), Red()(images))
 
-    def test_it_is_a_predictor_of_the_same_model(self) -> None:
+    def test_it_keeps_window_gsd_and_provenance(self) -> None:
         averaged: Predictor = D4(Corner())
         assert (averaged.window, averaged.gsd) == (8, (0.3,))
         assert averaged.provenance == Corner.provenance
@@ -176,7 +176,7 @@ class TestLoading:
 
 
 def test_checking_inputs_needs_no_torch() -> None:
-    """`roofseg predict --help`, and all that only asks for the interface."""
+    """Neither the interface of predictors nor `roofseg predict --help` imports torch."""
     code = "import sys, roofseg.cli; print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", code]

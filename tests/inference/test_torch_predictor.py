@@ -46,7 +46,7 @@ class TestPredictor:
         assert found.dtype == np.float32
         assert 0 < np.abs(found - full(NOISE)).max() < 0.05
 
-    def test_it_keeps_dropout_out_and_no_gradients(self, folder: Path) -> None:
+    def test_dropout_is_off_and_no_gradients_are_kept(self, folder: Path) -> None:
         predictor = torch_predictor.load(folder, device="cpu", precision="32-true")
         np.testing.assert_array_equal(predictor(NOISE), predictor(NOISE))
         assert not predictor.model.training
@@ -57,20 +57,20 @@ class TestPredictor:
             inside = predictor(NOISE)
         np.testing.assert_array_equal(inside, predictor(NOISE))
 
-    def test_gpus_round_and_choose_kernels_as_for_scores(self) -> None:
-        """Seen from inside a model, whatever the process is set to."""
+    def test_gpus_use_the_precision_and_kernels_of_scores(self) -> None:
+        """The model sees these settings, whatever those of the process."""
         seen = []
 
-        class Asked(nn.Module):
+        class Recorder(nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
                 return x[:, :1]
 
         with torch.backends.cudnn.flags(enabled=True, deterministic=False, allow_tf32=True):
-            TorchPredictor(Asked(), window=P)(NOISE)
+            TorchPredictor(Recorder(), window=P)(NOISE)
         assert seen == [(False, True)]
 
-    def test_a_batch_that_does_not_fit_into_memory_is_told(self) -> None:
+    def test_a_batch_that_does_not_fit_into_memory_is_a_user_error(self) -> None:
         class Large(nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -79,7 +79,7 @@ class TestPredictor:
         with pytest.raises(UserError, match=message):
             TorchPredictor(Large(), window=P)(NOISE)
 
-    def test_threads_are_as_many_as_told(self, folder: Path) -> None:
+    def test_the_number_of_threads_is_set(self, folder: Path) -> None:
         before = torch.get_num_threads()
         try:
             torch_predictor.load(folder, device="cpu", threads=before + 1)
@@ -111,7 +111,7 @@ class Network(nn.Module):
 
 
 @pytest.mark.parametrize("overlap", [0.5, 0.25])
-def test_windows_give_what_the_whole_image_gives(tmp_path: Path, overlap: float) -> None:
+def test_windows_give_the_same_result_as_the_whole_image(tmp_path: Path, overlap: float) -> None:
     """To float32, where no window's rim is in a pixel's receptive field; elsewhere nearly.
 
     What a rim gets wrong counts with the least weights of all, so it leaves no seam.

@@ -158,14 +158,14 @@ def test_a_disk_that_is_too_small(tree: Path, tmp_path: Path) -> None:
     assert inside(tmp_path / "inria") == []
 
 
-def test_an_error_of_the_system_becomes_a_message(tree: Path, tmp_path: Path) -> None:
+def test_a_system_error_becomes_a_user_error(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "inria").mkdir()
     (tmp_path / "inria" / "imgs").touch()  # a file where a folder has to be
     with pytest.raises(UserError, match=r"imgs.*: (Not a directory|File exists)\. Correct that"):
         run(tmp_path / "inria", tree)
 
 
-# Tiles that are there already, and the manifest
+# Tiles that are already in place, and the manifest
 
 
 def test_a_second_run_opens_no_source(tree: Path, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_file_that_is_no_tile_is_refused(tree: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "crs", [CRS, "EPSG:32614", "EPSG:26714", "+proj=utm +zone=14 +ellps=GRS80"]
 )
-def test_zone_14_of_any_datum_will_do(tmp_path: Path, crs: str) -> None:
+def test_zone_14_of_any_datum_is_accepted(tmp_path: Path, crs: str) -> None:
     pair = tmp_path / "a.tif", tmp_path / "b.tif"
     write_pair(*pair, crs=crs)
     check_pair("a", *pair, SIZE)
@@ -324,10 +324,12 @@ def test_a_tile_that_is_damaged_inside(tmp_path: Path) -> None:
 
 
 class Server(ThreadingHTTPServer):
-    """What huggingface_hub asks of the hub for files of a dataset, as the hub answers it.
+    """A server that answers as the hub does when huggingface_hub downloads files of a dataset.
 
-    ``cuts`` says after how many bytes each answer ends, one by one; the bytes of ``wrong`` files
-    are not those of their ETag.
+    Attributes:
+        cuts: the number of bytes after which each of the next answers is cut off
+        wrong: files whose bytes do not match their ETag
+        requests: a line for each request: method, commit, file, first byte
     """
 
     daemon_threads = True
@@ -337,7 +339,7 @@ class Server(ThreadingHTTPServer):
         self.files = files
         self.cuts: list[int] = []
         self.wrong: set[str] = set()
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.commit: str | None = COMMIT
 
     @property
@@ -358,7 +360,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, with_body: bool) -> None:
         revision, _, file = self.path.partition("/resolve/")[2].partition("/")
         start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").split("-")[0])
-        self.server.asked.append(f"{self.command} {revision} {file.rpartition('/')[2]} {start}")
+        self.server.requests.append(f"{self.command} {revision} {file.rpartition('/')[2]} {start}")
         content = self.server.files.get(file)
         if content is None or revision not in ("main", COMMIT):
             self.send_response(404)
@@ -402,31 +404,31 @@ def hub(train: Path) -> Iterator[Server]:
     server.server_close()
 
 
-def test_only_the_needed_files_come_from_the_hub(hub: Server, train: Path, tmp_path: Path) -> None:
+def test_only_the_needed_files_are_downloaded(hub: Server, train: Path, tmp_path: Path) -> None:
     reported = run(tmp_path / "inria", None, endpoint=hub.endpoint)
     check_all_tiles(tmp_path / "inria", train)
     assert reported[0] == TERMS
     assert any(COMMIT in line and HUB in line for line in reported)
-    got = [line.split()[2] for line in hub.asked if line.startswith("GET")]
+    got = [line.split()[2] for line in hub.requests if line.startswith("GET")]
     assert sorted(got) == sorted(file.rpartition("/")[2] for file in FILES)
-    # One question for the newest commit; everything else is asked of that commit.
-    assert [line for line in hub.asked if f" {COMMIT} " not in line] == ["HEAD main austin1.tif 0"]
+    # One request finds the newest commit; all others name that commit.
+    assert [line for line in hub.requests if f" {COMMIT} " not in line] == [
+        "HEAD main austin1.tif 0"
+    ]
     rows = (tmp_path / "inria" / "manifest.csv").read_text().splitlines()[1:]
     assert all(row.endswith(f",{COMMIT}") for row in rows)
 
 
-def test_the_commit_in_the_manifest_is_asked_for(hub: Server, tmp_path: Path) -> None:
+def test_the_commit_in_the_manifest_is_requested(hub: Server, tmp_path: Path) -> None:
     folder = tmp_path / "inria"
     run(folder, None, endpoint=hub.endpoint)
     (folder / "imgs" / "austin2.tif").unlink()
-    hub.asked.clear()
+    hub.requests.clear()
     run(folder, None, endpoint=hub.endpoint)
-    assert hub.asked == [f"HEAD {COMMIT} austin2.tif 0", f"GET {COMMIT} austin2.tif 0"]
+    assert hub.requests == [f"HEAD {COMMIT} austin2.tif 0", f"GET {COMMIT} austin2.tif 0"]
 
 
-def test_a_file_keeps_the_commit_that_it_came_from(
-    hub: Server, train: Path, tmp_path: Path
-) -> None:
+def test_a_file_keeps_its_commit_in_the_manifest(hub: Server, train: Path, tmp_path: Path) -> None:
     folder = tmp_path / "inria"
     run(folder, None, endpoint=hub.endpoint)
     mask, manifest = "msks/austin2.tif", folder / "manifest.csv"
@@ -447,7 +449,7 @@ def test_a_download_continues_after_a_cut_connection(
     hub.cuts = [1100]
     run(tmp_path / "inria", None, endpoint=hub.endpoint)
     check_all_tiles(tmp_path / "inria", train)
-    assert [line for line in hub.asked if line.startswith("GET")][:2] == [
+    assert [line for line in hub.requests if line.startswith("GET")][:2] == [
         f"GET {COMMIT} austin1.tif 0",
         f"GET {COMMIT} austin1.tif 1000",
     ]
@@ -459,9 +461,9 @@ def test_a_download_of_another_checksum(hub: Server, tmp_path: Path) -> None:
         run(tmp_path / "inria", None, endpoint=hub.endpoint)
     assert inside(tmp_path / "inria") == ["imgs/austin1.tif", "manifest.csv", "msks/austin1.tif"]
     hub.wrong.clear()
-    hub.asked.clear()
+    hub.requests.clear()
     run(tmp_path / "inria", None, endpoint=hub.endpoint)
-    assert not re.search(r"austin1\.tif", " ".join(hub.asked))
+    assert not re.search(r"austin1\.tif", " ".join(hub.requests))
 
 
 def test_a_file_that_the_hub_lacks(hub: Server, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_markdown_keeps_a_name_within_its_cell(name: str) -> None:
     assert len(row.replace("\\\\", "").replace("\\|", "").split("|")) == 4
 
 
-def test_markup_of_a_text_is_made_of_what_was_escaped_before() -> None:
+def test_text_is_escaped_before_its_markup_is_made() -> None:
     read = PageReader(html(page(Prose(f"`a<b>` is **not** {HOSTILE}"))))
     assert read.all("code")
     assert read.all("strong")
@@ -91,7 +91,7 @@ def test_markdown_has_text_and_tables_but_no_pictures() -> None:
     )
 
 
-def test_a_section_of_figures_alone_is_none_in_markdown() -> None:
+def test_markdown_leaves_out_sections_with_only_figures() -> None:
     assert "section" not in markdown(page(Figure("Caption", "What it shows", source=SOURCE)))
 
 
@@ -109,14 +109,14 @@ def test_tables_and_pictures_can_be_read_without_seeing_them() -> None:
     assert all(each["tabindex"] == "0" and each["aria-label"] for each in boxes)
 
 
-def test_a_page_has_the_browser_refuse_what_is_not_in_it() -> None:
+def test_a_page_forbids_the_browser_any_request() -> None:
     read = PageReader(html(page(Prose("Words"))))
     [policy] = [each["content"] for each in read.all("meta") if "http-equiv" in each]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert read.references == set()
 
 
-def test_a_picture_is_shrunk_to_what_is_asked_and_never_enlarged() -> None:
+def test_a_picture_is_shrunk_to_the_given_width_and_never_enlarged() -> None:
     image = np.full((40, 80, 3), (200, 30, 60), np.uint8)
 
     def decoded(side: int | None) -> np.ndarray:
@@ -137,6 +137,6 @@ def test_numbers(value: float | None, shown: str) -> None:
     assert number(value) == shown
 
 
-def test_an_interval_is_shown_where_there_is_one() -> None:
+def test_an_interval_is_shown_if_there_is_one() -> None:
     assert str(with_interval(0.5, 0.4, 0.61, 2)) == "0.50 [0.40, 0.61]"
     assert str(with_interval(0.5, float("nan"), float("nan"))) == "0.500"

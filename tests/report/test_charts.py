@@ -56,7 +56,7 @@ def test_a_chart_takes_its_colours_from_the_page(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_a_chart_is_the_same_at_every_drawing_and_refers_to_its_own_parts_alone(name: str) -> None:
+def test_a_chart_is_reproducible_and_refers_only_to_its_own_parts(name: str) -> None:
     svg = DRAWN[name]()
     assert DRAWN[name]() == svg
     assert "://" not in svg
@@ -68,18 +68,18 @@ def test_a_chart_is_the_same_at_every_drawing_and_refers_to_its_own_parts_alone(
     }
 
 
-def test_no_part_of_a_page_of_charts_is_named_twice() -> None:
+def test_ids_of_charts_on_one_page_are_unique() -> None:
     ids = [each for draw in DRAWN.values() for each in re.findall(r" id=\"([^\"]+)\"", draw())]
     assert ids
     assert len(ids) == len(set(ids))
 
 
-def test_names_are_letters_and_no_markup_or_formula() -> None:
+def test_names_are_text_and_no_markup_or_formula() -> None:
     score = charts.Score("$a_1$ <b> & co", 0, Interval(0.5, 0.4, 0.6), None)
     assert "$a_1$ <b> & co" in letters(charts.intervals([score], 0.3))
 
 
-def test_intervals_show_val_test_and_how_an_attempt_stands() -> None:
+def test_intervals_show_val_test_and_status() -> None:
     svg = charts.intervals(SCORES, 0.3)
     assert {"best", "single tile", "leader"} <= set(letters(svg))
     # Hollow, on the page's paper: the mark of test, which the second attempt has not opened; and
@@ -88,7 +88,7 @@ def test_intervals_show_val_test_and_how_an_attempt_stands() -> None:
     assert hollow == 1
 
 
-def test_more_attempts_than_colours_take_them_again() -> None:
+def test_colours_repeat_for_many_attempts() -> None:
     assert len(COLOURS) == charts.SERIES
     assert [charts.series(index) for index in (0, 6, 7, 13)] == [0, 6, 0, 6]
     assert f"--series-{charts.SERIES - 1}:" in STYLE
@@ -107,6 +107,6 @@ def test_costs_that_span_a_decade_have_a_logarithmic_axis() -> None:
     assert "0.0" in letters(DRAWN["cost"]())
 
 
-def test_a_class_without_buildings_has_its_place() -> None:
+def test_a_class_without_buildings_keeps_its_place() -> None:
     svg = charts.by_size(["0-50", "50-100", "100+"], {0: [0.2, 0.4, NAN]}, "m2")
     assert {"0-50", "50-100", "100+"} <= set(letters(svg))

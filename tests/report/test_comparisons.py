@@ -42,13 +42,13 @@ def test_the_leader_is_the_best_on_val_whatever_test_says() -> None:
     assert found.difference[1] > 0
 
 
-def test_equals_stay_in_the_given_order() -> None:
+def test_attempts_with_equal_iou_stay_in_the_given_order() -> None:
     names = ["c", "x", "a", "y", "b", "z"]
     twins = [entry(name, {"val": WORSE if name in "xyz" else BEST}) for name in names]
     assert [each.name for each in ranked(twins)] == ["c", "a", "b", "x", "y", "z"]
 
 
-def test_a_tie_is_an_interval_of_the_difference_that_holds_zero() -> None:
+def test_a_tie_is_an_interval_of_the_difference_that_contains_zero() -> None:
     order = [
         entry("best", {"val": BEST}),
         entry("close", {"val": CLOSE}),
@@ -64,7 +64,7 @@ def test_a_tie_is_an_interval_of_the_difference_that_holds_zero() -> None:
     assert statuses(order, "val") == ["leader", "tie", "behind"]
 
 
-def test_of_whom_interval_and_p_value_disagree() -> None:
+def test_rows_whose_interval_and_p_value_disagree() -> None:
     close = [iou - worse for iou, worse in zip(BEST, (0.1, 0.1, 0.1, 0.1, 0.1, -0.01), strict=True)]
     order = [entry("best", {"val": BEST}), entry("a", {"val": close}), entry("b", {"val": WORSE})]
     found = compare_with_leader(order)
@@ -73,7 +73,7 @@ def test_of_whom_interval_and_p_value_disagree() -> None:
     assert interval_and_p_disagree(found).tolist() == [True, False]
 
 
-def test_numbers_are_those_of_the_intervals() -> None:
+def test_numbers_equal_those_of_intervals() -> None:
     best, close = entry("best", {"val": BEST}), entry("close", {"val": CLOSE})
     found = close.score("val", "f1")
     expected = interval(close.counts("val"), STATISTICS["f1"])
@@ -102,7 +102,7 @@ def test_other_tiles_than_the_leaders_are_refused() -> None:
         compare_with_leader([entry("best", {"val": BEST}), others])
 
 
-def test_what_is_sealed_is_not_compared() -> None:
+def test_sealed_splits_are_not_compared() -> None:
     opened = entry("opened", {"val": WORSE, "test": WORSE})
     sealed = entry("sealed", {"val": BEST})
     found = compare_with_leader([sealed, opened])
@@ -120,7 +120,7 @@ def test_on_a_single_tile_everything_ties() -> None:
     assert np.isnan(order[0].score("val", "iou").low)
 
 
-def test_an_attempt_alone_leads() -> None:
+def test_a_single_attempt_leads() -> None:
     alone = [entry("alone", {"val": BEST})]
     found = compare_with_leader(alone)
     assert found.empty

@@ -22,7 +22,7 @@ def test_costs_are_those_of_training_and_inference() -> None:
     assert set(COST_COLUMNS) <= fast.keys()
 
 
-def test_the_section_says_on_what_it_was_measured() -> None:
+def test_the_section_names_the_devices() -> None:
     record = {
         **SLOW.record,
         "result": {**SLOW.training, "device": "cuda", "precision": "16-mixed"},
@@ -38,7 +38,7 @@ def test_the_section_says_on_what_it_was_measured() -> None:
     assert "224 x 224 px" in table.caption
 
 
-def test_a_training_that_took_no_measurable_time_has_no_rate() -> None:
+def test_a_training_without_measurable_time_has_no_rate() -> None:
     instant = entry("instant", {"val": [0.5]}, minutes=0.0)
     assert cost_values(instant)["iou_per_hour"] is None
     assert str(costs(board(instant)).blocks[0].rows[0][-1]) == "\N{EN DASH}"

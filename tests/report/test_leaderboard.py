@@ -37,13 +37,13 @@ LABELS = ["worse", "better", "sam (no SAM weights)"]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Results whose leaderboard is still to be built."""
+    """The results of the attempts, without a leaderboard."""
     return add_results(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results with their leaderboard, to be read only; among them those of a removed attempt."""
+    """Results with their leaderboard, for reading only. One attempt is not in params.yaml."""
     folder = add_results(tmp_path_factory.mktemp("board"))
     add_attempt(folder, "leftover", 0)
     read(folder)
@@ -72,7 +72,7 @@ def test_csv_is_ordered_by_val_and_says_sealed(built: Path) -> None:
     ]
 
 
-def test_the_short_page_has_the_headline_alone(built: Path) -> None:
+def test_the_short_page_has_only_the_headline(built: Path) -> None:
     text = headline(read(built))
     header, *body = rows(text)
     assert header == ["rank", "attempt", "val IoU", "", "val F1", "test IoU", "", "test F1"]
@@ -92,7 +92,7 @@ def test_the_short_page_has_the_headline_alone(built: Path) -> None:
     assert "leftover" not in text
 
 
-def test_nothing_is_called_sealed_or_without_weights_where_nothing_is(root: Path) -> None:
+def test_no_sealed_or_missing_weights_are_mentioned_if_there_are_none(root: Path) -> None:
     text = headline(read(root, ["better"]))
     assert "sealed" not in text
     assert "SAM" not in text
@@ -144,7 +144,7 @@ def test_whole_tiles_have_columns_where_all_attempts_were_scored_on_them(root: P
     assert "hole tiles" not in headline(read(root))
 
 
-def test_the_plot_of_scores_says_who_ties(root: Path) -> None:
+def test_the_plot_of_scores_marks_ties(root: Path) -> None:
     set_missed(root, "better", "test", [30, 5, 60])
     set_missed(root, "worse", "test", [15, 30, 40])
     read(root)
@@ -186,7 +186,7 @@ def test_measures_of_tiles_have_intervals(root: Path) -> None:
     assert "boundary_iou_m" not in found
 
 
-def test_reliability_and_sizes_of_val_are_gathered(built: Path) -> None:
+def test_plots_have_the_reliability_and_sizes_of_val(built: Path) -> None:
     bins = pd.read_csv(built / "plots/reliability.csv")
     assert list(bins.columns) == ["attempt", "probability", "building", "pixels"]
     # Bins without pixels are left out.
@@ -214,7 +214,7 @@ def test_curves_of_all_attempts_are_in_the_order_of_the_parameters(
 
 
 def test_every_plot_of_dvc_has_its_columns(built: Path) -> None:
-    """Each file and column that dvc.yaml plots is there, and each template that it names."""
+    """The files, columns and templates that dvc.yaml plots exist."""
     plots = YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]
     shown = {title: plot for each in plots for title, plot in each.items()}
     assert shown
@@ -231,7 +231,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder of the stage."""
+    """A project as the current folder, for the stage."""
     monkeypatch.chdir(root)
     params = PARAMS.replace("dataset: tiny", "dataset: city").replace("size: 64", "size: 32")
     model = "architecture: unet, encoder: resnet34, prior: scratch"
@@ -290,7 +290,7 @@ def test_the_stage_does_not_wait_for_torch_and_cannot_reach_patches() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_an_attempt_alone_is_compared_with_nobody(root: Path) -> None:
+def test_a_single_attempt_is_not_compared(root: Path) -> None:
     assert not against_leader(read(root, ["better"])).blocks
     assert read_board(root)["comparisons"] == []
 

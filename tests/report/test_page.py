@@ -17,7 +17,7 @@ ONE = {"better": ATTEMPTS["better"]}
 
 
 def built(root: Path, attempts: Tiles, dataset: str = "city") -> Pages:
-    """The pages of these attempts alone."""
+    """Build the pages of these attempts only."""
     return build(add_results(root, attempts), list(attempts), dataset)
 
 
@@ -84,7 +84,7 @@ def test_an_attempt_as_good_as_the_leader_ties_with_it(tmp_path: Path) -> None:
     assert "| `other` | 0.750 [0.750, 0.750] | tie    |" in text
 
 
-def test_the_verdict_on_test_stands_beside_that_on_val(tmp_path: Path) -> None:
+def test_the_verdict_covers_val_and_test(tmp_path: Path) -> None:
     root = add_results(tmp_path, {name: (2, OPEN) for name in ("best", "close", "ahead")})
     for name, missed in {"best": [20, 30, 25], "close": [22, 24, 29], "ahead": [5, 8, 9]}.items():
         set_missed(root, name, "val", {"best": [5, 5]}.get(name, [10, 12]))
@@ -111,7 +111,7 @@ def test_measures_have_intervals_over_the_tiles(tmp_path: Path) -> None:
     assert ["better", "1.000 [1.000, 1.000]", "0.750 [0.600, 0.900]"] in page.rows
 
 
-def test_an_attempt_whose_interval_holds_the_floor_is_named(tmp_path: Path) -> None:
+def test_an_attempt_whose_interval_contains_the_floor_is_named(tmp_path: Path) -> None:
     root = add_results(tmp_path, ONE)
     set_missed(root, "better", "val", [70, 40])
     text = build(root, ["better"]).text
@@ -145,7 +145,7 @@ def test_pictures_say_what_they_show(page: PageReader) -> None:
     assert all(each["aria-label"] for each in charts)
 
 
-def test_looks_environment_and_commands_are_told(page: PageReader, text: str) -> None:
+def test_looks_environment_and_commands_are_listed(page: PageReader, text: str) -> None:
     assert ["worse", "a", "look", "", "", ""] in page.rows
     assert ["worse", "b", "reproduced", "", "", ""] in page.rows
     assert sum(row[:1] == ["worse"] and row[2:3] == ["look"] for row in page.rows) == 2
@@ -180,7 +180,7 @@ def test_hostile_names_are_shown_and_not_run(tmp_path: Path) -> None:
         assert "<b" not in text.replace("\\<", "")
 
 
-def test_the_markdown_has_no_imagery_and_whole_tables(text: str) -> None:
+def test_markdown_has_complete_tables_and_no_pictures(text: str) -> None:
     assert not [sign for sign in ("data:", "<img", "![", "<svg") if sign in text]
     for before, line in pairwise(text.splitlines()):
         if before.startswith("|") and line.startswith("|"):
@@ -188,7 +188,7 @@ def test_the_markdown_has_no_imagery_and_whole_tables(text: str) -> None:
     assert "leftover" not in text
 
 
-def test_many_tiles_are_shown_in_part(tmp_path: Path) -> None:
+def test_only_some_of_many_tiles_are_shown(tmp_path: Path) -> None:
     many = {"better": (2, {"val": [f"tile{index}" for index in range(MAX_TILES + 5)]})}
     read = PageReader(built(tmp_path, many).html)
     assert len(read.all("img")) == 3 * MAX_TILES
@@ -203,7 +203,7 @@ def test_sealed_test_has_no_column_and_no_look(tmp_path: Path) -> None:
     assert "Against the leader" not in read.text
 
 
-def test_tables_of_gsd_known_and_unknown_are_told_apart(tmp_path: Path) -> None:
+def test_tiles_of_known_and_unknown_gsd_have_separate_tables(tmp_path: Path) -> None:
     root = add_results(tmp_path, ONE)
     path = root / "metrics/attempts/better/sizes.csv"
     sizes = pd.read_csv(path)

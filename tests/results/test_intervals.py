@@ -31,7 +31,7 @@ OTHER = np.array([0.601231, 0.801110, 0.770044, 0.699001, 0.712345, 0.723456])
 
 
 def counts(tiles: int, seed: int) -> npt.NDArray[np.float64]:
-    """tp, fp, fn of some tiles, of very different sizes."""
+    """Draw tp, fp and fn of some tiles with very different numbers of building pixels."""
     rng = np.random.default_rng(seed)
     return (rng.lognormal(6, 1.5, (tiles, 1)) * rng.random((tiles, 3))).round()
 
@@ -41,12 +41,12 @@ def as_table(rows: npt.NDArray[np.float64]) -> pd.DataFrame:
 
 
 def by_tile(name: str, *samples: npt.NDArray[np.float64]) -> float:
-    """A statistic as scipy calls it: samples of tp, fp, fn, one after the other."""
+    """Make a statistic that takes tp, fp and fn as separate arguments, as scipy calls it."""
     return float(STATISTICS[name](np.stack(samples, axis=-1)))
 
 
 @pytest.mark.parametrize("tiles", [2, 6, 7])
-def test_interval_of_a_mean_is_that_of_scipy(tiles: int) -> None:
+def test_interval_of_a_mean_equals_that_of_scipy(tiles: int) -> None:
     values = np.resize(ONE, tiles) + np.arange(tiles) / 100
     expected = stats.bootstrap(
         (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
@@ -58,7 +58,7 @@ def test_interval_of_a_mean_is_that_of_scipy(tiles: int) -> None:
 
 
 @pytest.mark.parametrize("name", STATISTICS)
-def test_interval_of_counts_is_that_of_scipy(name: str) -> None:
+def test_interval_of_counts_equals_that_of_scipy(name: str) -> None:
     rows = counts(6, seed=3)
     expected = stats.bootstrap(
         tuple(rows.T),
@@ -74,7 +74,7 @@ def test_interval_of_counts_is_that_of_scipy(name: str) -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
 
 
-def test_batches_draw_what_one_piece_would(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_in_batches_gives_the_same_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, others = counts(20, seed=1), counts(20, seed=2)
     whole = interval(rows, STATISTICS["iou"]), compare(rows, others, STATISTICS["f1_pooled"])
     monkeypatch.setattr(intervals, "BATCH", 777)
@@ -85,7 +85,7 @@ def test_batches_draw_what_one_piece_would(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", ["iou", "iou_pooled", "f1_pooled"])
-def test_comparison_is_that_of_scipy(name: str) -> None:
+def test_comparison_equals_that_of_scipy(name: str) -> None:
     ours, theirs = counts(6, seed=0), counts(6, seed=1)
     found = compare(ours, theirs, STATISTICS[name], draws=500)
 
@@ -118,7 +118,7 @@ def test_comparison_is_that_of_scipy(name: str) -> None:
     assert found.smallest_p == 2 / 2**6
 
 
-def test_p_value_of_a_mean_is_that_of_all_changes_of_sign() -> None:
+def test_p_value_of_a_mean_is_that_of_all_sign_flips() -> None:
     test = stats.permutation_test(
         (ONE, OTHER),
         lambda one, other: np.mean(one - other),
@@ -133,7 +133,7 @@ def test_p_value_of_a_mean_is_that_of_all_changes_of_sign() -> None:
     assert compare(OTHER, ONE).difference.value == -found.difference.value
 
 
-def test_fishers_own_example() -> None:
+def test_the_example_of_fisher() -> None:
     """Darwin's 15 pairs of maize (Fisher 1935, section 21): 1726 of 32768, P = 5.267 %."""
     eighths = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
     found = compare(eighths, np.zeros(15))
@@ -141,7 +141,7 @@ def test_fishers_own_example() -> None:
     assert found.difference.value == pytest.approx(314 / 15)
 
 
-def test_the_least_p_value_of_six_tiles_is_its_floor() -> None:
+def test_the_smallest_p_value_of_six_tiles() -> None:
     found = compare(ONE + 0.1, ONE)
     assert found.p_value == found.smallest_p == 0.03125
     assert not found.tie
@@ -163,7 +163,7 @@ def test_random_exchanges_of_many_tiles_come_close_to_all_of_them(
     assert compare(np.arange(1, 41), np.zeros(40)).p_value == 1 / 10_001
 
 
-def test_a_tie_is_an_interval_that_holds_zero() -> None:
+def test_a_tie_is_an_interval_that_contains_zero() -> None:
     noisy = ONE + np.array([0.1, -0.1, 0.1, -0.1, 0.05, -0.02])
     assert compare(ONE, noisy).tie
     assert compare(ONE, ONE).tie
@@ -179,7 +179,7 @@ def test_one_tile_has_no_interval() -> None:
     assert (alone.p_value, alone.smallest_p, alone.tie) == (1, 1, True)
 
 
-def test_of_a_table_there_is_what_all_its_tiles_have() -> None:
+def test_a_score_needs_its_columns_for_every_tile() -> None:
     table = as_table(counts(6, seed=4)).assign(boundary_iou=ONE, boundary_iou_m=[None, *ONE[1:]])
     found = intervals_of_tiles(table)
     assert list(found) == [
@@ -190,7 +190,7 @@ def test_of_a_table_there_is_what_all_its_tiles_have() -> None:
     assert list(intervals_of_tiles(table, ["f1", "boundary_iou_m"])) == ["f1"]
 
 
-def test_rows_of_other_tiles_are_refused() -> None:
+def test_rows_of_different_numbers_of_tiles_are_refused() -> None:
     with pytest.raises(ValueError, match="same shape"):
         compare(ONE, OTHER[:5])
 
@@ -211,7 +211,7 @@ def test_statistics_are_the_scores_of_the_table(tiles: list[tuple[int, int, int]
 
 
 @given(TILES, st.sampled_from(list(STATISTICS)))
-def test_a_statistic_of_many_samples_is_that_of_each(
+def test_a_statistic_scores_many_samples_as_it_scores_each(
     tiles: list[tuple[int, int, int]], name: str
 ) -> None:
     rows = np.array(tiles, np.float64)

@@ -68,7 +68,7 @@ def test_looks_are_counted_by_dataset(tmp_path: Path) -> None:
     assert (count_looks(path, "sample"), count_looks(path, "oslo")) == (1, 1)
 
 
-def test_a_merge_that_kept_both_sides_counts_once(tmp_path: Path) -> None:
+def test_a_look_that_a_merge_lists_twice_counts_once(tmp_path: Path) -> None:
     path = tmp_path / "looks.csv"
     record_look(path, LOOK)
     other = tmp_path / "other.csv"
@@ -85,7 +85,7 @@ def test_a_dataset_by_another_name_keeps_its_looks(tmp_path: Path) -> None:
     assert (count_looks(path, "sample"), count_looks(path, "renamed")) == (2, 2)
 
 
-def test_known_lines_that_are_missing_come_back(tmp_path: Path) -> None:
+def test_missing_known_lines_are_restored(tmp_path: Path) -> None:
     path = tmp_path / "looks.csv"
     later = replace(LOOK, digest="ba9876543210")
     record_look(path, later)
@@ -120,7 +120,7 @@ def test_the_ledger_only_grows_and_counts_recipes_by_test_set(
         ",".join(LEDGER_COLUMNS) + "\npeeked" + ",x" * (len(LEDGER_COLUMNS) - 1) + "\n",
     ],
 )
-def test_what_is_no_ledger_is_named_and_left_as_it_is(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_ledger_is_named_and_kept(tmp_path: Path, text: str) -> None:
     path = tmp_path / "looks.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=r"looks\.csv: not a ledger"):

@@ -14,7 +14,7 @@ def test_csv_has_six_digits_and_no_index(tmp_path: Path) -> None:
     assert text == b"name,value,n\na,0.333333,1\nNA,,2000000\n"
 
 
-def test_markdown_is_aligned_as_text_too() -> None:
+def test_markdown_source_is_aligned() -> None:
     lines = markdown_table(["model", "n"], [["a", "1"], ["long|name", "20"]], {"model"})
     assert lines == [
         "| model      |   n |",

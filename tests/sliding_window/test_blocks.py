@@ -24,7 +24,7 @@ GEO = {"crs": CRS, "transform": TRANSFORM}
 
 
 @given(st.integers(1, 80), st.integers(1, 80), st.integers(1, 5), st.floats(0, 0.5))
-def test_an_identity_comes_back_to_the_bit(
+def test_an_identity_predictor_gives_back_the_image_bit_for_bit(
     height: int, width: int, batch_size: int, overlap: float
 ) -> None:
     pixels = picture(height, width)
@@ -57,10 +57,10 @@ def test_an_identity_comes_back_to_the_bit(
     np.testing.assert_array_equal(found, rate(pixels))
 
 
-def test_strips_give_the_result_of_the_whole(
+def test_strips_give_the_same_result_as_the_whole_raster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a predictor whose result depends on where a pixel lies in its window."""
+    """The predictor gives results that depend on the place of a pixel in its window."""
     write_raster(tmp_path / "t.tif", picture(70, 1400), **GEO)
     rng = np.random.default_rng(1)
     rim = rng.random((P, P), np.float32)

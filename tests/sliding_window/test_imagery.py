@@ -31,7 +31,7 @@ def whole(imagery: Imagery) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_
 
 
 def refused(path: Path | str, message: str, *trained: float, **options: Any) -> None:
-    """It is refused, when it is opened or at the latest when it is read."""
+    """Assert that a raster is refused when it is opened or read."""
     with (
         pytest.raises(UserError, match=message),
         open_imagery(str(path), trained, **options) as imagery,
@@ -107,7 +107,7 @@ class TestPixels:
         with open_imagery(str(tmp_path / "t.tif")) as imagery:
             np.testing.assert_array_equal(whole(imagery)[1], mask > 0)
 
-    def test_of_five_unnamed_bands_the_first_three_are_read_and_the_user_is_told(
+    def test_the_first_three_of_five_unnamed_bands_are_read_and_a_note_says_so(
         self, tmp_path: Path
     ) -> None:
         write_raster(tmp_path / "t.tif", np.dstack([RGB, RGB[:, :, :2]]), photometric="minisblack")
@@ -434,8 +434,8 @@ class TestNames:
         assert file_name(name) == expected
 
 
-def test_an_address_is_read_by_ranges(tmp_path: Path) -> None:
-    """Of a file in tiles, one part is fetched without the rest."""
+def test_a_url_is_read_by_ranges(tmp_path: Path) -> None:
+    """Reading a part of a tiled file fetches that part without the rest."""
     pixels = np.random.default_rng(1).integers(1, 255, (1024, 1024, 3)).astype(np.uint8)
     write_raster(tmp_path / "t.tif", pixels, tiled=True, blockxsize=256, blockysize=256, **GEO)
     with served(tmp_path) as (address, asked):

@@ -42,7 +42,7 @@ def test_an_error_of_the_source_is_raised_at_the_same_item() -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "raised"])
-def test_closed_early_it_closes_its_source_and_ends_its_thread(how: str) -> None:
+def test_closing_early_closes_the_source_and_ends_the_thread(how: str) -> None:
     closed = []
 
     def items(name: str, source: Iterator[int]) -> Iterator[int]:

@@ -19,7 +19,7 @@ overlaps = st.floats(0, 0.5)
 def blended(
     image: npt.NDArray[np.float32], rows: Axis, cols: Axis, first: int, end: int
 ) -> npt.NDArray[np.float32]:
-    """Columns ``first`` to ``end`` of an image, cut into windows and put together again."""
+    """Cut an image into windows, and blend them to columns ``first`` to ``end`` again."""
     blend, finished = Blend(rows, cols, first, end), []
     for row in range(len(rows.starts)):
         for col in cols.covering(first, end):
@@ -41,7 +41,7 @@ class TestAxis:
         for one, next_ in itertools.pairwise(axis.starts):
             assert 0 < next_ - one <= size - shared
 
-    def test_no_window_is_superfluous(self) -> None:
+    def test_there_are_no_more_windows_than_needed(self) -> None:
         assert len(Axis(5000, 512, 0.25).starts) == 14  # 13.02 steps of 384
         assert Axis(64, 64, 0).starts == (0,)
         assert Axis(128, 64, 0).starts == (0, 64)
@@ -72,13 +72,13 @@ class TestAxis:
             total[start - axis.starts[0] :][:size] += weights
         np.testing.assert_allclose(total, 1, rtol=0, atol=1e-12)
 
-    def test_between_two_windows_the_weight_falls_smoothly(self) -> None:
+    def test_weights_fall_smoothly_from_one_window_to_the_next(self) -> None:
         left, right = Axis(96, 64, 0.5).weights[:2]
         assert left[32:] + right[:32] == pytest.approx(1)
         np.testing.assert_allclose(right[:32], np.sin(np.pi * (np.arange(32) + 0.5) / 64) ** 2)
 
     @given(lengths, sizes, overlaps)
-    def test_rows_are_finished_when_no_later_window_holds_them(
+    def test_rows_are_finished_when_no_later_window_shows_them(
         self, length: int, size: int, overlap: float
     ) -> None:
         axis = Axis(length, size, overlap)
@@ -89,7 +89,7 @@ class TestAxis:
             assert end == max(axis.starts[place + 1], 0)
 
     @given(lengths, sizes, st.data())
-    def test_covering_windows_are_those_that_hold_a_pixel(
+    def test_covering_windows_are_those_that_show_a_pixel(
         self, length: int, size: int, data: st.DataObject
     ) -> None:
         axis = Axis(length, size)
@@ -130,7 +130,7 @@ class TestBlend:
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, image[:, first:end])
 
-    def test_a_strip_equals_that_part_of_the_whole_to_the_bit(self) -> None:
+    def test_a_strip_equals_that_part_of_the_raster_bit_for_bit(self) -> None:
         rng = np.random.default_rng(0)
         rows, cols = Axis(70, 32), Axis(100, 32)
         results = rng.random((len(rows.starts), len(cols.starts), 32, 32), np.float32)
@@ -148,7 +148,7 @@ class TestBlend:
         parts = np.concatenate([strip(0, 17), strip(17, 80), strip(80, 100)], axis=1)
         np.testing.assert_array_equal(parts, whole)
 
-    def test_windows_that_disagree_are_blended_without_a_seam(self) -> None:
+    def test_different_windows_are_blended_without_a_seam(self) -> None:
         rows, cols = Axis(64, 64, 0), Axis(300, 64, 0.5)
         blend = Blend(rows, cols, 0, 300)
         for col in range(len(cols.starts)):

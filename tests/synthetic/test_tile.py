@@ -1,4 +1,4 @@
-"""The sample dataset: the same bytes every time, georeferenced, and lit by one sun."""
+"""Generated tiles: reproducible, georeferenced, and lit by one sun."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def one_house(roof: Roof, sun: Sun, angle: float = 0.0) -> Scene:
 
 
 def disc(x: float, y: float, radius: float, size: int = 256) -> np.ndarray:
-    """Pixels within ``radius`` of a position given from the tile's centre."""
+    """Select the pixels within ``radius`` of a position relative to the tile's centre."""
     axis = np.arange(size) - (size - 1) / 2
     return np.hypot(axis[None, :] - x, axis[:, None] - y) < radius
 
@@ -54,7 +54,7 @@ def test_same_arguments_give_the_same_tile() -> None:
     assert first.transform == second.transform
 
 
-def test_files_are_byte_identical_and_replace_what_was_there(tmp_path: Path) -> None:
+def test_files_are_byte_identical_and_replace_existing_ones(tmp_path: Path) -> None:
     found = []
     for run in ("a", "b"):
         imgs, msks = tmp_path / run / "imgs", tmp_path / run / "msks"
@@ -176,7 +176,7 @@ def test_roof_faces_towards_the_sun_are_bright() -> None:
     assert (mask > 0).sum() == 60 * 40
 
 
-def test_mask_is_the_footprint_whatever_hangs_over_it() -> None:
+def test_mask_is_the_footprint_even_below_a_tree() -> None:
     scene = one_house(Roof.HIP, Sun(150.0, 40.0), angle=0.4)
     bare_image, bare_mask = render(scene, 256, np.random.default_rng(1))
     scene.trees.append(Tree(25.0, 12.0, 20.0, 9.0, (50.0, 70.0, 45.0), bare=False))

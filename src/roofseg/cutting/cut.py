@@ -25,7 +25,7 @@ from roofseg.tiles.manifest import TileRecord, write_manifest
 from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask, read_tile_window
 
 JPEG_QUALITY = 90
-PAIRS_NAMED = 20  # overlapping pairs that an error lists; a badly split mosaic has thousands
+PAIRS_NAMED = 20  # the most overlapping pairs that an error lists; there may be very many
 
 
 @portable_opencv()
@@ -64,8 +64,8 @@ def make_patches(
     if unknown:
         raise UserError(
             f"{dataset / 'nudges.csv'}: no tile in {dataset / 'imgs'} is named "
-            f"{', '.join(unknown)}. "
-            "Correct the name (the file name without its suffix) or remove the line."
+            f"{', '.join(unknown)}. Correct the name (the file name without its suffix) or remove "
+            "the line."
         )
     if unlisted:
         warn(f"{dataset / 'split.csv'} lists no split for {', '.join(unlisted)}: left out")
@@ -110,7 +110,7 @@ def make_patches(
                 "split, remove one, or move a crop with nudges.csv."
             )
         for pair in near_duplicates(fingerprints):
-            warn(f"{pair}: the same place in two splits? Look at patches/overview.png")
+            warn(f"{pair}: the same place in two splits? Look at {out / 'overview.png'}")
         for split in SPLITS:
             _write_crops(folders[split] / "crops.csv", rows[split])
         write_manifest(manifest, _tile_records(tiles, grids))

@@ -203,7 +203,7 @@ def _reprojected(corners: Corners, source: CRS | None, target: CRS | None) -> Co
         if len(corners) == 1:
             return unknown
         # One point that cannot be mapped fails the whole call.
-        return np.concatenate([_reprojected(each[None], source, target) for each in corners])
+        return np.concatenate([_reprojected(one[None], source, target) for one in corners])
     return np.stack([x, y], axis=-1).reshape(corners.shape)
 
 

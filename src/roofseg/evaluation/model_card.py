@@ -219,9 +219,9 @@ def _score(scores: Scores, split: str, name: str) -> str:
         return SEALED
     if name not in scores[split]:
         return ""
-    found = scores[split][name]
-    bounds = "" if math.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
-    return f"{found.value:.3f}{bounds}"
+    score = scores[split][name]
+    bounds = "" if math.isnan(score.low) else f" [{score.low:.3f}, {score.high:.3f}]"
+    return f"{score.value:.3f}{bounds}"
 
 
 def _shapes(

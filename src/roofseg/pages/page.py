@@ -1,11 +1,11 @@
-"""The description of a page of results, and its two forms: one HTML file, and Markdown.
+"""Describe a page of results, and render it as one HTML file or as Markdown.
 
-The HTML file is self-contained: style and pictures are in it, and it has no script. The
+The HTML file is self-contained: it includes style and pictures and has no script. The
 Content-Security-Policy in its head makes the browser refuse any request to a server. Markdown has
 the same text and tables without the pictures.
 
-In the texts of a page `` `x` `` is code and ``**x**`` is strong, in both forms. Everything else in
-HTML is escaped, so no name of a tile or an attempt is taken for markup.
+In the texts of a page `` `x` `` is code and ``**x**`` is strong, in both forms. Everything else is
+escaped in HTML, so the name of a tile or an attempt cannot become markup.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class Prose:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number or a word, with a detail in smaller letters, such as its interval."""
+    """A number or a word, with a detail in smaller type, such as its interval.
+
+    ``code`` shows the text as code.
+    """
 
     text: str
     detail: str = ""
@@ -51,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a header; the first cell of a row names it.
+    """Rows of cells under a header; the first cell of a row is its name.
 
     ``words`` are the headings of the columns to align to the left; the others, which hold numbers,
     are aligned to the right.
@@ -74,7 +77,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart (SVG markup) or a picture (a data URI). ``alt`` says in words what it shows."""
+    """A chart (``svg``, markup) or a picture (``source``, a data URI); ``alt`` describes it."""
 
     kind: ClassVar[str] = "figure"
     caption: str
@@ -86,7 +89,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a `Grid`: a data URI, what it shows in words, and a line below it."""
+    """One picture of a `Grid`: a data URI, a text that describes it, and a caption below it."""
 
     source: str
     alt: str
@@ -116,17 +119,20 @@ Block = Prose | Table | Figure | Grid | Commands
 
 @dataclass(frozen=True)
 class Section:
+    """Blocks of a page under a heading."""
+
     title: str
     blocks: Sequence[Block]
 
     @property
     def anchor(self) -> str:
+        """The id of the section in HTML, made from its title."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page; its ``caveats`` (text by name) stand at the top, before any number."""
+    """A page; its ``caveats`` (texts by name) come at the top, before any number."""
 
     title: str
     lead: str
@@ -188,12 +194,12 @@ def _prose(text: str) -> Markup:
     return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe))
 
 
-# Characters that Markdown takes for markup, except the bar, which markdown_table escapes.
+# Characters that are markup in Markdown, except the bar, which markdown_table escapes.
 _SPECIAL = re.compile(r"([\\`*_<>\[\]&~#])")
 
 
 def _markdown_text(text: str) -> str:
-    """Escape a name so that Markdown shows it letter by letter."""
+    """Escape a text so that Markdown shows it as it is, on one line."""
     return " ".join(_SPECIAL.sub(r"\\\1", text).split())
 
 
@@ -211,13 +217,13 @@ def _markdown_table(table: Table) -> str:
 
 
 def join_words(words: Sequence[str]) -> str:
-    """Join words to ``a, b and c``."""
+    """Join one or more words as in ``a, b and c``."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Format a number with fixed decimals and a true minus sign; None and NaN are a dash."""
+    """Format a number with ``digits`` decimals and a minus sign; None and NaN are a dash."""
     if value is None or value != value:
         return "\N{EN DASH}"
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")

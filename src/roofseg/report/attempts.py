@@ -1,4 +1,4 @@
-"""The results of one attempt, as training and evaluation left them in metrics/attempts/NAME."""
+"""Read the results of one attempt, which training and evaluation wrote to metrics/attempts/NAME."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ class Attempt:
     """The results of one attempt.
 
     Attributes:
-        name: as in params.yaml.
-        index: its place in params.yaml, from 0, which decides its colour in every chart.
+        name: its name in params.yaml.
+        index: its position in params.yaml, from 0, which decides its colour in every chart.
         record: training.json, with the digest of the recipe, the hash of the training inputs, and
             the outcome under ``result``.
         times: minutes, seconds_per_epoch and peak_memory_gb of training.
         scores: every score by split and name; without ``test`` while that split is sealed.
-        tiles: the counts and scores of each tile, with a column ``split``, as are the next three.
-        curve: precision and recall by threshold.
-        reliability: predicted probability and share of building by bin.
-        sizes: buildings present and found by size class.
+        tiles: the counts and scores of each tile, with a column ``split``.
+        curve: precision and recall by threshold, with a column ``split``.
+        reliability: predicted probability and share of building by bin, with a column ``split``.
+        sizes: buildings present and found by size class, with a column ``split``.
         epochs: columns epoch (from 1) and val_iou.
         costs: parameters, multiply-adds and bytes (`roofseg.evaluation.costs.measure`).
         inference: speed and device (`roofseg.evaluation.costs.time_inference`).
-        looks: the lines of its ledger of looks at this dataset's test split.
+        looks: the lines of its ledger of looks at the test split of this dataset.
         look_count: the number of recipes that were scored on that test split.
     """
 
@@ -77,7 +77,7 @@ class Attempt:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe that it was trained with."""
+        """The recipe that the attempt was trained with."""
         return Recipe.model_validate(self.record["recipe"])
 
     @property
@@ -92,7 +92,7 @@ class Attempt:
         return self.recipe.label(self.name)
 
     def opened(self, split: str) -> bool:
-        """Whether it was scored on a split."""
+        """Whether the attempt was scored on a split."""
         return split in self.scores
 
     def of_split(self, split: str) -> pd.DataFrame:
@@ -104,10 +104,10 @@ class Attempt:
         return self.of_split(split)[["tp", "fp", "fn"]]
 
     def score(self, split: str, name: str) -> Interval:
-        """A score with its 95 % interval over the tiles; NaN where either is unknown.
+        """A score with its 95 % interval over the tiles; unknown numbers are NaN.
 
-        The value is the one in scores.json. The calibration error (``ece``) has no interval, since
-        it is not a statistic of tiles.
+        The value is that of scores.json. The calibration error (``ece``) has no interval, since it
+        is not a statistic of tiles.
         """
         value = self.scores.get(split, {}).get(name)
         if value is None:
@@ -125,7 +125,8 @@ class Attempt:
 def read_attempt(name: str, index: int, folder: Path, dataset: str) -> Attempt:
     """Read the results of an attempt from ``folder`` (metrics/attempts/NAME).
 
-    Raises UserError for a missing file, naming it and the command that makes it.
+    Raises:
+        UserError: a file is missing; the message names it and the command that makes it.
     """
     for file, stage in MADE_BY.items():
         require(folder / file, f"{stage}@{name}")

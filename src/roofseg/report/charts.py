@@ -1,9 +1,9 @@
-"""Charts of the report, as SVG that takes its colours from the page, in light and dark mode.
+"""Draw the charts of the report as SVG whose colours come from the page, in light and dark mode.
 
 Matplotlib draws with placeholder colours, which are then replaced by CSS: lines and letters take
 the colour of the surrounding text, grids ``var(--rule)``, the inside of hollow marks
-``var(--paper)``, and the n-th attempt ``var(--series-n)``. Letters stay text, in the page's font.
-The same input gives the same SVG.
+``var(--paper)``, and the n-th attempt ``var(--series-n)``. Text stays text, in the font of the
+page. The same input gives the same SVG.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _CSS = {INK: "currentColor", RULE: "var(--rule)", PAPER: "var(--paper)"} | {
 
 _LABEL_BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides lines behind a label
 
-WIDTH = 400  # of a chart, in units of about 1 pixel on a phone and 1.4 on a screen
+WIDTH = 400  # width of a chart, in units of about 1 pixel on a phone and 1.4 on a screen
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text, not outlines
     "text.parse_math": False,  # a name may hold a dollar
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # wider than fonts of pages, so no label overflows
+    "font.sans-serif": ["DejaVu Sans"],  # wider than the page's fonts, so no label overflows
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -68,7 +68,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def series(index: int) -> int:
-    """The number of the colour in page.css of the attempt at ``index``."""
+    """The number of the colour of an attempt in page.css; ``index`` is that of `Attempt`."""
     return index % SERIES
 
 
@@ -84,9 +84,9 @@ def chart(draw: Callable[[Axes], None], *, height: int, name: str) -> Markup:
     """Draw a chart as an SVG element.
 
     Args:
-        draw: draws on the Matplotlib axes that it is given.
-        height: of the chart, in units of which it is `WIDTH` wide.
-        name: of the chart, unique on its page; the ids of its parts are derived from it.
+        draw: a function that draws on the given Matplotlib axes.
+        height: height of the chart, in the units of `WIDTH`.
+        name: name of the chart, unique on its page; the ids of its parts are derived from it.
     """
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
@@ -102,7 +102,7 @@ def chart(draw: Callable[[Axes], None], *, height: int, name: str) -> Markup:
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\s*<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\n?\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg)  # unused, and the same in every chart
+    svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg)  # unused ids, which repeat in every chart
     svg = re.sub(r"^<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", svg)
     for colour, css in _CSS.items():
         svg = svg.replace(colour, css)
@@ -111,10 +111,10 @@ def chart(draw: Callable[[Axes], None], *, height: int, name: str) -> Markup:
 
 @dataclass(frozen=True)
 class Score:
-    """One attempt's IoU for `intervals`; ``test`` is None while it is sealed."""
+    """The IoU of one attempt for `intervals`; ``test`` is None while the split is sealed."""
 
     name: str
-    index: int  # its place in params.yaml, which decides its colour
+    index: int  # that of `Attempt`, which decides the colour
     val: Interval
     test: Interval | None
     note: str = ""
@@ -127,13 +127,13 @@ def intervals(scores: Sequence[Score], floor: float) -> Markup:
         axes.axvline(floor, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
         for row, score in enumerate(scores):
             colour = _colour(score.index)
-            for found, y, filled in ((score.val, row, True), (score.test, row + 0.27, False)):
-                if found is None:
+            for interval, y, filled in ((score.val, row, True), (score.test, row + 0.27, False)):
+                if interval is None:
                     continue
-                if found.low == found.low:
-                    axes.plot([found.low, found.high], [y, y], color=colour, linewidth=1.8)
+                if interval.low == interval.low:
+                    axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=1.8)
                 axes.plot(
-                    found.value,
+                    interval.value,
                     y,
                     marker="o",
                     markersize=6 if filled else 5.5,
@@ -245,7 +245,7 @@ def by_size(classes: Sequence[str], found: Mapping[int, Sequence[float]], unit: 
     Args:
         classes: the size classes, from small to large.
         found: by index of the attempt; a share in [0, 1] for each class, NaN for an empty class.
-        unit: of the areas.
+        unit: unit of the areas.
     """
 
     def draw(axes: Axes) -> None:
@@ -269,16 +269,17 @@ def cost(points: Mapping[int, tuple[float, Interval]], label: str, name: str) ->
 
     Args:
         points: by index of the attempt; its cost and its IoU.
-        label: of the cost axis, with its unit. The axis is logarithmic where costs span a decade.
-        name: of the chart.
+        label: label of the cost axis, with its unit. The axis is logarithmic if the greatest cost
+            is at least ten times the least.
+        name: name of the chart.
     """
 
     def draw(axes: Axes) -> None:
-        for index, (spent, found) in points.items():
-            if found.low == found.low:
-                ends = [found.low, found.high]
+        for index, (spent, interval) in points.items():
+            if interval.low == interval.low:
+                ends = [interval.low, interval.high]
                 axes.plot([spent, spent], ends, color=_colour(index), linewidth=1.2)
-            _point(spent, found.value, index, axes)
+            _point(spent, interval.value, index, axes)
         costs = [spent for spent, _ in points.values()]
         if min(costs) > 0 and max(costs) >= 10 * min(costs):
             axes.set_xscale("log")

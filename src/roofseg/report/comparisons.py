@@ -1,8 +1,8 @@
-"""How each attempt compares with the leader, tile by tile.
+"""Compare each attempt with the leader, tile by tile.
 
-The *leader* is the attempt with the best val IoU (mean over tiles), on test too: test chooses
-nothing. An attempt *ties* with the leader where the 95 % paired bootstrap interval of their
-difference in IoU contains 0: these tiles cannot tell which of the two is better.
+The *leader* is the attempt with the best val IoU (mean over tiles). It is the leader on test too,
+since nothing is chosen on test. An attempt *ties* with the leader if the 95 % paired bootstrap
+interval of their difference in IoU contains 0: these tiles cannot tell which of the two is better.
 `roofseg.results.intervals` has the statistics and their sources.
 """
 
@@ -25,7 +25,7 @@ COMPARISON_COLUMNS = [
 
 
 def ranked(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """The attempts by falling val IoU; equals stay in the given order."""
+    """Sort attempts by falling val IoU; attempts with equal IoU stay in the given order."""
     return sorted(attempts, key=lambda attempt: -(attempt.scores["val"]["iou"] or 0))
 
 
@@ -36,11 +36,11 @@ def compare_with_leader(order: Sequence[Attempt]) -> pd.DataFrame:
         order: the attempts, the leader first (`ranked`).
 
     Returns:
-        One row for each split and attempt that was scored on it as the leader was, with columns
-        split, attempt, leader; tiles (their number); difference (IoU, mean over tiles, of the
-        attempt minus the leader), low and high (its 95 % paired bootstrap interval; NaN for a
+        One row for each attempt on each split that both the attempt and the leader were scored on.
+        Columns: split; attempt; leader; tiles (their number); difference (IoU, mean over tiles, of
+        the attempt minus the leader); low and high (its 95 % paired bootstrap interval; NaN for a
         single tile); p_value (sign-flip test, two-sided, not corrected for the number of
-        comparisons); smallest_p, the smallest p-value that so few tiles allow; tie.
+        comparisons); smallest_p (the smallest p-value that so few tiles allow); tie.
 
     Raises:
         UserError: an attempt was scored on other tiles than the leader.
@@ -48,30 +48,30 @@ def compare_with_leader(order: Sequence[Attempt]) -> pd.DataFrame:
     leader, *others = order
     rows = []
     for split in SCORED_SPLITS:
-        theirs = leader.counts(split)
+        leader_counts = leader.counts(split)
         for attempt in others:
-            ours = attempt.counts(split)
-            if ours.empty or theirs.empty:
+            counts = attempt.counts(split)
+            if counts.empty or leader_counts.empty:
                 continue
-            if set(ours.index) != set(theirs.index):
+            if set(counts.index) != set(leader_counts.index):
                 raise UserError(
                     f"the {split} tiles that {attempt.name} was scored on are not those of "
                     f"{leader.name}. Run `dvc repro evaluate@{attempt.name} "
                     f"evaluate@{leader.name}` to score both on the same tiles."
                 )
-            found = compare(ours.loc[theirs.index], theirs, STATISTICS["iou"])
+            comparison = compare(counts.loc[leader_counts.index], leader_counts, STATISTICS["iou"])
             rows.append(
                 {
                     "split": split,
                     "attempt": attempt.name,
                     "leader": leader.name,
-                    "tiles": len(theirs),
-                    "difference": found.difference.value,
-                    "low": found.difference.low,
-                    "high": found.difference.high,
-                    "p_value": found.p_value,
-                    "smallest_p": found.smallest_p,
-                    "tie": found.tie,
+                    "tiles": len(leader_counts),
+                    "difference": comparison.difference.value,
+                    "low": comparison.difference.low,
+                    "high": comparison.difference.high,
+                    "p_value": comparison.p_value,
+                    "smallest_p": comparison.smallest_p,
+                    "tie": comparison.tie,
                 }
             )
     return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
@@ -85,11 +85,11 @@ def interval_and_p_disagree(comparisons: pd.DataFrame) -> pd.Series:
 def status_vs_leader(
     attempt: Attempt, leader: Attempt, comparisons: pd.DataFrame, split: str
 ) -> str:
-    """How an attempt stands against the leader on a split.
+    """The status of an attempt against the leader on a split.
 
     Returns:
-        ``leader``, ``tie``, ``behind`` or ``ahead`` (possible on test alone); ``sealed`` where the
-        attempt was not scored on the split; empty where the leader was not.
+        ``leader``, ``tie``, ``behind`` or ``ahead`` (possible on test only); ``sealed`` if the
+        attempt was not scored on the split; empty if only the leader was not.
     """
     if not attempt.opened(split):
         return SEALED
@@ -104,10 +104,10 @@ def status_vs_leader(
 
 
 def sign_flip_test(comparisons: pd.DataFrame) -> tuple[str, str]:
-    """Name the test behind the p-values, and the smallest p-value that it can give.
+    """Name the test that gave the p-values, and the smallest p-value that it can give.
 
     Args:
-        comparisons: those of `compare_with_leader`, at least one.
+        comparisons: the rows of `compare_with_leader`, at least one.
 
     Returns:
         Two phrases, such as ``exact sign flips`` and ``0.031 on 6 tiles``.

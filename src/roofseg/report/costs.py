@@ -1,4 +1,4 @@
-"""The cost of each attempt, to train and to use."""
+"""The cost of training and of using each attempt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COST_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "inference_megapixels_per_second": ("mapping, Mpx/s", lambda value: f"{value:.3g}"),
     "iou_per_hour": ("IoU per hour", lambda value: f"{value:.2f}"),
 }
-"""Keys of `cost_values`, with their heading in the report and how a value is shown."""
+"""Keys of `cost_values` that the report shows, with their heading and the format of a value."""
 
 
 def cost_values(attempt: Attempt) -> dict[str, float | None]:
@@ -25,7 +25,7 @@ def cost_values(attempt: Attempt) -> dict[str, float | None]:
         total_parameters, trainable_parameters; multiply_adds_per_patch,
         multiply_adds_per_megapixel; model_bytes; seconds_per_epoch, epochs_run, minutes (of
         training, validation included), peak_memory_gb (of training);
-        inference_megapixels_per_second; iou_per_hour, val IoU over hours of training (None where
+        inference_megapixels_per_second; iou_per_hour, val IoU over hours of training (None if
         training took no measurable time).
     """
     minutes = attempt.times["minutes"]

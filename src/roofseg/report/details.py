@@ -25,11 +25,12 @@ from roofseg.report.leaderboard import MEASURES, Leaderboard, loss_name
 
 
 def _legend(board: Leaderboard) -> list[Key]:
-    """The colour of each attempt."""
+    """The legend of a chart: the colour of each attempt."""
     return [Key(charts.series(attempt.index), attempt.label) for attempt in board.attempts]
 
 
 def training(board: Leaderboard) -> Section:
+    """The recipes, and validation IoU by epoch."""
     curves = {attempt.index: attempt.epochs for attempt in board.attempts}
     best = " ".join(
         f"{attempt.label}: best {number(float(attempt.epochs.val_iou.max()))} in epoch "
@@ -43,7 +44,7 @@ def training(board: Leaderboard) -> Section:
             f"{attempt.recipe.lr:g}",
             attempt.recipe.augmentation,
             f"{attempt.recipe.dropout:g}",
-            # On two lines, so that the table fits a page.
+            # The loss takes two lines, so that the table fits the page.
             Cell(first, f"+ {second}" if second else ""),
             str(attempt.training["best_epoch"]),
         ]
@@ -68,16 +69,17 @@ def training(board: Leaderboard) -> Section:
 
 
 def measures(board: Leaderboard) -> Section:
+    """Further scores, and the buildings found by size."""
     blocks: list[Block] = [
         Prose(
             "Precision and recall are pooled over pixels. Boundary IoU (Cheng et al. 2021) "
             "compares only the pixels within 3 px, or 1 m, of an edge; a metre is rounded to whole "
-            "pixels, so at 0.3 m per pixel both are the same. Building F1 counts whole buildings; "
-            "one is found where a predicted building has an IoU above 0.5 with it. Both are means "
-            "over tiles. The expected calibration error (ECE) over all pixels is the mean distance "
-            "between the predicted probability and the share of pixels that are building; 0 is "
-            "best. Brackets hold 95 % intervals over tiles. The files in `metrics/attempts` have "
-            "these measures by tile."
+            "pixels, so at 0.3 m per pixel both are the same. Building F1 counts whole buildings: "
+            "a building is found if a predicted building has an IoU above 0.5 with it. Both "
+            "measures are means over tiles. The expected calibration error (ECE) over all "
+            "pixels is the mean difference between the predicted probability and the share of "
+            "pixels that are building; 0 is best. Brackets hold 95 % intervals over tiles. The "
+            "files in `metrics/attempts` have these measures by tile."
         )
     ]
     for split in board.splits:
@@ -93,13 +95,13 @@ def measures(board: Leaderboard) -> Section:
         ]
         header = ["attempt", *known.values()]
         blocks.append(Table(f"On {SCORED_SPLITS[split]}.", header, rows, frozenset({"attempt"})))
-    units = dict.fromkeys(board.leader.sizes.unit)  # two, where the GSD of some tiles is unknown
+    units = dict.fromkeys(board.leader.sizes.unit)  # two if only some tiles have a known GSD
     return Section("More measures", [*blocks, *(_by_size(board, unit) for unit in units)])
 
 
 def _measure(attempt: Attempt, split: str, name: str) -> Cell:
-    found = attempt.score(split, name)
-    return with_interval(found.value, found.low, found.high)
+    score = attempt.score(split, name)
+    return with_interval(score.value, score.low, score.high)
 
 
 def _by_size(board: Leaderboard, unit: str) -> Figure:
@@ -123,6 +125,7 @@ def _by_size(board: Leaderboard, unit: str) -> Figure:
 
 
 def thresholds(board: Leaderboard) -> Section:
+    """Precision and recall by threshold, and calibration."""
     curves = {a.index: a.curve[a.curve.split == "val"] for a in board.attempts}
     bins = {a.index: a.reliability[a.reliability.split == "val"].dropna() for a in board.attempts}
     errors = [
@@ -155,6 +158,7 @@ def thresholds(board: Leaderboard) -> Section:
 
 
 def costs(board: Leaderboard) -> Section:
+    """The cost of training and of using each attempt."""
     values = {attempt.name: cost_values(attempt) for attempt in board.attempts}
     rows: list[list[Cell | str]] = [
         [
@@ -202,5 +206,5 @@ def costs(board: Leaderboard) -> Section:
 
 
 def _devices(runs: Iterable[Mapping[str, str]]) -> str:
-    """The distinct devices and precisions of some runs."""
+    """List the different devices and precisions of some runs."""
     return join_words(list(dict.fromkeys(f"{run['device']} ({run['precision']})" for run in runs)))

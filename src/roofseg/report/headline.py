@@ -31,18 +31,19 @@ INTERVAL = (
     "a score would move with other tiles of this kind, not with another seed; with few tiles it is "
     "too narrow."
 )
-SEALED_SAID = (
+SEALED_NOTE = (
     f"**{SEALED}**: the recipe is not final, so the test split was not opened for it. To open it, "
     "run `roofseg finalize NAME`, commit params.yaml and run `dvc repro`."
 )
 
 
 def name_cell(attempt: Attempt) -> Cell:
-    """The attempt's name as the first cell of a row."""
+    """The first cell of an attempt's row: its name."""
     return Cell(attempt.name, "no SAM weights" if attempt.recipe.without_sam else "", code=True)
 
 
 def result(board: Leaderboard) -> Section:
+    """The headline table, its chart, and what they show in words."""
     chart = charts.intervals(
         [
             charts.Score(
@@ -106,15 +107,15 @@ def result_table(board: Leaderboard) -> Table:
     if whole:
         caption += (
             " The columns on whole tiles score every pixel of a tile, predicted in blended windows "
-            "as by `roofseg predict`; all else is measured on the patches."
+            "as `roofseg predict` does; everything else is measured on the patches."
         )
     if not all(attempt.opened("test") for attempt in board.attempts):
-        caption += f" {SEALED_SAID}"
+        caption += f" {SEALED_NOTE}"
     return Table(caption, header, rows, frozenset({"attempt", ""}))
 
 
 def _verdict(board: Leaderboard) -> str:
-    """Which attempt leads on validation, who ties with it, and how it does on test."""
+    """Say which attempt leads on validation, which tie with it, and its score on test."""
     leader = board.leader
     text = f"**{leader.label}** leads on validation with an IoU of {_score(leader, 'val')}."
     val = board.comparisons[board.comparisons.split == "val"]
@@ -124,7 +125,7 @@ def _verdict(board: Leaderboard) -> str:
         else:
             text += " No other attempt ties with it: every interval of a difference excludes 0."
         unsure = set(val.attempt[interval_and_p_disagree(val)])
-        if doubtful := [each.label for each in board.ranked if each.name in unsure]:
+        if doubtful := [attempt.label for attempt in board.ranked if attempt.name in unsure]:
             text += (
                 " With few tiles these intervals are too narrow, though: the sign-flip test does "
                 f"not rule out chance for {join_words(doubtful)}."
@@ -140,7 +141,7 @@ def _verdict(board: Leaderboard) -> str:
 
 
 def _with_status(board: Leaderboard, split: str, status: str) -> list[str]:
-    return [each.label for each in board.ranked if board.status(each, split) == status]
+    return [attempt.label for attempt in board.ranked if board.status(attempt, split) == status]
 
 
 def _verb(names: Sequence[str], verb: str) -> str:
@@ -148,10 +149,10 @@ def _verb(names: Sequence[str], verb: str) -> str:
 
 
 def floor_text(board: Leaderboard) -> str:
-    """The floor on validation, and which attempts are not clearly above it."""
+    """Say what the floor on validation is, and which attempts are not clearly above it."""
     constant, colour = board.baselines["constant"], board.baselines["colour_threshold"]
     sign = {"above": "≥", "below": "<"}[colour["direction"]]
-    scores = [(f"**{each.label}**", each.score("val", "iou")) for each in board.ranked]
+    scores = [(f"**{attempt.label}**", attempt.score("val", "iou")) for attempt in board.ranked]
     return (
         f"The floor on validation is the better of two baselines: {constant['mask']}, IoU "
         f"{number(constant['val']['iou'])}; a colour threshold fitted on train "
@@ -161,14 +162,14 @@ def floor_text(board: Leaderboard) -> str:
 
 
 def above_floor(scores: Sequence[tuple[str, Interval]], floor: float) -> str:
-    """Say which attempts are above the floor on val, and for which that may be luck.
+    """Say which attempts are above the floor on val, and which of them may be so by chance.
 
     Args:
         scores: the name and val IoU of each attempt.
         floor: the best val IoU of the baselines.
     """
-    below = [name for name, found in scores if not found.value > floor]
-    within = [name for name, found in scores if found.low <= floor < found.value]
+    below = [name for name, interval in scores if not interval.value > floor]
+    within = [name for name, interval in scores if interval.low <= floor < interval.value]
     text = f"Not above it: {', '.join(below)}." if below else "Every attempt is above it."
     if within:
         text += (
@@ -179,6 +180,7 @@ def above_floor(scores: Sequence[tuple[str, Interval]], floor: float) -> str:
 
 
 def against_leader(board: Leaderboard) -> Section:
+    """The difference of each attempt to the leader; no blocks if there is nothing to compare."""
     if board.comparisons.empty:
         return Section("Against the leader", [])
     splits = list(dict.fromkeys(board.comparisons.split))
@@ -225,13 +227,13 @@ def _compared(board: Leaderboard, attempt: Attempt, split: str) -> list[Cell | s
 
 
 def _mark(board: Leaderboard, attempt: Attempt, split: str) -> str:
-    """The status, unless the order of rows or the score already says it."""
+    """The status, unless the order of the rows or the score already shows it."""
     status = board.status(attempt, split)
     return "" if status in ("behind", SEALED) else status
 
 
 def _chart_note(board: Leaderboard, attempt: Attempt) -> str:
-    """The status on val, and on test where that differs: ``tie on test``."""
+    """The status on val, and the status on test if it differs, such as ``tie on test``."""
     val, test = (_mark(board, attempt, split) for split in SCORED_SPLITS)
     return ", ".join(filter(None, [val, f"{test} on test" if test and test != val else ""]))
 
@@ -239,5 +241,5 @@ def _chart_note(board: Leaderboard, attempt: Attempt) -> str:
 def _score(attempt: Attempt, split: str, name: str = "iou") -> Cell | str:
     if not attempt.opened(split):
         return SEALED
-    found = attempt.score(split, name)
-    return with_interval(found.value, found.low, found.high)
+    score = attempt.score(split, name)
+    return with_interval(score.value, score.low, score.high)

@@ -1,7 +1,7 @@
 """The leaderboard: all attempts ranked and compared, and its files for programs.
 
-The charts and texts for readers are in `roofseg.report.page`. Nothing here reads patches or
-imports torch: all that is shown of test comes from the files that evaluation wrote.
+`roofseg.report.page` describes the pages for readers. This package reads no patches and imports no
+torch: all that it shows of test comes from the files that evaluation wrote.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MEASURES = {
     "building_f1": "building F1",
     "ece": "ECE",
 }
-"""The scores beside IoU and F1, and their headings in tables."""
+"""The scores other than IoU and F1, and their headings in tables."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Leaderboard:
     """All attempts, ranked and compared.
 
     Attributes:
-        dataset: its name.
+        dataset: the name of the dataset.
         patch_size: side of a patch in pixels.
-        attempts: in the order of params.yaml, which decides their colours.
-        ranked: by falling val IoU, the leader first.
+        attempts: the attempts in the order of params.yaml, which decides their colours.
+        ranked: the attempts by falling val IoU, the leader first.
         comparisons: each attempt against the leader (`compare_with_leader`).
         baselines: the scores of `roofseg.baselines`.
     """
@@ -69,21 +69,21 @@ class Leaderboard:
 
     @property
     def whole_tile_splits(self) -> list[str]:
-        """The splits whose whole tiles were scored, if all attempts were scored on them."""
+        """The names SPLIT_full_tiles of `splits`, if every attempt was scored on whole tiles."""
         if not all(attempt.opened("val_full_tiles") for attempt in self.attempts):
             return []
         return [f"{split}_full_tiles" for split in self.splits]
 
     @property
     def tile_counts(self) -> dict[str, int | None]:
-        """The number of tiles of each split; None where no attempt has opened it."""
+        """The number of tiles of each split; None if no attempt was scored on it."""
         return {
             split: max(len(attempt.counts(split)) for attempt in self.attempts) or None
             for split in SCORED_SPLITS
         }
 
     def status(self, attempt: Attempt, split: str) -> str:
-        """How an attempt stands against the leader on a split (`status_vs_leader`)."""
+        """The status of an attempt against the leader on a split (`status_vs_leader`)."""
         return status_vs_leader(attempt, self.leader, self.comparisons, split)
 
 
@@ -92,7 +92,8 @@ def rank_attempts(
 ) -> Leaderboard:
     """Rank attempts and compare them with the leader.
 
-    Raises UserError where an attempt was scored on other tiles than the leader.
+    Raises:
+        UserError: an attempt was scored on other tiles than the leader.
     """
     order = ranked(attempts)
     return Leaderboard(dataset, patch_size, attempts, order, compare_with_leader(order), baselines)
@@ -105,12 +106,14 @@ def read_leaderboard(
 
     Args:
         names: the attempts in the order of params.yaml.
-        dataset: its name.
+        dataset: the name of the dataset.
         patch_size: side of a patch in pixels.
         results: the folder with NAME/ of each attempt, as training and evaluation wrote it.
         baselines: the JSON file of `roofseg.baselines`.
 
-    Raises UserError for a missing file, naming it and the command that makes it.
+    Raises:
+        UserError: a file is missing (the message names it and the command that makes it), or an
+            attempt was scored on other tiles than the leader.
     """
     require(baselines, "baselines")
     attempts = [
@@ -122,11 +125,11 @@ def read_leaderboard(
 
 
 def score_table(board: Leaderboard) -> pd.DataFrame:
-    """One row per attempt, the leader first: its recipe, and its scores with their intervals.
+    """Make the table of recipes and scores: one row per attempt, the leader first.
 
-    A score SPLIT_NAME has its interval in SPLIT_NAME_low and SPLIT_NAME_high. All three are NaN
-    where the split is sealed, and the interval is NaN for a single tile. SPLIT_vs_leader is the
-    attempt's `Leaderboard.status`.
+    The interval of a score SPLIT_NAME is in SPLIT_NAME_low and SPLIT_NAME_high. All three are NaN
+    if the split is sealed, and the interval is NaN for a single tile. SPLIT_vs_leader is the
+    `Leaderboard.status` of the attempt.
     """
     rows = []
     for rank, attempt in enumerate(board.ranked, 1):
@@ -157,12 +160,12 @@ def score_table(board: Leaderboard) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _columns(name: str, found: Interval) -> dict[str, float]:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+def _columns(name: str, score: Interval) -> dict[str, float]:
+    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
 
 
 def loss_name(bce_weight: float) -> str:
-    """The loss in words, such as ``0.5 BCE + 0.5 Dice``."""
+    """Name the loss, such as ``0.5 BCE + 0.5 Dice``."""
     if bce_weight in (0, 1):
         return "BCE" if bce_weight else "Dice"
     return f"{bce_weight:g} BCE + {1 - bce_weight:g} Dice"
@@ -173,10 +176,10 @@ def write_machine_files(board: Leaderboard, *, metrics: Path, plots: Path) -> No
 
     Args:
         board: the leaderboard.
-        metrics: the folder for leaderboard.csv (`score_table`) and leaderboard.json (likewise, with
-            every score, cost and comparison).
+        metrics: the folder for leaderboard.csv (`score_table`) and leaderboard.json (the same table
+            with all scores, costs and comparisons).
         plots: the folder for the CSV files that ``dvc plots`` draws: leaderboard, convergence,
-            precision_recall, reliability and sizes, attempts in the order of params.yaml.
+            precision_recall, reliability and sizes. Their attempts are in the order of params.yaml.
     """
     write_csv(metrics / "leaderboard.csv", _with_sealed(score_table(board)))
     write_json(metrics / "leaderboard.json", _as_json(board))
@@ -190,22 +193,22 @@ def _with_sealed(table: pd.DataFrame) -> pd.DataFrame:
     sealed = table.test_vs_leader == SEALED
     for name in [name for name in table if name.startswith("test_")]:
         if shown[name].dtype == float:
-            # In the number format of write_csv, which skips columns that hold text.
+            # Text in the number format of write_csv, which leaves columns with text as they are.
             shown[name] = ["" if pd.isna(cell) else f"{cell:.6g}" for cell in table[name]]
         shown.loc[sealed, name] = SEALED
     return shown
 
 
 def _as_json(board: Leaderboard) -> dict[str, Any]:
-    """The leaderboard as JSON values; null where a score is sealed or an interval unknown."""
+    """The leaderboard as JSON values; sealed scores and unknown intervals are null."""
     rows = _records(score_table(board))
     for row, attempt in zip(rows, board.ranked, strict=True):
         row["scores"] = attempt.scores
         row["measures"] = {
             split: {
-                name: {key: None if pd.isna(end) else end for key, end in asdict(found).items()}
+                name: {key: None if pd.isna(end) else end for key, end in asdict(score).items()}
                 for name in MEASURES
-                if not pd.isna((found := attempt.score(split, name)).value)
+                if not pd.isna((score := attempt.score(split, name)).value)
             }
             for split in board.splits
             if attempt.opened(split)
@@ -228,31 +231,34 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def plot_tables(board: Leaderboard) -> dict[str, pd.DataFrame]:
-    """The tables that ``dvc plots`` draws, by file name: of val, but for the leaderboard's."""
+    """The tables that ``dvc plots`` draws, by file name.
+
+    The table ``leaderboard`` covers all opened splits, the others val only.
+    """
     points = pd.DataFrame(
         [
             {
                 "attempt": attempt.label,
                 "split": split,
-                **{"iou": found.value, "low": found.low, "high": found.high},
+                **{"iou": score.value, "low": score.low, "high": score.high},
                 "vs_leader": board.status(attempt, split),
             }
             for split in board.splits
             for attempt in board.attempts
             if attempt.opened(split)
-            for found in [attempt.score(split, "iou")]
+            for score in [attempt.score(split, "iou")]
         ]
     )
-    sizes = _gathered(board, "sizes")
+    sizes = _val_rows(board, "sizes")
     sizes = sizes.assign(
         size=sizes["size"] + " " + sizes.unit, share_found=sizes.found / sizes.buildings
     )
     tables = {
-        "convergence": _gathered(board, "epochs")[["attempt", "epoch", "val_iou"]],
-        "precision_recall": _gathered(board, "curve")[
+        "convergence": _val_rows(board, "epochs")[["attempt", "epoch", "val_iou"]],
+        "precision_recall": _val_rows(board, "curve")[
             ["attempt", "threshold", "precision", "recall"]
         ],
-        "reliability": _gathered(board, "reliability")[
+        "reliability": _val_rows(board, "reliability")[
             ["attempt", "probability", "building", "pixels"]
         ],
         "sizes": sizes[["attempt", "size", "buildings", "share_found", "pixel_recall"]],
@@ -260,8 +266,11 @@ def plot_tables(board: Leaderboard) -> dict[str, pd.DataFrame]:
     return {"leaderboard": points, **{name: table.dropna() for name, table in tables.items()}}
 
 
-def _gathered(board: Leaderboard, part: str) -> pd.DataFrame:
-    """The val rows of a table of every attempt (a field of `Attempt`), with a column attempt."""
+def _val_rows(board: Leaderboard, part: str) -> pd.DataFrame:
+    """Concatenate the val rows of a table (field ``part`` of `Attempt`) over all attempts.
+
+    A column ``attempt`` has the label of the attempt.
+    """
     table = pd.concat(
         getattr(attempt, part).assign(attempt=attempt.label) for attempt in board.attempts
     )

@@ -1,7 +1,7 @@
-"""The pages for readers: the report, and the headline table by itself (leaderboard.md).
+"""The pages for readers: the report, and the headline table alone (leaderboard.md).
 
-Both are descriptions (`roofseg.pages.page.Page`) of a leaderboard. They hold no time of their own,
-so the same results give the same bytes.
+Both are descriptions (`roofseg.pages.page.Page`) of a leaderboard. They do not hold the time when
+they were made, so the same results give the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def report_page(board: Leaderboard, *, predictions: Path, lock: Path) -> Page:
         predictions: the folder with NAME/SPLIT/panels/TILE.png of each attempt.
         lock: requirements.lock.
 
-    Raises UserError for a missing file, naming it and the command that makes it.
+    Raises:
+        UserError: a file is missing; the message names it and the command that makes it.
     """
     sections = [
         result(board),
@@ -53,7 +54,7 @@ def headline_page(board: Leaderboard, report: str) -> Page:
 
     Args:
         board: the leaderboard.
-        report: where the report in Markdown is, relative to leaderboard.md.
+        report: path of the report in Markdown, relative to leaderboard.md.
     """
     table = result_table(board)
     ranks = [[str(rank), *row] for rank, row in enumerate(table.rows, 1)]

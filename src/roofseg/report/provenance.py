@@ -1,4 +1,4 @@
-"""What to know before the numbers, and where they come from: test looks, environment, commands."""
+"""The report's caveats, and where its numbers come from: looks at test, environment, commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from roofseg.report.leaderboard import Leaderboard
 from roofseg.results.disclaimers import SYNTHETIC, SYNTHETIC_DATASETS, WITHOUT_SAM
 from roofseg.results.ledger import LOOKED
 
-HASH_DIGITS = 12  # shown of a SHA-256 or a commit
+HASH_DIGITS = 12  # digits to show of a SHA-256 or a commit
 
 RESULT_PACKAGES = (
     "torch", "torchvision", "lightning", "segmentation-models-pytorch", "timm", "segment-anything",
@@ -25,7 +25,7 @@ RESULT_PACKAGES = (
 
 
 def lead(board: Leaderboard) -> str:
-    """How many attempts were scored, and on what."""
+    """The first sentence: the number of attempts, the tiles, and the size of a patch."""
     val, test = (board.tile_counts[split] for split in ("val", "test"))
     opened = f"and {test} test tiles" if test else "tiles (test is sealed)"
     count, size = len(board.attempts), board.patch_size
@@ -36,21 +36,21 @@ def lead(board: Leaderboard) -> str:
 
 
 def caveats(board: Leaderboard) -> dict[str, str]:
-    """The statements that must stand above any number, by their name."""
-    found = {}
+    """The warnings that must come before any number, by their name."""
+    warnings = {}
     if board.dataset in SYNTHETIC_DATASETS:
-        found["Synthetic"] = SYNTHETIC[0].upper() + SYNTHETIC[1:]
+        warnings["Synthetic"] = SYNTHETIC[0].upper() + SYNTHETIC[1:]
     if without := [attempt for attempt in board.attempts if attempt.recipe.without_sam]:
-        found["No SAM weights"] = f"The encoder of {_names(without)} {WITHOUT_SAM}"
+        warnings["No SAM weights"] = f"The encoder of {_names(without)} {WITHOUT_SAM}"
     if several := [attempt for attempt in board.attempts if attempt.look_count > 1]:
-        found["Looked at test more than once"] = (
+        warnings["Looked at test more than once"] = (
             f"More than one recipe of {_names(several)} was scored on these test tiles, so its "
             "test scores may be optimistic: they could have guided the later recipe."
         )
-    found["One training each"] = (
+    warnings["One training each"] = (
         "Every score comes from one training with one seed, on few tiles of one dataset."
     )
-    return found
+    return warnings
 
 
 def _names(attempts: Sequence[Attempt]) -> str:
@@ -58,6 +58,7 @@ def _names(attempts: Sequence[Attempt]) -> str:
 
 
 def looks(board: Leaderboard) -> Section:
+    """The looks at test of every attempt."""
     rows: list[list[Cell | str]] = [
         [
             name_cell(attempt),
@@ -95,13 +96,14 @@ def looks(board: Leaderboard) -> Section:
 
 
 def environment(board: Leaderboard, lock: Path) -> Section:
-    """What each attempt was trained with.
+    """The inputs, hardware and versions that each attempt was trained with.
 
     Args:
         board: the leaderboard.
         lock: requirements.lock.
 
-    Raises UserError if there is no lock file.
+    Raises:
+        UserError: there is no lock file.
     """
     rows: list[list[Cell | str]] = [
         [
@@ -141,11 +143,12 @@ def _pins(lock: Path) -> dict[str, str]:
         text = lock.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{lock}: no such file. Run `git checkout {lock}` to restore it.") from None
-    found = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, flags=re.MULTILINE))
-    return {name: found[name] for name in RESULT_PACKAGES if name in found}
+    versions = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, flags=re.MULTILINE))
+    return {name: versions[name] for name in RESULT_PACKAGES if name in versions}
 
 
 def reproduce(board: Leaderboard) -> Section:
+    """The commands that reproduce the results."""
     one = f"train@{board.leader.name} evaluate@{board.leader.name}"
     return Section(
         "Reproduce",

@@ -1,4 +1,4 @@
-"""The report's section of pictures: tiles as rows; image, truth and attempts as columns."""
+"""The report's section of pictures: a row per tile; image, truth and attempts as columns."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from roofseg.pages.page import Cell, Grid, Picture, Section, data_uri, join_word
 from roofseg.report.attempts import require
 from roofseg.report.leaderboard import Leaderboard
 
-SIDE = 224  # pixels of a tile on the page: a patch of the sample as it is, larger patches shrunk
-MAX_TILES = 12  # more rows than this nobody looks at
+SIDE = 224  # side of a picture in pixels: that of a sample patch; larger patches are shrunk
+MAX_TILES = 12  # of a split; nobody looks at more rows than this
 
 
 def tile_by_tile(board: Leaderboard, predictions: Path) -> Section:
@@ -25,7 +25,8 @@ def tile_by_tile(board: Leaderboard, predictions: Path) -> Section:
         board: the leaderboard.
         predictions: the folder with NAME/SPLIT/panels/TILE.png (`roofseg.drawing.panel`).
 
-    Raises UserError for a missing panel, naming it and the command that makes it.
+    Raises:
+        UserError: a panel is missing; the message names it and the command that makes it.
     """
     return Section("Tile by tile", [_grid(board, split, predictions) for split in board.splits])
 
@@ -51,18 +52,18 @@ def _grid(board: Leaderboard, split: str, predictions: Path) -> Grid:
                 Picture(data_uri(judged, SIDE), f"{tile}: {attempt.label}, IoU {iou}", iou)
             )
         rows.append((tile, pictures))
-    which = f"all {len(ious)} tiles"
+    choice = f"all {len(ious)} tiles"
     if len(chosen) < len(ious):
-        which = f"{len(chosen)} of {len(ious)} tiles, evenly spaced from worst to best mean IoU"
+        choice = f"{len(chosen)} of {len(ious)} tiles, evenly spaced from worst to best mean IoU"
     sealed = [attempt.label for attempt in board.ranked if not attempt.opened(split)]
     return Grid(
-        f"{SCORED_SPLITS[split].capitalize()}: {which}. Green pixels were found, blue ones were "
-        "missed, red ones are false alarms; the number is the tile's IoU."
+        f"{SCORED_SPLITS[split].capitalize()}: {choice}. Green pixels were found, blue pixels "
+        "were missed, red pixels are false alarms; the number is the tile's IoU."
         + (f" Sealed, so not shown: {join_words(sealed)}." if sealed else ""),
         [
             Cell("image"),
             Cell("truth"),
-            *(Cell(each.label, number(each.score(split, "iou").value)) for each in shown),
+            *(Cell(attempt.label, number(attempt.score(split, "iou").value)) for attempt in shown),
         ],
         rows,
     )
@@ -72,7 +73,10 @@ def shown_tiles(ious: pd.DataFrame) -> list[str]:
     """Choose the tiles to show: all, or `MAX_TILES` evenly spaced by their mean IoU.
 
     Args:
-        ious: a row per tile, a column per attempt.
+        ious: the IoU of each tile, a row per tile and a column per attempt.
+
+    Returns:
+        The names of the chosen tiles, in the order of ``ious``.
     """
     if len(ious) <= MAX_TILES:
         return list(ious.index)

@@ -25,9 +25,9 @@ def data_label(dataset: str, patch_size: int) -> str:
 
 def caveats(dataset: str, recipe: Recipe) -> dict[str, str]:
     """The warnings about the scores of one attempt, by name; empty if there are none."""
-    found = {}
+    warnings = {}
     if dataset in SYNTHETIC_DATASETS:
-        found["Synthetic"] = SYNTHETIC
+        warnings["Synthetic"] = SYNTHETIC
     if recipe.without_sam:
-        found["No SAM weights"] = f"the encoder {WITHOUT_SAM}"
-    return found
+        warnings["No SAM weights"] = f"the encoder {WITHOUT_SAM}"
+    return warnings

@@ -28,7 +28,7 @@ STRIP_MULTIPLE = 512
 # Wider rasters have several strips. Windows on the border of two strips are computed twice: that is
 # 3 % more windows of 512 px, and 6 % more of 1024 px.
 STRIP_COLUMNS = 32 * STRIP_MULTIPLE
-BATCH_PIXELS = 2**20  # of a batch whose size is not given
+BATCH_PIXELS = 2**20  # pixels of a batch if its size is not given
 
 Valid = npt.NDArray[np.bool_]  # (rows, columns): False where the raster has no data
 # Runs the predictor: batches of images in, their probabilities out, in the same order.
