@@ -344,7 +344,7 @@ class TestMistakes:
                         closed,
                     ),
                 ):
-                    message = f"error: {found}: Permission denied. Fix that, then run it again"
+                    message = f"error: {found}: Permission denied. Change the permissions"
                     self.refused(capsys, public / "maps", message, *arguments)
         long = tmp_path / ("a" * 300)
         self.refused(
@@ -396,13 +396,40 @@ class TestCommand:
         assert project["version"] == VERSION
         assert project["scripts"] == {"roofseg": "roofseg.cli:main"}
 
+    @pytest.mark.parametrize("command", ["", *sorted(cli.COMMANDS)])
+    def test_help_fits_a_terminal_and_ends_with_the_exit_statuses(
+        self, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([*filter(None, [command]), "--help"])
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= 80
+        before, last = shown.rstrip().rsplit("\n\n", 1)
+        assert " ".join(last.split()) == cli.EXIT_STATUS
+        assert "Exit status:" not in before
+
+    def test_help_keeps_the_lines_of_examples(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="0"):
+            cli.main(["studies", "--help"])
+        assert "\n  roofseg studies budget " in capsys.readouterr().out
+
     @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
-    def test_help_explains_exit_statuses(
+    def test_a_wrong_option_is_one_line_that_names_the_help_of_the_command(
         self, command: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        with pytest.raises(SystemExit, match="0"):
-            cli.main([command, "--help"])
-        assert "Exit status" in capsys.readouterr().out
+        required = {
+            "new-dataset": ["oslo", "--imgs", "i", "--msks", "m"],
+            "check-data": ["oslo"],
+            "profile": ["oslo"],
+            "predict": ["a.tif", "--model", "m", "--out", "o"],
+            "export": ["--model", "m", "--out", "o"],
+        }
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([command, *required.get(command, []), "--wrong"])
+        assert capsys.readouterr().err == (
+            f"error: unrecognized arguments: --wrong. See `roofseg {command} --help`.\n"
+        )
 
     @pytest.mark.parametrize("command", sorted(cli.COMMANDS.keys() - cli.RUN_ANYWHERE))
     def test_outside_a_project_it_says_in_one_line_what_is_missing(

@@ -1,12 +1,9 @@
-"""Map the roofs in rasters of any size: a mask or probabilities for each, and footprints.
+"""Map the roofs in rasters of any size, as masks, probabilities or footprints.
 
-Writes DIR/NAME.tif for each input NAME.*: a cloud-optimised GeoTIFF on the input's grid, 1 for a
-building, 0 for none, 255 for no data; with --probability float32 in [0, 1], NaN for no data. With
---vector, footprints are written beside it. Outputs that the same model and options have finished
-are skipped, so the same command continues where it was stopped.
-
-Exit status: 0 all outputs were written; 2 an error that the message explains; 129, 130, 143
-stopped.
+Writes DIR/NAME.tif for each input NAME.*: a cloud-optimised GeoTIFF on the input's grid, uint8 with
+1 for building, 0 for background and 255 for no data; with --probability float32 in [0, 1], NaN for
+no data. With --vector, footprints are written beside it. Outputs that the same model and options
+have already made are skipped: after a stop, the same command continues.
 """
 
 from __future__ import annotations
@@ -44,7 +41,7 @@ from roofseg.sliding_window.blocks import Infer, count_windows
 from roofseg.sliding_window.imagery import file_name, list_inputs
 from roofseg.sliding_window.windows import OVERLAP
 
-SHOWN = 10  # errors shown at once
+SHOWN = 10  # errors in one message
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a model's folder, such as models/unet_imagenet, or a .onnx file",
     )
     parser.add_argument(
-        "--out", required=True, type=local_path, metavar="DIR", help="folder for the results"
+        "--out", required=True, type=local_path, metavar="DIR", help="folder to write to"
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace existing outputs, whatever made them",
+        help="replace existing outputs, also those of other models and options",
     )
     result = parser.add_argument_group("the result")
     result.add_argument(
@@ -86,76 +83,98 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=number(1e-6, 1),
         default=0.5,
-        help="lowest probability of building (default 0.5, as in the leaderboard)",
+        metavar="P",
+        help="lowest probability that counts as building (default: %(default)s, as for scores)",
     )
-    result.add_argument("--vector", choices=VECTORS, help="also write footprints, as polygons")
+    result.add_argument(
+        "--vector", choices=VECTORS, help="also write footprints, as polygons in this format"
+    )
     result.add_argument(
         "--min-area",
         type=number(0),
         default=0.0,
         metavar="M2",
-        help="leave out footprints smaller than this, in square metres (default 0)",
+        help="leave out footprints smaller than M2 square metres (default: %(default)g)",
     )
     result.add_argument(
         "--simplify",
         type=number(0),
         default=0.0,
         metavar="M",
-        help="simplify outlines by this tolerance in metres (default 0: keep those of the pixels)",
+        help="simplify outlines, by at most M metres (default: %(default)g, outlines of pixels)",
     )
     result.add_argument(
         "--regularise",
         action="store_true",
-        help="straighten walls, square corners (needs an extra)",
+        help="straighten walls and square corners (needs the extra `regularise`)",
     )
     grid = parser.add_argument_group("the input")
     grid.add_argument(
         "--gsd",
         type=number(1e-6),
         metavar="M",
-        help="metres per pixel, for inputs that state none or a wrong one",
+        help="metres per pixel, if the inputs state none or a wrong value",
     )
     grid.add_argument(
         "--resample",
         action="store_true",
-        help="resample inputs to the GSD trained on; the result is on that grid",
+        help="resample inputs to the GSD that the model was trained on; outputs are on that grid",
     )
     grid.add_argument(
         "--scale",
         nargs=2,
         type=number(-math.inf),
         metavar=("LOW", "HIGH"),
-        help="values that become 0 and 255, for inputs that are not 8-bit",
+        help="the values that become 0 and 255, if the inputs are not 8-bit",
     )
     how = parser.add_argument_group("inference")
     how.add_argument(
         "--overlap",
         type=number(0, 0.5),
         default=OVERLAP,
-        help=f"share of a window that neighbours have in common (default {OVERLAP})",
+        metavar="SHARE",
+        help="overlap of neighbouring windows, as a share of their side (default: %(default)s)",
     )
     how.add_argument(
         "--tta",
         action="store_true",
-        help="mean over the 8 symmetries of a square; takes 8 times as long",
+        help="average over the 8 symmetries of a square, which takes 8 times as long",
     )
     how.add_argument(
-        "--batch-size", type=count, help="windows at a time (default: about a megapixel)"
+        "--batch-size",
+        type=count,
+        metavar="N",
+        help="windows per batch (default: as many as fit a megapixel)",
     )
-    how.add_argument("--device", choices=get_args(Device), default="auto")
-    how.add_argument("--precision", choices=get_args(Precision), default="auto")
-    many = parser.add_argument_group("many processes or machines (needs an extra)")
+    how.add_argument(
+        "--device",
+        choices=get_args(Device),
+        default="auto",
+        help="where the model runs (default: %(default)s, the best available)",
+    )
+    how.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="default: %(default)s, the fastest that the device supports in hardware",
+    )
+    many = parser.add_argument_group("many processes or machines (needs the extra `ray`)")
     many.add_argument(
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="run the model in this process (default) or in Ray's",
+        help="run the model in this process or in workers of Ray (default: %(default)s)",
     )
     many.add_argument(
-        "--workers", type=count, help="Ray's processes (default: one per GPU, or per machine)"
+        "--workers",
+        type=count,
+        metavar="N",
+        help="number of workers of Ray (default: one per GPU, or per machine without GPUs)",
     )
     many.add_argument(
-        "--address", help="HOST:PORT of a Ray cluster (default: start Ray on this machine)"
+        "--address",
+        metavar="HOST:PORT",
+        help="address of a Ray cluster (default: start Ray on this machine)",
     )
 
 

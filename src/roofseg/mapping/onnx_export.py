@@ -62,7 +62,7 @@ def export(
     if out.is_dir():
         raise UserError(f"{out}: a folder; expected the name of a file to write.")
     if out.exists() and not overwrite:
-        raise UserError(f"{out}: exists already. Remove it, or use --overwrite.")
+        raise UserError(f"{out}: already exists. Remove it, or use --overwrite.")
     _check_packages()
     torch_model = torch_predictor.load(folder, device="cpu", precision="32-true")
     with write_errors_named(out):

@@ -136,7 +136,7 @@ class Workers:
             raise WorkersLostError(
                 f"--engine ray: a batch was given up after {RETRIES + 1} tries, or the cluster is "
                 f"gone. Workers that run out of memory need a smaller --batch-size or fewer "
-                f"--workers. The same command goes on. Ray says: {error}"
+                f"--workers. Run the same command again to continue. Ray says: {error}"
             ) from None
 
 
