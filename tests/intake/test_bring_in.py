@@ -405,18 +405,18 @@ class TestRefused:
     def test_a_gsd_that_contradicts_the_tiles(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path)
         with pytest.raises(
-            UserError, match=r"GSD: 1 m per pixel, but the georeference of a says 0"
+            UserError, match=r"--gsd: found 1 m per pixel, but the georeference of a says 0"
         ):
             taken(images, masks, out, gsd=1.0)
 
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            ({"gsd": 0.0}, "GSD: found 0; expected a number above 0"),
-            ({"gsd": float("nan")}, "GSD: found nan"),
+            ({"gsd": 0.0}, "--gsd: found 0; expected a number above 0"),
+            ({"gsd": float("nan")}, "--gsd: found nan"),
             ({"max_expansion": -1}, "max_expansion: found -1"),
-            ({"division": Division(side=float("inf"))}, "BLOCK: found inf"),
-            ({"division": Division(seed=-1)}, "SEED: found -1; expected 0 or more"),
+            ({"division": Division(side=float("inf"))}, "--block: found inf"),
+            ({"division": Division(seed=-1)}, "--seed: found -1; expected 0 or more"),
             ({"division": Division(val=0.9)}, "val 0.9 and test 0.166667: expected two shares"),
         ],
     )

@@ -184,7 +184,7 @@ def main(args: argparse.Namespace) -> None:
     folders = [Path(name) for name in args.inputs if Path(name).is_dir()]
     if args.out.is_dir() and any(args.out.samefile(folder) for folder in folders):
         raise UserError(
-            f"--out {args.out}: a folder of inputs, so results would be inputs of the next run. "
+            f"--out {args.out}: is a folder of inputs, so outputs would be inputs of the next run. "
             "Choose another --out."
         )
     with engine(args) as (predictor, infer):
@@ -200,10 +200,10 @@ def read_options(args: argparse.Namespace) -> Options:
     if args.scale and not args.scale[0] < args.scale[1]:
         low, high = args.scale
         raise UserError(f"--scale {low:g} {high:g}: expected LOW < HIGH")
-    changes = {"--min-area": args.min_area, "--simplify": args.simplify}
-    idle = [key for key, value in {**changes, "--regularise": args.regularise}.items() if value]
-    if idle and not args.vector:
-        raise UserError(f"{idle[0]} is for footprints; add --vector {'|'.join(VECTORS)}")
+    shaping = {"--min-area": args.min_area, "--simplify": args.simplify}
+    unused = [key for key, value in {**shaping, "--regularise": args.regularise}.items() if value]
+    if unused and not args.vector:
+        raise UserError(f"{unused[0]}: needs --vector {'|'.join(VECTORS)}")
     vector = Vector(args.vector, args.min_area, args.simplify, args.regularise)
     return Options(
         output="probability" if args.probability else "mask",
@@ -220,7 +220,7 @@ def read_options(args: argparse.Namespace) -> Options:
 
 @contextmanager
 def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]:
-    """The model, and the function that runs it (None: the model itself)."""
+    """The model, and the function that runs batches on it (None: call the model itself)."""
     if args.engine == "ray":
         with workers(
             args.model,
@@ -229,27 +229,27 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]
             device=args.device,
             precision=args.precision,
             tta=args.tta,
-        ) as many:
-            yield many, many.infer
+        ) as pool:
+            yield pool, pool.infer
         return
     for option in ("workers", "address"):
         if getattr(args, option):
-            raise UserError(f"--{option} is for many processes; add --engine ray")
+            raise UserError(f"--{option}: needs --engine ray")
     yield load_predictor(args.model, device=args.device, precision=args.precision), None
 
 
 def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
-    """The input of each output; UserError if two share one, or one would replace its input."""
+    """Map outputs to inputs; UserError if two inputs share an output, or one would be replaced."""
     outputs: dict[Path, str] = {}
     for source in sources:
         out = folder / f"{Path(file_name(source)).stem}.tif"
         if out in outputs:
             raise UserError(
-                f"{source}: its output {out} is also that of {outputs[out]}. Rename one, or use "
-                "two folders for --out."
+                f"{source}: its output {out} is also the output of {outputs[out]}. Rename one of "
+                "the inputs, or use two folders for --out."
             )
         if out.exists() and Path(source).exists() and out.samefile(source):
-            raise UserError(f"{source}: its output would replace it. Choose another --out.")
+            raise UserError(f"{source}: the output would replace this input. Choose another --out.")
         outputs[out] = source
     return outputs
 
@@ -261,11 +261,11 @@ def check(
     jobs, problems = [], []
     for out, source in outputs.items():
         try:
-            for each in outputs_of(out, options):
-                if each.is_dir():
-                    raise UserError(f"{each}: a folder, where a file would go. Move it away.")
+            for path in outputs_of(out, options):
+                if path.is_dir():
+                    raise UserError(f"{path}: is a folder; expected a file. Move it away.")
             if not overwrite and is_finished(predictor, source, out, options):
-                print(f"{out}: finished before, skipped")
+                print(f"{out}: already finished, skipped")
                 continue
             with open_input(predictor, source, options) as imagery:
                 for note in imagery.notes:
@@ -285,7 +285,7 @@ def check(
 def run(
     predictor: Predictor, jobs: Sequence[Job], options: Options, infer: Infer | None
 ) -> list[str]:
-    """Predict all inputs, also after one has failed; returns the errors."""
+    """Predict all inputs, even if one of them fails; returns the errors."""
     failed = []
     with bar() as progress:
         task = progress.add_task("", total=sum(job.windows for job in jobs))
@@ -314,7 +314,7 @@ def run(
 
 
 def bar() -> Progress:
-    """A progress bar of windows over all inputs, if stderr is a terminal."""
+    """A progress bar that counts windows over all inputs; hidden unless stderr is a terminal."""
     console = Console(stderr=True, highlight=False)
     return Progress(
         TextColumn("{task.description}", markup=False),
