@@ -266,9 +266,7 @@ class TestMistakes:
         self.refused(
             capsys, maps, f"is also the output of {tiles / 'a.tif'}", *common, tiles, tiles
         )
-        message = (
-            f"error: {tiles / 'a.tif'}: the output would replace this input. Choose another --out"
-        )
+        message = f"error: {tiles / 'a.tif'}: the output would replace this input. Choose"
         self.refused(capsys, tiles, message, *common, tiles)
         self.refused(capsys, tiles, message, *common, tiles, "--overwrite")
         message = f"error: --out {other.parent}: is a folder of inputs, so outputs would be inputs"
