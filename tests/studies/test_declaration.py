@@ -114,7 +114,7 @@ def test_attempts_of_studies_join_those_of_the_parameters() -> None:
         ("seeds: [7]", "seeds: [true]", r"augmentation\.seeds\.0: found True"),
         ("tiles: [1, 2]", "tiles: [0, 2]", r"budget\.tiles\.0: found 0"),
         ("tiles: [1, 2]", "tile: [1, 2]", r"studies\.budget\.tile: unknown key \(misspelt\?\)"),
-        ("    tiles: [1, 2]\n", "", r"studies\.budget\.tiles: missing; studies/prof"),
+        ("    tiles: [1, 2]\n", "", r"studies\.budget\.tiles: missing; compare with"),
         (
             "    seeds: [1, 2]\n  aug",
             "    seeds: [1]\n  aug",
@@ -139,11 +139,11 @@ def test_attempts_of_studies_join_those_of_the_parameters() -> None:
         (
             "    freeze_epochs",
             "    seed: 3\n    freeze_epochs",
-            r"attempts\.cold\.seed: each study",
+            r"attempts\.cold\.seed: seeds are set by each study",
         ),
         ("  cold:", "  small:", r"attempts\.small: params\.yaml has an attempt of the same"),
         ("prior: scratch", "prior: none", r"attempts\.cold\.prior"),
-        (STUDIES.partition("studies:")[0], "", r"attempts: missing; studies/profiles"),
+        (STUDIES.partition("studies:")[0], "", r"attempts: missing; compare with"),
         ("studies:\n", "study:\n", r"study: unknown key"),
         ("attempts:\n  cold", "attempts: [\n  cold", r"not valid YAML"),
     ],
