@@ -312,7 +312,9 @@ class TestCheckData:
         write_raster(oslo / "msks" / "b.tif", tile_pixels(0, 96)[0])
         done = check("oslo")
         assert done.returncode == 2
-        assert done.stderr.startswith("error: 3 problems:\n  data/oslo/imgs: no file for a")
+        assert done.stderr.startswith(
+            "error: 3 problems:\n  data/oslo/imgs: no file for the tile a"
+        )
         assert "Traceback" not in done.stderr
         assert check("nosuch").stderr.startswith("error: data/nosuch: no such folder")
 
