@@ -110,7 +110,8 @@ class TestInspect:
             "more than 50% of a is building: is it inverted?",
             "no building in b",
             "more than 10% of b is black: is data missing there?",
-            "tiles of different splits touch or overlap, so scores will be too high: b (val), c (test)",
+            "tiles of different splits touch or overlap, so scores will be too high: "
+            "b (val), c (test)",
         )
 
     def test_tiles_that_differ_in_gsd_are_a_warning(self, dataset: Path) -> None:
