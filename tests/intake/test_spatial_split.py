@@ -218,8 +218,8 @@ class TestDivide:
         ("val", "test"), [(0, 0.2), (0.2, -0.1), (0.5, 0.5), (float("nan"), 0.1)]
     )
     def test_shares_that_leave_nothing(self, val: float, test: float) -> None:
-        says = re.escape(f"val {val:g} and test {test:g}: expected two shares")
-        with pytest.raises(UserError, match="above 0, with a sum below 1"):
+        says = re.escape(f"--val {val:g} and --test {test:g}: expected two shares")
+        with pytest.raises(UserError, match=says):
             divide([["a"], ["b"], ["c"]], dict.fromkeys("abc", 0.1), seed=1, val=val, test=test)
 
 

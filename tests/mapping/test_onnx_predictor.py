@@ -120,5 +120,5 @@ def test_without_onnxruntime(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there"
 )
 def test_cuda_that_is_not_available(model: Path) -> None:
-    with pytest.raises(UserError, match=r"device cuda, but onnxruntime has CPUExecution"):
+    with pytest.raises(UserError, match=r"device cuda, but onnxruntime offers only CPUExecution"):
         load(model, device="cuda")
