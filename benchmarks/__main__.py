@@ -1,7 +1,7 @@
 """Measure everything and write benchmarks/results.md: ``python -m benchmarks``.
 
-``python -m benchmarks SUBJECT ...`` measures some of it and only prints;
-``python -m benchmarks profile ATTEMPT ...`` says where the epochs of an attempt's training go.
+``python -m benchmarks SUBJECT ...`` measures some subjects and only prints the rows;
+``python -m benchmarks profile ATTEMPT ...`` shows which parts of an epoch take how long.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def main() -> None:
         profile.main(sys.argv[2:])
         return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("subjects", nargs="*", help=f"of {', '.join(SUBJECTS)}; all unless told")
-    asked = parser.parse_args().subjects
+    parser.add_argument("subjects", nargs="*", help=f"some of {', '.join(SUBJECTS)} (default: all)")
+    chosen = parser.parse_args().subjects
     lines = [
         "# Speed",
         "",
@@ -33,15 +33,15 @@ def main() -> None:
         heading(),
     ]
     print(*lines, sep="\n", flush=True)
-    # A process for each subject: what training sets for its own would make the next one's plain
-    # baseline faster.
+    # A process for each subject: settings that training makes for its process would speed up the
+    # plain baseline of the next subject.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
-        for rows in pool.map(measure, asked or SUBJECTS):
+        for rows in pool.map(measure, chosen or SUBJECTS):
             for row in rows:
                 lines.append(str(row))
                 print(row, flush=True)
-    if not asked:
+    if not chosen:
         write_text(ROOT / "benchmarks" / "results.md", "\n".join(lines) + "\n")
 
 

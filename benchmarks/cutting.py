@@ -1,7 +1,7 @@
-"""make_patches on tiles of 5000 x 5000 px, whose crop has to slide, against reading them whole.
+"""make_patches on tiles of 5000 x 5000 px, with crops off centre, against reading whole tiles.
 
-``python -m benchmarks.cutting ours|plain FOLDER`` does it once and prints its seconds and the peak
-of its memory: in a process of its own, or the peak would be that of others too.
+``python -m benchmarks.cutting ours|plain FOLDER`` cuts all tiles once and prints the seconds and
+the peak memory. It has its own process, so that the peak is that of this run alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from roofseg.core.images import write_jpeg, write_png
 from roofseg.cutting.cut import make_patches
 
 SIZE, PATCH, FRACTION = 5000, 1024, 0.05
-TILES = {"a": "train", "b": "val", "c": "test"}  # a split each: make_patches wants all three
+TILES = {"a": "train", "b": "val", "c": "test"}  # make_patches needs all three splits
 LIMIT_MB = 300
 PLAIN = "reading both whole with rasterio, summed-area table of the full mask"
 
@@ -51,7 +51,7 @@ def rows(folder: Path) -> list[Row]:
 
 
 def write_dataset(folder: Path) -> None:
-    """Tiles as the Inria dataset has them: not compressed, in strips, with one roof off centre."""
+    """Write tiles like those of the Inria dataset (uncompressed, in strips), a roof off centre."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (3, SIZE, SIZE), dtype=np.uint8)
     mask = np.zeros((1, SIZE, SIZE), np.uint8)
@@ -109,7 +109,8 @@ def plain(folder: Path) -> None:
 
 
 def peak_mb() -> float:
-    """Of this process alone, in MB (10^6 bytes); getrusage would count its parent's at the fork."""
+    """Peak memory of this process, MB (10^6 bytes); getrusage would include its parent's at the "
+    "fork."""
     status = Path("/proc/self/status")
     if not status.exists():  # not Linux
         return float("nan")

@@ -1,9 +1,10 @@
-"""What a frozen encoder costs after the first time: ``python -m benchmarks.frozen``.
+"""The cost of a frozen encoder once its features are cached: ``python -m benchmarks.frozen``.
 
-One real training run per attempt with a pool, which is filled before. Between its steps bare steps
-do the same on the same inputs: the decoder alone (what an epoch and a validation pass should cost),
-and with the encoder anew (what they cost without the cache). So all three alternate; the medians of
-the epochs' times and ratios are shown.
+One real training run per attempt, with an augmentation pool that is filled before. Between its
+steps,
+bare steps do the same on the same inputs: with the decoder alone (the ideal cost of an epoch and a
+validation pass), and with the encoder run anew (their cost without the cache). All three alternate;
+the table shows medians of the epochs' times and ratios.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def patches(count: int, size: int) -> list[Patch]:
 class Alternate(Callback):
     """Times epochs and validation passes, and between their steps those of the bare loops.
 
-    The clock of the run stands still meanwhile. A bare step comes before the run's own and after it
-    in turn, so that neither finds its inputs warm more often.
+    The clock of the run is paused during bare steps. A bare step comes before and after the run's
+    own step in turn, so that neither has a warm cache more often.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,7 @@ class Alternate(Callback):
         self.began = 0.0
 
     def count(self, what: str) -> None:
-        """Add the time since the last count to ``what``; start to count anew."""
+        """Add the time since the last call to ``what`` ("" for nothing), and start again."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
@@ -234,8 +235,8 @@ def rows(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("attempts", nargs="*", help=f"of {', '.join(ATTEMPTS)}; all unless told")
-    parser.add_argument("--size", type=int, help="of patches, in pixels")
+    parser.add_argument("attempts", nargs="*", help=f"some of {', '.join(ATTEMPTS)} (default: all)")
+    parser.add_argument("--size", type=int, help="size of patches, in pixels")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     args = parser.parse_args()

@@ -1,8 +1,8 @@
 """Training steps of the study's five attempts on a GPU: ``python -m benchmarks.gpu``.
 
-1024 px, random images and weights: only time, memory and arithmetic are looked at. Each attempt at
-its own batch size, then with another precision, without deterministic algorithms, compiled, and at
-twice the batch. Writes benchmarks/gpu.md. Minutes on an H100.
+At 1024 px, with random images and weights, since only time, memory and arithmetic are measured.
+Each attempt runs at its own batch size, then with another precision, without deterministic
+algorithms, compiled, and at twice the batch. Writes benchmarks/gpu.md. Takes minutes on an H100.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from roofseg.training.loss import BceDiceLoss
 from stages import ROOT
 
 SIZE, STEPS = 1024, 10
-# Dense 16-bit peak in TFLOP/s, by what the device's name holds (NVIDIA's data sheets).
+# Dense 16-bit peak in TFLOP/s, by a part of the device's name (NVIDIA's data sheets).
 PEAKS = {"H100": 989, "H200": 989, "A100": 312, "L4": 121, "T4": 65}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a step is done; what is here is what the recipe does on such a GPU."""
+    """How a step is done; the defaults are those of the recipe on such a GPU."""
 
     batch: int
     precision: torch.dtype = torch.bfloat16
@@ -52,7 +52,7 @@ def variants(batch: int) -> list[Variant]:
 
 
 def stepper(recipe: Recipe, variant: Variant) -> Callable[[], None]:
-    """A training step as the recipe has it after the thaw, on data that lies on the GPU."""
+    """Make a training step of the recipe after the thaw, on data in GPU memory."""
     torch.manual_seed(0)
     model = build_model(
         recipe.architecture, recipe.encoder, dropout=recipe.dropout, patch_size=SIZE
@@ -83,7 +83,7 @@ def stepper(recipe: Recipe, variant: Variant) -> Callable[[], None]:
 
 
 def measure(recipe: Recipe, variant: Variant) -> tuple[float, float, float]:
-    """Median ms of a step, peak GB, and seconds until steps are fast."""
+    """Median time of a step (ms), peak memory (GB), and seconds until steps are fast."""
     torch.use_deterministic_algorithms(variant.deterministic, warn_only=True)
     start = time.perf_counter()
     step = stepper(recipe, variant)

@@ -1,4 +1,4 @@
-"""The guard's cost per opened file (`roofseg.core.guard`), in processes of their own."""
+"""The cost of the guard (`roofseg.core.guard`) per opened file; each run has its own process."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def rows() -> list[Row]:
 
 
 def mosaic(tiles: int) -> list[Fingerprint]:
-    """A square of tiles that touch, its halves in UTM 14 and 15, in splits by turns."""
+    """A square of touching tiles, one half in UTM 14 and one in UTM 15; splits alternate."""
     rng = np.random.default_rng(0)
     side = int(np.ceil(np.sqrt(tiles)))
     zones = CRS.from_epsg(32614), CRS.from_epsg(32615)

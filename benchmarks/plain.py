@@ -1,8 +1,8 @@
-"""The plain training loop that ours is compared with: ``python -m benchmarks.plain FOLDER``.
+"""The plain training loop as a baseline: ``python -m benchmarks.plain FOLDER``.
 
-What one writes first: float32, NCHW, each patch read and decoded at every draw. It does a step for
-each line on stdin and prints its seconds. A process of its own: what the library sets for its
-process is not set here.
+A straightforward first version: float32, NCHW, each patch read and decoded at every draw. It does a
+step for each line on stdin and prints its seconds. It has its own process, in which the settings
+that the library makes for its process are not made.
 """
 
 from __future__ import annotations

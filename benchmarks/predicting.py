@@ -1,8 +1,8 @@
-"""`roofseg predict` with U-Net on ResNet34: against the bare model on the same batches, and against
-a plain loop over a whole tile in memory.
+"""`roofseg predict` with U-Net on ResNet34, against two baselines: the bare model on the same
+batches, and a plain loop over a whole tile in memory.
 
-``python -m benchmarks.predicting ours|plain TILE.tif`` does one tile and prints its seconds and the
-peak of its memory: in a process of its own, or the peak would be that of others too.
+``python -m benchmarks.predicting ours|plain TILE.tif`` predicts one tile and prints the seconds
+and the peak memory. It has its own process, so that the peak is that of this run alone.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def against_bare(tile: Path, out: Path) -> Row:
     predictor = make_predictor("auto")
     batches: list[Images] = []
 
-    def noted(images: Iterator[Images]) -> Iterator[Probabilities]:
+    def record(images: Iterator[Images]) -> Iterator[Probabilities]:
         for batch in images:
             batches.append(batch)
             yield np.zeros(batch.shape[:3], np.float32)
 
     with open_imagery(str(tile)) as imagery:
-        for _ in predict_blocks(imagery, WINDOW, noted, batch_size=BATCH):
+        for _ in predict_blocks(imagery, WINDOW, record, batch_size=BATCH):
             pass
 
     def bare() -> None:
@@ -94,7 +94,7 @@ def against_plain(tile: Path) -> Row:
 
 
 def write_tile(path: Path, size: int) -> Path:
-    """Smooth colours, which compress as aerial images do; in tiles."""
+    """Write smooth colours, which compress like aerial images, as a tiled GeoTIFF."""
     coarse = np.random.default_rng(0).integers(0, 255, (size // 8, size // 8, 3), dtype=np.uint8)
     image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
     with rasterio.open(

@@ -1,7 +1,8 @@
-"""Where the epochs of an attempt's training go: ``python -m benchmarks profile ATTEMPT ...``.
+"""Which parts of an epoch take how long: ``python -m benchmarks profile ATTEMPT ...``.
 
-Its recipe in params.yaml and its patches, through the real engine, with fewer draws and epochs, and
-with the encoder thawed at once where the recipe thaws it. Lightning's own profiler holds the clock.
+Trains with the attempt's recipe in params.yaml and the project's patches, through the real engine,
+with fewer draws and epochs, and with an encoder that the recipe thaws later thawed from the start.
+Lightning's own profiler measures the times.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from benchmarks.training import watch
 from roofseg.patches import read_patches
 from roofseg.recipe.params import Recipe, read_params
 
-EPOCHS, STEPS = 4, 8  # the first epoch is a warm-up, and fills what is kept of a frozen encoder
+# The first epoch is a warm-up, and fills the feature cache of a frozen encoder.
+EPOCHS, STEPS = 4, 8
 PARTS = ("data", "forward", "backward", "optimizer", "validation", "logging, state", "the rest")
 EPOCH = "run_training_epoch"  # as Lightning's profiler names it; validation is a part of it
 PATCHES, WEIGHTS = Path("patches"), Path("weights")
@@ -26,7 +28,7 @@ PATCHES, WEIGHTS = Path("patches"), Path("weights")
 def main(arguments: Sequence[str]) -> None:
     params = read_params(Path("params.yaml"))
     parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description=__doc__)
-    parser.add_argument("attempts", nargs="*", help="of params.yaml; all unless told")
+    parser.add_argument("attempts", nargs="*", help="attempts of params.yaml (default: all)")
     print(f"Seconds per epoch of {STEPS} training steps, and the share of each part.\n")
     print(f"| attempt | epoch, s | {' | '.join(PARTS)} |")
     print(f"| --- | ---: |{' ---: |' * len(PARTS)}")
@@ -51,7 +53,7 @@ def shrunk(recipe: Recipe) -> Recipe:
 
 
 class SteadyEpochs(SimpleProfiler):
-    """Forgets the first epoch."""
+    """A profiler that drops the first epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +87,7 @@ def parts(durations: Mapping[str, Sequence[float]]) -> tuple[float, dict[str, fl
         + spent("on_validation_start", "on_validation_epoch_start", by="[LightningModule]"),
         "logging, state": spent("", by="[Callback]"),
     }
-    # Lightning's step of the optimizer runs forward and backward too.
+    # Lightning's optimizer step includes forward and backward.
     found["optimizer"] = (
         spent("optimizer_step", by="[LightningModule]") - found["forward"] - found["backward"]
     )

@@ -17,11 +17,11 @@ ROUNDS = 3
 
 
 def rows() -> list[Row]:
-    """In the precision that training takes here, which the target is for, and in float32, in which
-    scores are computed."""
+    """A row in the precision of training on this machine, with the target, and one in float32,
+    the precision of scores."""
     torch.manual_seed(0)
     ours = SamEncoder().eval()
-    for block in ours.blocks:  # zeros until a checkpoint fills them
+    for block in ours.blocks:  # they are zero without a checkpoint
         nn.init.normal_(block.attn.rel_pos_h, std=0.1)
         nn.init.normal_(block.attn.rel_pos_w, std=0.1)
     published = ImageEncoderViT(

@@ -1,5 +1,4 @@
-"""What one waits for before anything is computed: imports of the stages, and `dvc repro` with
-nothing to do."""
+"""Startup times: imports of the stages, and `dvc repro` with nothing to do."""
 
 from __future__ import annotations
 
@@ -67,9 +66,9 @@ def imports() -> list[Row]:
 
 
 def repro() -> Row:
-    """In this checkout if all of it is up to date, else in a clone of HEAD, which has no data.
+    """Measure in this checkout if it is up to date, else in a clone of HEAD, which has no data.
 
-    With --dry, which looks as hard, and would run nothing if there were anything to do.
+    Uses --dry, which checks the same and runs nothing if a stage is out of date.
     """
     what, reach = "`dvc repro` with nothing to do", "under 6 s"
     with TemporaryDirectory() as folder:
@@ -77,7 +76,7 @@ def repro() -> Row:
         places = {"in this checkout": (ROOT, ()), "in a clone": (folder, ("--allow-missing",))}
         for place, (where, options) in places.items():
             try:
-                (times,) = alternate(partial(ask, Path(where), *options), rounds=ROUNDS)
+                (times,) = alternate(partial(dry_run, Path(where), *options), rounds=ROUNDS)
             except NotUpToDateError:
                 continue
             seconds = statistics.median(times)
@@ -85,7 +84,7 @@ def repro() -> Row:
     return Row(f"{what}: not measured, dvc.lock is not up to date", "", reach, "", "", "", None)
 
 
-def ask(where: Path, *options: str) -> None:
+def dry_run(where: Path, *options: str) -> None:
     command = ["dvc", "repro", "--dry", *options]
     done = subprocess.run(command, cwd=where, capture_output=True, text=True)
     if done.returncode or UP_TO_DATE not in done.stdout:
@@ -93,4 +92,4 @@ def ask(where: Path, *options: str) -> None:
 
 
 class NotUpToDateError(Exception):
-    """There is something to do."""
+    """A stage would run."""

@@ -1,5 +1,5 @@
-"""A training step of U-Net on ResNet34 on the CPU, in a real run: against a plain loop, against a
-bare one, and against its own wait for data."""
+"""A training step of U-Net on ResNet34 on the CPU, in a real run: against a plain loop, a bare
+loop, and the time that the run waits for data."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def rows(folder: Path) -> list[Row]:
 
 
 def write_patches(folder: Path) -> list[Patch]:
-    """Smooth colours, which compress as aerial images do; noise takes longer to decode."""
+    """Write smooth colours, which compress like aerial images; noise would take longer to "
+    "decode."""
     rng = np.random.default_rng(0)
     patches = []
     for name in "abcdefgh":
@@ -110,7 +111,7 @@ class Plain:
         self.process.communicate()
 
     def step(self) -> float:
-        """Do one; its seconds."""
+        """Do one step; returns its seconds."""
         assert self.process.stdin
         assert self.process.stdout
         print(file=self.process.stdin, flush=True)
@@ -118,7 +119,7 @@ class Plain:
 
 
 class Between(Callback):
-    """After every step of a run, whose clock stands still meanwhile, a plain and a bare one."""
+    """After every step of a run, times a plain and a bare step; the run's clock is paused then."""
 
     def __init__(self, plain: Plain, patches: list[Patch]) -> None:
         self.plain = plain
@@ -153,7 +154,7 @@ class Between(Callback):
 
 
 def waiting(durations: dict[str, list[float]]) -> Row:
-    """How long the run waited for its workers, by Lightning's own profiler."""
+    """The time that the run waited for its workers, by Lightning's own profiler."""
     steps = durations["run_training_batch"][WARM_UP:]  # before the first, the workers start
     waits = durations["[_TrainingEpochLoop].train_dataloader_next"][WARM_UP:][: len(steps)]
     share = 100 * sum(waits) / sum(steps)

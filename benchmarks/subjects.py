@@ -1,4 +1,4 @@
-"""What `make bench` measures, subject by subject."""
+"""The subjects that `make bench` measures."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ SUBJECTS: dict[str, Callable[[Path], Iterable[Row]]] = {
 
 
 def measure(subject: str) -> list[Row]:
-    """Its rows, as measured now."""
+    """Measure a subject; returns its rows of the table."""
     with tempfile.TemporaryDirectory() as folder:
         return list(SUBJECTS[subject](Path(folder)))

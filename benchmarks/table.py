@@ -20,7 +20,7 @@ Run = Callable[[], float | None]
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table, in words but for ``met``: None where there is no target."""
+    """A line of the table, as text; ``met`` says whether the target is met, None for no target."""
 
     what: str
     against: str
@@ -45,9 +45,9 @@ def heading() -> str:
 
 
 def alternate(*runs: Run, rounds: int = ROUNDS, warm_up: int = 1) -> list[list[float]]:
-    """The seconds of each run, in rounds. A run that gives a number has timed itself.
+    """The seconds of each run, per round; a run that returns a number has timed itself.
 
-    The runs alternate, so that a machine whose speed drifts does not decide between them.
+    The runs alternate, so that drifts in the machine's speed affect all of them.
     """
     times: list[list[float]] = [[] for _ in runs]
     for round_ in range(warm_up + rounds):
@@ -62,7 +62,8 @@ def alternate(*runs: Run, rounds: int = ROUNDS, warm_up: int = 1) -> list[list[f
 def faster(
     what: str, against: str, ours: Sequence[float], plain: Sequence[float], reach: float | None
 ) -> Row:
-    """How many times as fast as a plain way; ``reach`` of None has no target."""
+    """A row that shows how many times as fast as the baseline ours is; ``reach`` None: no "
+    "target."""
     times = median_ratio(plain, ours)
     return Row(
         what,
@@ -90,12 +91,13 @@ def dearer(
 
 
 def median_ratio(one: Sequence[float], other: Sequence[float]) -> float:
-    """Of the rounds' ratios: what slows a machine down for a while slows both runs of a round."""
+    """The median of the rounds' ratios: a slow phase of the machine affects both runs of a "
+    "round."""
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
 def machine() -> str:
-    """This machine, in words."""
+    """Describe this machine."""
     import torch
 
     cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
@@ -104,6 +106,6 @@ def machine() -> str:
 
 
 def child(*command: str) -> str:
-    """What a Python process prints; it finds this checkout's packages, and no others of ours."""
+    """Run Python with this checkout's packages; returns what it prints."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     return subprocess.check_output([sys.executable, *command], env=environment, text=True)

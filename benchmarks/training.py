@@ -1,4 +1,4 @@
-"""A real training run, watched from outside: the engine's own trainer and callbacks."""
+"""Observe a real training run, with the engine's own trainer and callbacks."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def watch(
     profiler: Profiler | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> None:
-    """Train a recipe on train and val patches; what it writes goes below ``folder``.
+    """Train a recipe on train and val patches; all outputs are written below ``folder``.
 
-    ``profiler`` hears of all that Lightning does, and ``callbacks`` come after the run's own.
+    ``profiler`` is passed to Lightning; ``callbacks`` are called after the run's own.
     """
     trainer = L.Trainer
 

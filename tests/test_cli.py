@@ -143,7 +143,7 @@ class TestResume:
         made = (out / "a.tif").stat().st_mtime_ns
         capsys.readouterr()
         assert roofseg("--model", model, tiles, "--out", out) == 0
-        assert f"{out / 'a.tif'}: finished before, skipped\n" in capsys.readouterr().out
+        assert f"{out / 'a.tif'}: already finished, skipped\n" in capsys.readouterr().out
         assert (out / "a.tif").stat().st_mtime_ns == made
         assert names(out) == ["a.tif", "b.tif"]
 
@@ -155,7 +155,7 @@ class TestResume:
         before = (out / "a.tif").read_bytes()
         assert roofseg("--model", other, tiles, "--out", out) == 2
         message = capsys.readouterr().err
-        assert message.startswith(f"error: {out / 'a.tif'}: there is one already, with ROOFSEG_ATT")
+        assert message.startswith(f"error: {out / 'a.tif'}: already exists, with ROOFSEG_ATT")
         assert names(out) == ["a.tif"]
         assert (out / "a.tif").read_bytes() == before
         assert roofseg("--model", other, tiles, "--out", out, "--overwrite") == 0
@@ -229,9 +229,9 @@ class TestMistakes:
             (("--batch-size", "0"), "--batch-size: found '0', expected a positive whole number"),
             (("--batch-size", "2.5"), "--batch-size: found '2.5'"),
             (("--min-area", "-1", "--vector", "gpkg"), "--min-area: "),
-            (("--min-area", "5"), "--min-area is for footprints; add --vector gpkg|geojson|parq"),
-            (("--simplify", "5"), "--simplify is for footprints"),
-            (("--regularise",), "--regularise is for footprints"),
+            (("--min-area", "5"), "--min-area: needs --vector gpkg|geojson|parq"),
+            (("--simplify", "5"), "--simplify: needs --vector"),
+            (("--regularise",), "--regularise: needs --vector"),
             (("--scale", "255", "0"), "--scale 255 0: expected LOW < HIGH"),
             (("--vector", "shp"), "--vector: invalid choice: 'shp'"),
             (("--precision", "8"), "--precision: invalid choice"),
@@ -259,13 +259,17 @@ class TestMistakes:
         maps = tmp_path / "maps"
         other = tmp_path / "other" / "a.png"
         write_raster(other, tile_pixels(0, 40)[0])
-        message = f"error: {other}: its output {maps / 'a.tif'} is also that of {tiles / 'a.tif'}"
+        message = (
+            f"error: {other}: its output {maps / 'a.tif'} is also the output of {tiles / 'a.tif'}"
+        )
         self.refused(capsys, maps, message, *common, tiles, other)
-        self.refused(capsys, maps, f"is also that of {tiles / 'a.tif'}", *common, tiles, tiles)
-        message = f"error: {tiles / 'a.tif'}: its output would replace it. Choose another --out"
+        self.refused(
+            capsys, maps, f"is also the output of {tiles / 'a.tif'}", *common, tiles, tiles
+        )
+        message = f"error: {tiles / 'a.tif'}: the output would replace this input. Choose"
         self.refused(capsys, tiles, message, *common, tiles)
         self.refused(capsys, tiles, message, *common, tiles, "--overwrite")
-        message = f"error: --out {other.parent}: a folder of inputs, so results would be inputs"
+        message = f"error: --out {other.parent}: is a folder of inputs, so outputs would be inputs"
         self.refused(capsys, other.parent, message, *common, other.parent)
         (tmp_path / "empty").mkdir()
         message = f"error: {tmp_path / 'empty'}: no raster in this folder"
@@ -319,7 +323,7 @@ class TestMistakes:
         kept = tmp_path / "maps" / name / "kept"
         kept.mkdir(parents=True)
         arguments = ("--model", model, tiles, "--vector", "gpkg", "--overwrite")
-        self.refused(capsys, tmp_path / "maps", f"{kept.parent}: a folder, where", *arguments)
+        self.refused(capsys, tmp_path / "maps", f"{kept.parent}: is a folder; expected", *arguments)
         assert kept.is_dir()
 
     def test_a_folder_without_permission_is_named(
@@ -344,7 +348,7 @@ class TestMistakes:
                         closed,
                     ),
                 ):
-                    message = f"error: {found}: Permission denied. Fix that, then run it again"
+                    message = f"error: {found}: Permission denied. Change the permissions"
                     self.refused(capsys, public / "maps", message, *arguments)
         long = tmp_path / ("a" * 300)
         self.refused(
@@ -396,13 +400,40 @@ class TestCommand:
         assert project["version"] == VERSION
         assert project["scripts"] == {"roofseg": "roofseg.cli:main"}
 
+    @pytest.mark.parametrize("command", ["", *sorted(cli.COMMANDS)])
+    def test_help_fits_a_terminal_and_ends_with_the_exit_statuses(
+        self, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([*filter(None, [command]), "--help"])
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= 80
+        before, last = shown.rstrip().rsplit("\n\n", 1)
+        assert " ".join(last.split()) == cli.EXIT_STATUS
+        assert "Exit status:" not in before
+
+    def test_help_keeps_the_lines_of_examples(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="0"):
+            cli.main(["studies", "--help"])
+        assert "\n  roofseg studies budget " in capsys.readouterr().out
+
     @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
-    def test_help_explains_exit_statuses(
+    def test_a_wrong_option_is_one_line_that_names_the_help_of_the_command(
         self, command: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        with pytest.raises(SystemExit, match="0"):
-            cli.main([command, "--help"])
-        assert "Exit status" in capsys.readouterr().out
+        required = {
+            "new-dataset": ["oslo", "--imgs", "i", "--msks", "m"],
+            "check-data": ["oslo"],
+            "profile": ["oslo"],
+            "predict": ["a.tif", "--model", "m", "--out", "o"],
+            "export": ["--model", "m", "--out", "o"],
+        }
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([command, *required.get(command, []), "--wrong"])
+        assert capsys.readouterr().err == (
+            f"error: unrecognized arguments: --wrong. See `roofseg {command} --help`.\n"
+        )
 
     @pytest.mark.parametrize("command", sorted(cli.COMMANDS.keys() - cli.RUN_ANYWHERE))
     def test_outside_a_project_it_says_in_one_line_what_is_missing(

@@ -1,8 +1,4 @@
-"""The command `roofseg`: its subcommands, and how their errors end the process.
-
-Exit status 0: done; 2: an error that the user can fix, with one message on stderr; 129, 130, 141
-and 143: stopped by a closed terminal, Ctrl-C, a closed pipe on stdout, or SIGTERM.
-"""
+"""The command `roofseg`: its subcommands, their help, and how their errors end the process."""
 
 from __future__ import annotations
 
@@ -10,9 +6,10 @@ import argparse
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from roofseg.commands import (
     check_data,
@@ -45,15 +42,19 @@ COMMANDS = {
 READ_TILES = {"new-dataset", "check-data", "predict"}  # tiles and test are sealed to all others
 RUN_ANYWHERE = {"predict", "export"}  # all others work on the project in the current folder
 STOPS = (signal.SIGTERM, signal.SIGHUP)
+EXIT_STATUS = (
+    "Exit status: 0 done; 2 an error, explained by a message; 129, 130, 141 or 143 stopped by a "
+    "closed terminal, Ctrl-C, a closed pipe or SIGTERM."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line ``arguments`` (default: those of the process)."""
     args = make_parser().parse_args(arguments)
-    # As after Ctrl-C, blocks are left in order: half-written files are removed.
-    for each in STOPS:
-        if signal.getsignal(each) is not signal.SIG_IGN:  # `nohup` has a signal ignored
-            signal.signal(each, _stop)
+    # Raise SystemExit, so that context managers remove half-written files, as after Ctrl-C.
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
+            signal.signal(number, _stop)
     try:
         with entry_point(
             f"roofseg {args.command}", project=Path(), reads_tiles=args.command in READ_TILES
@@ -72,10 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all subcommands; ``main`` of its result is the function to call with it."""
-    parser = argparse.ArgumentParser(
+    """The parser of all subcommands; call ``args.main(args)`` with the ``args`` it returns.
+
+    A subcommand's help shows its module's docstring: the first line, the options, then the rest.
+    """
+    parser = _Parser(
         prog="roofseg",
-        description="Maps of roofs from imagery: datasets, recipes, training, studies and maps.",
+        description="Map roofs in aerial imagery: make datasets, train, compare, predict.",
+        epilog=f"`roofseg COMMAND --help` describes a command.\n\n{EXIT_STATUS}",
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"roofseg {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
@@ -85,14 +91,40 @@ def make_parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary,
-            epilog=details.strip("\n"),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="\n\n".join([details.strip("\n"), EXIT_STATUS]),
+            formatter_class=_HelpFormatter,
         )
         command.add_arguments(own)
         own.set_defaults(main=command.main)
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong arguments in one line, as `entry_point` reports errors, without the usage."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse unknown arguments here: argparse would name the help of the main parser."""
+        namespace, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}. See `{self.prog} --help`.\n")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Wraps paragraphs to the terminal's width; keeps indented ones, which are examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            paragraph
+            if paragraph.startswith(" ")
+            else textwrap.fill(" ".join(paragraph.split()), width, break_on_hyphens=False)
+            for paragraph in text.split("\n\n")
+        )
+
+
 def _stop(number: int, frame: object) -> NoReturn:
-    print("stopped: the same command goes on with what is not finished", file=sys.stderr)
+    print("stopped; run the same command again to continue", file=sys.stderr)
     sys.exit(128 + number)

@@ -28,7 +28,7 @@ from roofseg.recipe.split import read_split
 from roofseg.tiles.rasters import Grid
 
 SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
-STOPPED = "stopped: the same command goes on with what is not finished\n"
+STOPPED = "stopped; run the same command again to continue\n"
 
 Roofseg = Callable[..., None]
 
@@ -155,12 +155,12 @@ class TestNewDataset:
             (
                 lambda i, m: Path("data/oslo").mkdir(parents=True),
                 (),
-                "^data/oslo: exists already",
+                "^data/oslo: already exists",
             ),
             (
                 lambda i, m: Path("profiles/oslo.yaml").touch(),
                 (),
-                r"^profiles/oslo\.yaml: exists already",
+                r"^profiles/oslo\.yaml: already exists",
             ),
             (lambda i, m: None, ("--base", "nosuch"), r"^profiles/nosuch\.yaml: cannot be read"),
             (
@@ -312,7 +312,9 @@ class TestCheckData:
         write_raster(oslo / "msks" / "b.tif", tile_pixels(0, 96)[0])
         done = check("oslo")
         assert done.returncode == 2
-        assert done.stderr.startswith("error: 3 problems:\n  data/oslo/imgs: no file for a")
+        assert done.stderr.startswith(
+            "error: 3 problems:\n  data/oslo/imgs: no file for the tile a"
+        )
         assert "Traceback" not in done.stderr
         assert check("nosuch").stderr.startswith("error: data/nosuch: no such folder")
 

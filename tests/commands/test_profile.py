@@ -54,13 +54,13 @@ def test_edits_that_are_not_committed_are_not_overwritten(profiles: Path, roofse
     params = profiles / "params.yaml"
     edited = SAMPLE.replace("lr: 0.001", "lr: 0.002")
     params.write_text(edited)
-    with pytest.raises(UserError, match="not committed"):  # outside git nothing is committed
+    with pytest.raises(UserError, match="uncommitted edits"):  # outside git nothing is committed
         roofseg("profile", "tiny")
     git(profiles, "init", "-q")
-    with pytest.raises(UserError, match="not committed"):
+    with pytest.raises(UserError, match="uncommitted edits"):
         roofseg("profile", "tiny")
     git(profiles, "add", "params.yaml")
-    with pytest.raises(UserError, match="not committed"):
+    with pytest.raises(UserError, match="uncommitted edits"):
         roofseg("profile", "tiny")
     assert params.read_text() == edited
     git(profiles, "commit", "-q", "-m", "edited")

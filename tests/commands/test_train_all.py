@@ -164,7 +164,7 @@ def test_a_failed_attempt_stops_no_other(project: Callable[..., Path], start: St
     jobs = start()
     out, err = jobs.communicate()
     assert jobs.returncode == 1
-    assert err == "error: failed: a; the lines that begin so say why\n"
+    assert err == "error: failed: a; see the lines that begin with these names\n"
     assert "a | no luck\n" in out
     assert "All attempts are trained" not in out
     assert locked().keys() == {"make_patches", "train@b"}
@@ -180,7 +180,7 @@ def test_nothing_is_trained_without_its_inputs(project: Callable[..., Path], sta
     jobs = start("--jobs", "1")
     out, err = jobs.communicate()
     assert jobs.returncode == 1
-    assert err == "error: failed: inputs; the lines that begin so say why\n"
+    assert err == "error: failed: inputs; see the lines that begin with these names\n"
     assert "inputs | no tiles\n" in out
     assert "train@a" not in out
 
@@ -207,7 +207,7 @@ def test_a_signal_stops_all_attempts(
     jobs.send_signal(number)
     out, err = jobs.communicate(timeout=60)
     assert jobs.returncode == 128 + number
-    assert err == f"error: stopped by {number.name}; the same command goes on\n"
+    assert err == f"error: stopped by {number.name}; run the same command again to continue\n"
     for name in "ab":
         assert f"{name} | in order\n" in out
     assert "c | " not in out

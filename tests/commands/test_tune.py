@@ -116,18 +116,18 @@ def test_a_stopped_tuning_leaves_nothing_running(tuned: Tuned) -> None:
     assert tuned.status == 130
     assert tuned.stopped.count("queued tune-") == 4
     assert "stopping what runs, after its last whole epoch" in tuned.stopped
-    assert "stopped: the same command goes on" in tuned.stopped
+    assert "stopped; run the same command again" in tuned.stopped
     assert tuned.left_running == []
 
 
 def test_a_stopped_tuning_goes_on(tuned: Tuned) -> None:
     """Finished runs stay finished, queued ones queued: only the killed one is queued again."""
-    assert tuned.gone_on.count(", done before") == 1
+    assert tuned.gone_on.count(", already finished") == 1
     assert tuned.gone_on.count("queued tune-") <= 1
     assert tuned.gone_on.count(": val IoU") == 4
     assert "[4/4]" in tuned.gone_on
     assert "All runs are done." in tuned.gone_on
-    assert tuned.nothing_left.count(", done before") == 4
+    assert tuned.nothing_left.count(", already finished") == 4
     assert "queued tune-" not in tuned.nothing_left
 
 
@@ -198,7 +198,7 @@ def test_the_commands_of_the_report_apply_the_best_runs(tuned: Tuned) -> None:
         assert (project.folder / path).read_text() == tuned.shown(row.name, path)
     assert "Running stage 'train" not in project.run("dvc repro --dry evaluate@small").stdout
     # The applied values change no run's recipe, so no run is tuned again.
-    assert project.run(TUNE).stdout.count(", done before") == 4
+    assert project.run(TUNE).stdout.count(", already finished") == 4
     project.run("git checkout -q . && dvc checkout -q --allow-missing --force")
 
 
@@ -224,13 +224,13 @@ def test_the_sampler_tpe_runs_experiments_and_goes_on(tuned: Tuned) -> None:
     command = f"{TUNE} --jobs 2"
     stopped, status = stop_after(project, command, r"smaller[^\n]*: val IoU.*queued tune-smaller")
     assert status == 130, stopped
-    assert stopped.count(", done before") == 2 or "small lr" in stopped
+    assert stopped.count(", already finished") == 2 or "small lr" in stopped
     searches = json.loads((project.folder / "studies" / "searches.json").read_text())
     assert sorted(map(len, searches.values())) == [2, 2]
     gone_on = project.run(command).stdout
-    assert gone_on.count(", done before") == 3
+    assert gone_on.count(", already finished") == 3
     assert gone_on.count(": val IoU") == 4
-    assert project.run(command).stdout.count(", done before") == 4
+    assert project.run(command).stdout.count(", already finished") == 4
     report = project.run(REPORT).stdout
     assert "by tpe" in report
     table = pd.read_csv(project.folder / "metrics" / "studies" / "tuning.csv")

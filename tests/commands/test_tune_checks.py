@@ -1,4 +1,4 @@
-"""What `roofseg tune` and `roofseg tuning-report` check before they make anything."""
+"""The checks of `roofseg tune` and `roofseg tuning-report` before they write anything."""
 
 from __future__ import annotations
 
@@ -86,8 +86,9 @@ def test_test_patches_and_tiles_are_sealed(project: Path, name: str) -> None:
     script = (
         "from contextlib import suppress\n"
         "from roofseg.core.guard import SealedTestError\n"
-        "from roofseg.commands.sealed import sealed\n"
-        "with sealed('roofseg tune'):\n"
+        "from pathlib import Path\n"
+        "from roofseg.core.entry_point import entry_point\n"
+        "with entry_point('roofseg tune', project=Path(), reads_tiles=False):\n"
         f"    with suppress(SealedTestError): open({name!r})\n"
     )
     done = subprocess.run(
@@ -97,4 +98,4 @@ def test_test_patches_and_tiles_are_sealed(project: Path, name: str) -> None:
         text=True,
     )
     assert done.returncode == 1
-    assert f"stage roofseg tune opened {name}, which is sealed to it" in done.stderr
+    assert f"stage roofseg tune opened {name}, which is sealed for it" in done.stderr

@@ -190,12 +190,12 @@ class TestTaken:
         with pytest.raises(UserError, match=r"two\.gpkg: has several layers: 'roofs', 'older'"):
             taken(images, tmp_path / "two.gpkg", out)
         _, said = taken(images, tmp_path / "two.gpkg", out, layer="roofs")
-        assert said == ["footprints that were invalid and made valid: 1"]
+        assert said == ["invalid footprints that were repaired: 1"]
 
     def test_tiles_that_no_footprint_touches_are_named(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)
         _, said = taken(images, write_footprints(tmp_path / "roofs.gpkg", NAMES[:-2]), out)
-        assert said == ["no footprint on e, f: leave out what nobody has mapped"]
+        assert said == ["no footprint on e, f: leave out tiles that nobody has mapped"]
 
     def test_tiles_are_named_after_files(self, tmp_path: Path, out: Path) -> None:
         names = ("north 1", "Ålesund (øst)", "c;d", "x.v2", "-e", "g")
@@ -205,8 +205,8 @@ class TestTaken:
         assert set(read_split(out)) == expected
         assert {path.stem for path in (out / "imgs").iterdir()} == expected
         assert said == [
-            "tiles with a name of their own: '-e' is e, 'c;d' is c_d, 'north 1' is north_1, "
-            "'Ålesund (øst)' is Ålesund_øst"
+            "tiles named differently from their files: '-e' is e, 'c;d' is c_d, 'north 1' is "
+            "north_1, 'Ålesund (øst)' is Ålesund_øst"
         ]
 
     def test_the_limit_of_expansion_can_be_set(
@@ -244,7 +244,7 @@ class TestTaken:
         mine.write_text("tile,split\nc,test\n\u00c5 1,train\nb,val\n", encoding="utf-8")
         report, _ = taken(images, masks, out, division=Division(file=mine))
         assert read_split(out) == {"c": "test", "\u00c5_1": "train", "b": "val"}
-        assert report.warnings == ("split.csv lists no split for d: left out",)
+        assert report.warnings == ("split.csv does not list d, which the pipeline leaves out",)
         record = json.loads((out / "intake.json").read_text())
         assert record["split"] == {"file": "mine.csv"}
 
@@ -274,18 +274,18 @@ class TestRefused:
             (lambda i, m: (i / "a.png").touch(), "{i}/a.tif: a.png in the same folder"),
             (
                 lambda i, m: [(i / name).touch() for name in ("a b.tif", "a_b.tif")],
-                "{i}/a_b.tif: it and a b.tif would both be the tile a_b (apart from case). Rename",
+                "{i}/a_b.tif: this file and a b.tif would both become the tile a_b (apart",
             ),
             (
                 lambda i, m: [(i / name).touch() for name in ("A b.tif", "a_B.tif")],
-                "{i}/a_B.tif: it and A b.tif would both be the tile a_B (apart from case). Rename",
+                "{i}/a_B.tif: this file and A b.tif would both become the tile a_B (apart",
             ),
-            (lambda i, m: (i / "!!.tif").touch(), "{i}/!!.tif: its name holds neither letter"),
+            (lambda i, m: (i / "!!.tif").touch(), "{i}/!!.tif: its name has no letter"),
             (lambda i, m: (i / "a.tif").write_text("II*"), "{i}/a.tif: cannot be read"),
             (lambda i, m: (i / "a.tif").write_bytes(b""), "{i}/a.tif: cannot be read"),
             (
                 lambda i, m: write_raster(i / "a.tif", tile_pixels(0, SIZE)[0].astype(np.int16)),
-                "{i}: types that differ (a.tif has int16, f.tif has uint8)",
+                "{i}: has rasters of different types (a.tif has int16, f.tif has uint8)",
             ),
             (
                 lambda i, m: write_raster(m / "a.tif", tile_pixels(0, SIZE)[0]),
@@ -322,7 +322,7 @@ class TestRefused:
                 lambda i, m: [write_raster(p, np.zeros((96, 96), np.uint8)) for p in m.iterdir()],
                 "{m}: no building in any mask",
             ),
-            (lambda i, m: [path.unlink() for path in i.iterdir()], "{i}: no raster in it"),
+            (lambda i, m: [path.unlink() for path in i.iterdir()], "{i}: holds no raster"),
             (lambda i, m: [path.unlink() for path in list(i.iterdir())[2:]], "2 tiles: expected"),
         ],
         ids=[
@@ -405,18 +405,18 @@ class TestRefused:
     def test_a_gsd_that_contradicts_the_tiles(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path)
         with pytest.raises(
-            UserError, match=r"GSD: 1 m per pixel, but the georeference of a says 0"
+            UserError, match=r"--gsd: found 1 m per pixel, but the georeference of a says 0"
         ):
             taken(images, masks, out, gsd=1.0)
 
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            ({"gsd": 0.0}, "GSD: found 0; expected a number above 0"),
-            ({"gsd": float("nan")}, "GSD: found nan"),
+            ({"gsd": 0.0}, "--gsd: found 0; expected a number above 0"),
+            ({"gsd": float("nan")}, "--gsd: found nan"),
             ({"max_expansion": -1}, "max_expansion: found -1"),
-            ({"division": Division(side=float("inf"))}, "BLOCK: found inf"),
-            ({"division": Division(seed=-1)}, "SEED: found -1; expected 0 or more"),
+            ({"division": Division(side=float("inf"))}, "--block: found inf"),
+            ({"division": Division(seed=-1)}, "--seed: found -1; expected 0 or more"),
             ({"division": Division(val=0.9)}, "val 0.9 and test 0.166667: expected two shares"),
         ],
     )
@@ -439,7 +439,7 @@ class TestRefused:
             ("tile,split\na,train\na,val\n", "mine.csv, line 3: tile a is listed in train and in"),
             (
                 "tile,split\nx,train\na b,val\na_b,test\n",
-                "mine.csv: lists a b and a_b, which are one tile here. Remove one of the lines.",
+                "mine.csv: lists a b and a_b, which become the same tile. Remove one of the lines.",
             ),
         ],
     )

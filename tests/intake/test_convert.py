@@ -169,7 +169,7 @@ class TestFindScale:
         "pixels", [np.full((20, 20, 3), 7, np.uint16), np.full((20, 20, 3), np.nan, np.float32)]
     )
     def test_nothing_to_scale(self, tmp_path: Path, pixels: np.ndarray) -> None:
-        with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}: nothing to scale"):
+        with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}: cannot be scaled"):
             find_scale_of(tmp_path / "a.tif", pixels)
 
 

@@ -81,11 +81,11 @@ class TestInspect:
             r"imgs/a\.tif: 2 bands of uint8; expected 8-bit RGB",
             r"msks/b\.tif: 93\.8% of it is building; expected 90% at most.*inverted\?",
             r"imgs/c\.tif: cannot be read",
-            r"msks: no file for d, which is in imgs",
-            r"split\.csv: lists x, found in neither",
+            r"msks: no file for the tile d, which is in imgs",
+            r"split\.csv: lists x, but imgs and msks",
             r"nudges\.csv: no such file",
-            r"imgs/loop\.tif: a link that leads nowhere",
-            r"imgs/e\.tif: E\.png in the same folder is called e too",
+            r"imgs/loop\.tif: a broken link",
+            r"imgs/e\.tif: E\.png in the same folder has the same name",
         ):
             assert re.search(says, problems), says
         assert problems.count("imgs/c.tif: cannot be read") == 1
@@ -106,11 +106,12 @@ class TestInspect:
         report = inspect_dataset(dataset)
         assert report.problems == ()
         assert report.warnings == (
-            "split.csv lists no split for d: left out",
-            "more than 50% of a is building: are masks inverted?",
+            "split.csv does not list d, which the pipeline leaves out",
+            "more than 50% of a is building: is it inverted?",
             "no building in b",
-            "more than 10% of b is black: without data?",
-            "tiles of different splits touch or overlap, which flatters: b (val), c (test)",
+            "more than 10% of b is black: is data missing there?",
+            "tiles of different splits touch or overlap, so scores will be too high: "
+            "b (val), c (test)",
         )
 
     def test_tiles_that_differ_in_gsd_are_a_warning(self, dataset: Path) -> None:
@@ -118,7 +119,7 @@ class TestInspect:
         for kind, pixels in (("imgs", IMAGE), ("msks", MASK)):
             write_raster(dataset / kind / "a.tif", pixels, crs=CRS, transform=coarse)
         assert inspect_dataset(dataset).warnings == (
-            "tiles differ in GSD (0.3, 0.6 m), and so roofs in their pixels",
+            "tiles differ in GSD (0.3, 0.6 m), so roofs differ in their size in pixels",
         )
 
     @pytest.mark.parametrize(("rows", "count"), [(60, 0), (70, 1)])
@@ -154,7 +155,7 @@ class TestInspect:
         (dataset / "imgs").mkdir()
         problems = inspect_dataset(dataset).problems
         assert re.search("msks: no such folder; .*`dvc pull`", problems[0])
-        assert problems[-1].startswith(f"{dataset / 'msks'}: no mask with an image")
+        assert problems[-1].startswith(f"{dataset / 'msks'}: no mask belongs to an image")
 
     def test_no_such_dataset(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="nowhere: no such folder; expected a dataset"):
@@ -199,7 +200,7 @@ class TestInspect:
         write_raster(tmp_path / "a.tif", IMAGE * 0)
         write_raster(tmp_path / "m.tif", MASK)
         report = inspect_tile(TilePair("a", "", tmp_path / "a.tif", tmp_path / "m.tif"))
-        assert "a.tif: black throughout" in report.problems[0]
+        assert "a.tif: all pixels are black" in report.problems[0]
 
     def test_a_tile_smaller_than_any_patch(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "a.tif", IMAGE[:20])
@@ -337,7 +338,7 @@ class TestFindRasters:
         problems: list[str] = []
         assert rasters_by_stem(tmp_path, problems) == {}
         assert len(problems) == 2
-        assert "a.tif: a link that leads nowhere" in problems[0]
+        assert "a.tif: a broken link" in problems[0]
 
     def test_a_folder_that_is_a_loop(self, tmp_path: Path) -> None:
         (tmp_path / "imgs").symlink_to("imgs")
@@ -349,7 +350,7 @@ class TestFindRasters:
         os.mkfifo(tmp_path / "a.tif")
         problems: list[str] = []
         assert rasters_by_stem(tmp_path, problems) == {}
-        assert "a.tif: no regular file" in problems[0]
+        assert "a.tif: not a regular file" in problems[0]
 
     def test_a_name_that_is_not_utf8(self, tmp_path: Path) -> None:
         Path(os.fsdecode(bytes(tmp_path) + b"/a\xff.tif")).touch()

@@ -329,7 +329,7 @@ class TestErrors:
     @pytest.mark.parametrize("suffix", [".gpkg", ".shp"])
     def test_footprints_without_crs(self, tmp_path: Path, image: Path, suffix: str) -> None:
         vector = footprints(tmp_path / f"h{suffix}", at(0, 0, 5, 5), to=None)
-        self.refused(vector, image, rf"h\{suffix}, layer 'h': has no CRS, so it cannot be laid")
+        self.refused(vector, image, rf"h\{suffix}, layer 'h': has no CRS, so it cannot be placed")
 
     @pytest.mark.parametrize(
         ("profile", "missing"),

@@ -143,7 +143,9 @@ class TestSquares:
     @pytest.mark.parametrize("code", [4326, 3857])
     def test_squares_need_metres_on_the_ground(self, code: int) -> None:
         tile = Grid(SIZE, SIZE, CRS.from_epsg(code), Affine(1e-6, 0, 10, 0, -1e-6, 60))
-        says = rf"^BLOCK: 60 m, but .* EPSG:{code}, whose units are not metres on the ground"
+        says = (
+            rf"^--block: found 60 m, but .* EPSG:{code}, whose units are not metres on the ground"
+        )
         with pytest.raises(UserError, match=says):
             find_blocks({"a": tile}, side=60)
 
@@ -204,8 +206,8 @@ class TestDivide:
             ([], "0 tiles: expected at least 3"),
             ([["a"]], "1 tile: expected at least 3.*gdal_retile"),
             ([["a"], ["b"]], "2 tiles: expected at least 3"),
-            ([["a", "b", "c", "d"]], "4 tiles in 1 block that touch, .*BLOCK=METRES"),
-            ([["a", "b"], ["c", "d"]], "4 tiles in 2 blocks that touch, .*SPLIT=FILE"),
+            ([["a", "b", "c", "d"]], "4 tiles in 1 block that touch, .*--block METRES"),
+            ([["a", "b"], ["c", "d"]], "4 tiles in 2 blocks that touch, .*--split FILE"),
         ],
     )
     def test_too_few_tiles_or_blocks(self, blocks: list[list[str]], says: str) -> None:
@@ -216,7 +218,7 @@ class TestDivide:
         ("val", "test"), [(0, 0.2), (0.2, -0.1), (0.5, 0.5), (float("nan"), 0.1)]
     )
     def test_shares_that_leave_nothing(self, val: float, test: float) -> None:
-        says = re.escape(f"val {val:g} and test {test:g}: expected two shares")
+        says = re.escape(f"--val {val:g} and --test {test:g}: expected two shares")
         with pytest.raises(UserError, match=says):
             divide([["a"], ["b"], ["c"]], dict.fromkeys("abc", 0.1), seed=1, val=val, test=test)
 

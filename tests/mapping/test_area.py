@@ -86,5 +86,5 @@ class TestEllipsoid:
 
     @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32614"])
     def test_a_raster_that_is_not_on_earth_is_refused(self, crs: str) -> None:
-        with pytest.raises(ValueError, match="is outside of it"):
+        with pytest.raises(ValueError, match="is outside the area of the CRS"):
             measure(crs, Affine(1e9, 0, 1e12, 0, 1e9, 1e12))

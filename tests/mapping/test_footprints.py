@@ -424,7 +424,7 @@ class TestErrors:
 
     def test_a_raster_outside_its_crs(self, tmp_path: Path) -> None:
         raster = written(tmp_path / "m.tif", MASK, crs="EPSG:4326")  # but metres
-        self.refused(raster, r"m\.tif: its CRS is EPSG:4326, but .*621000.* is outside of it")
+        self.refused(raster, r"m\.tif: its CRS is EPSG:4326, but .*621000.* is outside the area")
 
     @pytest.mark.parametrize(
         ("key", "value"),

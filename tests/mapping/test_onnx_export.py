@@ -125,7 +125,7 @@ def test_a_difference_over_the_tolerance_writes_nothing(small: Path, tmp_path: P
 
 def test_an_existing_file_is_kept_without_overwrite(small: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("mine")
-    with pytest.raises(UserError, match=r"model\.onnx: exists already\. .*--overwrite"):
+    with pytest.raises(UserError, match=r"model\.onnx: already exists\. .*--overwrite"):
         export(small, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_text() == "mine"
 

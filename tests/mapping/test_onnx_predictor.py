@@ -64,7 +64,7 @@ def test_files_that_are_not_onnx_models(model: Path, content: bytes | str | None
         whole = model.read_bytes()
         model.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2])
     with pytest.raises(
-        UserError, match=r"no such file|damaged or no ONNX model|none that"
+        UserError, match=r"no such file|damaged or not an ONNX model|not one that"
     ) as error:
         load(model)
     assert str(error.value).startswith(str(model))
@@ -87,7 +87,7 @@ def test_a_model_of_another_program(
     tmp_path: Path, metadata: dict[str, str] | None, others: dict[str, object]
 ) -> None:
     path = write_model(tmp_path / "other.onnx", metadata, **others)
-    with pytest.raises(UserError, match="an ONNX model, but none that `roofseg export` wrote"):
+    with pytest.raises(UserError, match="an ONNX model, but not one that `roofseg export` wrote"):
         load(path)
 
 
@@ -120,5 +120,5 @@ def test_without_onnxruntime(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there"
 )
 def test_cuda_that_is_not_available(model: Path) -> None:
-    with pytest.raises(UserError, match=r"device cuda, but onnxruntime has CPUExecution"):
+    with pytest.raises(UserError, match=r"device cuda, but onnxruntime offers only CPUExecution"):
         load(model, device="cuda")

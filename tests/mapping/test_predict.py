@@ -242,7 +242,7 @@ class TestFinished:
         self, tile: Path, tmp_path: Path, predictor: Identity, options: Options, key: str
     ) -> None:
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
-        with pytest.raises(UserError, match=rf"o\.tif: there is one already, with {key}.*--overw"):
+        with pytest.raises(UserError, match=rf"o\.tif: already exists, with {key}.*--overw"):
             is_finished(predictor, str(tile), tmp_path / "o.tif", options)
 
     def test_the_message_shows_the_options_that_differ(self, tile: Path, tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ class TestVector:
 
     def test_other_footprints_are_not_touched(self, tile: Path, tmp_path: Path) -> None:
         (tmp_path / "o.gpkg").write_text("mine")
-        with pytest.raises(UserError, match=r"o\.gpkg: there is one already.*--overwrite"):
+        with pytest.raises(UserError, match=r"o\.gpkg: already exists.*--overwrite"):
             is_finished(Identity(), str(tile), tmp_path / "o.tif", Options(vector=Vector("gpkg")))
         assert not is_finished(Identity(), str(tile), tmp_path / "o.tif", Options())
 

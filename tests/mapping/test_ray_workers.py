@@ -204,7 +204,7 @@ class TestCommand:
             running.send_signal(signal.SIGTERM)
             said = running.communicate(timeout=120)[1]
         assert running.returncode == 143
-        assert "stopped: the same command goes on" in said
+        assert "stopped; run the same command again" in said
         assert list(out.iterdir()) == []
         assert family
         assert not psutil.wait_procs(family, timeout=60)[1]
@@ -256,8 +256,8 @@ def test_workers_apply_test_time_augmentation(model: Path) -> None:
     ("arguments", "message"),
     [
         (("--engine", "ray"), "error: --engine ray: the package ray is not installed. Install it"),
-        (("--workers", "2"), "error: --workers is for many processes; add --engine ray"),
-        (("--address", "head:6379"), "error: --address is for many processes; add --engine ray"),
+        (("--workers", "2"), "error: --workers: needs --engine ray"),
+        (("--address", "head:6379"), "error: --address: needs --engine ray"),
         (("--engine", "ray", "--workers", "0"), "--workers: found '0', expected a positive whole"),
         (("--engine", "dask"), "--engine: invalid choice: 'dask'"),
     ],

@@ -114,7 +114,7 @@ def test_attempts_of_studies_join_those_of_the_parameters() -> None:
         ("seeds: [7]", "seeds: [true]", r"augmentation\.seeds\.0: found True"),
         ("tiles: [1, 2]", "tiles: [0, 2]", r"budget\.tiles\.0: found 0"),
         ("tiles: [1, 2]", "tile: [1, 2]", r"studies\.budget\.tile: unknown key \(misspelt\?\)"),
-        ("    tiles: [1, 2]\n", "", r"studies\.budget\.tiles: missing; studies/prof"),
+        ("    tiles: [1, 2]\n", "", r"studies\.budget\.tiles: missing; compare with"),
         (
             "    seeds: [1, 2]\n  aug",
             "    seeds: [1]\n  aug",
@@ -129,7 +129,7 @@ def test_attempts_of_studies_join_those_of_the_parameters() -> None:
         ("unfrozen: small", "unfrozen: gone", r"'gone' is compared, but is not in attempts"),
         ("freeze_epochs: all", "freeze_epochs: 0", r"cold is compared as frozen, .*epochs is 0"),
         ("[small, smaller]\n    tiles", "[small, no]\n    tiles", r"budget\.attempts: found 'no'"),
-        ("{epochs: 3}", "{seed: 3}", r"overrides\.seed: the study itself sets it for each run"),
+        ("{epochs: 3}", "{seed: 3}", r"overrides\.seed: the study sets this key for each run"),
         ("{epochs: 3}", "{prior: scratch}", r"overrides\.prior: unknown key\. Known here: epochs"),
         ("{epochs: 3}", "{epochs: 0}", r"budget\.overrides: attempts\.small\.epochs: found 0"),
         ("{epochs: 3}", "{epochs: soon}", r"budget\.overrides: .*epochs: found 'soon'"),
@@ -139,11 +139,11 @@ def test_attempts_of_studies_join_those_of_the_parameters() -> None:
         (
             "    freeze_epochs",
             "    seed: 3\n    freeze_epochs",
-            r"attempts\.cold\.seed: each study",
+            r"attempts\.cold\.seed: seeds are set by each study",
         ),
-        ("  cold:", "  small:", r"attempts\.small: params\.yaml has an attempt of that name"),
+        ("  cold:", "  small:", r"attempts\.small: params\.yaml has an attempt of the same"),
         ("prior: scratch", "prior: none", r"attempts\.cold\.prior"),
-        (STUDIES.partition("studies:")[0], "", r"attempts: missing; studies/profiles"),
+        (STUDIES.partition("studies:")[0], "", r"attempts: missing; compare with"),
         ("studies:\n", "study:\n", r"study: unknown key"),
         ("attempts:\n  cold", "attempts: [\n  cold", r"not valid YAML"),
     ],
@@ -166,7 +166,9 @@ def test_a_block_that_is_commented_out_is_empty() -> None:
     assert parse_studies(bare, TINY).studies.budget.overrides == {}
     # DVC merges `attempts` with those of params.yaml: nothing is no mapping to it.
     head, _, rest = STUDIES.partition("studies:")
-    with pytest.raises(UserError, match=r"attempts: found nothing; write `attempts: {}`"):
+    with pytest.raises(
+        UserError, match=r"attempts: found no value; for no attempts, write `attempts: {}`"
+    ):
         parse_studies(f"attempts:  # {head!r}\nstudies:{rest}", TINY)
 
 

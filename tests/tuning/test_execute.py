@@ -75,7 +75,7 @@ def test_finished_runs_are_told_without_running_again(
         yield [RUNS[1]]
 
     assert execute(batches(), parse_params(PARAMS), total=2, jobs=1) == []
-    assert capsys.readouterr().out == "[2/2] small lr 0.2: val IoU 0.6000, done before\n"
+    assert capsys.readouterr().out == "[2/2] small lr 0.2: val IoU 0.6000, already finished\n"
     assert dvc_queue.status() == dvc_queue.Status({}, active=0, idle=0)
 
 

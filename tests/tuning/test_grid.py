@@ -148,7 +148,7 @@ def test_settings_change_the_attempt_alone(tmp_path: Path) -> None:
             {"sampler": "sampler: optuna"},
             "sampler: found 'optuna'; Input should be 'grid' or 'tpe'",
         ),
-        ({"sampler": ""}, "sampler: missing; studies/profiles/ has complete files"),
+        ({"sampler": ""}, "sampler: missing; compare with the complete files"),
         ({"runs": "runs: 0"}, "runs: found 0"),
         ({"runs": "rums: 3"}, "rums: unknown key"),
         ({"lr": "lrr: [0.1]"}, "attempts.small.lrr: not a recipe key. Known: seed, epochs"),

@@ -1,4 +1,4 @@
-"""Types of arguments that several subcommands share; argparse reports errors with the option."""
+"""Argument types that several subcommands use. argparse adds the option's name to their errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from roofseg.sliding_window.imagery import is_remote
 
 
 def number(low: float, high: float = math.inf) -> Callable[[str], float]:
-    """Make the type of an argument that is a number from ``low`` to ``high``."""
+    """Make a parser of finite numbers from ``low`` to ``high``, both included."""
 
     def parse(text: str) -> float:
         try:
@@ -35,7 +35,7 @@ def count(text: str) -> int:
 
 
 def local_path(text: str) -> Path:
-    """Read an argument that names a local output; as a path, s3://x would be a folder s3:."""
+    """Parse a local path to write to; an address such as s3://... would become a folder `s3:`."""
     if is_remote(text) or not text:
         raise ArgumentTypeError(
             f"found {text!r}, expected a path on this machine; copy the results "

@@ -1,9 +1,8 @@
 """Read every tile of a dataset and list what is wrong with it.
 
-Prints a table of the tiles of data/NAME: split, size, GSD, CRS, share of buildings and of black
-pixels. Warnings, which need a look but stop nothing, go to stderr.
-
-Exit status: 0 no problems; 2 problems, all listed in one message; 129, 130, 143 stopped.
+Prints a table of the tiles of data/NAME: split, size, GSD, CRS, share of building pixels and of
+black pixels. All problems are listed in one message; with any problem the exit status is 2.
+Warnings (oddities that may be mistakes) go to stderr and do not change the exit status.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from roofseg.intake.inspect import (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a folder in data/")
+    parser.add_argument("name", metavar="NAME", help="the dataset: a folder in data/")
     add_max_expansion(parser)
 
 
@@ -34,8 +33,8 @@ def add_max_expansion(parser: argparse.ArgumentParser) -> None:
         type=number(0),
         default=MAX_EXPANSION,
         metavar="FACTOR",
-        help="refuse a file whose pixels take more than FACTOR times its size and over 1 GiB, as a "
-        f"damaged file or a decompression bomb (default {MAX_EXPANSION})",
+        help="refuse a file, as damaged or a decompression bomb, if its pixels take over 1 GiB and "
+        "more than FACTOR times its size (default: %(default)s)",
     )
 
 

@@ -1,10 +1,8 @@
-"""Write a model as one ONNX file, from 8-bit RGB to probabilities, and check it against torch.
+"""Export a model as one ONNX file, and check its probabilities against torch.
 
-`roofseg predict --model FILE.onnx` runs it, and so does any program that runs ONNX: its input is
-`images` (B, P, P, 3) uint8, its output `probability` (B, P, P) float32, with P the size of the
-patches that the model was trained on. The normalisation is inside.
-
-Exit status: 0 the file was written; 2 an error that the message explains.
+`roofseg predict --model FILE.onnx` runs the file, and so does any program that runs ONNX. Its input
+is `images`, (B, P, P, 3) uint8 RGB; its output is `probability`, (B, P, P) float32, where P is the
+size of the patches that the model was trained on. The file includes the normalisation.
 """
 
 from __future__ import annotations
@@ -26,13 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=local_path, metavar="FILE.onnx", help="the file to write"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.onnx if it exists")
     parser.add_argument(
         "--tolerance",
         type=number(0),
         default=TOLERANCE,
-        help=f"largest difference of a probability to torch's (default {TOLERANCE:g})",
+        metavar="P",
+        help="largest difference from torch in a probability (default: %(default)s)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE.onnx if it exists")
 
 
 def main(args: argparse.Namespace) -> None:

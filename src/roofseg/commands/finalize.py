@@ -1,10 +1,8 @@
-"""Mark attempts as final, so that their test split opens once that is committed.
+"""Mark attempts as final: once committed, `dvc repro` scores them on test.
 
-Writes the recipe digest of each attempt into params.yaml, under `final`, and keeps its comments.
-The attempt's model must have been trained with that very recipe. Then commit params.yaml and run
-`dvc repro`.
-
-Exit status: 0 params.yaml is changed; 2 an error, with a message; 129, 130, 143 stopped.
+Writes the recipe digest of each attempt into params.yaml, under `final`; comments there are kept.
+The attempt's model must have been trained with exactly this recipe. Afterwards, commit params.yaml
+and run `dvc repro`.
 """
 
 from __future__ import annotations
@@ -23,15 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "attempts", nargs="*", metavar="ATTEMPT", help="the name of an attempt in params.yaml"
     )
-    parser.add_argument("--all", action="store_true", help="every attempt in params.yaml")
-    parser.add_argument("--undo", action="store_true", help="set them back to null: not final")
+    parser.add_argument("--all", action="store_true", help="mark every attempt in params.yaml")
+    parser.add_argument("--undo", action="store_true", help="mark the attempts as not final (null)")
 
 
 def main(args: argparse.Namespace) -> None:
     params = read_params(PARAMS)
     names = list(params.attempts) if args.all else args.attempts
     if not names:
-        raise UserError("name the attempts to finalize, or say --all")
+        raise UserError("no attempt is named. Name the attempts to finalize, or use --all.")
     for name in names:
         params.recipe(name)  # raises for an unknown attempt
     dataset, models = DATA / params.dataset, Path("models")

@@ -1,12 +1,10 @@
 """Make a dataset and its profile from your own imagery and masks or footprints.
 
-Copies tiles into data/NAME, rasterizes footprints, checks every pixel, divides the tiles into
-train, val and test, gives them to DVC, and derives profiles/NAME.yaml from another profile. On an
-error it makes neither.
+Copies tiles into data/NAME, rasterises footprints, checks every pixel, divides the tiles into
+train, val and test, adds them to DVC, and derives profiles/NAME.yaml from another profile. After an
+error, neither the dataset nor the profile exists. For example:
 
   roofseg new-dataset oslo --imgs ~/oslo/ortho --msks ~/oslo/buildings.gpkg
-
-Exit status: 0 dataset and profile are made; 2 an error, with a message; 129, 130, 143 stopped.
 """
 
 from __future__ import annotations
@@ -29,12 +27,14 @@ from roofseg.recipe.params import PATCH_MULTIPLE, read_params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="of the folder in data/ and of the profile")
+    parser.add_argument(
+        "name", metavar="NAME", help="name of the new folder in data/ and of the new profile"
+    )
     parser.add_argument(
         "--base",
         default="inria",
         metavar="PROFILE",
-        help="the profile whose recipe to take (default inria)",
+        help="the profile whose recipe to take (default: %(default)s)",
     )
     tiles = parser.add_argument_group("the tiles")
     tiles.add_argument(
@@ -42,21 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=user_path,
         required=True,
         metavar="PATH",
-        help="a folder of imagery, or one raster",
+        help="the imagery: a folder of rasters, or one raster",
     )
     tiles.add_argument(
         "--msks",
         type=user_path,
         required=True,
         metavar="PATH",
-        help="a folder of masks, or a file of footprints",
+        help="the masks: a folder of rasters, one raster, or a file of vector footprints",
     )
-    tiles.add_argument("--layer", help="of the footprints, where their file has several")
+    tiles.add_argument("--layer", help="layer of the footprints, if their file has several")
     tiles.add_argument(
         "--gsd",
         type=number(1e-6),
         metavar="M",
-        help="metres per pixel, where the imagery is not georeferenced",
+        help="metres per pixel, if the imagery is not georeferenced",
     )
     add_max_expansion(parser)
     split = parser.add_argument_group("the split")
@@ -64,20 +64,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         type=user_path,
         metavar="CSV",
-        help="a split.csv to use; without it tiles are divided at random:",
-    )
-    split.add_argument("--seed", type=int, default=42, help="of the division (default 42)")
-    split.add_argument(
-        "--val", type=number(0, 1), default=1 / 6, metavar="SHARE", help="of tiles (default 1/6)"
+        help="a split.csv to use (default: divide the tiles at random, by these options)",
     )
     split.add_argument(
-        "--test", type=number(0, 1), default=1 / 6, metavar="SHARE", help="of tiles (default 1/6)"
+        "--seed",
+        type=int,
+        default=42,
+        metavar="N",
+        help="seed of the division (default: %(default)s)",
+    )
+    split.add_argument(
+        "--val",
+        type=number(0, 1),
+        default=1 / 6,
+        metavar="SHARE",
+        help="share of tiles in val (default: 1/6)",
+    )
+    split.add_argument(
+        "--test",
+        type=number(0, 1),
+        default=1 / 6,
+        metavar="SHARE",
+        help="share of tiles in test (default: 1/6)",
     )
     split.add_argument(
         "--block",
         type=number(1e-6),
         metavar="M",
-        help="keep squares of this side, in metres, in one split",
+        help="keep tiles of the same square on the ground in one split; M is its side in metres "
+        "(default: keep tiles that touch in one split)",
     )
 
 
@@ -109,7 +124,7 @@ def main(args: argparse.Namespace) -> None:
     if patch_size < largest:
         print(f"patch_size is {patch_size} px, to fit the smallest tile; {base} has {largest}")
     print(
-        f"Made {data} and {profile}. Write into {data}/LICENSE.md whose tiles these are, then:\n"
+        f"Made {data} and {profile}. State the licence of the tiles in {data}/LICENSE.md, then:\n"
         f"  git add {data} {profile} && git commit -m 'Tiles of {args.name}'\n"
         f"  roofseg profile {args.name}\n"
         "  git commit -am 'Recipe in force' && dvc repro"
@@ -117,30 +132,33 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check_destinations(data: Path, profile: Path) -> None:
-    """Raise UserError, before anything is copied, where the dataset cannot be put in its place."""
+    """Raise UserError, before anything is copied, if the dataset or profile cannot be put there."""
     for path in (data, profile):
         remove_scratch(path)  # a killed run leaves gigabytes
         if path.exists() or path.is_symlink():
-            raise UserError(f"{path}: exists already. Choose another NAME, or remove it.")
+            raise UserError(f"{path}: already exists. Choose another NAME, or remove it.")
     if not Path(".dvc").is_dir():
         raise UserError(
-            f"{Path.cwd()}: no .dvc folder; expected the root of a project under DVC. Run it there "
-            "(in a copy without git and DVC, first `git init && dvc init`)."
+            f"{Path.cwd()}: no .dvc folder; expected the root of a project under DVC. Run the "
+            "command there (in a copy without git and DVC, first `git init && dvc init`)."
         )
 
 
 def fitting_patch_size(report: Report, largest: int) -> int:
-    """The largest patch size (px) that fits the smallest tile in the split, at most ``largest``."""
+    """The largest patch size (px), at most ``largest``, that fits the smallest tile in a split."""
     grids = [tile.grid for tile in report.tiles if tile.split and tile.grid]
     side = min(min(grid.height, grid.width) for grid in grids)
     return min(largest, side // PATCH_MULTIPLE * PATCH_MULTIPLE)
 
 
 def add_to_dvc(folder: Path) -> None:
-    """Give imgs and msks to DVC in the scratch ``folder``: .dvc files name no folder above them."""
+    """Run `dvc add` on imgs and msks in the scratch ``folder``.
+
+    The .dvc files stay valid after ``folder`` is renamed: they name no folder above them.
+    """
     command = dvc_command("add", folder / "imgs", folder / "msks")
     done = subprocess.run(command, capture_output=True, text=True)
-    # With core.autostage DVC stages what it adds, here under the name of the scratch folder.
+    # With core.autostage, DVC adds the files to git under the name of the scratch folder: undo it.
     unstage = ["git", "rm", "-r", "--cached", "--ignore-unmatch", "--", str(folder)]
     with suppress(FileNotFoundError):  # git is not installed
         subprocess.run(unstage, capture_output=True)

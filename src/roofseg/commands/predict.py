@@ -1,12 +1,9 @@
-"""Map the roofs in rasters of any size: a mask or probabilities for each, and footprints.
+"""Map the roofs in rasters of any size, as masks, probabilities or footprints.
 
-Writes DIR/NAME.tif for each input NAME.*: a cloud-optimised GeoTIFF on the input's grid, 1 for a
-building, 0 for none, 255 for no data; with --probability float32 in [0, 1], NaN for no data. With
---vector, footprints are written beside it. Outputs that the same model and options have finished
-are skipped, so the same command continues where it was stopped.
-
-Exit status: 0 all outputs were written; 2 an error that the message explains; 129, 130, 143
-stopped.
+Writes DIR/NAME.tif for each input NAME.*: a cloud-optimised GeoTIFF on the input's grid, uint8 with
+1 for building, 0 for background and 255 for no data; with --probability float32 in [0, 1], NaN for
+no data. With --vector, footprints are written beside it. Outputs that the same model and options
+have already made are skipped: after a stop, the same command continues.
 """
 
 from __future__ import annotations
@@ -44,7 +41,7 @@ from roofseg.sliding_window.blocks import Infer, count_windows
 from roofseg.sliding_window.imagery import file_name, list_inputs
 from roofseg.sliding_window.windows import OVERLAP
 
-SHOWN = 10  # errors shown at once
+SHOWN = 10  # errors in one message
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a model's folder, such as models/unet_imagenet, or a .onnx file",
     )
     parser.add_argument(
-        "--out", required=True, type=local_path, metavar="DIR", help="folder for the results"
+        "--out", required=True, type=local_path, metavar="DIR", help="folder to write to"
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace existing outputs, whatever made them",
+        help="replace existing outputs, also those of other models and options",
     )
     result = parser.add_argument_group("the result")
     result.add_argument(
@@ -86,76 +83,98 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=number(1e-6, 1),
         default=0.5,
-        help="lowest probability of building (default 0.5, as in the leaderboard)",
+        metavar="P",
+        help="lowest probability that counts as building (default: %(default)s, as for scores)",
     )
-    result.add_argument("--vector", choices=VECTORS, help="also write footprints, as polygons")
+    result.add_argument(
+        "--vector", choices=VECTORS, help="also write footprints, as polygons in this format"
+    )
     result.add_argument(
         "--min-area",
         type=number(0),
         default=0.0,
         metavar="M2",
-        help="leave out footprints smaller than this, in square metres (default 0)",
+        help="leave out footprints smaller than M2 square metres (default: %(default)g)",
     )
     result.add_argument(
         "--simplify",
         type=number(0),
         default=0.0,
         metavar="M",
-        help="simplify outlines by this tolerance in metres (default 0: keep those of the pixels)",
+        help="simplify outlines, by at most M metres (default: %(default)g, outlines of pixels)",
     )
     result.add_argument(
         "--regularise",
         action="store_true",
-        help="straighten walls, square corners (needs an extra)",
+        help="straighten walls and square corners (needs the extra `regularise`)",
     )
     grid = parser.add_argument_group("the input")
     grid.add_argument(
         "--gsd",
         type=number(1e-6),
         metavar="M",
-        help="metres per pixel, for inputs that state none or a wrong one",
+        help="metres per pixel, if the inputs state none or a wrong value",
     )
     grid.add_argument(
         "--resample",
         action="store_true",
-        help="resample inputs to the GSD trained on; the result is on that grid",
+        help="resample inputs to the GSD that the model was trained on; outputs are on that grid",
     )
     grid.add_argument(
         "--scale",
         nargs=2,
         type=number(-math.inf),
         metavar=("LOW", "HIGH"),
-        help="values that become 0 and 255, for inputs that are not 8-bit",
+        help="the values that become 0 and 255, if the inputs are not 8-bit",
     )
     how = parser.add_argument_group("inference")
     how.add_argument(
         "--overlap",
         type=number(0, 0.5),
         default=OVERLAP,
-        help=f"share of a window that neighbours have in common (default {OVERLAP})",
+        metavar="SHARE",
+        help="overlap of neighbouring windows, as a share of their side (default: %(default)s)",
     )
     how.add_argument(
         "--tta",
         action="store_true",
-        help="mean over the 8 symmetries of a square; takes 8 times as long",
+        help="average over the 8 symmetries of a square, which takes 8 times as long",
     )
     how.add_argument(
-        "--batch-size", type=count, help="windows at a time (default: about a megapixel)"
+        "--batch-size",
+        type=count,
+        metavar="N",
+        help="windows per batch (default: as many as fit a megapixel)",
     )
-    how.add_argument("--device", choices=get_args(Device), default="auto")
-    how.add_argument("--precision", choices=get_args(Precision), default="auto")
-    many = parser.add_argument_group("many processes or machines (needs an extra)")
+    how.add_argument(
+        "--device",
+        choices=get_args(Device),
+        default="auto",
+        help="where the model runs (default: %(default)s, the best available)",
+    )
+    how.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="default: %(default)s, the fastest that the device supports in hardware",
+    )
+    many = parser.add_argument_group("many processes or machines (needs the extra `ray`)")
     many.add_argument(
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="run the model in this process (default) or in Ray's",
+        help="run the model in this process or in workers of Ray (default: %(default)s)",
     )
     many.add_argument(
-        "--workers", type=count, help="Ray's processes (default: one per GPU, or per machine)"
+        "--workers",
+        type=count,
+        metavar="N",
+        help="number of workers of Ray (default: one per GPU, or per machine without GPUs)",
     )
     many.add_argument(
-        "--address", help="HOST:PORT of a Ray cluster (default: start Ray on this machine)"
+        "--address",
+        metavar="HOST:PORT",
+        help="address of a Ray cluster (default: start Ray on this machine)",
     )
 
 
@@ -165,7 +184,7 @@ def main(args: argparse.Namespace) -> None:
     folders = [Path(name) for name in args.inputs if Path(name).is_dir()]
     if args.out.is_dir() and any(args.out.samefile(folder) for folder in folders):
         raise UserError(
-            f"--out {args.out}: a folder of inputs, so results would be inputs of the next run. "
+            f"--out {args.out}: is a folder of inputs, so outputs would be inputs of the next run. "
             "Choose another --out."
         )
     with engine(args) as (predictor, infer):
@@ -181,10 +200,10 @@ def read_options(args: argparse.Namespace) -> Options:
     if args.scale and not args.scale[0] < args.scale[1]:
         low, high = args.scale
         raise UserError(f"--scale {low:g} {high:g}: expected LOW < HIGH")
-    changes = {"--min-area": args.min_area, "--simplify": args.simplify}
-    idle = [key for key, value in {**changes, "--regularise": args.regularise}.items() if value]
-    if idle and not args.vector:
-        raise UserError(f"{idle[0]} is for footprints; add --vector {'|'.join(VECTORS)}")
+    shaping = {"--min-area": args.min_area, "--simplify": args.simplify}
+    unused = [key for key, value in {**shaping, "--regularise": args.regularise}.items() if value]
+    if unused and not args.vector:
+        raise UserError(f"{unused[0]}: needs --vector {'|'.join(VECTORS)}")
     vector = Vector(args.vector, args.min_area, args.simplify, args.regularise)
     return Options(
         output="probability" if args.probability else "mask",
@@ -201,7 +220,7 @@ def read_options(args: argparse.Namespace) -> Options:
 
 @contextmanager
 def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]:
-    """The model, and the function that runs it (None: the model itself)."""
+    """The model, and the function that runs batches on it (None: call the model itself)."""
     if args.engine == "ray":
         with workers(
             args.model,
@@ -210,27 +229,27 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]
             device=args.device,
             precision=args.precision,
             tta=args.tta,
-        ) as many:
-            yield many, many.infer
+        ) as pool:
+            yield pool, pool.infer
         return
     for option in ("workers", "address"):
         if getattr(args, option):
-            raise UserError(f"--{option} is for many processes; add --engine ray")
+            raise UserError(f"--{option}: needs --engine ray")
     yield load_predictor(args.model, device=args.device, precision=args.precision), None
 
 
 def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
-    """The input of each output; UserError if two share one, or one would replace its input."""
+    """Map outputs to inputs; UserError if two inputs share an output, or one would be replaced."""
     outputs: dict[Path, str] = {}
     for source in sources:
         out = folder / f"{Path(file_name(source)).stem}.tif"
         if out in outputs:
             raise UserError(
-                f"{source}: its output {out} is also that of {outputs[out]}. Rename one, or use "
-                "two folders for --out."
+                f"{source}: its output {out} is also the output of {outputs[out]}. Rename one of "
+                "the inputs, or use two folders for --out."
             )
         if out.exists() and Path(source).exists() and out.samefile(source):
-            raise UserError(f"{source}: its output would replace it. Choose another --out.")
+            raise UserError(f"{source}: the output would replace this input. Choose another --out.")
         outputs[out] = source
     return outputs
 
@@ -242,11 +261,11 @@ def check(
     jobs, problems = [], []
     for out, source in outputs.items():
         try:
-            for each in outputs_of(out, options):
-                if each.is_dir():
-                    raise UserError(f"{each}: a folder, where a file would go. Move it away.")
+            for path in outputs_of(out, options):
+                if path.is_dir():
+                    raise UserError(f"{path}: is a folder; expected a file. Move it away.")
             if not overwrite and is_finished(predictor, source, out, options):
-                print(f"{out}: finished before, skipped")
+                print(f"{out}: already finished, skipped")
                 continue
             with open_input(predictor, source, options) as imagery:
                 for note in imagery.notes:
@@ -266,7 +285,7 @@ def check(
 def run(
     predictor: Predictor, jobs: Sequence[Job], options: Options, infer: Infer | None
 ) -> list[str]:
-    """Predict all inputs, also after one has failed; returns the errors."""
+    """Predict all inputs, even if one of them fails; returns the errors."""
     failed = []
     with bar() as progress:
         task = progress.add_task("", total=sum(job.windows for job in jobs))
@@ -295,7 +314,7 @@ def run(
 
 
 def bar() -> Progress:
-    """A progress bar of windows over all inputs, if stderr is a terminal."""
+    """A progress bar that counts windows over all inputs; hidden unless stderr is a terminal."""
     console = Console(stderr=True, highlight=False)
     return Progress(
         TextColumn("{task.description}", markup=False),

@@ -1,8 +1,6 @@
 """Put a profile in force: copy profiles/NAME.yaml to params.yaml.
 
-Refuses to overwrite edits of params.yaml that are neither committed to git nor in profiles/.
-
-Exit status: 0 the profile is in force; 2 an error, with a message; 129, 130, 143 stopped.
+Does not overwrite edits of params.yaml that are neither committed to git nor saved in profiles/.
 """
 
 from __future__ import annotations
@@ -18,7 +16,9 @@ from roofseg.recipe.params import read_params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a file in profiles/, without its suffix")
+    parser.add_argument(
+        "name", metavar="NAME", help="the profile: a file in profiles/, without its suffix"
+    )
 
 
 def main(args: argparse.Namespace) -> None:
@@ -31,8 +31,8 @@ def main(args: argparse.Namespace) -> None:
     read_params(source)
     if PARAMS.exists() and not _is_kept_elsewhere():
         raise UserError(
-            f"{PARAMS}: has edits that are not committed, which a profile would overwrite. Commit "
-            f"them, or discard them with `git checkout {PARAMS}`, then run it again."
+            f"{PARAMS}: has uncommitted edits, which the profile would overwrite. Commit them, or "
+            f"discard them with `git checkout {PARAMS}`, then run the command again."
         )
     with atomic_write(PARAMS) as path:
         shutil.copyfile(source, path)
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _is_kept_elsewhere() -> bool:
-    """Whether params.yaml equals a profile or its committed version, so that nothing is lost."""
+    """Whether params.yaml equals a profile or its own committed version: nothing would be lost."""
     current = PARAMS.read_bytes()
     if any(profile.read_bytes() == current for profile in PROFILES.glob("*.yaml")):
         return True

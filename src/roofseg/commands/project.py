@@ -18,7 +18,7 @@ def check_project_folder() -> None:
     if not Path("dvc.yaml").is_file():
         raise UserError(
             f"{Path.cwd()}: no dvc.yaml here. Run this command in the root folder of a roofseg "
-            "project, a clone of its repository."
+            "project (a clone of its repository)."
         )
 
 

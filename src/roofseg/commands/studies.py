@@ -1,14 +1,12 @@
-"""Run the studies of studies/studies.yaml, or one of them, and gather what they found.
+"""Run the studies of studies/studies.yaml, or one of them, and gather their results.
 
-  roofseg studies            all studies, and the page of all, studies/report.html
-  roofseg studies budget     one study: budget, seeds or augmentation
-  roofseg studies report     the page alone, of the studies that were run
+  roofseg studies           all studies, and a page of all: studies/report.html
+  roofseg studies budget    one study: budget, seeds or augmentation
+  roofseg studies report    only the page, of the studies that were run
 
-Checks all of studies.yaml, then becomes `dvc repro` of stages in studies/dvc.yaml. Runs that are up
-to date are not repeated, and a stopped study goes on with the same command. docs/studies.md says
-what each study answers.
-
-Exit status: that of `dvc repro`; 2 an error in studies.yaml or params.yaml, with a message.
+Checks studies.yaml, then runs `dvc repro` on stages of studies/dvc.yaml and ends with its exit
+status. Runs that are up to date are not repeated; after a stop, the same command continues.
+docs/studies.md describes the question of each study.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         choices=[*STUDY_NAMES, "report"],
         metavar="NAME",
-        help=f"{', '.join(STUDY_NAMES)} or report (default: all of them)",
+        help=f"{', '.join(STUDY_NAMES)} or report (default: all studies and the report)",
     )
 
 

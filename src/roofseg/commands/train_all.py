@@ -1,11 +1,11 @@
-"""Train every attempt of params.yaml, several at once.
+"""Train every attempt of params.yaml, several at a time.
 
-First brings patches and priors up to date, then runs `dvc repro --single-item train@ATTEMPT` for
-each attempt. Each line of output begins with the attempt that it is about. Evaluate the models with
-`dvc repro` afterwards.
+Brings patches and priors up to date, then runs `dvc repro --single-item train@ATTEMPT` for each
+attempt. Each line of output begins with the name of its attempt. Afterwards, `dvc repro` evaluates
+the models.
 
-Exit status: 0 all are trained; 1 some failed, and are named; 2 an error, with a message; 129, 130,
-143 stopped: the same command goes on where this one was.
+A failed attempt does not stop the others; at the end the failed ones are named, and the exit status
+is 1. After a stop, the same command continues.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         type=count,
         metavar="N",
-        help="attempts to train at once (default: one per GPU, or 1 without GPUs)",
+        help="attempts to train at a time (default: one per GPU, or 1 without GPUs)",
     )
     parser.add_argument(
         "--allow-missing",
         action="store_true",
-        help="do not require data that dvc.lock describes, as in `dvc repro --allow-missing`",
+        help="accept missing data if dvc.lock describes it, as `dvc repro --allow-missing` does",
     )
 
 
@@ -49,15 +49,15 @@ def main(args: argparse.Namespace) -> None:
     priors = {name: params.recipe(name).prior for name in params.attempts}
     failed = asyncio.run(Jobs(jobs, options).train(priors))
     if failed:
-        sys.exit(f"error: failed: {', '.join(failed)}; the lines that begin so say why")
+        sys.exit(f"error: failed: {', '.join(failed)}; see the lines that begin with these names")
     print("All attempts are trained. `dvc repro` evaluates them.")
 
 
 class Jobs:
-    """Up to ``count`` processes of `dvc repro` at once; a signal stops them and starts no more.
+    """Runs up to ``count`` processes of `dvc repro` at a time; after a signal, stops all of them.
 
-    DVC writes dvc.lock while it holds the project's lock, which it releases while a stage runs. The
-    jobs wait for that lock, instead of giving up after 3 seconds, so all reach dvc.lock.
+    DVC writes dvc.lock while it holds the project's lock, which it releases while a stage runs. A
+    process waits for that lock instead of giving up after 3 seconds, so dvc.lock gets all attempts.
     """
 
     def __init__(self, count: int, options: list[str]) -> None:
@@ -66,12 +66,13 @@ class Jobs:
         self.signal: int | None = None
 
     async def train(self, priors: dict[str, str]) -> list[str]:
-        """Train attempts, given as names with their priors; return the names of those that failed.
+        """Train attempts; return the names of those that failed.
 
-        If their inputs cannot be made, that is ``["inputs"]``.
+        ``priors`` maps each attempt's name to its prior. Returns ``["inputs"]`` if the inputs of
+        training (patches and priors) cannot be made. Raises StoppedError after a signal.
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup`
                 asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
         weights = (f"weights/dvc.yaml:{prior}" for prior in sorted(set(priors.values())))
         failed = ["inputs"] if await self.repro("inputs", "make_patches", *weights) else []
@@ -80,7 +81,9 @@ class Jobs:
             failed = [name for name, status in zip(priors, trained, strict=True) if status]
         if self.signal:
             name = signal.Signals(self.signal).name
-            raise StoppedError(f"stopped by {name}; the same command goes on", 128 + self.signal)
+            raise StoppedError(
+                f"stopped by {name}; run the same command again to continue", 128 + self.signal
+            )
         return failed
 
     async def repro(self, name: str, *targets: str) -> int:
@@ -93,9 +96,9 @@ class Jobs:
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=STDOUT,
-                limit=2**24,  # bytes in a line; asyncio raises for a longer one
+                limit=2**24,  # longest line in bytes; asyncio raises for a longer one
                 env=stage_environment(),
-                # A process group to interrupt, which Ctrl-C in the terminal does not reach.
+                # In its own process group: Ctrl-C in the terminal does not reach it, `stop` does.
                 start_new_session=True,
             )
             self.running.add(process)
@@ -108,7 +111,7 @@ class Jobs:
             return await process.wait()
 
     def stop(self, number: int) -> None:
-        """Send SIGINT to all jobs: DVC then waits for its stage to end, unlike on SIGTERM."""
+        """Send SIGINT to all processes: DVC then waits for its stage to end, unlike on SIGTERM."""
         self.signal = self.signal or number
         for process in self.running:
             with suppress(ProcessLookupError):

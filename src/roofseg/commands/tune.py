@@ -1,14 +1,13 @@
 """Run the recipes that studies/tuning.yaml declares, each as a DVC experiment.
 
 Each run trains its attempt and scores it on val, in a copy of the project in which test stays
-sealed. The file's sampler picks the runs: `grid` takes a seeded sample of each attempt's grid,
-`tpe` picks each run of an attempt by the results of the runs before it (needs the extra `tune`).
+sealed. The sampler named in tuning.yaml picks the runs: `grid` takes a seeded sample of each
+attempt's grid; `tpe` picks each run of an attempt by the results of its earlier runs (needs the
+extra `tune`).
 
-A stopped command goes on: runs that are done are not run again, failed runs are tried again.
-`dvc exp show` lists the runs; `roofseg tuning-report` compares them and says how to apply the best.
-
-Exit status: 0 all runs are done; 2 a run failed, or something is wrong, and told; 129, 130, 143
-stopped.
+After a stop or a failed run, the same command continues: it repeats failed runs, but no finished
+ones. `dvc exp show` lists the runs; `roofseg tuning-report` compares them and prints how to apply
+the best.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=1,
         metavar="N",
-        help="runs at the same time (default 1); with the sampler tpe, at most one of each attempt",
+        help="runs at a time (default: %(default)s); with the sampler tpe, at most one per attempt",
     )
 
 
@@ -63,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check_final(attempts: Iterable[str], params: Params) -> None:
-    """Raise UserError where ``final`` is not as committed: evaluate would fail, after training."""
+    """Raise UserError if ``final`` has uncommitted changes: evaluate would fail after training."""
     from roofseg.tuning.dvc_queue import Finished, head
 
     commit = head()
@@ -73,13 +72,13 @@ def check_final(attempts: Iterable[str], params: Params) -> None:
             raise UserError(
                 f"params.yaml: final.{name}: found {params.final[name]!r}, but "
                 f"{committed.get(name)!r} in the current commit. Commit params.yaml, or undo "
-                "the change: with it, each run would fail in evaluate, after its training."
+                "the change: otherwise each run fails in evaluate, after its training."
             )
 
 
 def prepare_environment(jobs: int) -> None:
     """Set the variables of this process that DVC, its workers and the stages inherit."""
-    # DVC starts its workers as `dvc`, and the stages as `python`.
+    # DVC starts its workers as `dvc`, and the stages as `python`: both must be found first on PATH.
     own = str(Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
     if jobs > 1:  # more threads than cores would wait for each other

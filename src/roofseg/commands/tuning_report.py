@@ -1,10 +1,8 @@
 """Compare the runs of `roofseg tune`, and print the commands that apply the best ones.
 
-Writes metrics/studies/tuning.csv, a row per run, and plots/studies/tuning_*.png. The runs are those
-that the sampler of studies/tuning.yaml has picked so far; all scores are of val. It can be called
-while runs are missing.
-
-Exit status: 0 done; 2 no run is done, or something is wrong, and told.
+Writes metrics/studies/tuning.csv, with a row per run, and plots/studies/tuning_*.png. The runs are
+those that the sampler of studies/tuning.yaml has picked so far; all scores are on val. At least one
+run must be finished.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
     runs = {run.name: run for run in known_runs(tuning, spaces, SEARCHES)}
     table = tuning_table(read_results(runs.values()))
     if table.val_iou.isna().all():
-        raise UserError(f"no run of {TUNING} is done; `roofseg tune` runs them")
+        raise UserError(f"{TUNING}: none of its runs is finished. Run them with `roofseg tune`.")
     write_csv(TABLE, table.assign(dataset=params.dataset))
     for name, picture in figures(table, params).items():
         write_png(PLOTS / f"tuning_{name}.png", picture)

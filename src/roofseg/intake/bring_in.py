@@ -1,6 +1,6 @@
 """Make a dataset from the user's imagery and masks (or footprints).
 
-Everything is written into a folder that the caller provides, and moves into place at the end.
+All files are written into a scratch folder; the caller moves it into place at the end.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
 from roofseg.tiles.rasters import WORLD_FILES, TilePair
 
 VECTORS = {".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet"}
-# Sidecars with the georeference, for formats that cannot hold it.
+# Sidecars that hold the georeference of formats that cannot, such as PNG.
 GEOREFERENCE = {".xml", ".prj", *WORLD_FILES}
-# The stated GSD may differ from that of a georeference by this share, which is rounding.
+# The stated GSD may differ from that of a georeference by this share, because of rounding.
 STATED_GSD_TOLERANCE = 0.01
 
 
@@ -60,11 +60,11 @@ class Division:
     """How to divide tiles into train, val and test.
 
     Attributes:
-        seed: of the random division.
+        seed: seed of the random division.
         val, test: shares of the tiles; train gets the rest.
-        side: side in metres of squares of ground whose tiles stay together; None: tiles that touch
-            stay together.
-        file: a split.csv to use instead; it names the user's files without suffix.
+        side: divide the ground into squares of this side in metres; the tiles of a square stay
+            together. None: tiles that touch stay together.
+        file: a split.csv to use instead; its tiles are the user's file names without suffix.
     """
 
     seed: int = 42
@@ -98,22 +98,21 @@ def bring_in(
 
     Files are copied. (With a hard link, DVC would make the user's own file read-only.) Imagery that
     is not 8-bit RGB is converted, see `intake.convert`; intake.json records how, and which files
-    each tile comes from. A tile is named as its file, with ``_`` in place of any character other
-    than letters, digits, ``_``, ``.`` and ``-``.
+    each tile comes from. A tile takes the name of its file, see `tile_name`.
 
     Args:
-        images: a folder of rasters, or one.
+        images: a folder of rasters, or one raster.
         masks: a folder of masks with the same names (apart from suffixes), one mask, or a file of
-            vector footprints, which are rasterised onto the tiles' grids.
+            vector footprints, which are rasterised onto the grids of the tiles.
         folder: must not exist yet; its parent must.
-        layer: layer of the footprints, where the file has several.
+        layer: layer of the footprints, if the file has several.
         gsd: metres per pixel of rasters that are not georeferenced; only recorded.
         max_expansion: see `roofseg.intake.inspect.open_bounded`.
-        say: called with each remark for the user, one line.
+        say: called with each remark for the user, a line without line break.
 
     Raises:
-        UserError: the files do not make a dataset; names all problems at once. ``folder`` may then
-            exist in part.
+        UserError: the files do not make a dataset; names all problems at once. Some files may then
+            already be in ``folder``.
     """
     origins = {folder: folder.name}
     _check_numbers(division, gsd, max_expansion)
@@ -141,9 +140,9 @@ def bring_in(
 
 
 def tile_name(stem: str) -> str:
-    """A valid tile name: letters (of any script), digits, ``_``, ``.`` and ``-`` of a file's stem.
+    """Derive a valid tile name from a file's stem; "" if none of its characters is valid.
 
-    "" if none of its characters is valid.
+    Letters (of any script), digits, ``_``, ``.`` and ``-`` are kept; ``_`` replaces all others.
     """
     # NFC: macOS lists names decomposed, but people type composed letters into tables.
     plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", stem))
@@ -151,11 +150,12 @@ def tile_name(stem: str) -> str:
 
 
 def _check_numbers(division: Division, gsd: float | None, max_expansion: float) -> None:
-    for name, value in (("GSD", gsd), ("BLOCK", division.side), ("max_expansion", max_expansion)):
+    numbers = {"--gsd": gsd, "--block": division.side, "--max-expansion": max_expansion}
+    for name, value in numbers.items():
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"{name}: found {value:g}; expected a number above 0.")
     if division.seed < 0:
-        raise UserError(f"SEED: found {division.seed}; expected 0 or more.")
+        raise UserError(f"--seed: found {division.seed}; expected 0 or more.")
 
 
 def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
@@ -164,7 +164,8 @@ def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
     found = _named_rasters(images, problems)
     if not found and not problems:
         problems.append(
-            f"{images}: no raster in it; expected one for each tile. Folders in it are not entered."
+            f"{images}: holds no raster; expected one for each tile. Its subfolders are not "
+            "searched."
         )
     if _is_vector(masks):
         with collect_errors(problems):
@@ -195,18 +196,21 @@ def _is_vector(masks: Path) -> bool:
 
 
 def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
-    """The rasters of a folder, or the one at ``place``, by tile name."""
+    """The rasters in the folder ``place``, or the raster at ``place``, by tile name.
+
+    Adds to ``problems`` the rasters that get no name, or the name of another.
+    """
     found = {place.stem: place} if place.is_file() else rasters_by_stem(place, problems)
     named: dict[str, Path] = {}
     seen: dict[str, Path] = {}
     for stem, path in found.items():
         name = tile_name(stem)
         if not name:
-            problems.append(f"{path}: its name holds neither letter nor digit. Rename it.")
+            problems.append(f"{path}: its name has no letter or digit. Rename it.")
         elif other := seen.get(name.casefold()):
             problems.append(
-                f"{path}: it and {other.name} would both be the tile {name} (apart from case). "
-                "Rename one."
+                f"{path}: this file and {other.name} would both become the tile {name} (apart from "
+                "case). Rename one of them."
             )
         else:
             named[name] = seen[name.casefold()] = path
@@ -227,15 +231,15 @@ def _read_headers(pairs: Sequence[_Pair], max_expansion: float) -> dict[str, Ima
 def _scale(
     images: Path, sources: Mapping[str, ImageHeader], max_expansion: float
 ) -> tuple[float, float] | None:
-    """Find the scale for all images; None if they are 8-bit."""
+    """Find one scale for all images (see `find_scale`); None if they are 8-bit."""
     kinds = {source.dtype: source.path for source in sources.values()}
     if kinds.keys() == {"uint8"}:
         return None
     if len(kinds) > 1:
         found = ", ".join(f"{path.name} has {kind}" for kind, path in sorted(kinds.items()))
         raise UserError(
-            f"{images}: types that differ ({found}); expected one for all, since one scale makes "
-            "them 8-bit. Convert them to one, or bring them in as two datasets."
+            f"{images}: has rasters of different types ({found}); expected one type, since one "
+            "scale converts them all to 8 bits. Convert them, or make a dataset of each type."
         )
     return find_scale([source.path for source in sources.values()], max_expansion)
 
@@ -287,7 +291,7 @@ def _copy(path: Path, folder: Path, name: str, max_expansion: float) -> Path:
     shutil.copyfile(path, out)
     for sidecar in map(Path, beside):
         if sidecar.suffix.lower() in GEOREFERENCE:
-            if sidecar.name.startswith(path.name):  # a.tif.aux.xml, and not a.tfw
+            if sidecar.name.startswith(path.name):  # a.tif.aux.xml, unlike a.tfw
                 shutil.copyfile(sidecar, folder / f"{out.name}{sidecar.name[len(path.name) :]}")
             else:
                 shutil.copyfile(sidecar, folder / f"{name}{sidecar.suffix}")
@@ -299,8 +303,8 @@ def _gsd_problems(reports: Iterable[TileReport], gsd: float | None) -> Iterator[
         own = report.grid and report.grid.gsd
         if gsd and own and abs(own / gsd - 1) > STATED_GSD_TOLERANCE:
             yield (
-                f"GSD: {gsd:g} m per pixel, but the georeference of {report.name} says {own:g}. "
-                "Leave GSD out; it is for tiles that do not state theirs."
+                f"--gsd: found {gsd:g} m per pixel, but the georeference of {report.name} says "
+                f"{own:g}. Leave --gsd out; it is for tiles without a georeference."
             )
 
 
@@ -311,7 +315,7 @@ def _split(
     division: Division,
     origins: dict[Path, str],
 ) -> dict[str, str]:
-    """The split of each tile: from the user's file, or divided by blocks."""
+    """The split of each tile, from the user's file or from a random division of blocks."""
     if division.file is None:
         grids = {report.name: report.grid for report in reports if report.grid}
         fractions = {report.name: report.building or 0.0 for report in reports}
@@ -330,13 +334,13 @@ def _split(
     for name in given:
         if (other := listed.setdefault(tile_name(name), name)) != name:
             raise UserError(
-                f"{division.file}: lists {other} and {name}, which are one tile here. Remove one "
-                "of the lines."
+                f"{division.file}: lists {other} and {name}, which become the same tile. Remove "
+                "one of the lines."
             )
     if unknown := sorted(listed[tile] for tile in listed.keys() - {pair.name for pair in pairs}):
         raise UserError(
             f"{division.file}: lists {shortened(unknown)}, but there is no such image. Expected "
-            "names of files without suffix."
+            "file names of images, without suffix."
         )
     return {tile: given[name] for tile, name in listed.items()}
 
@@ -356,7 +360,7 @@ def _record(
     gsd: float | None,
     division: Division,
 ) -> dict[str, object]:
-    """The contents of intake.json: names of files, never their folders."""
+    """The contents of intake.json; it names files without their folders."""
     divided = {"seed": division.seed, "val": division.val, "test": division.test}
     return {
         "gsd": gsd,
@@ -385,21 +389,21 @@ def _remarks(
     if renamed := [
         f"{pair.image.stem!r} is {pair.name}" for pair in pairs if pair.image.stem != pair.name
     ]:
-        yield f"tiles with a name of their own: {shortened(renamed)}"
+        yield f"tiles named differently from their files: {shortened(renamed)}"
     changes: dict[str, list[str]] = {}
     for name, source in sources.items():
         for note in source.notes:
             changes.setdefault(note, []).append(name)
     for note, names in changes.items():
         yield f"{note}: {shortened(names)}"
-    if bare := [name for name, each in rasterized.items() if not each.features]:
-        yield f"no footprint on {shortened(bare)}: leave out what nobody has mapped"
-    if repaired := sum(each.repaired for each in rasterized.values()):
-        yield f"footprints that were invalid and made valid: {repaired}"
-    if skipped := sum(each.skipped for each in rasterized.values()):
-        yield f"features on the tiles without a polygon, left out: {skipped}"
+    if bare := [name for name, stats in rasterized.items() if not stats.features]:
+        yield f"no footprint on {shortened(bare)}: leave out tiles that nobody has mapped"
+    if repaired := sum(stats.repaired for stats in rasterized.values()):
+        yield f"invalid footprints that were repaired: {repaired}"
+    if skipped := sum(stats.skipped for stats in rasterized.values()):
+        yield f"features without a usable polygon that were left out: {skipped}"
     if scale:
-        low, high = scale  # with all digits, so that prediction can scale exactly so
+        low, high = scale  # all digits, so that prediction can use exactly the same scale
         yield (
             f"{low} became 0 and {high} 255: percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of "
             f"all tiles; to predict such imagery, use --scale {low} {high}"
@@ -408,7 +412,7 @@ def _remarks(
 
 @contextmanager
 def _originals_named(origins: Mapping[Path, str]) -> Iterator[None]:
-    """In error messages, name the user's own files in place of their copies."""
+    """In the messages of errors raised in the block, replace paths of copies by their originals."""
     try:
         yield
     except UserError as error:

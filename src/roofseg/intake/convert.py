@@ -30,22 +30,22 @@ from roofseg.tiles.rasters import RgbBands, find_rgb, is_all_valid, read_valid
 # These percentiles over all tiles become 0 and 255. With the extremes instead, a few bright roofs
 # and deep shadows would leave the rest hardly any contrast.
 PERCENTILES = (2, 98)
-# Pixels of all tiles together that the percentiles are taken from.
+# Largest number of pixels, over all tiles, from which the percentiles are computed.
 SAMPLED = 2_000_000
-# Formats that are kept; others are converted, as they may only refer to other files.
+# Formats that are copied; other formats are converted, as a file may only refer to other files.
 SUFFIXES = {"GTiff": ".tif", "JPEG": ".jpg", "PNG": ".png"}
 BLOCK = 512
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header of a raster of imagery says.
+    """Properties of imagery, read from its header.
 
     Attributes:
         path: the file.
-        dtype: type of its red, green and blue bands, as NumPy names it.
-        as_is: 8-bit RGB and nothing else, in a format of `SUFFIXES`: it can be copied.
-        notes: the changes that `write_rgb` makes, a clause each.
+        dtype: NumPy name of the type of its red, green and blue bands.
+        as_is: whether it can be copied: only 8-bit RGB bands, in a format of `SUFFIXES`.
+        notes: the changes that `write_rgb` makes, in words.
     """
 
     path: Path
@@ -79,17 +79,17 @@ def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> t
     """Find the values that become 0 and 255 in all of these rasters.
 
     They are the `PERCENTILES` of red, green and blue values together, over a regular grid of pixels
-    of each raster: about as many of each, and at most `SAMPLED` in all. Pixels without data do not
-    count. One scale for the three bands keeps their colours.
+    of each raster: about the same number from each, at most `SAMPLED` in all. Pixels without data
+    are left out. All bands share one scale, which keeps the colours.
 
-    Raises UserError if a raster cannot be read, or there are no two values to tell apart.
+    Raises UserError if a raster cannot be read, or if the two values are equal.
     """
     values = []
     for path in paths:
         with open_bounded(path, max_expansion) as source:
             bands = find_rgb(path, source).indexes
             step = math.ceil(math.sqrt(source.height * source.width * len(paths) / SAMPLED))
-            # Reads everything, in parts: GDAL's decimated read takes forty times as long.
+            # Read all pixels in parts: a decimated read by GDAL takes forty times as long.
             for part in parts(source):
                 taken = (
                     slice(-part.row_off % step, None, step),
@@ -102,7 +102,7 @@ def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> t
     low, high = np.percentile(together, PERCENTILES).tolist() if together.size else (0.0, 0.0)
     if not low < high:
         raise UserError(
-            f"{paths[0].parent}: nothing to scale: of {together.size} values sampled, percentile "
+            f"{paths[0].parent}: cannot be scaled: of {together.size} sampled values, percentile "
             f"{PERCENTILES[0]} is {low:g} and {PERCENTILES[1]} is {high:g}; expected imagery. "
             "Convert it to 8-bit RGB yourself, for example with `gdal_translate -ot Byte -scale`."
         )
@@ -113,7 +113,7 @@ def write_rgb(path: Path, out: Path, scale: tuple[float, float] | None) -> None:
     """Write red, green and blue of ``path`` as a GeoTIFF of 8-bit RGB at ``out``.
 
     With ``scale`` = (low, high), low becomes 0 and high 255, linearly and rounded; values beyond
-    are clipped. Pixels without data (nodata, NaN, transparent) become black. CRS and
+    these are clipped. Pixels without data (nodata, NaN, transparent) become black. CRS and
     transform are kept. Raises UserError if ``path`` cannot be read, OSError if ``out`` cannot be
     written.
     """
@@ -141,7 +141,7 @@ def write_rgb(path: Path, out: Path, scale: tuple[float, float] | None) -> None:
 
 
 def _parts(imagery: Imagery) -> Iterator[tuple[Window, Image]]:
-    """All of a raster from the top, in whole blocks: windows and (rows, cols, 3) uint8."""
+    """Yield a raster in parts of whole blocks, from the top: windows and (rows, cols, 3) uint8."""
     # A part takes 8 bytes per value while it is scaled.
     columns = max(1, PART_BYTES // (3 * 8 * BLOCK * BLOCK)) * BLOCK
     for row in range(0, imagery.height, BLOCK):
@@ -153,15 +153,16 @@ def _parts(imagery: Imagery) -> Iterator[tuple[Window, Image]]:
 
 @contextmanager
 def verified_write(out: Path) -> Iterator[None]:
-    """Check that the raster that the block writes at ``out`` is whole; OSError if it is not.
+    """After the block has written a raster at ``out``, check that it is whole.
 
-    (Not a UserError: those concern one tile and are collected. A full disk concerns all tiles.)
+    Raises OSError if it is not. (A UserError would be collected, as if it concerned this tile
+    alone; a full disk concerns all tiles.)
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain imagery is allowed
             yield
-            # GDAL does not report a disk that is full when it closes a file.
+            # GDAL does not report errors while it closes a file, such as a full disk: read it back.
             with rasterio.open(out) as made:
                 made.read(window=Window(made.width - 1, made.height - 1, 1, 1))
     except RasterioError as error:
@@ -170,7 +171,7 @@ def verified_write(out: Path) -> Iterator[None]:
 
 
 def _missing(source: DatasetReader, bands: RgbBands) -> str:
-    """How a raster marks pixels without data, in words; "" where it marks none."""
+    """How a raster marks pixels without data, in words; "" if no pixel is marked."""
     if is_all_valid(source, bands):
         return ""
     if ColorInterp.alpha in source.colorinterp:

@@ -36,14 +36,14 @@ from roofseg.tiles.rasters import (
     open_raster,
 )
 
-# Shares of a mask that is building: above the first it must be inverted, above the second perhaps.
+# Building share of a mask above which it must be inverted (first) or may be inverted (second).
 MAX_BUILDING, MUCH_BUILDING = 0.9, 0.5
-# No city has that much building, and nearly every inverted mask has more.
+# Largest building share over all masks: cities have less, nearly all inverted masks have more.
 MAX_BUILDING_OF_ALL = 0.7
-MUCH_BLACK = 0.1
+MUCH_BLACK = 0.1  # share of black pixels above which an image may lack data
 # The same pattern as for the parameter `dataset` in roofseg.recipe.params.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-# Size of the parts in which rasters are read, bytes.
+# Rasters are read in parts of at most this many bytes.
 PART_BYTES = 64 * 2**20
 # A file that claims more bytes of pixels than this and more than `MAX_EXPANSION` times its own size
 # is damaged or a decompression bomb. Deflate compresses a thousand to one at best.
@@ -53,16 +53,16 @@ MAX_EXPANSION = 2000
 
 @dataclass(frozen=True)
 class TileReport:
-    """The findings about a tile.
+    """The result of inspecting a tile.
 
     Attributes:
         name: the files' stem.
-        split: "" where split.csv does not list it.
-        grid: None where the headers could not be read or do not agree.
-        building: share of the mask's pixels, [0, 1]; None where it could not be read.
-        black: share of the image's pixels that are 0 in all bands, [0, 1]; None where it could not
-            be read.
-        problems: why it cannot be used: messages that name the file.
+        split: "" if split.csv does not list the tile.
+        grid: None if the headers cannot be read or do not agree.
+        building: share of the mask's pixels, [0, 1]; None if the mask cannot be read.
+        black: share of the image's pixels that are 0 in all bands, [0, 1]; None if the
+            image cannot be read.
+        problems: reasons why the tile cannot be used: messages that name the file.
     """
 
     name: str
@@ -75,10 +75,10 @@ class TileReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The findings about a dataset: its tiles, problems, and warnings.
+    """The result of inspecting a dataset: its tiles, problems, and warnings.
 
-    ``problems`` includes those of the tiles. ``stated_gsd`` (metres per pixel) is for tiles that do
-    not state their own; None if it is unknown.
+    ``problems`` includes the problems of the tiles. ``stated_gsd`` is the GSD (metres per pixel) of
+    tiles without a georeference; None if it is unknown.
     """
 
     tiles: tuple[TileReport, ...]
@@ -91,7 +91,8 @@ def check_name(name: str) -> None:
     """Raise UserError if ``name`` is not valid as the name of a dataset."""
     if not NAME.fullmatch(name):
         raise UserError(
-            f"NAME: found {name!r}; expected letters, digits, '_', '.' and '-', not '.' first."
+            f"NAME: found {name!r}; expected letters, digits, '_', '.' and '-', with a letter or "
+            "digit first."
         )
 
 
@@ -111,13 +112,13 @@ def read_stated_gsd(folder: Path) -> float | None:
     if not valid:
         raise UserError(
             f"{path}: expected JSON with a GSD, as `roofseg new-dataset` writes it: metres per "
-            "pixel above 0, or null. Put back what git has, or remove the file."
+            "pixel above 0, or null. Restore the file from git, or remove it."
         )
     return gsd
 
 
 def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Report:
-    """Inspect the dataset in ``folder``: its tables, and header and pixels of every raster.
+    """Inspect the dataset in ``folder``: its tables, and the header and pixels of every raster.
 
     Raises UserError if there is no such folder.
     """
@@ -131,10 +132,10 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
     names = sorted(images.keys() | masks.keys())
     for name in names:
         if name not in images or name not in masks:
-            there, lacking = ("imgs", "msks") if name in images else ("msks", "imgs")
+            present, missing = ("imgs", "msks") if name in images else ("msks", "imgs")
             problems.append(
-                f"{folder / lacking}: no file for {name}, which is in {there}. Add it, or remove "
-                "the other."
+                f"{folder / missing}: no file for the tile {name}, which is in {present}. Add it, "
+                "or remove the other file."
             )
     split: dict[str, str] = {}
     nudges: dict[str, tuple[int, int]] = {}
@@ -148,8 +149,8 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
     for table, listed in (("split.csv", split), ("nudges.csv", nudges)):
         if unknown := sorted(listed.keys() - set(names)):
             problems.append(
-                f"{folder / table}: lists {shortened(unknown)}, found in neither imgs nor msks. "
-                "Add the files, or remove the lines."
+                f"{folder / table}: lists {shortened(unknown)}, but imgs and msks have no such "
+                "file. Add the files, or remove the lines."
             )
     tiles = [
         inspect_tile(
@@ -164,7 +165,7 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
 
 
 def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> TileReport:
-    """Inspect all of a tile's image and mask."""
+    """Inspect the headers and all pixels of a tile's image and mask."""
     problems: list[str] = []
     grid = building = black = None
     with collect_errors(problems):
@@ -181,7 +182,7 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
         black = black_share(tile.image, max_expansion)
         if black == 1:
             raise UserError(
-                f"{tile.image}: black throughout; expected imagery. Leave the tile out."
+                f"{tile.image}: all pixels are black; expected imagery. Leave the tile out."
             )
     with collect_errors(problems):
         building = building_share(tile.mask, max_expansion)
@@ -191,15 +192,16 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
                 "most, with 0 for background. Is it inverted? Swap its values, or leave the tile "
                 "out."
             )
-    once = tuple(dict.fromkeys(problems))  # each of the three blocks finds a broken file
+    once = tuple(dict.fromkeys(problems))  # all three blocks report a broken file
     return TileReport(tile.name, tile.split, grid, building, black, once)
 
 
 def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
-    """The problems of each tile, and of all masks together; ``masks`` is their source."""
+    """The problems of each tile, and of all masks together; messages name ``masks``, their "
+    "source."""
     problems = [problem for tile in tiles for problem in tile.problems]
     if not tiles:
-        problems.append(f"{masks}: no mask with an image; expected one for each tile.")
+        problems.append(f"{masks}: no mask belongs to an image; expected one for each tile.")
     elif all(tile.building == 0 for tile in tiles):
         problems.append(
             f"{masks}: no building in any mask. Do footprints and tiles cover the same ground?"
@@ -225,7 +227,7 @@ def raise_all(problems: Iterable[str]) -> None:
 def black_share(image: Path, max_expansion: float = MAX_EXPANSION) -> float:
     """The share of an image's pixels that are 0 in all bands, [0, 1]; reads all of it.
 
-    Raises UserError if any of it cannot be read.
+    Raises UserError if part of it cannot be read.
     """
     with open_bounded(image, max_expansion) as source:
         black = 0
@@ -237,7 +239,7 @@ def black_share(image: Path, max_expansion: float = MAX_EXPANSION) -> float:
 def building_share(mask: Path, max_expansion: float = MAX_EXPANSION) -> float:
     """The share of a mask's pixels that are building, [0, 1]; reads all of its first band.
 
-    Raises UserError if any of it cannot be read, or holds other values than 0 and one of 1 and 255.
+    Raises UserError if part of it cannot be read, or if its values are not {0, 1} or {0, 255}.
     """
     with open_bounded(mask, max_expansion) as source:
         building, count = 0, 0
@@ -249,7 +251,7 @@ def building_share(mask: Path, max_expansion: float = MAX_EXPANSION) -> float:
 
 
 def rasters_by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """The files of a folder by stem, without hidden files, sidecars and folders.
+    """The files in a folder by stem, except hidden files, sidecars and folders.
 
     Adds to ``problems``: the folder is missing or cannot be listed, a link is broken, a name is not
     UTF-8, or two names differ only in suffix or case (on some file systems they are one file).
@@ -271,16 +273,16 @@ def rasters_by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
         if path.name.startswith(".") or path.suffix.lower() in SIDECARS or path.is_dir():
             continue
         if not path.is_file():
-            what = "a link that leads nowhere" if path.is_symlink() else "no regular file"
-            problems.append(f"{printable(path)}: {what}; expected a raster. Remove or replace it.")
+            kind = "a broken link" if path.is_symlink() else "not a regular file"
+            problems.append(f"{printable(path)}: {kind}; expected a raster. Remove or replace it.")
             continue
         stem = unicodedata.normalize("NFC", path.stem)
         if printable(path) != str(path):
             problems.append(f"{printable(path)}: its name is not UTF-8. Rename it.")
         elif other := seen.get(stem.casefold()):
             problems.append(
-                f"{path}: {other.name} in the same folder is called {stem} too (apart from suffix "
-                "and case); expected one file for each tile. Remove or rename one of them."
+                f"{path}: {other.name} in the same folder has the same name (apart from suffix and "
+                "case); expected one file for each tile. Remove or rename one of them."
             )
         else:
             found[path.stem] = seen[stem.casefold()] = path
@@ -291,26 +293,26 @@ def rasters_by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
 def open_bounded(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[DatasetReader]:
     """Open a raster as `open_raster` does, unless it is a decompression bomb.
 
-    Raises UserError, too, if it claims to hold over 1 GiB of pixels that are more than
-    ``max_expansion`` times its size.
+    Raises UserError as `open_raster` does, and if the header claims over 1 GiB of pixels and more
+    than ``max_expansion`` times the size of the file.
     """
     with open_raster(path) as source:
-        held = source.count * max(np.dtype(kind).itemsize for kind in source.dtypes)
+        pixel_bytes = source.count * max(np.dtype(kind).itemsize for kind in source.dtypes)
         height, width = source.block_shapes[0]
-        claimed = held * max(source.height * source.width, height * width)
+        claimed = pixel_bytes * max(source.height * source.width, height * width)
         size = sum(file.stat().st_size for file in map(Path, source.files) if file.is_file())
         if claimed > max(BOMB_BYTES, max_expansion * size):
             raise UserError(
-                f"{path}: {size:,} bytes that claim to hold {claimed / 2**30:,.0f} GiB of pixels; "
-                f"expected at most {max_expansion:g} times the size of the file. It is damaged, or "
-                "a decompression bomb. If it is right, allow it with --max-expansion."
+                f"{path}: has {size:,} bytes but claims to hold {claimed / 2**30:,.0f} GiB of "
+                f"pixels; expected at most {max_expansion:g} times the size of the file. It is "
+                "damaged, or a decompression bomb. If it is sound, raise --max-expansion."
             )
         yield source
 
 
 @contextmanager
 def collect_errors(problems: list[str]) -> Iterator[None]:
-    """Add a UserError that ends the block to ``problems``, and continue after the block."""
+    """If a UserError ends the block, add it to ``problems`` and continue after the block."""
     try:
         yield
     except UserError as error:
@@ -329,11 +331,11 @@ def system_errors_named() -> Iterator[None]:
 
 
 def parts(source: DatasetReader) -> Iterator[Window]:
-    """Windows that cover a raster: whole blocks, at most `PART_BYTES` unless one block is more."""
+    """Windows of whole blocks that cover a raster, each at most `PART_BYTES` or one block."""
     height, width = source.block_shapes[0]
-    room = PART_BYTES // (source.count * max(np.dtype(kind).itemsize for kind in source.dtypes))
-    columns = min(source.width, width * max(1, room // (height * width)))
-    rows = min(source.height, height * max(1, room // (height * columns)))
+    most = PART_BYTES // (source.count * max(np.dtype(kind).itemsize for kind in source.dtypes))
+    columns = min(source.width, width * max(1, most // (height * width)))
+    rows = min(source.height, height * max(1, most // (height * columns)))
     for row in range(0, source.height, rows):
         for col in range(0, source.width, columns):
             yield Window(col, row, min(columns, source.width - col), min(rows, source.height - row))
@@ -345,7 +347,7 @@ def printable(path: Path) -> str:
 
 
 def table(report: Report) -> str:
-    """Format the tiles of a dataset as a table of text."""
+    """Format the tiles of a dataset as a text table, a line per tile."""
     heading = ("tile", "split", "size, px", "GSD, m", "CRS", "building", "black", "problems")
     stated = "-" if report.stated_gsd is None else f"{report.stated_gsd:g} (stated)"
     rows = [heading]
@@ -372,7 +374,7 @@ def table(report: Report) -> str:
 
 
 def _named(crs: CRS | None) -> str:
-    """The code of a CRS, or its name where it has no code."""
+    """The code of a CRS, or its name if it has no code; "-" for None."""
     if crs is None:
         return "-"
     text = crs.to_string()
@@ -382,17 +384,17 @@ def _named(crs: CRS | None) -> str:
 def find_warnings(tiles: Sequence[TileReport]) -> Iterator[str]:
     """Warnings: oddities that are allowed but may be mistakes."""
     if unlisted := [tile.name for tile in tiles if not tile.split]:
-        yield f"split.csv lists no split for {shortened(unlisted)}: left out"
+        yield f"split.csv does not list {shortened(unlisted)}, which the pipeline leaves out"
     if full := [tile.name for tile in tiles if (tile.building or 0) > MUCH_BUILDING]:
-        yield f"more than {MUCH_BUILDING:.0%} of {shortened(full)} is building: are masks inverted?"
+        yield f"more than {MUCH_BUILDING:.0%} of {shortened(full)} is building: is it inverted?"
     if empty := [tile.name for tile in tiles if tile.building == 0]:
         yield f"no building in {shortened(empty)}"
     if dark := [tile.name for tile in tiles if MUCH_BLACK < (tile.black or 0) < 1]:
-        yield f"more than {MUCH_BLACK:.0%} of {shortened(dark)} is black: without data?"
+        yield f"more than {MUCH_BLACK:.0%} of {shortened(dark)} is black: is data missing there?"
     grids = {tile.name: tile.grid for tile in tiles if tile.grid is not None}
     if len(scales := {f"{grid.gsd:g}" for grid in grids.values() if grid.gsd}) > 1:
         found = shortened(sorted(scales, key=float))
-        yield f"tiles differ in GSD ({found} m), and so roofs in their pixels"
+        yield f"tiles differ in GSD ({found} m), so roofs differ in their size in pixels"
     splits = {tile.name: tile.split for tile in tiles if tile.split}
     try:
         blocks = find_blocks({name: grids[name] for name in splits if name in grids})
@@ -402,7 +404,7 @@ def find_warnings(tiles: Sequence[TileReport]) -> Iterator[str]:
     for block in blocks:
         if len({splits[name] for name in block}) > 1:
             near = shortened([f"{name} ({splits[name]})" for name in block])
-            yield f"tiles of different splits touch or overlap, which flatters: {near}"
+            yield f"tiles of different splits touch or overlap, so scores will be too high: {near}"
 
 
 def shortened(names: Sequence[str], most: int = 8) -> str:

@@ -29,10 +29,10 @@ from roofseg.core.files import atomic_write
 from roofseg.core.images import Image
 from roofseg.tiles.rasters import GDAL_CACHE_MB, open_raster
 
-Polygons = npt.NDArray[np.object_]  # of shapely
+Polygons = npt.NDArray[np.object_]  # shapely geometries
 STRIP_PIXELS = 2**24
 BLOCK = 256
-# Words in the geometry types of layers without polygons. A mixed layer is of type "Unknown".
+# A layer has no polygons if its geometry type contains one of these; a mixed layer is "Unknown".
 NO_POLYGONS = ("Point", "LineString", "CircularString")
 
 
@@ -47,11 +47,11 @@ class FootprintLayer:
 
 @dataclass(frozen=True)
 class RasterizeStats:
-    """How many features were rasterised onto a tile.
+    """Numbers of the features that were rasterised onto a tile, repaired, or skipped.
 
-    ``features`` is the number of features with a polygon that covers some of the tile; ``repaired``
-    of them were invalid (for example, the outline crosses itself) and were made valid. ``skipped``
-    features meet the tile but hold no polygon that can be drawn in its CRS: points, lines, surfaces
+    ``features`` is the number of features with a polygon that covers part of the tile; ``repaired``
+    of them were invalid (for example, the outline crosses itself) and were repaired. ``skipped``
+    features meet the tile but have no polygon that can be drawn in its CRS: points, lines, surfaces
     in 3D, broken coordinates.
     """
 
@@ -74,8 +74,8 @@ def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
             if name is None and kinds:
                 command = shlex.join([str(footprints), next(iter(kinds))])
                 raise UserError(
-                    f"{footprints}: has several layers: {found}. Name one of them (layer), or "
-                    "save it as a file of its own, for example with `ogr2ogr -f GPKG "
+                    f"{footprints}: has several layers: {found}. Choose one with --layer, or "
+                    "save it as a separate file, for example with `ogr2ogr -f GPKG "
                     f"footprints.gpkg {command}`."
                 )
             wanted = "a layer of polygons" if name is None else f"the layer {name!r}"
@@ -91,8 +91,9 @@ def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
         )
     if info["crs"] is None:
         raise UserError(
-            f"{place}: has no CRS, so it cannot be laid over a tile. Set the one it was drawn in, "
-            "for example with `ogr2ogr -a_srs`. (A Shapefile keeps it in a .prj beside it.)"
+            f"{place}: has no CRS, so it cannot be placed on a tile. Set the CRS it was drawn in, "
+            "for example with `ogr2ogr -a_srs`. (A Shapefile keeps its CRS in a .prj file beside "
+            "it.)"
         )
     return FootprintLayer(footprints, name, info["crs"])
 
@@ -100,7 +101,7 @@ def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
 def rasterize_footprints(
     footprints: Path, image: Path, out: Path, *, layer: str | None = None
 ) -> RasterizeStats:
-    """Write the mask of a tile from vector footprints, whole or not at all.
+    """Write the mask of a tile from vector footprints; after an error there is no mask.
 
     Works in strips of rows, so memory grows with the width of the tile and the number of footprints
     on it. A file without a spatial index, such as GeoJSON, is read from start to end at each call.
@@ -113,11 +114,11 @@ def rasterize_footprints(
         image: the tile, georeferenced; only its grid is read.
         out: the mask: a GeoTIFF on the image's grid with one band of uint8, 255 where the centre of
             a pixel lies in a footprint and 0 elsewhere. Holes stay holes.
-        layer: which layer of ``footprints`` to rasterise; needed where several have geometries.
+        layer: the layer of ``footprints`` to rasterise; needed if several have geometries.
 
     Raises:
         UserError: one of the files cannot be read, or has no CRS; the image has no georeference, or
-            its CRS cannot be transformed to from that of the footprints; the layer is missing, is
+            the footprints cannot be transformed to its CRS; the layer is missing, is
             empty, holds points or lines, or is one of several; ``out`` is a folder, or cannot be
             written.
     """
@@ -167,7 +168,7 @@ class _Tile:
 def _reading(footprints: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            # GDAL warns of each invalid ring; `rasterize_footprints` repairs and counts them.
+            # GDAL warns about every invalid ring; `rasterize_footprints` repairs and counts them.
             warnings.simplefilter("ignore", RuntimeWarning)
             yield
     except (DataSourceError, DataLayerError, FeatureError) as error:
@@ -178,7 +179,8 @@ def _reading(footprints: Path) -> Iterator[None]:
 
 
 def _read_polygons(layer: FootprintLayer, tile: _Tile) -> tuple[Polygons, RasterizeStats]:
-    """The polygons of a layer that cover some of a tile, in its pixels (x column, y row)."""
+    """The polygons of a layer that cover part of a tile, in pixels of the tile (x column, y "
+    "row)."""
     try:
         crs = pyproj.CRS.from_user_input(tile.crs.to_string())
         to_tile = pyproj.Transformer.from_crs(layer.crs, crs, always_xy=True)
@@ -186,7 +188,7 @@ def _read_polygons(layer: FootprintLayer, tile: _Tile) -> tuple[Polygons, Raster
     except ProjError as error:
         raise UserError(
             f"{layer.path}: its CRS {layer.crs} cannot be transformed to {tile.crs.to_string()}, "
-            f"that of {tile.path} ({error}). Set the right CRS of both."
+            f"the CRS of {tile.path} ({error}). Set the right CRS for both files."
         ) from None
     with _reading(layer.path):
         _, _, encoded, _ = pyogrio.raw.read(layer.path, layer=layer.name, columns=[], bbox=bounds)
@@ -230,7 +232,7 @@ def _bounds(tile: _Tile, to_tile: pyproj.Transformer) -> tuple[float, float, flo
 
 
 def _polygons_of(geometries: Polygons) -> tuple[Polygons, npt.NDArray[np.int64]]:
-    """All polygons in geometries of any type, and for each the index of its geometry."""
+    """All polygons in geometries of any type, with the index of the geometry of each."""
     parts, index = shapely.get_parts(geometries, return_index=True)
     while (shapely.get_type_id(parts) > shapely.GeometryType.POLYGON).any():
         parts, inner = shapely.get_parts(parts, return_index=True)  # collections in collections
@@ -267,11 +269,11 @@ def _write_mask(path: Path, tile: _Tile, polygons: Polygons) -> None:
     ):
         for strip in strips:
             top, bottom = strip.row_off, strip.row_off + strip.height
-            here = polygons[tree.query(shapely.box(0, top, tile.width, bottom))]
+            drawn = polygons[tree.query(shapely.box(0, top, tile.width, bottom))]
             mask: Image = np.zeros((strip.height, strip.width), np.uint8)
-            if len(here):
+            if len(drawn):
                 rasterize(
-                    here,
+                    drawn,
                     out=mask,
                     transform=Affine.translation(0, top),
                     default_value=255,

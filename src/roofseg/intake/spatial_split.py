@@ -1,8 +1,8 @@
 """Divide tiles into train, val and test so that neighbours stay together.
 
 Neighbouring tiles look alike (same roofs, same light, same shadows), so scores on a test tile
-beside a train tile are too high. Tiles are therefore divided by blocks of neighbours (Roberts et
-al. 2017, "Cross-validation strategies for data with temporal, spatial, hierarchical, or
+beside a train tile are too high. Therefore whole blocks of neighbours are assigned to a split
+(Roberts et al. 2017, "Cross-validation strategies for data with temporal, spatial, hierarchical, or
 phylogenetic structure").
 """
 
@@ -21,7 +21,7 @@ from roofseg.core.errors import UserError
 from roofseg.recipe.split import SPLITS
 from roofseg.tiles.rasters import RASTER_ERRORS, Grid
 
-# Number of random divisions, of which the one with the most similar splits is used.
+# Number of random divisions to draw; the one with the most similar splits is used.
 DRAWS = 200
 DECILES = np.linspace(0.1, 0.9, 9)
 
@@ -31,14 +31,15 @@ def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[li
 
     Args:
         grids: the grid of each tile, by name.
-        side: None: tiles that touch or overlap (with a gap of less than a pixel) form a block,
-            together with all tiles connected through them. A length in metres: the ground is
-            divided into squares of that side, and tiles with their centre in one square form a
-            block; overlapping tiles always stay together.
+        side: None: tiles that touch or overlap (a gap of less than a pixel counts as touching) form
+            a block, together with all tiles connected through them. A length in metres: the
+            ground is divided into squares of that side, and tiles whose centres lie in the same
+            square form a block; overlapping tiles always stay together.
 
     Returns:
-        The tiles of each block, sorted; blocks in the order of their first tile. A tile without
-        georeference, or whose coordinates cannot be compared with others', is its own block.
+        The tiles of each block, sorted; blocks in the order of their first tile. A tile
+        without georeference, or whose coordinates cannot be compared with those of other tiles, is
+        its own block.
 
     Raises:
         UserError: a tile's outline cannot be computed in the CRS of the others, or ``side`` is
@@ -51,7 +52,8 @@ def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[li
         pixels = [
             _pixel(outline, grids[name]) for name, outline in zip(names, outlines, strict=True)
         ]
-        # Half a pixel outwards joins what touches, a quarter inwards only what overlaps.
+        # Growing by half a pixel joins tiles that touch; shrinking by a quarter only those that
+        # overlap.
         grown = np.array(pixels) * (0.5 if side is None else -0.25)
         joined = shapely.union_all(shapely.buffer(outlines, grown, join_style="mitre"))
         parts = shapely.get_parts(joined)
@@ -78,50 +80,50 @@ def divide(
     """Divide blocks of tiles into train, val and test, stratified by building fraction.
 
     Draws `DRAWS` random divisions with the wanted shares (as near as whole blocks allow) and takes
-    the one whose val and test have building fractions most like those of all tiles: the mean
-    difference between their deciles is smallest (Morgan and Rubin 2012, "Rerandomization to improve
-    covariate balance in experiments").
+    the one whose val and test have building fractions most like those of all tiles: the larger of
+    their mean differences in deciles is smallest (Morgan and Rubin 2012, "Rerandomization to
+    improve covariate balance in experiments").
 
     Args:
         blocks: groups of tiles that stay together.
-        fractions: the share of building of each tile, [0, 1].
+        fractions: the share of building pixels of each tile, [0, 1].
         seed: the same seed gives the same division.
-        val, test: shares of all tiles, between 0 and 1; train gets the rest, and each at least one
-            block.
+        val, test: shares of all tiles, between 0 and 1; train gets the rest. Every split gets at
+            least one block.
 
     Returns:
         The split of each tile, by name.
 
     Raises:
-        UserError: there are fewer than three blocks, or the shares leave nothing for a split.
+        UserError: there are fewer than three blocks, or the shares leave a split empty.
     """
     if not (val > 0 and test > 0 and val + test < 1):
         raise UserError(
-            f"val {val:g} and test {test:g}: expected two shares of the tiles above 0 that leave "
-            "something for train, such as 0.17 and 0.17."
+            f"--val {val:g} and --test {test:g}: expected two shares of the tiles above 0, with a "
+            "sum below 1, such as 0.17 and 0.17: the rest is for train."
         )
     tiles = [tile for block in blocks for tile in block]
     if len(tiles) < len(SPLITS):
         raise UserError(
-            f"{len(tiles)} {'tile' if len(tiles) == 1 else 'tiles'}: expected at least 3, one each "
-            "for train, val and test. Cut a large raster into tiles, for example with "
+            f"{len(tiles)} {'tile' if len(tiles) == 1 else 'tiles'}: expected at least 3: one "
+            "each for train, val and test. Cut a large raster into tiles, for example with "
             "`gdal_retile.py -ps 5000 5000 -targetDir DIR FILE`."
         )
     if len(blocks) < len(SPLITS):
         raise UserError(
             f"{len(tiles)} tiles in {len(blocks)} {'block' if len(blocks) == 1 else 'blocks'} that "
             "touch, overlap or share a square: expected at least 3 blocks, one each for train, val "
-            "and test. Set BLOCK=METRES to divide the ground into (smaller) squares of that side, "
-            "or give a split of your own with SPLIT=FILE."
+            "and test. Use --block METRES to divide the ground into (smaller) squares of that "
+            "side, or give your own split with --split FILE."
         )
     rng = np.random.default_rng(seed)
     shares = dict(zip(SPLITS, (1 - val - test, val, test), strict=True))
     wanted = {split: share * len(tiles) for split, share in shares.items()}
-    everywhere = np.quantile([fractions[tile] for tile in tiles], DECILES)
+    overall = np.quantile([fractions[tile] for tile in tiles], DECILES)
 
-    def imbalance(taken: Mapping[str, Sequence[str]]) -> float:
+    def imbalance(division: Mapping[str, Sequence[str]]) -> float:
         return max(
-            float(np.abs(_deciles(taken[split], fractions) - everywhere).mean())
+            float(np.abs(_deciles(division[split], fractions) - overall).mean())
             for split in ("val", "test")
         )
 
@@ -132,16 +134,16 @@ def divide(
 def _draw(
     blocks: Sequence[Sequence[str]], wanted: Mapping[str, float], rng: np.random.Generator
 ) -> dict[str, list[str]]:
-    """One random division: largest blocks first, each to the split that lacks most tiles."""
+    """Draw a division: give blocks, largest first, to the split that lacks the most tiles."""
     shuffled = [blocks[index] for index in rng.permutation(len(blocks))]
     shuffled.sort(key=len, reverse=True)  # stable: blocks of one size stay in random order
     taken: dict[str, list[str]] = {split: [] for split in SPLITS}
     for done, block in enumerate(shuffled):
         empty = [split for split in SPLITS if not taken[split]]
-        # The last blocks are kept for splits that have none.
-        among = empty if len(shuffled) - done <= len(empty) else SPLITS
-        lacking = max(among, key=lambda split: wanted[split] - len(taken[split]))
-        taken[lacking] += block
+        # The last blocks are reserved for splits that have none yet.
+        candidates = empty if len(shuffled) - done <= len(empty) else SPLITS
+        neediest = max(candidates, key=lambda split: wanted[split] - len(taken[split]))
+        taken[neediest] += block
     return taken
 
 
@@ -152,8 +154,8 @@ def _deciles(tiles: Sequence[str], fractions: Mapping[str, float]) -> npt.NDArra
 def _comparable(grids: Mapping[str, Grid]) -> dict[CRS | None, list[str]]:
     """Group georeferenced tiles by the CRS in which to compare them.
 
-    All tiles with coordinates on the Earth are compared in the CRS of the first; tiles in an
-    engineering CRS, or in none, only with tiles of the same.
+    All tiles with coordinates on the Earth are compared in the CRS of the first of them. Tiles in
+    an engineering CRS, or without CRS, are compared only with tiles of the same CRS, or none.
     """
     groups: dict[CRS | None, list[str]] = {}
     earth: CRS | None = None
@@ -183,26 +185,27 @@ def _outline(name: str, grid: Grid, crs: CRS | None) -> shapely.Polygon:
         raise UserError(
             f"tile {name}: its outline is not a quadrangle"
             f"{'' if crs is None else f' in {crs.to_string()}'}, so its neighbours cannot be found."
-            " Correct its georeference, or give a split of your own with SPLIT=FILE."
+            " Correct its georeference, or give your own split with --split FILE."
         )
     return outline
 
 
 def _pixel(outline: shapely.Polygon, grid: Grid) -> float:
-    """Side of a pixel in the units of the outline."""
+    """The side of a pixel of ``grid``, in the units of the outline."""
     return math.sqrt(outline.area / (grid.height * grid.width))
 
 
 def _squares(
     centres: Sequence[shapely.Point], side: float, grid: Grid
 ) -> list[tuple[float, float]]:
-    """The square (column, row) that each centre lies in, in coordinates of the CRS of ``grid``."""
+    """The square (column, row) in which each centre lies; ``centres`` are in the CRS of "
+    "``grid``."""
     crs = grid.crs
     if crs is not None and grid.gsd is None:
         raise UserError(
-            f"BLOCK: {side:g} m, but the tiles' coordinates are in {crs.to_string()}, whose units "
-            "are not metres on the ground. Warp the tiles to another projection, such as UTM, or "
-            "give a split of your own with SPLIT=FILE."
+            f"--block: found {side:g} m, but the tiles' coordinates are in {crs.to_string()}, "
+            "whose units are not metres on the ground. Warp the tiles to another projection, such "
+            "as UTM, or give your own split with --split FILE."
         )
     unit = side / (1.0 if crs is None else crs.linear_units_factor[1])
     return [(centre.x // unit, centre.y // unit) for centre in centres]

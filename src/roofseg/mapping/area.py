@@ -12,7 +12,7 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-# UTM and national grids distort areas less than this; Web Mercator shows Berlin 2.7 times as large.
+# UTM and national grids distort areas by less; Web Mercator shows Berlin 2.7 times too large.
 MAX_DISTORTION = 0.01
 
 Polygons = npt.NDArray[np.object_]
@@ -20,7 +20,8 @@ Polygons = npt.NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Plane:
-    """Coordinates that are lengths, in units of ``unit`` metres."""
+    """Coordinates of a projection that keeps lengths; ``unit`` is the metres per coordinate "
+    "unit."""
 
     unit: float
 
@@ -47,11 +48,11 @@ class Ellipsoid:
     def areas(self, polygons: Polygons) -> npt.NDArray[np.float64]:
         """Areas of (N,) polygons on the WGS 84 ellipsoid in m² (Karney 2013, through PROJ)."""
         to_degrees = self._to_degrees()
-        around = shapely.orient_polygons(
+        degrees = shapely.orient_polygons(
             shapely.transform(polygons, lambda x, y: to_degrees.transform(x, y), interleaved=False)
         )
         geod = pyproj.Geod(ellps="WGS84")
-        return np.array([abs(geod.geometry_area_perimeter(polygon)[0]) for polygon in around])
+        return np.array([abs(geod.geometry_area_perimeter(polygon)[0]) for polygon in degrees])
 
     def scales(self, polygons: Polygons) -> npt.NDArray[np.float64]:
         """Metres per unit of x and of y at each of (N,) polygons: (N, 2)."""
@@ -65,13 +66,15 @@ class Ellipsoid:
         """
         to_degrees, geod = self._to_degrees(), pyproj.Geod(ellps="WGS84")
         x, y = points.T
-        here = to_degrees.transform(x, y)
+        start = to_degrees.transform(x, y)
         lengths = [
-            geod.inv(*here, *to_degrees.transform(x + dx, y + dy))[2]
+            geod.inv(*start, *to_degrees.transform(x + dx, y + dy))[2]
             for dx, dy in ((self.step, 0), (0, self.step))
         ]
         if not np.isfinite(lengths).all():
-            raise ValueError(f"{points[~np.isfinite(lengths).all(axis=0)][0]} is outside of it")
+            raise ValueError(
+                f"{points[~np.isfinite(lengths).all(axis=0)][0]} is outside the area of the CRS"
+            )
         return np.stack(lengths, axis=1) / self.step
 
     def _to_degrees(self) -> pyproj.Transformer:
@@ -85,7 +88,7 @@ def measure_ground(
 
     Plane where the CRS is projected and distorts areas by at most MAX_DISTORTION (in the raster's
     corners and centre); Ellipsoid in any other projection and for degrees. Without a CRS, or with a
-    local one, ``gsd`` (metres per pixel) decides; None if that is unknown too.
+    local one, Plane by ``gsd`` (metres per pixel); None if ``gsd`` is unknown too.
 
     Raises ValueError if the raster lies outside the area that its CRS covers.
     """
@@ -93,8 +96,8 @@ def measure_ground(
     if crs is None or not (crs.is_projected or crs.is_geographic):
         return None if gsd is None else Plane(gsd / pixel)
     ellipsoid = Ellipsoid(pyproj.CRS.from_user_input(crs.to_string()), pixel)
-    places = [(0, 0), (0, height), (width, 0), (width, height), (width / 2, height / 2)]
-    true = ellipsoid.scales_at(np.array([transform @ place for place in places])).prod(axis=1)
+    points = [(0, 0), (0, height), (width, 0), (width, height), (width / 2, height / 2)]
+    true = ellipsoid.scales_at(np.array([transform @ point for point in points])).prod(axis=1)
     if crs.is_projected:
         unit = crs.linear_units_factor[1]
         if (abs(true / unit**2 - 1) <= MAX_DISTORTION).all():

@@ -28,7 +28,7 @@ TILE = 512
 
 
 class NotWrittenError(UserError):
-    """An output cannot be written, for a reason that would also stop the next one."""
+    """An output cannot be written, for a reason that applies to all further outputs, too."""
 
     def __init__(self, out: Path, reason: object) -> None:
         self.reason = reason
@@ -40,7 +40,7 @@ class NotWrittenError(UserError):
 
 @dataclass(frozen=True)
 class BandSpec:
-    """The band of an output: type, nodata, resampling of overviews, and name."""
+    """The band of an output: data type, nodata value, resampling of overviews, and description."""
 
     dtype: str
     nodata: float
@@ -49,10 +49,11 @@ class BandSpec:
 
 
 class BlockWriter:
-    """Collects blocks in a temporary tiled GeoTIFF, from which `write_cog` makes the final file.
+    """Writes blocks to a temporary tiled GeoTIFF, from which `write_cog` makes the final file.
 
-    A context manager. Blocks come strip of columns by strip, each strip from the top and starting
-    at a multiple of ``TILE``. Only whole tiles are written, so that none is compressed twice.
+    A context manager, which closes the temporary file. Blocks must come one strip of columns after
+    the other, each strip from the top and starting at a multiple of ``TILE``. The writer holds rows
+    back until they fill whole tiles, so that no tile is compressed twice.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class BlockWriter:
         self.path, self.layer = path, layer
         self._height = height
         self._held: list[npt.NDArray[Any]] = []
-        self._row = 0  # of the first block held
-        self._written: list[tuple[Window, int]] = []  # with the checksum of the window's pixels
+        self._row = 0  # first row of the held blocks
+        self._written: list[tuple[Window, int]] = []  # windows and the checksums of their pixels
         profile = {
             "driver": "GTiff",
             "height": height,
@@ -87,7 +88,7 @@ class BlockWriter:
             "zlevel": 1,
             "bigtiff": "if_safer",
         }
-        with _plain():
+        with _georeference_optional():
             self._target: DatasetWriter = rasterio.open(path, "w", **profile)
         self._target.update_tags(**tags)
         self._target.set_band_description(1, layer.description)
@@ -124,7 +125,7 @@ class BlockWriter:
         Raises OSError if the file reads back differently: on a full disk GDAL may cut a file off
         without an error.
         """
-        with _plain():
+        with _georeference_optional():
             rasterio.shutil.copy(
                 self.path,
                 out,
@@ -136,15 +137,15 @@ class BlockWriter:
                 bigtiff="if_safer",
                 num_threads="all_cpus",
             )
-            with rasterio.open(out) as made:
+            with rasterio.open(out) as written:
                 for window, checksum in self._written:
-                    if zlib.crc32(made.read(1, window=window).tobytes()) != checksum:
-                        raise OSError("it reads back differently than it was written")
+                    if zlib.crc32(written.read(1, window=window).tobytes()) != checksum:
+                        raise OSError("the file reads back differently from what was written")
 
 
 @contextlib.contextmanager
 def write_errors_named(out: Path) -> Iterator[None]:
-    """Turn errors of writing inside the block into a NotWrittenError that names ``out``."""
+    """Turn write errors raised in the block into a NotWrittenError that names ``out``."""
     try:
         yield
     except (*GDAL_ERRORS, OSError) as error:
@@ -152,7 +153,7 @@ def write_errors_named(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _plain() -> Iterator[None]:
+def _georeference_optional() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # like the input
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the input may have none
         yield

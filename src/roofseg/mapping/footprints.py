@@ -31,10 +31,10 @@ from roofseg.tiles.rasters import check_mask_values, describe_bands, open_raster
 
 __all__ = ["SUFFIXES", "Driver", "Georeference", "write_footprints"]
 
-STRIP_PIXELS = 2**24
-BATCH = 10_000
-# Smallest tolerance of buildingregulariser, as its documentation advises: with one pixel, the
-# stairs of a slanted wall remain.
+STRIP_PIXELS = 2**24  # of the raster in memory at a time
+BATCH = 10_000  # footprints in memory at a time
+# Smallest tolerance for buildingregulariser in pixels, as its documentation advises: with one
+# pixel, the staircase of a slanted wall remains.
 REGULARISE_PX = 2
 
 Band = np.ma.MaskedArray[Any, np.dtype[Any]]
@@ -55,29 +55,30 @@ def write_footprints(
     regularise: bool = False,
     provenance: Mapping[str, str] | None = None,
 ) -> int:
-    """Write the footprints in a raster as polygons, whole or not at all; returns their number.
+    """Write the footprints in a raster as polygons; returns their number. Errors leave no file.
 
     A footprint is a valid Polygon, with holes, around building pixels that are connected through
-    their sides (4-connected). Its columns are area_m2 (null where neither a CRS nor ``gsd`` gives
+    their sides (4-connected). Its columns are area_m2 (null if neither a CRS nor ``gsd`` gives
     it) and, with probabilities, mean_probability over its pixels. Coordinates are in the raster's
     CRS, or EPSG:4326 in GeoJSON; without a CRS, in the units of the raster's transform; without a
     transform, in pixels from the top-left corner: x to the right, y downwards.
 
     Args:
         raster: one band, either a mask (integers: 0 background, 1 or 255 building) or a probability
-            (floats in [0, 1]; building where it is at least ``threshold``). Nodata is no building.
+            (floats in [0, 1]; building where it is at least ``threshold``). Nodata is not building.
         out: the file to write.
         driver: ``gpkg`` (GeoPackage), ``geojson`` (RFC 7946) or ``parquet`` (GeoParquet 1.1);
-            SUFFIXES has the suffix that ``out`` must have.
-        probability: a raster of probabilities on the same grid, for mean_probability; a ``raster``
-            of floats needs none.
-        gsd: metres per pixel; used only where the raster has no CRS that gives lengths.
+            ``out`` must have its suffix in SUFFIXES.
+        probability: a raster of probabilities on the same grid, for mean_probability; not needed if
+            ``raster`` itself holds probabilities.
+        gsd: metres per pixel; used only if the raster has no CRS that gives lengths.
         threshold: see ``raster``.
-        min_area_m2: footprints whose pixels cover less are left out.
+        min_area_m2: leave out footprints whose pixels cover a smaller area.
         simplify_m: tolerance in metres of Douglas-Peucker, which keeps the topology of each polygon
-            (neighbours may come to overlap by as much); 0 keeps the outlines of the pixels.
-        regularise: straighten walls and square corners by the package buildingregulariser. Polygons
-            that it would break or drop are kept unchanged.
+            (neighbours may then overlap by up to the tolerance); 0 keeps the outlines of the
+            pixels.
+        regularise: straighten walls and square corners with the package buildingregulariser.
+            Polygons that it would break or drop are kept unchanged.
         provenance: stored as metadata (see `roofseg.mapping.vector_files.write_layer`).
 
     Areas are those of the polygons as written: in the plane where the CRS is projected and true to
@@ -127,7 +128,7 @@ def write_footprints(
 class Georeference:
     """The position of a raster, from its header.
 
-    ``name`` is the raster's, for messages; ``crs`` is None where its coordinates are pixels.
+    ``name`` names the raster in messages; ``crs`` is None if the coordinates are pixels.
     """
 
     name: str
@@ -141,13 +142,13 @@ class Georeference:
     ) -> Plane | Ellipsoid | None:
         """Choose how to measure the ground: see `roofseg.mapping.area.measure_ground`.
 
-        Raises UserError where footprints cannot be written as ``driver``, or where ``lengths`` are
-        needed and unknown.
+        Raises UserError if footprints cannot be written as ``driver``, or if ``lengths`` (metres)
+        are needed but unknown.
         """
         if not 0 < abs(self.transform.determinant) < math.inf:
             raise UserError(
                 f"{self.name}: its transform {tuple(self.transform)[:6]} gives pixels no area. "
-                "Georeference it anew, for example with `gdal_edit.py -a_ullr`."
+                "Georeference it again, for example with `gdal_edit.py -a_ullr`."
             )
         on_earth = self.crs and (self.crs.is_projected or self.crs.is_geographic)
         if driver == "geojson" and not on_earth:
@@ -214,17 +215,19 @@ def _check_grid(source: _Header, probability: _Header) -> None:
         raise UserError(
             f"{probability.path}: holds integers; expected probabilities as floats in [0, 1]."
         )
-    for what in ("width", "height", "crs", "transform"):
-        one, other = (getattr(each.georeference, what) for each in (source, probability))
+    for name in ("width", "height", "crs", "transform"):
+        one, other = (getattr(header.georeference, name) for header in (source, probability))
         if one != other:
             raise UserError(
-                f"{probability.path}: its {what} is {other!r}, but that of {source.path} is "
-                f"{one!r}. The two must cover the same pixels."
+                f"{probability.path}: its {name} is {other!r}, but {source.path} has {one!r}. "
+                "Both rasters must have the same grid."
             )
 
 
 def _strips(source: _Header, probability: Path | None, threshold: float) -> Iterator[Strip]:
-    """Read building and probabilities in strips of about STRIP_PIXELS, of whole blocks if possible.
+    """Read building masks and probabilities in strips of about STRIP_PIXELS.
+
+    Strips consist of whole blocks if these are small enough.
 
     Pixels without data have the probability NaN.
     """
@@ -232,7 +235,7 @@ def _strips(source: _Header, probability: Path | None, threshold: float) -> Iter
     rows = max(1, STRIP_PIXELS // width)
     if rows > source.block_rows:
         rows -= rows % source.block_rows
-    value = 0  # that marks building; 0 until a strip holds one
+    value = 0  # the value that marks building; 0 until a strip has building
     for row in range(0, height, rows):
         window = Window(0, row, width, min(rows, height - row))
         band = _read(source.path, window)
@@ -243,13 +246,13 @@ def _strips(source: _Header, probability: Path | None, threshold: float) -> Iter
             values = band.filled(0)
             value = check_mask_values(source.path, values, row, value)
             building = values != 0
-        chances = None
+        probabilities = None
         if probability is not None:
             if probability != source.path:
                 band = _read(probability, window)
                 _check_probability(probability, band)
-            chances = band.filled(np.nan)
-        yield building, chances
+            probabilities = band.filled(np.nan)
+        yield building, probabilities
 
 
 def _read(path: Path, window: Window) -> Band:
@@ -265,15 +268,15 @@ def _check_probability(path: Path, band: Band) -> None:
     if values.size and (values.min() < 0 or values.max() > 1):
         raise UserError(
             f"{path}: holds values from {values.min():g} to {values.max():g}; expected "
-            "probabilities from 0 to 1 (not logits, nor percent)."
+            "probabilities from 0 to 1 (neither logits nor percentages)."
         )
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """Turns components into footprints; the fields are options of `write_footprints`.
+    """Turns components into footprints; the other fields are options of `write_footprints`.
 
-    ``transform`` maps pixels to the raster's coordinates; ``measure`` maps those to the ground.
+    ``transform`` maps pixels to the raster's coordinates; ``measure`` maps coordinates to metres.
     """
 
     transform: Affine
@@ -283,7 +286,7 @@ class _Shape:
     straighten: Straighten | None
 
     def columns(self, components: Sequence[Component]) -> dict[str, pa.Array]:
-        """The columns of a batch of footprints."""
+        """The columns of a batch of footprints, without those smaller than ``min_area_m2``."""
         outlines = np.array([component.polygon for component in components], object)
         polygons: Polygons = shapely.transform(
             outlines, lambda x, y: self.transform @ (x, y), interleaved=False
@@ -311,13 +314,13 @@ class _Shape:
 
         Polygons that would become invalid are kept unchanged.
         """
-        plans = _scaled(polygons, scales)
+        metric = _scaled(polygons, scales)
         if self.simplify_m:
-            plans = shapely.simplify(plans, self.simplify_m)
+            metric = shapely.simplify(metric, self.simplify_m)
         if self.straighten:
             tolerance_m = max(self.simplify_m, REGULARISE_PX * pixel_m)
-            plans = self.straighten(plans, tolerance_m)
-        shaped = _scaled(plans, 1 / scales)
+            metric = self.straighten(metric, tolerance_m)
+        shaped = _scaled(metric, 1 / scales)
         kind = shapely.get_type_id(shaped)
         sound = (kind == shapely.GeometryType.POLYGON) & shapely.is_valid(shaped)
         return np.where(sound & ~shapely.is_empty(shaped), shaped, polygons)
@@ -341,10 +344,10 @@ def load_regulariser() -> Straighten:
         ) from None
 
     def straighten(polygons: Polygons, tolerance_m: float) -> Polygons:
-        """Regularise polygons in metres; None in place of those that are dropped or split."""
+        """Regularise polygons in metres; a polygon that is dropped or split becomes None."""
         frame = GeoDataFrame({"place": np.arange(len(polygons))}, geometry=polygons)
         with warnings.catch_warnings():
-            # The package warns of polygons that it returns unchanged, as intended here.
+            # The package warns about polygons that it returns unchanged, which is intended here.
             warnings.simplefilter("ignore", UserWarning)
             straight = regularize_geodataframe(
                 frame,

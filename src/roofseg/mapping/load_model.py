@@ -20,10 +20,10 @@ def load_predictor(
     Args:
         path: a model's folder, with model.safetensors and recipe.json; or a .onnx file that
             `roofseg export` wrote.
-        device: where it runs; "auto" takes the best available.
+        device: where the model runs; "auto" takes the best available device.
         precision: "auto" takes the fastest that the device supports in hardware; "32-true" is the
-            precision of scores (see `roofseg.models.device`), and the only one of ONNX models.
-        threads: of the CPU (with torch, of the whole process); None for one per core.
+            precision for scores (see `roofseg.models.device`), and the only one for ONNX models.
+        threads: number of CPU threads (with torch, of the whole process); None for one per core.
 
     Raises:
         UserError: the path, weights or recipe are missing; the weights belong to another

@@ -1,7 +1,7 @@
 """Export a trained model as one ONNX file, from 8-bit RGB to probabilities; check it against torch.
 
-The file's metadata hold what `mapping.onnx_predictor` needs: the window's size, the ground sampling
-distances trained on, and the hash of the weights.
+The file's metadata holds what `mapping.onnx_predictor` needs: the window's size, the ground
+sampling distances (GSD) of the training tiles, and the hash of the weights.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True)
 class Export:
-    """An exported model: side of a window in pixels, and the largest difference to torch."""
+    """An exported model: window size (pixels), and the largest difference in probability to "
+    "torch."""
 
     window: int
     difference: float
@@ -44,16 +45,16 @@ def export(
 ) -> Export:
     """Write the model in ``folder`` (model.safetensors and recipe.json) as ``out``.
 
-    The graph takes ``images`` (B, P, P, 3) uint8 RGB for any B and gives ``probability`` (B, P, P)
-    float32 in [0, 1]; P is the size of the patches that the model was trained on. Scaling and
+    The graph takes ``images`` (B, P, P, 3) uint8 RGB for any B and returns ``probability`` (B, P,
+    P) float32 in [0, 1]; P is the size of the patches that the model was trained on. Scaling and
     normalisation are inside. ``metadata_props`` are those of `onnx_predictor.OnnxMetadata`.
 
-    Before the file is moved into place, it is compared with torch, both in float32 on the CPU, on
-    noise and on a synthetic scene, in batches of one and of two. For a SAM attempt at 1024 px this
-    takes 12 GB of memory, since ONNX has no fused attention.
+    Before the file is moved into place, its results are compared with those of torch, both in
+    float32 on the CPU, on noise and on a synthetic scene, in batches of one and of two. For a SAM
+    attempt at 1024 px this takes 12 GB of memory, since ONNX has no fused attention.
 
     Raises:
-        UserError: the folder holds no model, ``out`` exists, is not called .onnx or cannot be
+        UserError: the folder holds no model, ``out`` exists, does not end in .onnx or cannot be
             written, a package is not installed, torch cannot export the model, or a probability
             differs by more than ``tolerance``
     """
@@ -62,7 +63,7 @@ def export(
     if out.is_dir():
         raise UserError(f"{out}: a folder; expected the name of a file to write.")
     if out.exists() and not overwrite:
-        raise UserError(f"{out}: exists already. Remove it, or use --overwrite.")
+        raise UserError(f"{out}: already exists. Remove it, or use --overwrite.")
     _check_packages()
     torch_model = torch_predictor.load(folder, device="cpu", precision="32-true")
     with write_errors_named(out):
@@ -72,10 +73,9 @@ def export(
             difference = _difference(torch_model, scratch)
             if not difference <= tolerance:
                 raise UserError(
-                    f"{folder}: as ONNX its probabilities differ from torch's by up to "
+                    f"{folder}: the probabilities of its ONNX file differ from torch's by up to "
                     f"{difference:.2g}; expected at most {tolerance:g}. Nothing was written. "
-                    "--tolerance allows more; other versions of torch, onnxscript and onnxruntime "
-                    "may need less."
+                    "Raise --tolerance, or try other versions of torch, onnxscript and onnxruntime."
                 )
     return Export(torch_model.window, difference)
 
@@ -113,14 +113,14 @@ def _write(predictor: TorchPredictor, path: Path, folder: Path) -> None:
             f"{folder}: torch {torch.__version__} cannot export this model as ONNX "
             f"({str(error).strip().splitlines()[0]})."
         ) from error
-    assert program is not None  # it is None only if a file is named
-    about = OnnxMetadata(predictor.window, predictor.gsd, predictor.provenance)
-    program.model.metadata_props.update(about.metadata())
+    assert program is not None  # None only if torch writes the file itself
+    metadata = OnnxMetadata(predictor.window, predictor.gsd, predictor.provenance)
+    program.model.metadata_props.update(metadata.metadata())
     program.save(path)
 
 
 def _difference(predictor: TorchPredictor, path: Path) -> float:
-    """The largest difference of a probability; NaN if any probability is NaN."""
+    """The largest difference in probability between torch and ONNX; NaN if a probability is NaN."""
     exported = onnx_predictor.load(path, device="cpu")
     differences = [
         np.abs(predictor(images) - exported(images)).max() for images in _images(predictor.window)
@@ -129,7 +129,8 @@ def _difference(predictor: TorchPredictor, path: Path) -> float:
 
 
 def _images(size: int) -> list[Images]:
-    """Batches to compare on: (1, P, P, 3) of a scene, and (2, P, P, 3) with noise beside it."""
+    """Batches for the comparison: (1, P, P, 3) a scene, and (2, P, P, 3) noise and the flipped "
+    "scene."""
     scene = generate_tile(seed=0, index=1, size=max(size, 64)).image[:size, :size]
     noise = np.random.default_rng(0).integers(0, 256, scene.shape, dtype=np.uint8)
     return [scene[None], np.stack([noise, scene[::-1]])]

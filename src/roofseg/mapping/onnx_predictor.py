@@ -1,4 +1,4 @@
-"""A model in an ONNX file that `roofseg export` wrote, run by onnxruntime; needs no torch."""
+"""Run a model from an ONNX file that `roofseg export` wrote, with onnxruntime and without torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from roofseg.inference.predictor import Device, Images, Precision, Probabilities
 INPUT, OUTPUT = "images", "probability"
 WINDOW, GSD = "roofseg_window", "roofseg_gsd"  # keys in metadata_props
 PROVENANCE = "ROOFSEG_"
-# Largest difference of a probability to torch's. Both compute in float32, in different orders:
+# Largest difference in a probability from torch. Both compute in float32, in different orders:
 # measured 7e-6 for the sample's trained models, 5e-5 for SAM at 1024 px with random weights.
 TOLERANCE = 1e-4
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -27,7 +27,7 @@ class OnnxMetadata:
 
     Attributes:
         window: side of a window in pixels
-        gsd: ground sampling distances trained on, in metres per pixel
+        gsd: ground sampling distances of the training tiles, in metres per pixel
         provenance: tags whose names begin with ROOFSEG_
     """
 
@@ -36,14 +36,14 @@ class OnnxMetadata:
     provenance: dict[str, str] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
-        """The ``metadata_props``: all values are strings."""
+        """The content of ``metadata_props``; all values are strings."""
         return {WINDOW: str(self.window), GSD: json.dumps(self.gsd), **self.provenance}
 
     @classmethod
     def read(cls, metadata: dict[str, str]) -> OnnxMetadata:
         """The inverse of `metadata`; KeyError, TypeError or ValueError for other contents."""
         tags = {name: text for name, text in metadata.items() if name.startswith(PROVENANCE)}
-        gsd = tuple(float(each) for each in json.loads(metadata[GSD]))
+        gsd = tuple(float(value) for value in json.loads(metadata[GSD]))
         return cls(int(metadata[WINDOW]), gsd, tags)
 
 
@@ -58,8 +58,8 @@ class OnnxPredictor:
     def __call__(self, images: Images) -> Probabilities:
         """The probability of building: (B, P, P, 3) uint8 RGB to (B, P, P) float32 in [0, 1]."""
         (probability,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})
-        found: Probabilities = probability
-        return found
+        result: Probabilities = probability
+        return result
 
 
 def load(
@@ -73,9 +73,9 @@ def load(
 
     Args:
         path: the file
-        device: "auto" takes CUDA where onnxruntime supports it; "mps" is refused
-        precision: "auto" or "32-true", which are the same
-        threads: of the CPU; None for one per core
+        device: "auto" takes CUDA if onnxruntime supports it; "mps" is an error
+        precision: "auto" or "32-true", which mean the same here
+        threads: number of CPU threads; None for one per core
 
     Raises:
         UserError: onnxruntime is not installed, or does not support the device or precision; the
@@ -99,20 +99,21 @@ def load(
     options.use_deterministic_compute = True
     options.log_severity_level = 3  # errors only; they are raised as well
     options.intra_op_num_threads = threads or 0  # 0: onnxruntime decides
-    there = onnxruntime.get_available_providers()
-    providers = [CUDA, CPU] if CUDA in there and device in ("auto", "cuda") else [CPU]
+    available = onnxruntime.get_available_providers()
+    providers = [CUDA, CPU] if CUDA in available and device in ("auto", "cuda") else [CPU]
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions have no other common base
         raise UserError(
-            f"{path}: onnxruntime cannot load it; it is damaged or no ONNX model "
+            f"{path}: onnxruntime cannot load it; it is damaged or not an ONNX model "
             f"({str(error).strip().splitlines()[0]}). Export it again."
         ) from None
     # onnxruntime may support CUDA but not find its libraries; then it silently uses the CPU.
     if device == "cuda" and CUDA not in session.get_providers():
         raise UserError(
-            f"{path}: device cuda, but onnxruntime has {', '.join(session.get_providers())} alone. "
-            "Install onnxruntime-gpu in its place, with the CUDA that it needs, or use cpu."
+            f"{path}: device cuda, but onnxruntime offers only "
+            f"{', '.join(session.get_providers())}. Install onnxruntime-gpu instead, with the CUDA "
+            "that it needs, or use cpu."
         )
     return OnnxPredictor(session, _about(session, path))
 
@@ -133,8 +134,8 @@ def _about(session: Any, path: Path) -> OnnxMetadata:
         fits = False
     if not fits:
         raise UserError(
-            f"{path}: an ONNX model, but none that `roofseg export` wrote; expected images "
+            f"{path}: an ONNX model, but not one that `roofseg export` wrote; expected images "
             f"(B, P, P, 3) uint8 to probability (B, P, P) float32, with {WINDOW} and {GSD} in its "
-            "metadata. Export the model's folder with it."
+            "metadata. Export the model's folder with `roofseg export`."
         )
     return about

@@ -1,6 +1,6 @@
-"""Connected components of a raster as polygons, strip by strip.
+"""Turn connected components of a raster into polygons, strip by strip.
 
-A component that reaches the last row of a strip stays open until the strip in which it ends. So
+A component that reaches the last row of a strip stays open until the strip in which it ends. Thus
 memory grows with the size of a strip and the outlines of open components, not with the height of
 the raster.
 """
@@ -26,7 +26,7 @@ class Component:
 
     ``polygon`` is the outline in pixels from the raster's top-left corner: x to the right, y
     downwards. Its vertices are corners of pixels; enclosed pixels that are not building are holes.
-    ``pixels`` is the number of pixels, ``probability`` the sum of their probabilities.
+    ``pixels`` is the number of pixels, ``probability`` the sum (not mean) of their probabilities.
     """
 
     polygon: shapely.Polygon
@@ -37,9 +37,9 @@ class Component:
 def polygonize(strips: Iterable[Strip]) -> Iterator[Component]:
     """Find the components of a raster that comes in strips of rows, from the top.
 
-    A strip is (h, W) bool, True for building, and (h, W) probabilities, or None, which counts as 0;
-    h may vary. Components come in the order of the strips that they end in; apart from this order,
-    the result does not depend on how the raster is cut into strips.
+    A strip is a pair: (h, W) bool, True for building, and (h, W) probabilities; None counts as 0,
+    and h may vary. Components come in the order of the strips in which they end; apart from this
+    order, the result does not depend on how the raster is cut into strips.
     """
     row = 0
     last: npt.NDArray[np.int32] | None = None
@@ -69,10 +69,10 @@ class _DisjointSet:
         self._parent: _DisjointSet | None = None
 
     def whole(self) -> _DisjointSet:
-        found = self
-        while found._parent is not None:
-            found = found._parent
-        return found
+        root = self
+        while root._parent is not None:
+            root = root._parent
+        return root
 
     def join(self, other: _DisjointSet) -> None:
         small, large = sorted((self.whole(), other.whole()), key=lambda whole: len(whole.pieces))

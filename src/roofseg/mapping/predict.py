@@ -38,7 +38,8 @@ PROBABILITY = BandSpec("float32", np.nan, "average", "probability of building")
 
 @dataclass(frozen=True)
 class Vector:
-    """Footprints beside the raster: see `roofseg.mapping.footprints.write_footprints`."""
+    """Options of the footprints beside the raster: see "
+    "`roofseg.mapping.footprints.write_footprints`."""
 
     driver: Driver
     min_area_m2: float = 0.0
@@ -54,14 +55,14 @@ class Options:
         output: "mask", uint8 {0, 1} with nodata 255; or "probability", float32 in [0, 1] with
             nodata NaN
         threshold: lowest probability that counts as building
-        overlap: of neighbouring windows, a share of their side, [0, 0.5]
+        overlap: overlap of neighbouring windows, as a share of their side, [0, 0.5]
         tta: average over the eight symmetries of the square
-        batch_size: windows at a time, which changes memory, speed and rounding; None for as many
+        batch_size: windows per batch, which changes memory, speed and rounding; None for as many
             as fit `roofseg.sliding_window.blocks.BATCH_PIXELS`, but at least one
         gsd: metres per pixel, in place of the input's own
         resample: resample inputs to the GSD that the model was trained on
         scale: the values that become 0 and 255, for an input that is not 8-bit
-        vector: footprints to write beside the raster; None for none
+        vector: options of the footprints to write beside the raster; None for no footprints
     """
 
     output: Literal["mask", "probability"] = "mask"
@@ -87,10 +88,10 @@ def predict_raster(
     """Predict one raster and write it as a cloud-optimised GeoTIFF, and its footprints beside it.
 
     Args:
-        predictor: the model; its GSD and provenance are used even if ``infer`` runs it elsewhere.
-        source: what GDAL opens: a path, /vsi..., s3:// or https://.
-        out: the GeoTIFF; footprints get its name with another suffix (`footprints_path`). Existing
-            files are replaced by whole files or not at all.
+        predictor: the model; its GSD and provenance are used even if ``infer`` runs another copy.
+        source: a path or address that GDAL can open: a file, /vsi..., s3:// or https://.
+        out: the GeoTIFF; footprints get its name with another suffix (`footprints_path`). After an
+            error, existing files are unchanged.
         options: see `Options`; ``infer`` must apply ``tta`` itself (`inference.predictor.D4`).
         infer: see `roofseg.sliding_window.blocks.predict_blocks`; None runs ``predictor`` here.
         progress: see `roofseg.sliding_window.blocks.predict_blocks`.
@@ -102,15 +103,15 @@ def predict_raster(
     tags = provenance(predictor, source, options)
     wanted = MASK if options.output == "mask" else PROBABILITY
     layers = [MASK, PROBABILITY] if options.vector and wanted is MASK else [wanted]
-    shapes = outputs_of(out, options)[1:]
+    footprints = outputs_of(out, options)[1:]
     with (
         open_input(predictor, source, options) as imagery,
         write_errors_named(out),
         ExitStack() as renaming,
     ):
         # Renamed in reverse order, so a raster never appears without its footprints.
-        scratch = [renaming.enter_context(atomic_write(each)) for each in [*shapes, out]]
-        new_shapes, new_raster = scratch[0], scratch[-1]
+        scratch = [renaming.enter_context(atomic_write(path)) for path in [*footprints, out]]
+        new_footprints, new_raster = scratch[0], scratch[-1]
         with ExitStack() as open_writers:
             writers = {
                 layer: open_writers.enter_context(
@@ -136,16 +137,16 @@ def predict_raster(
             try:
                 write_footprints(
                     writers[PROBABILITY].path,
-                    new_shapes,
+                    new_footprints,
                     **asdict(options.vector),
                     gsd=imagery.gsd,
                     threshold=options.threshold,
                     provenance=tags,
                 )
             except NotWrittenError as error:
-                raise NotWrittenError(shapes[0], error.reason) from None
+                raise NotWrittenError(footprints[0], error.reason) from None
             # Remove old footprints first: beside the new raster they would look up to date.
-            shapes[0].unlink(missing_ok=True)
+            footprints[0].unlink(missing_ok=True)
 
 
 @contextmanager
@@ -178,41 +179,41 @@ def provenance(predictor: Predictor, source: str, options: Options) -> dict[str,
 
 
 def is_finished(predictor: Predictor, source: str, out: Path, options: Options) -> bool:
-    """Whether ``source`` has its output already, made by the same model and options.
+    """Whether the output of ``source`` is already complete, made by the same model and options.
 
-    The output's tags say how it was made. It is out of date if its input is newer.
+    Compares the output's tags. An output is out of date if its input is newer.
 
     Raises:
-        UserError: another file is there, which only a user may decide to replace
+        UserError: another file is in its place, which is only replaced with --overwrite
     """
-    shapes = outputs_of(out, options)[1:]
+    footprints = outputs_of(out, options)[1:]
     if not out.exists():
-        for each in shapes:
-            if each.exists():
+        for path in footprints:
+            if path.exists():
                 raise UserError(
-                    f"{each}: there is one already, without the raster {out.name} that says what "
-                    "made it. Use --overwrite to replace it, or choose another --out."
+                    f"{path}: already exists, without the raster {out.name}, whose tags would say "
+                    "what made it. Use --overwrite to replace it, or choose another --out."
                 )
         return False
     wanted = provenance(predictor, source, options)
-    with open_raster(out) as made:
-        found = made.tags()
+    with open_raster(out) as existing:
+        found = existing.tags()
     differs = [key for key in wanted if found.get(key) != wanted[key]]
     if differs:
         key = differs[0]
         was, now = _without_common(found.get(key, "unknown"), wanted[key])
         raise UserError(
-            f"{out}: there is one already, with {key} {was!r}; now it is {now!r}. Use --overwrite "
-            "to replace it, or choose another --out."
+            f"{out}: already exists, with {key} {was!r}; expected {now!r}. Use --overwrite to "
+            "replace it, or choose another --out."
         )
-    if not all(each.exists() for each in shapes):
+    if not all(path.exists() for path in footprints):
         return False
     local = Path(source).exists()
     return not local or Path(source).stat().st_mtime <= out.stat().st_mtime
 
 
 def _without_common(*texts: str) -> Sequence[str]:
-    """Two texts; of two JSON objects only the items that differ."""
+    """Reduce two JSON objects to the items that differ; return other texts unchanged."""
     try:
         one, other = map(json.loads, texts)
         pairs = ((one, other), (other, one))
@@ -225,8 +226,8 @@ def _without_common(*texts: str) -> Sequence[str]:
 
 
 def remove_leftovers(folder: Path, outs: Iterable[Path], options: Options) -> None:
-    """Remove temporary folders of these outputs that killed runs left in ``folder``."""
-    names = {each.name for out in outs for each in outputs_of(out, options)}
+    """Remove the temporary folders that killed runs left in ``folder`` for the outputs ``outs``."""
+    names = {path.name for out in outs for path in outputs_of(out, options)}
     with write_errors_named(folder):
         for scratch in list(folder.glob(".*.*/")):  # list the folder once, not for every output
             if scratch.name[1:].rpartition(".")[0] in names:
@@ -270,6 +271,6 @@ def _block_writer(
 def _values(block: Block, layer: BandSpec, threshold: float) -> npt.NDArray[Any]:
     """The values of a block for a layer: building or probability, nodata where not valid."""
     values = block.probability >= threshold if layer is MASK else block.probability
-    held = values.astype(layer.dtype)
-    held[~block.valid] = layer.nodata
-    return held
+    result = values.astype(layer.dtype)
+    result[~block.valid] = layer.nodata
+    return result

@@ -1,8 +1,9 @@
-"""Prediction by many processes, on one machine or a cluster: Ray actors that hold a model each.
+"""Predict with many processes, on one machine or a cluster: Ray actors, each with its own model.
 
 Reading, blending and writing stay in the process that runs `mapping.predict`. Only batches of
-windows are sent to workers. They are the same batches as without Ray, so the result is the same to
-the byte, if the workers compute as the local process would (same device, same number of threads).
+windows are sent to workers. They are the same batches as without Ray, so the
+result is byte-identical if the workers compute as the local process would (same device, same number
+of threads).
 
 The code uses plain actors and a queue of futures, for these reasons:
 
@@ -11,7 +12,7 @@ The code uses plain actors and a queue of futures, for these reasons:
   an iterator that is still being read. Ray Data keeps the order only with an option that holds
   results back, in memory that its own scheduler governs.
 - `ray.util.ActorPool.map` submits all of its input before it gives a result: a whole raster would
-  lie in memory. Its ``submit`` and ``get_next`` would bound that, but a worker gets no new batch
+  be in memory. Its ``submit`` and ``get_next`` would bound that, but a worker gets no new batch
   until the result before it is taken, in order.
 
 A queue of `BATCHES_PER_WORKER` batches per worker keeps the order, bounds the memory and keeps
@@ -37,36 +38,40 @@ from roofseg.core.errors import UserError
 from roofseg.inference.predictor import D4, Device, Images, Precision, Predictor, Probabilities
 from roofseg.mapping.load_model import load_predictor
 
-BATCHES_PER_WORKER = 2  # one that it computes, and the next, on its way there
-RETRIES = 3  # of a batch whose worker died; a batch that kills every worker must fail in the end
-# Environment variables that Ray reads when it is first imported, here and in its own processes.
+BATCHES_PER_WORKER = 2  # one that it computes, and the next one in transit
+RETRIES = 3  # per batch whose worker died; a batch that kills every worker must fail in the end
+# Environment variables that Ray reads at its first import, in this process and in its own.
 ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOCAL = {
-    # Despite its name, on all systems: 0 makes nodes listen on loopback alone.
+    # Despite its name it works on all systems: 0 makes nodes listen on loopback only.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Every user of the machine can reach loopback, so a token is needed. Ray's own lies in ~/.ray.
+    # Every user of the machine can reach loopback, so require a token instead of that in ~/.ray.
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 
 
 class WorkersLostError(UserError):
-    """A batch was given up, or the cluster is gone. The next raster would fail as well."""
+    """A batch failed after all retries, or the cluster is gone. Further rasters would fail, too."""
 
 
 class Worker:
-    """A model in a process of its own, with ``threads`` of a CPU. Arguments: see `workers`."""
+    """A model in its own process, with ``threads`` CPU threads. For the arguments see `workers`."""
 
     def __init__(
         self, model: Path, device: Device, precision: Precision, tta: bool, threads: int | None
     ) -> None:
         self._model, self._tta = model, tta
-        self._how: dict[str, Any] = {"device": device, "precision": precision, "threads": threads}
+        self._options: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "threads": threads,
+        }
 
     @cached_property
     def predictor(self) -> Predictor:
-        """Loaded when first used: Ray reports an error in ``__init__`` as a dead worker."""
-        loaded = load_predictor(self._model, **self._how)
+        """The model, loaded at first use: Ray reports an error in ``__init__`` as a dead worker."""
+        loaded = load_predictor(self._model, **self._options)
         return D4(loaded) if self._tta else loaded
 
     def about(self) -> tuple[int, tuple[float, ...], dict[str, str]]:
@@ -75,15 +80,15 @@ class Worker:
 
     def predict(self, images: Images) -> Probabilities:
         """See `roofseg.inference.predictor.Predictor`."""
-        return self.predictor(images.copy())  # Ray's arrays are read-only, of which torch warns
+        return self.predictor(images.copy())  # torch warns about Ray's read-only arrays
 
 
 class Workers:
     """Workers with the same model: an `inference.predictor.Predictor` that also runs many batches.
 
     Args:
-        ray: the module, connected
-        actors: of `Worker`, at least one
+        ray: the module ray, connected to a cluster
+        actors: Ray actors of `Worker`, at least one
 
     Raises:
         UserError: the model cannot be loaded, or differs between workers
@@ -114,8 +119,8 @@ class Workers:
         again, and its batches are repeated.
 
         Raises:
-            UserError: the model raised it on a worker
-            WorkersLostError: a batch was given up
+            UserError: raised by the model on a worker
+            WorkersLostError: a batch failed after all retries
         """
         waiting: deque[Any] = deque()
         for actor, batch in zip(cycle(self.actors), batches, strict=False):
@@ -134,9 +139,9 @@ class Workers:
             raise
         except self._ray.exceptions.RayError as error:
             raise WorkersLostError(
-                f"--engine ray: a batch was given up after {RETRIES + 1} tries, or the cluster is "
+                f"--engine ray: a batch failed {RETRIES + 1} times, or the cluster is "
                 f"gone. Workers that run out of memory need a smaller --batch-size or fewer "
-                f"--workers. The same command goes on. Ray says: {error}"
+                f"--workers. Run the same command again to continue. Ray says: {error}"
             ) from None
 
 
@@ -150,15 +155,15 @@ def workers(
     precision: Precision = "auto",
     tta: bool = False,
 ) -> Iterator[Workers]:
-    """Start workers, which end with the block. Call it in the main thread.
+    """Start workers that stop at the end of the block. Call it in the main thread.
 
     Args:
         model: see `mapping.load_model.load_predictor`; every machine must have it at this path.
-        count: how many; None for one per GPU, or one per machine where there are no GPUs.
-        address: of a Ray cluster (``HOST:PORT``, or ``auto`` on one of its machines), on which
-            roofseg is installed; None starts Ray on this machine, reachable from it alone.
-        device: ``cpu``, or ``cuda``, with a GPU for each worker; "auto" is the latter where the
-            cluster has GPUs.
+        count: number of workers; None for one per GPU, or one per machine if there are no GPUs.
+        address: address of a Ray cluster (``HOST:PORT``, or ``auto`` on one of its machines), on
+            which roofseg is installed; None starts Ray on this machine, reachable only from it.
+        device: "cpu", or "cuda" with a GPU for each worker; "auto" means "cuda" if the cluster has
+            GPUs.
         precision: see `roofseg.mapping.load_model.load_predictor`.
         tta: average over the eight symmetries of the square.
 
@@ -179,7 +184,7 @@ def workers(
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Connect to Ray and yield its module: see `workers`."""
+    """Connect to Ray and yield the module ray; for ``address`` and errors see `workers`."""
     os.environ.update(ALWAYS)
     if address is None:
         for name, value in LOCAL.items():
@@ -191,19 +196,18 @@ def connected(address: str | None) -> Iterator[Any]:
             "--engine ray: the package ray is not installed. Install it with `pip install ray`, or "
             "leave the option out."
         ) from None
-    stopped = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address or "local", include_dashboard=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        what = f"--address {address}" if address else "--engine ray"
+        option = f"--address {address}" if address else "--engine ray"
         raise UserError(
-            f"{what}: Ray cannot be reached or started; expected HOST:PORT of a cluster's head, as "
-            f"`ray start --head` prints it. Ray says: {error}"
+            f"{option}: Ray cannot be reached or started; expected HOST:PORT of a cluster's head, "
+            f"as `ray start --head` prints it. Ray says: {error}"
         ) from None
     finally:
-        signal.signal(
-            signal.SIGTERM, stopped or signal.SIG_DFL
-        )  # Ray sets a handler that exits with 15
+        # Restore the handler: Ray sets its own, which exits with status 15.
+        signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
     try:
         yield ray
     finally:
@@ -213,30 +217,30 @@ def connected(address: str | None) -> Iterator[Any]:
 def plan_workers(
     nodes: Sequence[Mapping[str, float]], count: int | None, device: Device
 ) -> tuple[int, dict[str, int]]:
-    """Decide how many workers to start, and which share of a machine each takes.
+    """Decide how many workers to start, and what each takes of its machine.
 
     Args:
-        nodes: the "CPU" and "GPU" that each machine has
+        nodes: the numbers of "CPU" and "GPU" of each machine
         count, device: see `workers`
 
     Returns:
-        The number, and ``{"num_gpus": 1}`` or ``{"num_cpus": N}``, with N such that every machine
-        can hold its part of the workers. N is also the number of a worker's threads.
+        The number of workers, and ``{"num_gpus": 1}`` or ``{"num_cpus": N}``, with N such that
+        every machine can hold its part of the workers. N is also the number of threads of a worker.
 
     Raises:
         UserError: the cluster has too few GPUs or CPUs
     """
     gpus = any(node.get("GPU") for node in nodes)
     kind = "GPU" if device == "cuda" or (device == "auto" and gpus) else "CPU"
-    each = [int(node[kind]) for node in nodes if node.get(kind)]
-    if not each:
+    available = [int(node[kind]) for node in nodes if node.get(kind)]
+    if not available:
         raise UserError(f"--device {device}: the cluster has no {kind}. Use --device cpu.")
-    count = count or (sum(each) if kind == "GPU" else len(each))
-    if count > sum(each):
+    count = count or (sum(available) if kind == "GPU" else len(available))
+    if count > sum(available):
         raise UserError(
-            f"--workers {count}: the cluster has {sum(each)} {kind}s, and each worker takes one "
-            "at least. Ask for fewer, or leave the option out."
+            f"--workers {count}: the cluster has {sum(available)} {kind}s, and each worker takes "
+            "at least one. Use fewer workers, or leave the option out."
         )
     if kind == "GPU":
         return count, {"num_gpus": 1}
-    return count, {"num_cpus": max(1, min(each) // math.ceil(count / len(each)))}
+    return count, {"num_cpus": max(1, min(available) // math.ceil(count / len(available)))}

@@ -34,16 +34,16 @@ def write_layer(
     crs: str | None,
     metadata: Mapping[str, str],
 ) -> int:
-    """Write polygons at ``out``, whole or not at all; returns their number.
+    """Write polygons at ``out``; returns their number. After an error, ``out`` is unchanged.
 
     ``batches`` have the columns of ``schema``, one of which is GEOMETRY: polygons as WKB whose
     outer rings run counter-clockwise. Only one batch is in memory at a time. Without any batch the
     layer has no features. Errors that ``batches`` raises are raised here.
 
-    ``crs`` is a code such as EPSG:32614, or WKT. GeoJSON needs one, and is transformed from it to
-    EPSG:4326 as RFC 7946 requires (7 decimals, cut at the antimeridian). ``metadata`` is stored
-    with the layer in GeoPackage, with the file in GeoParquet, and as the member ``roofseg`` of
-    GeoJSON's collection.
+    ``crs`` is a code such as EPSG:32614, or WKT. GeoJSON needs one, and its coordinates are
+    transformed to EPSG:4326 as RFC 7946 requires (7 decimals, cut at the antimeridian).
+    ``metadata`` is stored with the layer in GeoPackage, with the file in GeoParquet, and as the
+    member ``roofseg`` of GeoJSON's collection.
 
     Raises UserError if ``out`` is a folder or does not have the suffix in SUFFIXES, NotWrittenError
     if it cannot be written.
@@ -66,7 +66,7 @@ def write_layer(
 
 
 class _Stream:
-    """Counts features and keeps the error of batches, which the C code that reads them loses."""
+    """Counts features and keeps an error of ``batches``, which the C code that reads them drops."""
 
     def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
         self.count = 0
@@ -116,7 +116,7 @@ def _write_with_gdal(
     info = pyogrio.read_info(path, force_feature_count=True)
     indexed = driver != "gpkg" or info["capabilities"]["fast_spatial_filter"]
     if info["features"] != stream.count or not indexed:
-        raise OSError(f"it was cut off: {info['features']} of {stream.count} features")
+        raise OSError(f"only {info['features']} of {stream.count} features were written")
 
 
 def _write_parquet(
@@ -138,7 +138,7 @@ def _write_parquet(
         "primary_column": GEOMETRY.name,
         "columns": {GEOMETRY.name: column},
     }
-    described = {**metadata, "geo": json.dumps(geo)}
-    with parquet.ParquetWriter(path, schema.with_metadata(described)) as writer:
+    file_metadata = {**metadata, "geo": json.dumps(geo)}
+    with parquet.ParquetWriter(path, schema.with_metadata(file_metadata)) as writer:
         for batch in stream:
             writer.write_batch(batch)

@@ -2,7 +2,7 @@
 
 A study trains attempts several times; its runs differ in the number of tiles, the augmentation
 preset or the seed. The attempts are those of params.yaml and those that studies.yaml adds. Every
-run is scored on val alone.
+run is scored only on val.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Checked(BaseModel):
-    """A block of YAML. Unknown keys are errors, and so is ``true`` in place of a number."""
+    """A block of YAML. Unknown keys are errors; so is a value of another type, as ``true`` for "
+    "1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -62,19 +63,19 @@ def _none_is_empty(values: Any) -> Any:
 def _not_none(values: Any) -> Any:
     # DVC reads this file too, and merges these attempts with those of params.yaml.
     if values is None:
-        raise ValueError("found nothing; write `attempts: {}`")
+        raise ValueError("found no value; for no attempts, write `attempts: {}`")
     return values
 
 
 Overrides = Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]
-"""Keys of a recipe with other values; an empty block (all lines commented out) is no override."""
+"""Values that replace keys of a recipe; an empty block (all lines commented out) replaces none."""
 
 
 class Study(Checked):
     """The keys of every study: attempts, each trained once per seed under ``overrides``.
 
     A seed decides a run's initial weights, draws and augmentation, and its subset of the training
-    tiles. ``overrides`` change keys of the recipe of all attempts of the study.
+    tiles. ``overrides`` replace keys of the recipes of all attempts of the study.
     """
 
     attempts: Several[str]
@@ -104,7 +105,7 @@ class Study(Checked):
         varied = self.axes().keys()
         for key in self.overrides:
             if key in varied & SharedRecipe.model_fields.keys():
-                raise ValueError(f"overrides.{key}: the study itself sets it for each run")
+                raise ValueError(f"overrides.{key}: the study sets this key for each run")
             if key not in SharedRecipe.model_fields:
                 known = ", ".join(name for name in SharedRecipe.model_fields if name not in varied)
                 raise ValueError(f"overrides.{key}: unknown key. Known here: {known}")
@@ -183,7 +184,7 @@ class Augmentations(Study):
 
 
 class StudyBlocks(Checked):
-    """The studies by name."""
+    """The block ``studies`` of studies.yaml."""
 
     budget: Budget
     seeds: Seeds
@@ -200,9 +201,9 @@ class Studies(Checked):
     studies: StudyBlocks
 
     def study(self, name: str) -> Study:
-        """The study of that name, one of `STUDY_NAMES`."""
-        found: Study = getattr(self.studies, name)
-        return found
+        """The study called ``name``, one of `STUDY_NAMES`."""
+        study: Study = getattr(self.studies, name)
+        return study
 
     def by_name(self) -> dict[str, Study]:
         """All studies by name."""
@@ -214,14 +215,14 @@ def parse(text: str, model: type[Model], source: str) -> Model:
     try:
         return model.model_validate(parse_mapping(text, source))
     except ValidationError as error:
-        # A misspelt key also leaves the right one missing: report what was found first.
+        # A misspelt key also leaves the right one missing: report missing keys last.
         first = min(error.errors(), key=lambda found: found["type"] == "missing")
         key = ".".join(str(part) for part in first["loc"])
         problem = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             problem = "unknown key (misspelt?)"
         elif first["type"] == "missing":
-            problem = "missing; studies/profiles/ has complete files to compare with"
+            problem = "missing; compare with the complete files in studies/profiles/"
         elif first["type"] != "value_error":
             problem = f"found {first['input']!r}; {problem}"
         raise UserError(f"{source}: {key}: {problem}") from None
@@ -231,7 +232,7 @@ def read_studies(path: Path, params: Params) -> tuple[Studies, Params]:
     """Read and validate studies.yaml; return it and the parameters with its attempts added.
 
     Raises:
-        UserError: the file cannot be read, or see `parse_studies`
+        UserError: the file cannot be read, or is invalid (see `parse_studies`)
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -254,7 +255,7 @@ def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml
     for name, block in studies.attempts.items():
         if "seed" in block:
             raise UserError(
-                f"{source}: attempts.{name}.seed: each study has its own seeds. Remove this line."
+                f"{source}: attempts.{name}.seed: seeds are set by each study. Remove this line."
             )
     every = with_attempts(params, studies.attempts, source=source)
     for name, study in studies.by_name().items():
@@ -279,7 +280,7 @@ def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml
 
 
 def check_budget(studies: Studies, split: Mapping[str, str], *, source: str) -> None:
-    """UserError where the budget study trains on more tiles than the split has for training.
+    """Raise UserError if the budget study needs more tiles than the split has for training.
 
     ``split`` maps tiles to train, val or test.
     """
@@ -295,11 +296,11 @@ def check_budget(studies: Studies, split: Mapping[str, str], *, source: str) -> 
 def with_attempts(
     params: Params, blocks: Mapping[str, Mapping[str, Any]], *, source: str
 ) -> Params:
-    """The parameters with more attempts, none of them final; UserError for invalid ones."""
+    """Add attempts to the parameters, none of them final; UserError if one is invalid."""
     if known := [name for name in blocks if name in params.attempts]:
         raise UserError(
-            f"{source}: attempts.{known[0]}: params.yaml has an attempt of that name; use "
-            "that one, or rename this one"
+            f"{source}: attempts.{known[0]}: params.yaml has an attempt of the same "
+            "name; use that one, or rename this one"
         )
     values = params.model_dump(mode="json")
     values["attempts"] |= blocks

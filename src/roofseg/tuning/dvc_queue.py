@@ -1,9 +1,9 @@
-"""DVC experiments by name: queue, run, watch, stop and read them, with the commands of dvc and git.
+"""Queue, run, watch, stop and read DVC experiments by name, with the commands of dvc and git.
 
-All of it is about the project in the current folder. A queued experiment takes its files from the
-workspace at that time, and runs in a copy below .dvc/tmp/exps. Finished experiments are commits
-under refs/exps/BASELINE/NAME, where BASELINE is the commit that they were queued at, with a slash
-after its second digit.
+All functions work on the project in the current folder. A queued experiment keeps the files that
+the workspace has when it is queued, and runs in a copy below .dvc/tmp/exps. Finished experiments
+are commits under refs/exps/BASELINE/NAME, where BASELINE is the commit at which they were queued,
+with a slash after its second digit.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from dataclasses import dataclass
 
 from roofseg.core.errors import UserError
 
-POLL_S = 2.0  # between two looks for finished experiments, which need only git
-STATUS_EVERY = 10  # polls between two `dvc queue status`, which takes a second of CPU
-SETTLE_S = 2.0  # a worker receives the request to stop within a second
+POLL_S = 2.0  # between two checks for finished experiments, which need only git
+STATUS_EVERY = 10  # polls from one `dvc queue status`, which takes a second of CPU, to the next
+SETTLE_S = 2.0  # after a request to stop, which reaches a worker within a second
 
-NO_WORKERS = 3  # answers in a row: the workers of a busy machine may miss one
+# Workers are gone after this many statuses without any: on a busy machine one may miss them.
+NO_WORKERS = 3
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -35,18 +36,18 @@ WORKERS = re.compile(r"^Worker status: (\d+) active, (\d+) idle$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished experiment: the commit it was queued at, and the one that holds its files."""
+    """A finished experiment: the commit at which it was queued, and the commit of its files."""
 
     baseline: str
     commit: str
 
     def read(self, path: str) -> str:
-        """The text of one of its files that git keeps; UserError where it has no such file."""
+        """The text of the file ``path``, which git tracks; UserError if there is no such file."""
         return _output("git", "show", f"{self.commit}:./{path}")
 
 
 def finished() -> dict[str, Finished]:
-    """All finished experiments by name, of every commit; the later one where two share a name."""
+    """All finished experiments by name, of all baselines; of two with one name, the later one."""
     refs = _output(
         *("git", "for-each-ref", "refs/exps", "--sort=committerdate"),
         "--format=%(refname) %(objectname)",
@@ -56,7 +57,7 @@ def finished() -> dict[str, Finished]:
 
 
 def head() -> str:
-    """The current commit."""
+    """The hash of the current commit."""
     return _output("git", "rev-parse", "HEAD").strip()
 
 
@@ -82,22 +83,23 @@ def status() -> Status:
 
 @contextmanager
 def delayed_signals() -> Iterator[None]:
-    """Let Ctrl-C, and other requests to end, wait until the block is over."""
-    # Not with a mask of signals: it holds for one thread, and NumPy's threads would take them.
-    came: list[int] = []
+    """Delay SIGINT (Ctrl-C), SIGTERM and SIGHUP until the end of the block."""
+    # A signal mask would not do: it holds for one thread, and NumPy's threads would get the
+    # signals.
+    received: list[int] = []
     caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = [signal.signal(number, lambda number, _: came.append(number)) for number in caught]
+    before = [signal.signal(number, lambda number, _: received.append(number)) for number in caught]
     try:
         yield
     finally:
         for number, handler in zip(caught, before, strict=True):
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 def queue(name: str, settings: Sequence[str], targets: Sequence[str]) -> None:
-    """Queue an experiment: the workspace with these settings of params.yaml (`-S`).
+    """Queue an experiment of the workspace, with ``settings`` of params.yaml as `dvc exp run -S`.
 
     Signals are delayed: DVC writes the settings into params.yaml and then restores it.
     """
@@ -107,9 +109,9 @@ def queue(name: str, settings: Sequence[str], targets: Sequence[str]) -> None:
 
 
 def forget(names: Collection[str]) -> None:
-    """Take failed and lost tasks off the queue, so that their names are free again.
+    """Remove failed and lost tasks from the queue, so that their names can be queued again.
 
-    A running task is lost where no worker is left, for example after the machine was switched off.
+    A running task is lost if no worker is left, for example after the machine was switched off.
     """
     now = status()
     lost = {name for name in names if now.tasks.get(name) == "Running"}
@@ -129,34 +131,34 @@ def _any_workers(status: Status) -> bool:
 
 @contextmanager
 def workers(jobs: int, names: Collection[str]) -> Iterator[None]:
-    """Have ``jobs`` processes work on the queue, and `stop` them if the block is interrupted."""
+    """Start ``jobs`` workers on the queue; if the block raises, `stop` them and the experiments."""
     try:
         start(jobs)
         yield
     except BaseException:
-        with delayed_signals():  # stopping takes some seconds, in which Ctrl-C may come again
+        with delayed_signals():  # a second Ctrl-C must not interrupt stopping, which takes seconds
             try:
                 print("stopping what runs, after its last whole epoch", flush=True)
-            finally:  # the reader of a pipe may be gone
+            finally:  # print fails if the reader of a pipe is gone
                 stop(names)
         raise
 
 
 def start(jobs: int) -> None:
-    """Have ``jobs`` processes work on the queue in the background, until it is empty."""
-    # An idle worker takes a task or ends, within seconds. DVC would count one that is ending.
+    """Start ``jobs`` workers in the background, which work on the queue until it is empty."""
+    # Idle workers take a task or end within seconds; DVC would count those that are ending.
     while status().idle:
         time.sleep(POLL_S)
     _dvc("queue", "start", "--jobs", str(jobs))
 
 
 def stop(names: Collection[str]) -> None:
-    """Stop the workers and the running ones of these experiments; queued ones stay queued.
+    """Stop the workers and those of the experiments that are running; queued ones stay queued.
 
-    Signals are delayed: stopped half-way, it would leave workers that nobody watches.
+    Signals are delayed: an interrupted stop would leave workers that nobody watches.
     """
     with delayed_signals():
-        # Not `queue stop --kill`: a worker whose task is killed takes the next one before it stops.
+        # `queue stop --kill` would not do: a worker whose task is killed first takes the next task.
         _dvc("queue", "stop")
         time.sleep(SETTLE_S)
         tasks = status().tasks
@@ -167,20 +169,20 @@ def stop(names: Collection[str]) -> None:
 def watch(names: Collection[str]) -> Iterator[tuple[str, bool]]:
     """Yield each experiment as it ends, with whether it succeeded, until all have ended.
 
-    Raises UserError where no worker is left to run the others.
+    Raises UserError if no worker is left to run the others.
     """
-    waiting, turn, alone = set(names), 0, 0
+    waiting, turn, without_workers = set(names), 0, 0
     while waiting:
         failed: set[str] = set()
         if turn % STATUS_EVERY == STATUS_EVERY - 1:
             now = status()
             failed = {name for name in waiting if now.tasks.get(name) == "Failed"}
-            alone = 0 if _any_workers(now) else alone + 1
+            without_workers = 0 if _any_workers(now) else without_workers + 1
         ended = waiting & finished().keys()
         for name in sorted(ended | failed):
             yield name, name in ended
         waiting -= ended | failed
-        if waiting and alone == NO_WORKERS:
+        if waiting and without_workers == NO_WORKERS:
             raise UserError(
                 f"DVC's queue stopped with {len(waiting)} experiments left, for example "
                 f"{min(waiting)} (see `dvc queue status`). Run the same command again to go on."
@@ -195,8 +197,8 @@ def _dvc(*arguments: str) -> str:
 
 
 def _output(*command: str) -> str:
-    # Output goes to files: the workers that `dvc queue start` leaves behind inherit it, and the
-    # reader of a pipe would wait for them. A session of its own keeps Ctrl-C away from the workers.
+    # Output goes to files: background workers of `dvc queue start` inherit it, and the reader of a
+    # pipe would wait for their end. In a session of their own, workers do not receive Ctrl-C.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True
@@ -206,7 +208,7 @@ def _output(*command: str) -> str:
         printed, complaint = out.read(), errors.read()
     if done.returncode:
         lines = (complaint or printed).strip().splitlines() or [f"status {done.returncode}"]
-        # DVC ends with a line about its support.
+        # After its error message, DVC prints a line about where to get support.
         messages = (line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: "))
         program = command[2:] if command[0] == sys.executable else command
         raise UserError(f"`{' '.join(program[:3])}` fails: {next(messages, lines[-1])}")

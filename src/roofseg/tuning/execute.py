@@ -1,4 +1,4 @@
-"""Run recipes as DVC experiments of their attempt's stages, and read what they came to."""
+"""Run recipes as DVC experiments of their attempt's stages, and read the results."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def execute(
 ) -> list[str]:
     """Run the batches one after the other, and print a line for each run that has ended.
 
-    A run whose experiment is finished is not run again; one that is queued already is waited for.
-    Interrupted, it stops the runs at work and leaves the others queued.
+    Finished runs are not repeated; runs that are already queued are waited for, not queued again.
+    After an interrupt, running experiments are stopped and the others stay queued.
 
     Args:
-        batches: runs; those of a batch can be run at the same time. The next batch is asked for
-            when all runs of this one have ended.
+        batches: batches of runs that can be run at the same time. The next batch is taken from the
+            iterator when all runs of the previous batch have ended.
         params: the parameters in force.
         total: the number of runs of all batches, for the printed lines.
-        jobs: how many runs are run at the same time.
+        jobs: number of runs at a time.
 
     Returns:
         The names of the runs that failed.
@@ -40,7 +40,7 @@ def execute(
         for run in batch:
             if run.name in done:
                 ended += 1
-                _report(ended, total, run, f"{_outcome(run, done)}, done before")
+                _report(ended, total, run, f"{_outcome(run, done)}, already finished")
         if not waiting:
             continue
         _queue(waiting, params)
@@ -65,7 +65,7 @@ def _outcome(run: Run, finished: Mapping[str, Finished]) -> str:
 
 
 def _queue(runs: Mapping[str, Run], params: Params) -> None:
-    """Queue the runs that are not queued yet, failed ones again."""
+    """Queue the runs that are neither queued nor running; failed runs are queued again."""
     dvc_queue.forget(runs)
     tasks = dvc_queue.status().tasks
     for name, run in runs.items():
@@ -76,7 +76,8 @@ def _queue(runs: Mapping[str, Run], params: Params) -> None:
 
 
 def read_val_iou(run: Run, finished: Mapping[str, Finished]) -> float | None:
-    """The mean IoU over val tiles of a run, as evaluate wrote it; None where it is not finished."""
+    """The mean IoU of a run over val tiles, as evaluate wrote it; None if the run is not "
+    "finished."""
     if run.name not in finished:
         return None
     text = finished[run.name].read(f"metrics/attempts/{run.attempt}/scores.json")
@@ -84,7 +85,7 @@ def read_val_iou(run: Run, finished: Mapping[str, Finished]) -> float | None:
 
 
 def read_results(runs: Iterable[Run]) -> list[Result]:
-    """The results of these runs; where a run is not finished, its state in DVC's queue."""
+    """The results of these runs; a run that is not finished has its state in DVC's queue."""
     finished, tasks = dvc_queue.finished(), dvc_queue.status().tasks
     results: list[Result] = []
     for run in runs:

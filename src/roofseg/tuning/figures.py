@@ -1,4 +1,4 @@
-"""Figures of tuning: val IoU against each key, and the best so far.
+"""Figures of tuning: val IoU against each key, and the best val IoU so far.
 
 Every function returns (H, W, 3) uint8 RGB, the same pixels for the same input.
 """
@@ -21,11 +21,11 @@ from roofseg.tuning.table import tuned_keys
 IOU = "validation IoU (mean over tiles)"
 PRESETS = get_args(Augmentation)  # from the mildest to the strongest
 
-Places = Mapping[str, int]  # each attempt's place in params.yaml, which decides its colour
+Places = Mapping[str, int]  # index of each attempt in params.yaml, which decides its colour
 
 
 def figures(table: pd.DataFrame, params: Params) -> dict[str, Image]:
-    """`against` for each tuned key, by its name, and `best_so_far` as ``best``.
+    """All figures by name: `against` for each tuned key, and `best_so_far` as ``best``.
 
     Args:
         table: `roofseg.tuning.table.tuning_table`.
@@ -48,9 +48,9 @@ def against(
     Args:
         table: `roofseg.tuning.table.tuning_table`.
         key: a column of the table; its values are drawn at equal distances.
-        places: each attempt's place in params.yaml.
+        places: the index of each attempt in params.yaml.
         labels: each attempt's name as figures show it.
-        title: the data, as the heading names it.
+        title: the data that the runs are trained on, for the heading.
     """
     scored = table.dropna(subset=["val_iou", key])
     attempts = list(dict.fromkeys(scored.attempt))
@@ -92,12 +92,12 @@ def _order(value: float | str) -> tuple[int, float, str]:
 def best_so_far(
     table: pd.DataFrame, places: Places, labels: Mapping[str, str], title: str
 ) -> Image:
-    """The best val IoU of each attempt against the number of its runs, failed ones counted.
+    """The best val IoU of each attempt against the number of its runs, including failed runs.
 
     Args:
         table, places, labels, title: see `against`.
     """
-    figure = _figure(f"Tuning, {title}: the best so far")
+    figure = _figure(f"Tuning, {title}: best val IoU so far")
     axes = figure.subplots()
     for attempt, own in table.dropna(subset="val_iou").groupby("attempt", sort=False):
         ordered = own.sort_values("number")

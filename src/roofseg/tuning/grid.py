@@ -1,6 +1,6 @@
 """The search space of tuning: for each attempt a grid of recipe keys and their values.
 
-The recipes of a grid are kept in a seeded order, and a budget takes the first of them: a random
+The recipes of a grid have a seeded order, and a budget takes the first of them: a random
 search (Bergstra and Bengio, Random Search for Hyper-Parameter Optimization, JMLR 13, 2012) that is
 spread like a Latin hypercube (McKay et al., Technometrics 21, 1979), so that all values of a key
 are used about equally often. A larger budget extends a smaller one.
@@ -31,8 +31,8 @@ from roofseg.studies.declaration import Checked, Count, Overrides, Seed, Several
 SOURCE = "studies/tuning.yaml"
 HASH_LENGTH = 12  # hex digits, like a recipe's digest
 
-# Every recipe of a grid is validated, and ordering them takes quadratic time: a larger grid would
-# make each command wait for recipes that nobody trains.
+# Every recipe of a grid is validated, and ordering them takes quadratic time: with a larger grid,
+# each command would spend minutes on recipes that nobody trains.
 LARGEST_GRID = 2_000
 
 
@@ -40,7 +40,7 @@ class Tuning(Checked):
     """All of tuning.yaml.
 
     ``sampler`` picks the runs of each attempt's grid: ``grid`` takes a seeded sample, ``tpe`` picks
-    each run by the results of the ones before it. ``seed`` is the sampler's, not training's.
+    each run by the results of the earlier runs. ``seed`` is that of the sampler, not of training.
     ``runs`` is the number of runs of each attempt. ``common`` holds recipe keys that all runs
     share, such as fewer epochs. ``attempts`` holds the values to try, by attempt and key.
     """
@@ -57,8 +57,8 @@ class Run:
     """A recipe to try.
 
     ``name`` is the name of its DVC experiment. It is derived from the whole recipe and the training
-    code, so a finished run is recognised even when params.yaml was changed in between. ``values``
-    are the run's place in the grid; ``overrides`` are these and the common keys.
+    code, so a finished run is recognised even after params.yaml was changed. ``values`` are the
+    run's point in the grid; ``overrides`` are these values and those of the common keys.
     """
 
     attempt: str
@@ -144,9 +144,9 @@ def build_spaces(
 
     Args:
         tuning: the grids.
-        params: the parameters in force, which give the rest of each recipe.
-        identify: gives the text that identifies a recipe's result: its digest and everything else
-            that decides it. Runs are named by it.
+        params: the parameters in force, with the remaining keys of each recipe.
+        identify: returns the text that identifies a recipe's result: its digest and everything else
+            that decides the result. Names of runs are derived from it.
         source: the file of ``tuning``, for messages.
 
     Raises:
@@ -169,19 +169,19 @@ def _build_space(
             f"{where}: no such attempt; params.yaml has: {', '.join(params.attempts)}. Remove it "
             "(studies/profiles/ has a file for each profile)."
         )
-    for place, keys in ((where, grid.keys()), (f"{source}: common", tuning.common.keys())):
+    for location, keys in ((where, grid.keys()), (f"{source}: common", tuning.common.keys())):
         if "seed" in keys:
             raise UserError(
-                f"{place}.seed: the seed cannot be tuned: the best of several seeds is luck. "
+                f"{location}.seed: the seed cannot be tuned: the best of several seeds is luck. "
                 "Remove it; the study of seeds (docs/studies.md) measures what a seed changes."
             )
         if unknown := keys - SharedRecipe.model_fields.keys():
             raise UserError(
-                f"{place}.{min(unknown)}: not a recipe key. "
+                f"{location}.{min(unknown)}: not a recipe key. "
                 f"Known: {', '.join(SharedRecipe.model_fields)}"
             )
     if twice := grid.keys() & tuning.common.keys():
-        raise UserError(f"{where}.{min(twice)}: also in common; remove it from one of the two")
+        raise UserError(f"{where}.{min(twice)}: also in common; remove it from one of them")
     if (size := math.prod(map(len, grid.values()))) > LARGEST_GRID:
         raise UserError(
             f"{where}: found a grid of {size} recipes; expected at most {LARGEST_GRID}. Remove "
@@ -220,7 +220,7 @@ def _resolve(
 
 
 def _spread(runs: list[Run], seed: int) -> list[Run]:
-    """Shuffle the runs, such that the next one is always a run whose values were used least."""
+    """Order the runs randomly, but such that the next run has the least used values."""
     waiting = [runs[index] for index in np.random.default_rng(seed).permutation(len(runs))]
     used: Counter[tuple[str, Any]] = Counter()
     ordered = []
@@ -238,7 +238,7 @@ def short_hash(text: str) -> str:
 
 
 def settings(run: Run, params: Params) -> list[str]:
-    """The run's overrides as DVC's ``-S`` takes them, with a + where the attempt lacks the key."""
+    """The run's overrides as arguments of DVC's ``-S``; + adds a key that the attempt lacks."""
     block = params.attempts[run.attempt]
     return [
         f"{'' if key in block else '+'}attempts.{run.attempt}.{key}="

@@ -1,9 +1,9 @@
-"""Samplers: which runs of the grids are run, and in which order.
+"""Samplers: they decide which runs of the grids are run, and in which order.
 
 ``grid`` takes the first runs of each grid in its seeded order (see `roofseg.tuning.grid`). ``tpe``
 is the tree-structured Parzen estimator (Bergstra et al., Algorithms for Hyper-Parameter
-Optimization, NeurIPS 2011) as Optuna has it: it proposes the next recipe of an attempt by the val
-IoU of the runs before it. The searches are kept in a JSON file, so a stopped one goes on.
+Optimization, NeurIPS 2011) as Optuna implements it: it proposes the next recipe of an attempt by
+the val IoU of the earlier runs. Searches are kept in a JSON file, so a stopped one can continue.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import write_json
 from roofseg.tuning.grid import Run, Spaces, Tuning, short_hash
 
-RANDOM_SHARE = 4  # one run in so many is random, at the beginning: TPE needs results to go by
+RANDOM_SHARE = 4  # 1/4 of the runs, the first ones, are random: TPE needs results to start from
 
 SEARCHES: TypeAdapter[dict[str, list[str]]] = TypeAdapter(dict[str, list[str]])
-"""The names of the runs that were proposed in each search, in their order."""
+"""Type of the searches file: by search, the names of the proposed runs in their order."""
 
 
 def known_runs(tuning: Tuning, spaces: Spaces, searches: Path) -> list[Run]:
     """The runs that the sampler has picked so far: all for ``grid``, the proposed ones for ``tpe``.
 
-    One of each attempt in turn, so that all attempts have had as many wherever tuning stops.
+    They alternate between attempts, so that all attempts have about as many runs after a stop.
     """
     if tuning.sampler == "tpe":
         found = _read_searches(searches)
@@ -49,12 +49,12 @@ def batches(
     Args:
         tuning: the sampler, its seed, and the number of runs of each attempt.
         spaces: the runs to pick from.
-        searches: the JSON file of the searches; it is made where it is missing. Another grid, or
-            other training code, is another search in it.
-        score: gives the val IoU of a run that was yielded before; None where it failed.
+        searches: the JSON file of the searches, which may be missing. Another grid, or other
+            training code, is another search in it.
+        score: returns the val IoU of a run that was yielded before; None if the run failed.
 
     Raises:
-        UserError: Optuna is not installed, or the file holds something else
+        UserError: Optuna is not installed, or the file does not hold searches
     """
     if tuning.sampler == "grid":
         yield known_runs(tuning, spaces, searches)
@@ -62,7 +62,7 @@ def batches(
     if not find_spec("optuna"):
         raise UserError(
             "studies/tuning.yaml: sampler: tpe needs the package optuna, which is not installed. "
-            "Run `pip install 'optuna>=5,<6'`, or say `sampler: grid`."
+            "Run `pip install 'optuna>=5,<6'`, or use `sampler: grid`."
         )
     for number in range(tuning.runs):
         found = _read_searches(searches)
@@ -87,11 +87,11 @@ def propose(
 
     Args:
         space: all runs of an attempt's grid.
-        tried: the runs before it with their val IoU, in their order; None where a run failed.
+        tried: the earlier runs in their order, with their val IoU; None if a run failed.
         runs: the number of runs of the search; the first quarter of them is random.
         seed: the seed of the search.
     """
-    import optuna  # seconds
+    import optuna  # takes seconds
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,4 +1,4 @@
-"""The section on tuning of the studies' page."""
+"""The section on tuning, for the page of the studies."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from roofseg.core.images import Image
 from roofseg.pages.page import Cell, Figure, Prose, Section, Table, data_uri, with_interval
 from roofseg.tuning.table import DONE, tuned_keys, winners
 
-WIDTH = 1400  # of a figure in pixels: two for each pixel of a screen
+WIDTH = 1400  # of a figure, in pixels: two for each pixel of a screen
 
 
 def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section:
-    """Tuning: the best run of each attempt, and every run.
+    """Make the section: the best run of each attempt, the figures, and every run.
 
     Args:
         table: `roofseg.tuning.table.tuning_table`, with the attempts' names as pages show them.
@@ -31,9 +31,9 @@ def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section
         "Tuning",
         [
             Prose(
-                f"As `roofseg tuning-report` gathered them last: {sum(table.state == DONE)} runs "
-                "are done. The best of several runs on the same few tiles is biased upwards, and "
-                "more so with more runs. A **tie** cannot be told from its attempt's best by these "
+                f"{sum(table.state == DONE)} runs were finished when `roofseg tuning-report` last "
+                "ran. The best of several runs on the same few tiles is biased upwards, and more "
+                "so with more runs. A **tie** cannot be told from its attempt's best by these "
                 "tiles."
             ),
             Table(

@@ -2,7 +2,7 @@
 
 The best run is the best of several on the same few val tiles, so its val IoU is biased upwards, and
 more so with more runs. A run ties with the best where the 95 % paired interval of their difference
-over tiles holds 0 (`roofseg.results.intervals.compare`).
+over tiles includes 0 (`roofseg.results.intervals.compare`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Result:
     """A run and its result.
 
     ``number`` counts an attempt's runs from 1, in the order in which they were picked. ``state`` is
-    `DONE` or a word for why the run has no scores. ``counts`` has a row per val tile with the
-    columns tile, tp, fp and fn; None where the run is not done.
+    `DONE` or the state of a run without scores, such as "failed". ``counts`` has a row per val tile
+    with the columns tile, tp, fp and fn; None if the run is not done.
     """
 
     run: Run
@@ -43,7 +43,7 @@ def tuning_table(results: Sequence[Result]) -> pd.DataFrame:
 
     Columns are `HEAD`, every key that any attempt tunes, and `SCORES`: val_iou and val_f1 are means
     over tiles; difference is val_iou minus that of the attempt's best run, with its 95 % interval
-    from low to high; tie is "yes" where the interval holds 0 (as it does for the best run itself),
+    from low to high; tie is "yes" if the interval includes 0 (as for the best run itself),
     else "no".
     """
     keys = list(dict.fromkeys(key for result in results for key in result.run.values))
@@ -67,7 +67,7 @@ def tuned_keys(table: pd.DataFrame) -> list[str]:
 
 
 def _shown(values: Mapping[str, object], key: str) -> object:
-    """A cell of the table: "null" for null, None where the attempt does not tune the key."""
+    """A cell of the table: "null" for null, None if the attempt does not tune the key."""
     return "null" if key in values and values[key] is None else values.get(key)
 
 
@@ -101,7 +101,7 @@ def _scores(result: Result, best: pd.DataFrame | None) -> dict[str, object]:
 
 
 def winners(table: pd.DataFrame) -> pd.DataFrame:
-    """The row of each attempt's best run; the earlier one where two are equal."""
+    """The row of each attempt's best run; the earlier one of two equal runs."""
     scored = table.dropna(subset="val_iou")
     return scored.loc[scored.groupby("attempt", sort=False).val_iou.idxmax()]
 
@@ -116,8 +116,8 @@ def how_to_apply(
         runs: the runs of the table, by name.
         params: the parameters in force.
         applicable: names of the runs that `dvc exp apply` may apply: experiments of the current
-            commit, and as long as the recipe. It would bring the older files or the shortened
-            recipe of the others, so the commands run their values here; DVC trains nothing twice.
+            commit with the whole recipe. For other runs it would restore older files or a
+            shortened recipe, so their values are run with `dvc exp run`; DVC trains nothing twice.
     """
     lines = []
     for number, row in enumerate(winners(table).itertuples(index=False)):
@@ -128,10 +128,10 @@ def how_to_apply(
             f"{(own.tie == 'yes').sum() - 1} of the others tie with it"
         )
         if number == 0 and row.name in applicable:
-            lines.append("# (DVC may complain of outputs that were never made here; it is applied)")
+            lines.append("# (DVC may complain about outputs that were never made here; ignore it)")
             lines.append(f"dvc exp apply {row.name}")
         else:
-            # `dvc exp apply` brings all of params.yaml: a second one would undo the first.
+            # `dvc exp apply` replaces all of params.yaml: a second one would undo the first.
             changes = settings(replace(run, overrides=run.values), params)
             chosen = " ".join(f"-S {change}" for change in changes)
             lines.append(f"dvc exp run {chosen} evaluate@{run.attempt}")

@@ -44,7 +44,7 @@ def test_a_study_shows_its_figure_after_its_first_block() -> None:
 
 def test_an_unfinished_study_is_named_with_its_command() -> None:
     text = read(unfinished("seeds", 3, 12)).text
-    assert "Not finished: 3 of 12 runs are there." in text
+    assert "Not finished: 3 of 12 runs are done." in text
     assert "roofseg studies seeds" in text
 
 

@@ -106,7 +106,7 @@ def test_the_budgets_line_rises_with_its_means() -> None:
 def test_the_seeds_study_says_how_often_each_attempt_came_first() -> None:
     found = made("seeds")
     assert list(found.tables["summary"].rank_1) == [2, 0]
-    assert "Kendall's tau between the orders of two seeds is **1.00**" in text(found)
+    assert "Kendall's tau between the rankings of two seeds is **1.00**" in text(found)
     assert "2 of 2" in text(found)
 
 
@@ -114,7 +114,7 @@ def test_a_single_attempt_has_a_spread_but_no_order() -> None:
     studies = parse_studies(STUDIES, TINY)
     scores = scores_of(studies, "seeds")
     found = summarize(studies.study("seeds"), scores[scores.label == "small"], ORDER, "tiny", {})
-    assert "There are no orders to compare" in text(found)
+    assert "There are no rankings to compare" in text(found)
     assert found.tables["pairs"].empty
     assert found.figure.shape[1] == 1600
 

@@ -125,10 +125,10 @@ def _lines(
     gap = 1.0 if words else min(np.diff(ticks), default=1)
     for index, label in enumerate(labels):
         own, dots = table[table.label == label], runs[runs.label == label]
-        aside = 0.05 * gap * (index - (len(labels) - 1) / 2)
+        shift = 0.05 * gap * (index - (len(labels) - 1) / 2)
 
-        def place(values: pd.Series, aside: float = aside) -> np.ndarray:
-            return np.array([ticks.index(v) if words else v for v in values], float) + aside
+        def place(values: pd.Series, shift: float = shift) -> np.ndarray:
+            return np.array([ticks.index(v) if words else v for v in values], float) + shift
 
         ink = colour(order[label])
         axes.plot(place(dots[x]), dots.val_iou, ".", color=ink, alpha=0.5, markersize=7)
@@ -158,12 +158,12 @@ def _lines(
 def _intervals(axes: Axes, table: pd.DataFrame, names: Sequence[str], inks: Sequence[str]) -> None:
     """Draw differences with their intervals, one below the other, and a line at 0.
 
-    An interval far wider than the others is cut and ends in an arrow: with two seeds one can be so
-    wide that the others could not be seen.
+    An interval far wider than the others is cut off and ends in an arrow: with two seeds, an
+    interval can be so wide that the others would be invisible.
     """
     axes.axvline(0, color="0.3", linewidth=1, zorder=1)
     reach = table.difference.abs().max() + (table.high - table.low).median()
-    if reach > 0:  # false without rows, and for intervals that are NaN
+    if reach > 0:  # False for no rows, and for intervals that are NaN
         ends = max(table.low.min(), -reach), min(table.high.max(), reach)
         axes.set_xlim(min(ends[0], 0) - 0.05 * reach, max(ends[1], 0) + 0.05 * reach)
     for y, (row, ink) in enumerate(zip(_rows(table), inks, strict=True)):

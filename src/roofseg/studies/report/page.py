@@ -1,4 +1,4 @@
-"""The pages of the studies: one in Markdown for each, and one in HTML of all."""
+"""The pages of the studies: one in Markdown for each study, and one in HTML for all."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def studies_html(dataset: str, patch_size: int, sections: Sequence[Section]) -> 
     return html(
         Page(
             title=f"Studies on {dataset}",
-            lead=f"Experiments beside the leaderboard, on patches of {patch_size} x {patch_size} "
-            "px. All scores are on val: no study reads test.",
+            lead="Experiments in addition to the leaderboard, on patches of "
+            f"{patch_size} x {patch_size} px. All scores are on val: no study reads test.",
             sections=sections,
             caveats=_caveats(dataset),
         )
@@ -61,11 +61,11 @@ def studies_html(dataset: str, patch_size: int, sections: Sequence[Section]) -> 
 
 
 def with_figure(name: str, section: Section, picture: Image) -> Section:
-    """A study's section with its figure after the first block.
+    """Insert the study's figure after the first block of its section.
 
     Args:
-        name: of the study, a key of `CAPTIONS`.
-        section: of `roofseg.studies.report.results.StudyResults`.
+        name: the study's name, a key of `CAPTIONS`.
+        section: the section in `roofseg.studies.report.results.StudyResults`.
         picture: (H, W, 3) uint8 RGB.
     """
     first, *rest = section.blocks
@@ -80,7 +80,7 @@ def unfinished(name: str, finished: int, runs: int) -> Section:
         TITLES[name],
         [
             Prose(
-                f"Not finished: {finished} of {runs} runs are there. `roofseg studies {name}` "
+                f"Not finished: {finished} of {runs} runs are done. `roofseg studies {name}` "
                 "runs the others."
             )
         ],

@@ -21,7 +21,7 @@ def crossed_interval(scores: npt.ArrayLike, *, confidence: float = CONFIDENCE) -
     give a wide interval. A bootstrap of so few seeds is too narrow: test_random_effects.py has the
     error rates of both.
 
-    With a single seed this is Student's interval over tiles, and does not cover other seeds.
+    With a single seed this is Student's interval over tiles, which does not cover other seeds.
 
     Args:
         scores: (seeds, tiles), scores or differences of scores.

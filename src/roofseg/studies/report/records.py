@@ -1,4 +1,4 @@
-"""The records that a study's runs leave, one JSON file each, read as a table of scores."""
+"""Read the records of a study's runs, one JSON file per run, as a table of scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from roofseg.studies.declaration import Study
 
 
 def record_file(records: Path, name: str, run: str) -> Path:
-    """The record of a run of the study ``name``, in the folder ``records``."""
+    """The path of the record of a run of the study ``name``, in the folder ``records``."""
     return records / name / f"{run}.json"
 
 
@@ -26,7 +26,7 @@ def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
     iou and f1.
 
     Raises:
-        UserError: no such file, or a broken one; names the DVC stage that makes it
+        UserError: the record is missing (names the DVC stage that makes it) or broken
     """
     path = record_file(records, name, run)
     if not path.is_file():
@@ -53,7 +53,8 @@ def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
 
 
 def read_records(records: Path, name: str, study: Study) -> pd.DataFrame:
-    """The rows of `read_record` of all runs of a study; UserError names the first missing one."""
+    """The rows of `read_record` for all runs of a study; UserError names the first missing "
+    "record."""
     return pd.concat([read_record(records, name, run) for run in study.runs()])
 
 
@@ -62,7 +63,7 @@ def finished_runs(
 ) -> list[str]:
     """The runs of a study whose records match the dataset, patch size and recipes in force.
 
-    Records of another profile, or of earlier parameters, stay in the folder and do not count.
+    Records of another profile, or of earlier parameters, stay in the folder but are ignored.
     """
     return [
         run

@@ -65,7 +65,7 @@ def summarize(
         study: as studies.yaml declares it.
         scores: rows of `read_records`.
         order: the index of each label among all attempts, which decides its colour.
-        data: the data that the figure is about, for its title.
+        data: the data that the runs are trained on, for the title of the figure.
         differences: see `sections.augmentation_section`; empty for the other studies.
     """
     runs = tables.per_run(scores)

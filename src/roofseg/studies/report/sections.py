@@ -39,7 +39,7 @@ def budget_section(scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFr
     method = (
         "With one seed, a smaller set of tiles is a subset of a larger one; the seed also decides "
         "initial weights, draws and augmentation. Every run has the same number of steps, however "
-        "few its tiles."
+        "few its tiles are."
     )
     blocks: list[Block] = [
         Prose(" ".join(lines)),
@@ -70,10 +70,10 @@ def seeds_section(scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFra
             f"Over {seeds} seeds the val IoU of an attempt has a standard deviation of "
             f"{number(summary.sd.min())} to {number(summary.sd.max())}. "
             + (
-                f"Kendall's tau between the orders of two seeds is **{number(tau, 2)}** on "
-                "average: 1 is the same order every time, 0 is chance."
+                f"Kendall's tau between the rankings of two seeds is **{number(tau, 2)}** on "
+                "average: 1 means the same ranking every time, 0 means chance."
                 if tau == tau
-                else "There are no orders to compare: one attempt, or all equal."
+                else "There are no rankings to compare: there is one attempt, or all are equal."
             )
         ),
         _spread(summary, "Val IoU over seeds.", {}),
@@ -91,7 +91,7 @@ def seeds_section(scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFra
         blocks.append(_pairs(pairs))
     noise = (
         "Seed noise is its share in the gap of a single seed, sd² / mean(difference²): at 0 % "
-        "every seed shows the same gap, at 100 % the gap of one seed says nothing about others. "
+        "every seed shows the same gap; at 100 % the gap of one seed says nothing about others. "
         "Intervals of differences are Student's t over seeds, on these val tiles; they are not "
         "corrected for the number of pairs."
     )

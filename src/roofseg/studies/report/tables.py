@@ -1,7 +1,7 @@
 """Statistics over the runs of a study: means and spread, ranks over seeds, contrasts of presets.
 
 All runs are scored on the same val tiles, and all attempts of a study are trained from the same
-seeds. So two attempts are compared seed by seed and tile by tile.
+seeds. Therefore two attempts are compared seed by seed and tile by tile.
 
 Sources:
     M. G. Kendall, A New Measure of Rank Correlation, Biometrika 30 (1/2), 1938: tau.
@@ -120,10 +120,10 @@ def ranks(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(scores: pd.DataFrame) -> float:
-    """How alike seeds rank the attempts: mean of Kendall's tau-b over all pairs of seeds, [-1, 1].
+    """How similarly seeds rank the attempts: mean of Kendall's tau-b over pairs of seeds, [-1, 1].
 
-    1: every seed gives the same order; about 0: the order depends on the seed. Seeds in which all
-    attempts are equal have no order and are left out. NaN if fewer than two seeds remain.
+    1: every seed gives the same ranking; about 0: the ranking depends on the seed. Seeds in which
+    all attempts are equal have no ranking and are left out. NaN if fewer than two seeds remain.
     """
     from scipy.stats import kendalltau  # takes seconds
 
@@ -206,7 +206,7 @@ def contrasts(
 
 
 def _mean_over(scores: pd.DataFrame, attempt: str, presets: Sequence[str]) -> Floats:
-    """The IoU of an attempt, mean over presets, (seeds, tiles)."""
+    """The IoU of an attempt, averaged over presets: (seeds, tiles)."""
     own = scores[scores.attempt == attempt]
     return np.mean([by_tile(own[own.augmentation == preset]) for preset in presets], axis=0)
 

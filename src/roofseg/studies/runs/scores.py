@@ -1,4 +1,4 @@
-"""Score the model of a study's run on patches."""
+"""Score the trained model of a study's run on patches."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from roofseg.core.errors import UserError
 def subset(tiles: Iterable[str], count: int | None, seed: int) -> list[str]:
     """Sample ``count`` tiles (None: all) with a seed; the result is sorted by name.
 
-    These are the tiles with the lowest SHA-256 of seed and name ("bottom-k sampling": Cohen and
-    Kaplan, Summarizing Data using Bottom-k Sketches, PODC 2007). So subsets of one seed are nested,
+    It has the tiles with the lowest SHA-256 of seed and name ("bottom-k sampling": Cohen and
+    Kaplan, Summarizing Data using Bottom-k Sketches, PODC 2007). Subsets of one seed are nested,
     another seed gives another sample, and the result depends neither on the platform, nor on a
     library, nor on the order of ``tiles``.
 
