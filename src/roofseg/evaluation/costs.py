@@ -104,7 +104,7 @@ def time_inference(
         times.append(time.perf_counter() - start)
     pixels = batch_size * patch_size**2
     return {
-        "megapixels_per_second": round(pixels / 1e6 / statistics.median(times), 3),
+        "megapixels_per_second": float(f"{pixels / 1e6 / statistics.median(times):.3g}"),
         "device": device,
         "precision": precision,
         "threads": torch.get_num_threads(),
