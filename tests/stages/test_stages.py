@@ -212,7 +212,11 @@ def test_a_smoke_run_writes_nothing(project: Path) -> None:
 def test_train_writes_model_recipe_and_results(project: Path, say: object) -> None:
     say(train, "--attempt", "small")
     made = sorted(
-        {name for name in contents(project) if not name.startswith(("data/", "patches/"))}
+        {
+            name
+            for name in contents(project)
+            if not name.startswith(("data/", "patches/", ".state/"))
+        }
     )
     curves = [f"plots/metrics/{name}.tsv" for name in ("lr", "train/loss", "val/f1", "val/iou")]
     metrics = "metrics/attempts/small"

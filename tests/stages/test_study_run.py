@@ -156,7 +156,9 @@ def test_seed_and_augmentation_are_those_of_the_run(
 def test_another_prior_than_the_recipes_is_named(params: Params, say: Say) -> None:
     write_recipe("seeds", params.recipe("small"))
     write_weights(Path("weights/scratch.safetensors"), {"other": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"not the file that .* Run `dvc repro studies/dvc\.yaml:r"):
+    with pytest.raises(
+        UserError, match=r"not the prior that .* Run `dvc repro studies/dvc\.yaml:r"
+    ):
         say(study_run, "seeds", "small-1", "--attempt", "small", "--seed", 1)
     assert not Path("metrics").exists()
 

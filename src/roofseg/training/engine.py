@@ -268,7 +268,7 @@ def _explain(
         f"resumes with epoch {keep.epochs + 1}."
     )
     # A signal to a whole process group also ends the loader's workers, and the next step fails.
-    lost_worker = isinstance(error, RuntimeError | ConnectionError | EOFError)
+    lost_worker = isinstance(error, RuntimeError | OSError | EOFError)
     if number := signal_of_worker(error) or (stop.requested if lost_worker else None):
         error = stopped_by(number)
     if isinstance(error, StoppedError):
