@@ -329,7 +329,7 @@ def test_a_tuned_recipe_made_final_is_one_more_look(project: Project) -> None:
     project.run("dvc repro")
     assert ledgers(project) == {"small": ["looked"], "smaller": ["looked", "looked"]}
     assert set(scores(project, "smaller")) == {"val", "test"}
-    said = "More than one recipe of smaller was scored on these test tiles"
+    said = "smaller: scored on test with more than one recipe, or on an earlier version"
     assert said in (project.folder / "metrics" / "leaderboard.md").read_text()
 
 
