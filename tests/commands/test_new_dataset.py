@@ -170,7 +170,7 @@ class TestNewDataset:
             ),
             (lambda i, m: None, ("--split", "nosuch.csv"), r"^nosuch\.csv: No such file"),
             (lambda i, m: None, ("--split", "~nobody-here/m.csv"), r"^~nobody-here/m\.csv: No su"),
-            (lambda i, m: None, ("--val", "0.9", "--test", "0.2"), "^val 0.9 and test 0.2"),
+            (lambda i, m: None, ("--val", "0.9", "--test", "0.2"), "^--val 0.9 and --test 0.2"),
             (lambda i, m: Path("data").touch(), (), "^data: File exists"),
             (lambda i, m: Path(".dvc").rename(".svc"), (), r"no \.dvc folder; expected the root"),
             (

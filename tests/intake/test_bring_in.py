@@ -414,10 +414,10 @@ class TestRefused:
         [
             ({"gsd": 0.0}, "--gsd: found 0; expected a number above 0"),
             ({"gsd": float("nan")}, "--gsd: found nan"),
-            ({"max_expansion": -1}, "max_expansion: found -1"),
+            ({"max_expansion": -1}, "--max-expansion: found -1"),
             ({"division": Division(side=float("inf"))}, "--block: found inf"),
             ({"division": Division(seed=-1)}, "--seed: found -1; expected 0 or more"),
-            ({"division": Division(val=0.9)}, "val 0.9 and test 0.166667: expected two shares"),
+            ({"division": Division(val=0.9)}, "--val 0.9 and --test 0.166667: expected two shares"),
         ],
     )
     def test_numbers_out_of_range(

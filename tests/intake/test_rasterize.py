@@ -361,7 +361,7 @@ class TestErrors:
         )
         vector = footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5))
         self.refused(
-            vector, tmp_path / "t.tif", "cannot be transformed to EPSG:4326, that of .*t.tif"
+            vector, tmp_path / "t.tif", "cannot be transformed to EPSG:4326, the CRS of .*t.tif"
         )
 
     @pytest.mark.parametrize("suffix", FORMATS)

@@ -374,7 +374,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("pixels", "profile", "what"),
         [
-            (PROBABILITY[:50], {}, "height is 50, but that of .*mask.tif is 60"),
+            (PROBABILITY[:50], {}, "height is 50, but .*mask.tif has 60"),
             (PROBABILITY[:, 1:], {}, "width is 79"),
             (PROBABILITY, {"crs": "EPSG:32615"}, "crs is .*32615"),
             (PROBABILITY, {"transform": TRANSFORM @ Affine.scale(2)}, "transform is"),

@@ -247,14 +247,14 @@ class TestFinished:
 
     def test_the_message_shows_the_options_that_differ(self, tile: Path, tmp_path: Path) -> None:
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
-        message = r"""OPTIONS '{"tta": false}'; now it is '{"tta": true}'\. Use"""
+        message = r"""OPTIONS '{"tta": false}'; expected '{"tta": true}'\. Use"""
         with pytest.raises(UserError, match=message):
             is_finished(Identity(), str(tile), tmp_path / "o.tif", Options(tta=True))
 
     def test_an_output_of_another_input_is_not_touched(self, tile: Path, tmp_path: Path) -> None:
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
         write_raster(tmp_path / "in" / "other.tif", picture(9, 9), **GEO)
-        with pytest.raises(UserError, match=r"ROOFSEG_SOURCE 'tile\.tif'; now it is 'other\.tif'"):
+        with pytest.raises(UserError, match=r"ROOFSEG_SOURCE 'tile\.tif'; expected 'other\.tif'"):
             is_finished(
                 Identity(), str(tmp_path / "in" / "other.tif"), tmp_path / "o.tif", Options()
             )

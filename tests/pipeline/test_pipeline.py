@@ -224,7 +224,8 @@ def test_make_works_where_the_path_has_a_space(finished: Project) -> None:
     (finished.folder / ".venv").symlink_to(sys.prefix)
     done = finished.run("make -o .venv/installed profile NAME=nosuch", check=False)
     assert done.returncode == 2
-    assert "error: no profile 'nosuch'; say NAME=one of: austin512, inria, sample" in done.stderr
+    message = "error: profiles: no profile 'nosuch'; choose one of: austin512, inria, sample"
+    assert message in done.stderr
     assert "make repro" in finished.run("make help").stdout
     assert UP_TO_DATE in finished.run("make -o .venv/installed repro").stdout
     (finished.folder / ".venv").unlink()
@@ -248,7 +249,7 @@ def test_whole_tiles_are_scored_without_training_anew(project: Project) -> None:
     project.run("rm -r data/tiny/imgs")
     done = project.run("python -m stages.evaluate --attempt small", check=False)
     assert done.returncode == 2
-    assert "data/tiny/imgs/c.tif: no such file, but `evaluate_full_tiles`" in done.stderr
+    assert "data/tiny/imgs/c.tif: no such file, but `evaluate_full_tiles: true`" in done.stderr
 
 
 def test_patches_are_the_record_once_the_tiles_are_gone(finished: Project, tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ import os, signal, sys
 from pathlib import Path
 import small_run
 from test_resume import Signalling
+from torch.utils.data import get_worker_info
 from roofseg.core.errors import StoppedError
 
 folder, prior, first, number = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -133,7 +134,8 @@ os.setpgid(0, 0)
 class Stopping(Signalling):
     def __getitem__(self, index):  # runs in a worker
         self.drawn += 1
-        if self.drawn == self.draw:
+        # One worker alone: a second signal would kill the trainer at once, as it should.
+        if self.drawn == self.draw and get_worker_info().id == 0:
             if first == "trainer": os.kill(trainer, number)
             if first == "group": os.killpg(0, number)
             signal.signal(number, signal.SIG_DFL)

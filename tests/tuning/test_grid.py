@@ -161,7 +161,7 @@ def test_settings_change_the_attempt_alone(tmp_path: Path) -> None:
             "'augmentation': 'light'} are the same recipe",
         ),
         ({"lr": "lr: [0.1, 7]"}, "attempts.small.lr: found 7; Input should be less than 1"),
-        ({"lr": "lr: [0.1, 0.1]"}, "attempts.small.lr: expected each only once, found 0.1 twice"),
+        ({"lr": "lr: [0.1, 0.1]"}, "attempts.small.lr: expected different values, found 0.1 twice"),
         ({"lr": "lr: []"}, "attempts.small.lr: "),
         ({"lr": "lr: 0.1"}, "attempts.small.lr: found 0.1; "),
         ({"lr": "epochs: [2, 3]"}, "attempts.small.epochs: also in common"),
