@@ -45,8 +45,8 @@ def caveats(board: Leaderboard) -> dict[str, str]:
     if several := [attempt for attempt in board.attempts if attempt.look_count > 1]:
         warnings["Looked at test more than once"] = (
             f"{_names(several)}: scored on test with more than one recipe, or on an earlier "
-            "version of these test tiles too. The test scores may be optimistic, because the earlier ones "
-            "could have guided the later recipe."
+            "version of these test tiles too. The test scores may be optimistic, because the "
+            "earlier ones could have guided the later recipe."
         )
     warnings["One training each"] = (
         "Every score comes from one training with one seed, on few tiles of one dataset."
