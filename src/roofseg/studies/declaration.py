@@ -108,7 +108,7 @@ class Study(Checked):
                 raise ValueError(f"overrides.{key}: the study sets this key for each run")
             if key not in SharedRecipe.model_fields:
                 known = ", ".join(name for name in SharedRecipe.model_fields if name not in varied)
-                raise ValueError(f"overrides.{key}: unknown key. Known here: {known}")
+                raise ValueError(f"overrides.{key}: unknown key. The known keys are: {known}")
         return self
 
 
