@@ -130,7 +130,11 @@ def test_attempts_of_studies_join_those_of_the_parameters() -> None:
         ("freeze_epochs: all", "freeze_epochs: 0", r"cold is compared as frozen, .*epochs is 0"),
         ("[small, smaller]\n    tiles", "[small, no]\n    tiles", r"budget\.attempts: found 'no'"),
         ("{epochs: 3}", "{seed: 3}", r"overrides\.seed: the study sets this key for each run"),
-        ("{epochs: 3}", "{prior: scratch}", r"overrides\.prior: unknown key\. The known keys are: epochs"),
+        (
+            "{epochs: 3}",
+            "{prior: scratch}",
+            r"overrides\.prior: unknown key\. The known keys are: epochs",
+        ),
         ("{epochs: 3}", "{epochs: 0}", r"budget\.overrides: attempts\.small\.epochs: found 0"),
         ("{epochs: 3}", "{epochs: soon}", r"budget\.overrides: .*epochs: found 'soon'"),
         ("{epochs: 3}", "{epochs: 2026-01-01}", r"epochs: found '2026-01-01'"),
