@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from tiny_dataset import tile_pixels
 
 from roofseg.patches import Patch
@@ -97,6 +98,7 @@ def train_small(
     train_patches: Sequence[Patch] = TRAIN,
     on: Machine = MACHINE,
     parent: int | None = None,
+    callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> Run:
     """Train in ``folder`` with ``changes`` to the recipe."""
@@ -114,6 +116,7 @@ def train_small(
             overlays=Path("overlays"),
             state=state,
             parent=parent,
+            callbacks=callbacks,
         )
     assert trained
     return Run(folder, trained, printed.getvalue())

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from graph import ROOT
+from lightning.pytorch.callbacks import Callback
 from small_run import RECIPE, TRAIN, P, Run, machine, recipe, train_small
 from unwritable import full_disk
 
@@ -117,6 +118,20 @@ def test_a_stopped_run_says_which_epochs_are_kept(
         in message
     )
     assert signal.getsignal(number) == handler
+
+
+class SignalWhenReady(Callback):
+    """Sends this process a signal before the loader starts, ahead of the first step."""
+
+    def on_fit_start(self, *args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_before_the_first_step_stops_the_run(tmp_path: Path, prior: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(StoppedError, match=r"stopped by SIGINT\. Kept: 0 of 3 epochs"):
+        train_small(tmp_path / "run", prior, tmp_path / "s", callbacks=[SignalWhenReady()])
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 WORKERS_SIGNALLED = """

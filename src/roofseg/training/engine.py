@@ -218,7 +218,7 @@ def train(
             callbacks=[stop, keep, report, pictures, *_callbacks(recipe), *callbacks],
         )
         try:
-            with report:
+            with stop, report:
                 trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
         except NotFiniteError as error:
             if not keep.best_epoch:

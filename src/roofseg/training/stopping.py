@@ -43,21 +43,32 @@ def signal_of_worker(error: BaseException | None) -> int | None:
 class StopBetweenSteps(Callback):
     """On SIGTERM, SIGHUP or Ctrl-C, finish the step and raise StoppedError.
 
-    A second signal kills the process at once. If the process ``parent`` ends, the run stops too:
-    otherwise, after `dvc` was killed, its stage would run on beside the one that the next
-    `dvc repro` starts.
+    Use it as a context around `Trainer.fit`, and as one of the trainer's callbacks. A second signal
+    kills the process at once. If the process ``parent`` ends, the run stops too: otherwise, after
+    `dvc` was killed, its stage would run on beside the one that the next `dvc repro` starts.
     """
 
     def __init__(self, parent: int | None) -> None:
         self.parent = parent
         self.requested: int | None = None
+        self._before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Not earlier: Lightning installs its own handlers when fit starts. When fit ends, it
-        # restores the handlers that it replaced.
+    def __enter__(self) -> None:
+        # Before fit, which starts the loader's workers before its first hook. Without a handler,
+        # Lightning ends the process on Ctrl-C, with status 1 and no message.
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
-                signal.signal(number, self._request)
+                self._before[number] = signal.signal(number, self._request)
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning has wrapped the handler of SIGTERM in one of its own, which would wait for the
+        # other processes of the run.
+        if signal.SIGTERM in self._before and not self.requested:
+            signal.signal(signal.SIGTERM, self._request)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         self._stop_if_requested(trainer)
