@@ -93,16 +93,29 @@ def test_patches_are_cut_with_portable_opencv(tmp_path: Path) -> None:
     assert seen == [("spare: left out", False)]
 
 
+def test_a_blur_has_the_same_bytes_in_every_run() -> None:
+    """OpenCV's threads share out the rows anew in every call, so no row may depend on its thread."""
+    field = np.random.default_rng(0).random((1400, 1400), dtype=np.float32)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        with portable_opencv():
+            blurred = {cv2.GaussianBlur(field, (0, 0), 0.6).tobytes() for _ in range(20)}
+    finally:
+        cv2.setNumThreads(threads)
+    assert len(blurred) == 1
+
+
 def test_opencv_is_as_before_after_the_block() -> None:
-    before = cv2.useOptimized(), cv2.ipp.useIPP()
+    before = cv2.useOptimized(), cv2.ipp.useIPP(), cv2.getNumThreads()
     inside = []
 
     def fail() -> None:
         with portable_opencv():
-            inside.append((cv2.useOptimized(), cv2.ipp.useIPP()))
+            inside.append((cv2.useOptimized(), cv2.ipp.useIPP(), cv2.getNumThreads()))
             raise ValueError("inside")
 
     with pytest.raises(ValueError, match="inside"):
         fail()
-    assert inside == [(False, False)]
-    assert (cv2.useOptimized(), cv2.ipp.useIPP()) == before
+    assert inside == [(False, False, 1)]
+    assert (cv2.useOptimized(), cv2.ipp.useIPP(), cv2.getNumThreads()) == before
