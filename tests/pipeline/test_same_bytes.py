@@ -94,7 +94,7 @@ def test_patches_are_cut_with_portable_opencv(tmp_path: Path) -> None:
 
 
 def test_a_blur_has_the_same_bytes_in_every_run() -> None:
-    """OpenCV's threads share out the rows anew in every call, so no row may depend on its thread."""
+    """OpenCV's threads divide the rows anew in every call, so the thread must not matter."""
     field = np.random.default_rng(0).random((1400, 1400), dtype=np.float32)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(4)
