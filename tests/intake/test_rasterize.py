@@ -29,7 +29,7 @@ from roofseg.core.errors import UserError
 from roofseg.intake import rasterize
 from roofseg.intake.rasterize import RasterizeStats, find_layer
 from roofseg.intake.rasterize import rasterize_footprints as burn
-from roofseg.mapping.footprints import SUFFIXES, write_footprints
+from roofseg.mapping.footprints import Vector, write_footprints
 from roofseg.tiles.rasters import TilePair, check_tile, read_tile_mask
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
@@ -89,10 +89,10 @@ class TestLaws:
         with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
             patch.setattr(rasterize, "STRIP_PIXELS", rows * mask.shape[1])
             patch.setattr(rasterize, "BLOCK", 16)
-            names = ("m.tif", f"v{SUFFIXES[driver]}", "back.tif")
+            names = ("m.tif", f"v.{driver}", "back.tif")
             raster, vector, out = (Path(folder) / name for name in names)
-            write_raster(raster, mask.astype(np.uint8) * 255, **profile)
-            count = write_footprints(raster, vector, driver=driver)
+            write_raster(raster, mask.astype(np.float32), **profile)
+            count = write_footprints(raster, vector, Vector(driver))
             if count == 0:
                 return
             assert burn(vector, raster, out) == RasterizeStats(count, 0, 0)
@@ -261,8 +261,8 @@ class TestBurn:
         write_raster(tmp_path / "t.tif", np.zeros((2, 40), np.uint8), **profile)
         mask = np.zeros((2, 40), np.uint8)
         mask[:, ::2] = 255
-        write_raster(tmp_path / "m.tif", mask, **profile)
-        write_footprints(tmp_path / "m.tif", tmp_path / "v.geojson", driver="geojson")
+        write_raster(tmp_path / "m.tif", (mask > 0).astype(np.float32), **profile)
+        write_footprints(tmp_path / "m.tif", tmp_path / "v.geojson", Vector("geojson"))
         assert burn(tmp_path / "v.geojson", tmp_path / "t.tif", tmp_path / "b.tif").features == 20
         assert np.array_equal(pixels(tmp_path / "b.tif"), mask)
 

@@ -85,8 +85,4 @@ class TestPolygonise:
 
     def test_a_raster_without_building(self) -> None:
         assert list(polygonize([])) == []
-        assert list(polygonize([(np.zeros((3, 4), bool), None)])) == []
-
-    def test_without_probabilities_their_sum_is_0(self) -> None:
-        (component,) = polygonize([(np.ones((3, 4), bool), None)])
-        assert (component.pixels, component.probability) == (12, 0)
+        assert list(polygonize(strips(np.zeros((3, 4), bool), []))) == []

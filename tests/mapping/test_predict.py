@@ -23,11 +23,9 @@ from unwritable import full_disk
 from roofseg.core.errors import UserError
 from roofseg.inference.predictor import Images, Probabilities
 from roofseg.mapping.cog import NotWrittenError
-from roofseg.mapping.footprints import SUFFIXES
+from roofseg.mapping.footprints import Vector
 from roofseg.mapping.predict import (
-    VECTORS,
     Options,
-    Vector,
     footprints_path,
     is_finished,
     open_input,
@@ -266,9 +264,6 @@ class TestFinished:
 
 
 class TestVector:
-    def test_the_formats_are_those_of_footprints(self) -> None:
-        assert {driver: f".{driver}" for driver in VECTORS} == SUFFIXES
-
     def test_footprints_are_written_beside_the_mask(self, tmp_path: Path) -> None:
         import pyogrio
 
@@ -408,7 +403,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from identity import Identity
-from roofseg.mapping.predict import Options, Vector, predict_raster
+from roofseg.mapping.footprints import Vector
+from roofseg.mapping.predict import Options, predict_raster
 replace = Path.replace
 def killed(path, target):
     replace(path, target)

@@ -17,7 +17,7 @@ import shapely
 from rasterio.features import shapes
 from rasterio.transform import Affine
 
-Strip = tuple[npt.NDArray[np.bool_], npt.NDArray[np.floating] | None]
+Strip = tuple[npt.NDArray[np.bool_], npt.NDArray[np.floating]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +37,8 @@ class Component:
 def polygonize(strips: Iterable[Strip]) -> Iterator[Component]:
     """Find the components of a raster that comes in strips of rows, from the top.
 
-    A strip is a pair: (h, W) bool, True for building, and (h, W) probabilities; None counts as 0,
-    and h may vary. Components come in the order of the strips in which they end; apart from this
+    A strip is a pair: (h, W) bool, True for building, and (h, W) probabilities; h may vary.
+    Components come in the order of the strips in which they end; apart from this
     order, the result does not depend on how the raster is cut into strips.
     """
     row = 0
@@ -82,15 +82,13 @@ class _DisjointSet:
 
 
 def _label(
-    building: npt.NDArray[np.bool_], probability: npt.NDArray[np.floating] | None, row: int
+    building: npt.NDArray[np.bool_], probability: npt.NDArray[np.floating], row: int
 ) -> tuple[npt.NDArray[np.int32], dict[int, Component]]:
     """Label the components of a strip that begins at ``row``, from 1; 0 is the background."""
     count, labels = cv2.connectedComponents(building.view(np.uint8), connectivity=4)
     inside = labels[building]
     pixels = np.bincount(inside, minlength=count)
-    sums: npt.NDArray[np.float64] = np.zeros(count)
-    if probability is not None:
-        sums = np.bincount(inside, probability[building], minlength=count).astype(np.float64)
+    sums = np.bincount(inside, probability[building], minlength=count)
     down = Affine.translation(0, row)
     outlines = shapes(labels, building, transform=down)
     components = {
