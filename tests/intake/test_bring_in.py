@@ -412,10 +412,6 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            ({"gsd": 0.0}, "--gsd: found 0; expected a number above 0"),
-            ({"gsd": float("nan")}, "--gsd: found nan"),
-            ({"max_expansion": -1}, "--max-expansion: found -1"),
-            ({"division": Division(side=float("inf"))}, "--block: found inf"),
             ({"division": Division(seed=-1)}, "--seed: found -1; expected 0 or more"),
             ({"division": Division(val=0.9)}, "--val 0.9 and --test 0.166667: expected two shares"),
         ],
@@ -453,7 +449,7 @@ class TestRefused:
 
     def test_a_full_disk(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path)
-        says = r"^oslo/imgs/a\.tif: File too large\.$"
+        says = r"^oslo/imgs/a\.tif: File too large\. Raise the limit"
         with full_disk(20_000), pytest.raises(UserError, match=says):
             taken(images, masks, out)
 

@@ -16,7 +16,8 @@ from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_dataset, write_raster
 from unwritable import nobody, public_folder
 
-from roofseg.core.errors import UserError
+from roofseg.core.errors import UserError, raise_all
+from roofseg.cutting.find import find_rasters
 from roofseg.intake import inspect
 from roofseg.intake.convert import find_scale, read_image_header, write_rgb
 from roofseg.intake.inspect import (
@@ -25,9 +26,6 @@ from roofseg.intake.inspect import (
     inspect_dataset,
     inspect_tile,
     parts,
-    raise_all,
-    rasters_by_stem,
-    system_errors_named,
     table,
 )
 from roofseg.tiles.rasters import TilePair
@@ -240,16 +238,6 @@ class TestShares:
         with pytest.raises(UserError, match=says):
             building_share(tmp_path / "m.png")
 
-    def test_values_that_differ_between_parts(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(inspect, "PART_BYTES", 400)
-        pixels = np.zeros((40, 40), np.uint8)
-        pixels[3], pixels[30] = 255, 1
-        write_raster(tmp_path / "m.tif", pixels, blockysize=1)
-        with pytest.raises(UserError, match=r"rows 30 to 39 hold the values 0, 1, 255"):
-            building_share(tmp_path / "m.tif")
-
     def test_a_mask_saved_as_jpeg_is_soft(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "m.jpg", MASK * np.uint8(255))
         with pytest.raises(UserError, match=r"m\.jpg: .* or saved as JPEG\) needs a threshold"):
@@ -328,7 +316,7 @@ class TestFindRasters:
             (dataset / "imgs" / name).touch()
         (dataset / "imgs" / "up").symlink_to(dataset)
         problems: list[str] = []
-        assert sorted(rasters_by_stem(dataset / "imgs", problems)) == sorted(SPLIT)
+        assert sorted(find_rasters(dataset / "imgs", problems)) == sorted(SPLIT)
         assert problems == []
 
     @pytest.mark.parametrize("target", ["a.tif", "b.tif", "gone.tif"])
@@ -336,26 +324,26 @@ class TestFindRasters:
         (tmp_path / "a.tif").symlink_to(target)
         (tmp_path / "b.tif").symlink_to("a.tif")
         problems: list[str] = []
-        assert rasters_by_stem(tmp_path, problems) == {}
+        assert find_rasters(tmp_path, problems) == {}
         assert len(problems) == 2
         assert "a.tif: a broken link" in problems[0]
 
     def test_a_folder_that_is_a_loop(self, tmp_path: Path) -> None:
         (tmp_path / "imgs").symlink_to("imgs")
         problems: list[str] = []
-        assert rasters_by_stem(tmp_path / "imgs", problems) == {}
+        assert find_rasters(tmp_path / "imgs", problems) == {}
         assert re.search("imgs: cannot be listed .*symbolic links", problems[0])
 
     def test_a_pipe_does_not_block(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.tif")
         problems: list[str] = []
-        assert rasters_by_stem(tmp_path, problems) == {}
+        assert find_rasters(tmp_path, problems) == {}
         assert "a.tif: not a regular file" in problems[0]
 
     def test_a_name_that_is_not_utf8(self, tmp_path: Path) -> None:
         Path(os.fsdecode(bytes(tmp_path) + b"/a\xff.tif")).touch()
         problems: list[str] = []
-        assert rasters_by_stem(tmp_path, problems) == {}
+        assert find_rasters(tmp_path, problems) == {}
         assert problems == [f"{tmp_path}/a\\xff.tif: its name is not UTF-8. Rename it."]
 
     @pytest.mark.parametrize("names", [("a.tif", "a.png"), ("a.tif", "A.tif"), ("é.tif", "é.png")])
@@ -363,7 +351,7 @@ class TestFindRasters:
         for name in names:
             (tmp_path / name).touch()
         problems: list[str] = []
-        assert len(rasters_by_stem(tmp_path, problems)) == 1
+        assert len(find_rasters(tmp_path, problems)) == 1
         assert "expected one file for each tile" in problems[0]
 
     def test_a_folder_without_permission_to_list(self) -> None:
@@ -371,7 +359,7 @@ class TestFindRasters:
         with public_folder() as public:
             public.chmod(0)
             with nobody():
-                assert rasters_by_stem(public, problems) == {}
+                assert find_rasters(public, problems) == {}
         assert problems == [f"{public}: cannot be listed (Permission denied)."]
 
     def test_a_file_without_permission_to_read(self, tmp_path: Path) -> None:
@@ -382,15 +370,6 @@ class TestFindRasters:
             (public / "m.tif").chmod(0)
             with nobody(), pytest.raises(UserError, match=says):
                 building_share(public / "m.tif")
-
-
-def test_system_errors_name_the_file(tmp_path: Path) -> None:
-    (tmp_path / "a").touch()
-    with (
-        pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}/a/b: Not a directory"),
-        system_errors_named(),
-    ):
-        (tmp_path / "a" / "b").read_bytes()
 
 
 def test_the_table_shows_all_findings(dataset: Path) -> None:

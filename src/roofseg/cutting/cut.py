@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, sha256_file
 from roofseg.core.images import Image, portable_opencv, write_jpeg, write_png
-from roofseg.cutting.find import find_tiles, unlisted_tiles
+from roofseg.cutting.find import find_tiles
 from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps, shared_ground
 from roofseg.cutting.window import Crop, choose_window
 from roofseg.drawing import CELL, SheetGroup, contact_sheet
@@ -57,9 +57,8 @@ def make_patches(
         UserError: a nudge leaves its tile, patches of two splits overlap (see `cutting.leakage`),
             or the dataset is broken (see `roofseg.tiles.rasters`)
     """
-    tiles = find_tiles(dataset)
+    tiles, unlisted = find_tiles(dataset)
     nudges = read_nudges(dataset)
-    unlisted = unlisted_tiles(dataset)
     unknown = sorted(nudges.keys() - {tile.name for tile in tiles} - set(unlisted))
     if unknown:
         raise UserError(

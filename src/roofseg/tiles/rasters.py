@@ -91,6 +91,11 @@ class Grid:
     transform: Affine | None
 
     @property
+    def corners(self) -> list[tuple[int, int]]:
+        """Its corners as (column, row), from the top left, clockwise."""
+        return [(0, 0), (self.width, 0), (self.width, self.height), (0, self.height)]
+
+    @property
     def gsd(self) -> float | None:
         """Ground sampling distance in metres per pixel: the square root of a pixel's area.
 
@@ -361,5 +366,4 @@ def _shift(image: Grid, mask: Affine) -> float:
     if mask.is_degenerate or image.transform is None:
         return math.inf
     to_mask = ~mask @ image.transform
-    corners = [(col, row) for col in (0, image.width) for row in (0, image.height)]
-    return max(math.dist(to_mask @ corner, corner) for corner in corners)
+    return max(math.dist(to_mask @ corner, corner) for corner in image.corners)
