@@ -158,13 +158,6 @@ def test_a_disk_that_is_too_small(tree: Path, tmp_path: Path) -> None:
     assert inside(tmp_path / "inria") == []
 
 
-def test_a_system_error_becomes_a_user_error(tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "inria").mkdir()
-    (tmp_path / "inria" / "imgs").touch()  # a file where a folder has to be
-    with pytest.raises(UserError, match=r"imgs.*: (Not a directory|File exists)\. Correct that"):
-        run(tmp_path / "inria", tree)
-
-
 # Tiles that are already in place, and the manifest
 
 

@@ -217,7 +217,7 @@ class TestWriteRgb:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(convert, "BLOCK", 64)
-        monkeypatch.setattr(convert, "PART_BYTES", 2 * 3 * 8 * 64 * 64)
+        monkeypatch.setattr(inspect, "PART_BYTES", 2 * 3 * 8 * 64 * 64)
         pixels = RNG.integers(0, 256, (150, 333, 3)).astype(np.uint8)
         write_raster(tmp_path / "a.tif", pixels)
         write_rgb(tmp_path / "a.tif", tmp_path / "out.tif", None)

@@ -26,7 +26,6 @@ from roofseg.mapping.cog import NotWrittenError
 from roofseg.mapping.footprints import Vector
 from roofseg.mapping.predict import (
     Options,
-    footprints_path,
     is_finished,
     open_input,
     predict_raster,
@@ -272,7 +271,7 @@ class TestVector:
         write_raster(tmp_path / "t.tif", pixels, **GEO)
         out, options = tmp_path / "maps" / "t.tif", Options(vector=Vector("gpkg"))
         predict_raster(Identity(), str(tmp_path / "t.tif"), out, options)
-        made = footprints_path(out, options.vector or Vector("gpkg"))
+        made = out.with_name("t.gpkg")
         assert sorted(out.parent.iterdir()) == sorted([out, made])
         found = pyogrio.read_dataframe(made)
         assert found.area.tolist() == pytest.approx([200 * 0.09])

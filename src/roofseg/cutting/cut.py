@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ import numpy as np
 from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import atomic_write, sha256_file
+from roofseg.core.files import atomic_write, sha256_file, write_rows
 from roofseg.core.images import Image, portable_opencv, write_jpeg, write_png
 from roofseg.cutting.find import find_tiles
 from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps, shared_ground
@@ -111,7 +110,7 @@ def make_patches(
         for pair in near_duplicates(fingerprints):
             warn(f"{pair}: the same place in two splits? Look at {out / 'overview.png'}")
         for split in SPLITS:
-            _write_crops(folders[split] / "crops.csv", rows[split])
+            write_rows(folders[split] / "crops.csv", CROPS_COLUMNS, rows[split])
         write_manifest(manifest, _tile_records(tiles, grids))
         write_png(overview, _overview(dataset.name, patch_size, cells))
 
@@ -158,13 +157,6 @@ def _crop_row(tile: str, crop: Crop, grid: Grid, transform: Affine | None) -> tu
         "" if grid.crs is None else grid.crs.to_string(),
         "" if transform is None else " ".join(repr(float(number)) for number in transform[:6]),
     )
-
-
-def _write_crops(path: Path, rows: list[tuple[object, ...]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(CROPS_COLUMNS)
-        writer.writerows(rows)
 
 
 # Yellow is rare in aerial imagery. The colours of the splits differ to colour-blind readers too

@@ -5,7 +5,6 @@ All files are written into a scratch folder; the caller moves it into place at t
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 import unicodedata
@@ -18,7 +17,7 @@ import rasterio.shutil
 
 from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError, collect_errors, raise_all
-from roofseg.core.files import write_json, write_text
+from roofseg.core.files import write_json, write_rows, write_text
 from roofseg.cutting.find import find_rasters
 from roofseg.intake.convert import (
     PERCENTILES,
@@ -124,8 +123,8 @@ def bring_in(
 
         split = _split(reports, folder, division, origins)
         reports = [replace(report, split=split.get(report.name, "")) for report in reports]
-        _write_table(folder / "split.csv", ("tile", "split"), split.items())
-        _write_table(folder / "nudges.csv", ("tile", "row", "col"), ())
+        write_rows(folder / "split.csv", ("tile", "split"), split.items())
+        write_rows(folder / "nudges.csv", ("tile", "row", "col"), ())
         write_text(folder / LICENCE_FILE, UNSTATED)
         record = {
             "gsd": gsd,
@@ -344,13 +343,6 @@ def _split(
             "file names of images, without suffix."
         )
     return {tile: given[name] for tile, name in listed.items()}
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _record_division(division: Division) -> dict[str, object]:

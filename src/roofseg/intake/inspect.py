@@ -254,10 +254,14 @@ def open_bounded(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[D
         yield source
 
 
-def parts(source: DatasetReader) -> Iterator[Window]:
-    """Windows of whole blocks that cover a raster, each at most `PART_BYTES` or one block."""
+def parts(source: DatasetReader, copies: int = 1) -> Iterator[Window]:
+    """Windows of whole blocks that cover a raster, each at most `PART_BYTES` or one block.
+
+    ``copies`` divides the limit, for callers that need several times the bytes of a part.
+    """
     height, width = source.block_shapes[0]
-    most = PART_BYTES // (source.count * max(np.dtype(kind).itemsize for kind in source.dtypes))
+    pixel_bytes = source.count * max(np.dtype(kind).itemsize for kind in source.dtypes)
+    most = PART_BYTES // (pixel_bytes * copies)
     columns = min(source.width, width * max(1, most // (height * width)))
     rows = min(source.height, height * max(1, most // (height * columns)))
     for row in range(0, source.height, rows):

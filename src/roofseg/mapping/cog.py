@@ -31,7 +31,6 @@ class NotWrittenError(UserError):
     """An output cannot be written, for a reason that applies to all further outputs, too."""
 
     def __init__(self, out: Path, reason: object) -> None:
-        self.reason = reason
         super().__init__(
             f"{out}: cannot be written ({reason}). Free some space there or change the folder's "
             "permissions, and run the same command again: finished files are kept."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -76,8 +76,8 @@ def predict_raster(
     Args:
         predictor: the model; its GSD and provenance are used even if ``infer`` runs another copy.
         source: a path or address that GDAL can open: a file, /vsi..., s3:// or https://.
-        out: the GeoTIFF; footprints get its name with another suffix (`footprints_path`). After an
-            error, existing files are unchanged.
+        out: the GeoTIFF; footprints get its name with another suffix. After an error, existing
+            files are unchanged.
         options: see `Options`; ``infer`` must apply ``tta`` itself (`inference.predictor.D4`).
         infer: see `roofseg.sliding_window.blocks.predict_blocks`; None runs ``predictor`` here.
         progress: see `roofseg.sliding_window.blocks.predict_blocks`.
@@ -101,7 +101,15 @@ def predict_raster(
         with ExitStack() as open_writers:
             writers = {
                 layer: open_writers.enter_context(
-                    _block_writer(imagery, layer, new_raster.parent, tags)
+                    BlockWriter(
+                        new_raster.parent / f"{layer.dtype}.blocks",
+                        layer,
+                        height=imagery.height,
+                        width=imagery.width,
+                        crs=imagery.crs,
+                        transform=imagery.transform,
+                        tags=tags,
+                    )
                 )
                 for layer in layers
             }
@@ -221,26 +229,8 @@ def remove_leftovers(folder: Path, outs: Iterable[Path], options: Options) -> No
 
 def outputs_of(out: Path, options: Options) -> list[Path]:
     """The files that belong to the output ``out``: the raster, and footprints if wanted."""
-    return [out, footprints_path(out, options.vector)] if options.vector else [out]
-
-
-def footprints_path(out: Path, vector: Vector) -> Path:
-    """The path of the footprints of the output ``out``."""
-    return out.with_name(f"{out.stem}.{vector.driver}")
-
-
-def _block_writer(
-    imagery: Imagery, layer: BandSpec, folder: Path, tags: Mapping[str, str]
-) -> BlockWriter:
-    return BlockWriter(
-        folder / f"{layer.dtype}.blocks",
-        layer,
-        height=imagery.height,
-        width=imagery.width,
-        crs=imagery.crs,
-        transform=imagery.transform,
-        tags=tags,
-    )
+    footprints = [out.with_name(f"{out.stem}.{options.vector.driver}")] if options.vector else []
+    return [out, *footprints]
 
 
 def _values(block: Block, layer: BandSpec, threshold: float) -> npt.NDArray[Any]:

@@ -33,22 +33,10 @@ from rasterio.windows import Window
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image
 
-# Suffixes of files that lie beside rasters: world files, statistics, overviews, notes.
+# Suffixes of files that lie beside rasters.
 WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
-SIDECARS = {
-    ".xml",
-    ".aux",
-    ".rrd",
-    ".ovr",
-    ".msk",
-    ".prj",
-    ".hdr",
-    ".txt",
-    ".md",
-    ".csv",
-    ".json",
-    *WORLD_FILES,
-}
+NOTES = (".xml", ".aux", ".rrd", ".ovr", ".msk", ".prj", ".hdr", ".txt", ".md", ".csv", ".json")
+SIDECARS = {*NOTES, *WORLD_FILES}
 # GDAL's default is a share of the machine's memory, but only one row of blocks is ever read twice.
 GDAL_CACHE_MB = 64
 # For remote files: do not list the folder around them, and retry when a server is busy.
