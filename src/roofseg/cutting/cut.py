@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -94,9 +95,15 @@ def make_patches(
             folder = folders[tile.split]
             write_jpeg(folder / "images" / f"{tile.name}.jpg", image, JPEG_QUALITY)
             write_png(folder / "masks" / f"{tile.name}.png", mask * np.uint8(255))
-            transform = grid.transform and grid.transform @ Affine.translation(crop.col, crop.row)
-            rows[tile.split].append(_crop_row(tile.name, crop, grid, transform))
-            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, grid.crs, transform))
+            place = replace(
+                grid,
+                height=patch_size,
+                width=patch_size,
+                transform=grid.transform
+                and grid.transform @ Affine.translation(crop.col, crop.row),
+            )
+            rows[tile.split].append(_crop_row(tile.name, crop, place))
+            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, place))
             caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
             cells[tile.split].append((_outlined(image, mask), f"{tile.name}\n{caption}"))
             grids.append(grid)
@@ -145,8 +152,8 @@ def _check_nudge(
         )
 
 
-def _crop_row(tile: str, crop: Crop, grid: Grid, transform: Affine | None) -> tuple[object, ...]:
-    """The values of `CROPS_COLUMNS`; ``transform`` is that of the crop, None if unknown."""
+def _crop_row(tile: str, crop: Crop, grid: Grid) -> tuple[object, ...]:
+    """The values of `CROPS_COLUMNS`; ``grid`` is that of the crop."""
     return (
         tile,
         crop.row,
@@ -155,7 +162,7 @@ def _crop_row(tile: str, crop: Crop, grid: Grid, transform: Affine | None) -> tu
         round(crop.building_fraction, 6),
         "" if grid.gsd is None else grid.gsd,
         "" if grid.crs is None else grid.crs.to_string(),
-        "" if transform is None else " ".join(repr(float(number)) for number in transform[:6]),
+        " ".join(repr(float(number)) for number in grid.transform[:6]) if grid.transform else "",
     )
 
 

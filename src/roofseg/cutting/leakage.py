@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from rasterio.crs import CRS
-from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from roofseg.core.images import Image
@@ -31,34 +30,20 @@ Corners = npt.NDArray[np.float64]  # (N, 4, 2): the x and y of N grids' corners,
 class Fingerprint:
     """The place of a patch and two hashes of its pixels, enough to compare it with other patches.
 
-    Attributes:
-        tile, split: the names of its tile and split
-        size: side of the patch in pixels
-        exact: SHA-256 of its pixels, 64 hex digits
-        perceptual: its `perceptual_hash`
-        crs: None where unknown
-        transform: maps (column, row) of the patch to coordinates of ``crs``; None where unknown
+    ``exact`` is the SHA-256 of its pixels, 64 hex digits; ``perceptual`` is its `perceptual_hash`.
     """
 
     tile: str
     split: str
-    size: int
+    grid: Grid
     exact: str
     perceptual: int
-    crs: CRS | None
-    transform: Affine | None
 
     @classmethod
-    def of(
-        cls, tile: str, split: str, image: Image, crs: CRS | None, transform: Affine | None
-    ) -> Fingerprint:
+    def of(cls, tile: str, split: str, image: Image, grid: Grid) -> Fingerprint:
         """Take the fingerprint of a patch; ``image`` is (P, P, 3) uint8 RGB."""
         exact = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
-        return cls(tile, split, len(image), exact, perceptual_hash(image), crs, transform)
-
-    @property
-    def grid(self) -> Grid:
-        return Grid(self.size, self.size, self.crs, self.transform)
+        return cls(tile, split, grid, exact, perceptual_hash(image))
 
 
 def overlaps(fingerprints: Sequence[Fingerprint]) -> list[str]:
