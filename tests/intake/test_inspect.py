@@ -1,4 +1,4 @@
-"""What is found in datasets, and wrong with them; and that nothing escapes as another error."""
+"""Inspecting datasets: findings, problems and warnings; damaged files give no other errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IMAGE, MASK = tile_pixels(1, 96)
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A dataset without a fault: tiles far enough from each other."""
+    """A dataset without problems, whose tiles do not touch."""
     folder = write_dataset(tmp_path / "data" / "mine", SPLIT)
     for index, name in enumerate(SPLIT):
         place = TRANSFORM @ Affine.translation(index * 200, 0)
@@ -122,7 +122,7 @@ class TestInspect:
 
     @pytest.mark.parametrize(("rows", "count"), [(60, 0), (70, 1)])
     def test_masks_that_are_inverted_together(self, dataset: Path, rows: int, count: int) -> None:
-        """None shows more building than a tile may have; all together do."""
+        """No mask exceeds the limit of one tile, but together they exceed that of all."""
         full = np.zeros((96, 96), np.uint8)
         full[:rows] = 255
         for name in SPLIT:
@@ -252,7 +252,7 @@ class TestShares:
 
     @pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
     def test_complex_numbers(self, tmp_path: Path, dtype: str) -> None:
-        """The latter is a type of GDAL's that NumPy does not know."""
+        """NumPy does not know GDAL's type complex_int16."""
         form = {"driver": "GTiff", "height": 40, "width": 40, "count": 3, "dtype": dtype}
         with rasterio.open(tmp_path / "m.tif", "w", **form, **GEO):
             pass
@@ -391,7 +391,7 @@ def test_the_table_shows_all_findings(dataset: Path) -> None:
 
 
 def whole_rasters(folder: Path) -> list[Path]:
-    """One raster of each kind that people have: layouts, compressions, types."""
+    """A raster of each common layout, compression and type."""
     kinds = {
         "strips.tif": (IMAGE, GEO),
         "tiles.tif": (IMAGE, {"tiled": True, "blockxsize": 32, "blockysize": 32, **GEO}),
@@ -411,7 +411,7 @@ def whole_rasters(folder: Path) -> list[Path]:
 
 
 def corrupted(data: bytes, rng: np.random.Generator) -> bytes:
-    """A file with some bytes changed, in its header or anywhere, and now and then cut off."""
+    """Change some bytes, in the header or anywhere; cut off one file in ten."""
     spoilt = bytearray(data)
     reach = min(len(spoilt), 400) if rng.random() < 0.7 else len(spoilt)
     for place in rng.integers(0, reach, rng.integers(1, 12)):
@@ -421,7 +421,7 @@ def corrupted(data: bytes, rng: np.random.Generator) -> bytes:
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_corrupted_rasters_are_read_or_refused(tmp_path: Path) -> None:
-    """220 of them, as image, as mask and as what is converted: a UserError or success."""
+    """220 files, read as image, as mask and for conversion: each is a UserError or a success."""
     rng = np.random.default_rng(5)
     whole = whole_rasters(tmp_path)
     outcomes = {"refused": 0, "read": 0}
@@ -439,4 +439,4 @@ def test_corrupted_rasters_are_read_or_refused(tmp_path: Path) -> None:
             outcomes["refused"] += 1
         for left in ("out.tif", f"{spoilt.name}.aux.xml"):
             (tmp_path / left).unlink(missing_ok=True)
-    assert min(outcomes.values()) > 20, outcomes  # the spoiling is neither too mild nor too harsh
+    assert min(outcomes.values()) > 20, outcomes  # some files survive and some do not

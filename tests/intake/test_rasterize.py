@@ -47,7 +47,7 @@ def burn(vector: Path, image: Path, out: Path, layer: str | None = None) -> Rast
 
 
 def at(col: float, row: float, width: float, height: float) -> shapely.Polygon:
-    """A rectangle in the tile's pixels, in its CRS."""
+    """A rectangle, given in pixels of the tile, in coordinates of its CRS."""
     corners = (col, row), (col + width, row + height)
     return shapely.box(*(number for corner in corners for number in TRANSFORM @ corner))
 
@@ -69,7 +69,7 @@ def pixels(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def expected(*windows: tuple[int, int, int, int]) -> npt.NDArray[np.uint8]:
-    """A mask that is 255 in windows (col, row, width, height)."""
+    """A mask that is 255 in the given windows (col, row, width, height)."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     for col, row, width, height in windows:
         mask[row : row + height, col : col + width] = 255
@@ -86,7 +86,7 @@ class TestLaws:
     def test_footprints_of_a_mask_rasterize_back_to_it(
         self, mask: npt.NDArray[np.bool_], turn: float, driver: Any
     ) -> None:
-        """Also on a turned grid, and by way of EPSG:4326."""
+        """On upright and turned grids, directly and through EPSG:4326."""
         profile = {"crs": CRS, "transform": TRANSFORM @ Affine.rotation(turn)}
         with tempfile.TemporaryDirectory() as folder:
             names = ("m.tif", f"v.{driver}", "back.tif")
@@ -169,7 +169,7 @@ class TestBurn:
         assert np.array_equal(pixels(tmp_path / "m.tif"), expected((5, 5, 10, 10)))
 
     def test_features_that_cannot_be_drawn_are_counted(self, tmp_path: Path, image: Path) -> None:
-        """A vertex that is no place on Earth, and a surface in 3D."""
+        """A polygon with a vertex outside the Earth, and a surface in 3D."""
         x, y = TRANSFORM @ (WIDTH / 2, HEIGHT / 2)
         (place,) = geopandas.GeoSeries([shapely.Point(x, y)], crs=CRS).to_crs("EPSG:4326")
         around = [(place.x - 1, place.y - 1), (place.x + 1, place.y - 1), (place.x, 1000)]
@@ -235,7 +235,7 @@ class TestBurn:
         burnt = burn(vector, image, tmp_path / "m.tif")
         mask = pixels(tmp_path / "m.tif")
         assert (burnt.features, burnt.skipped) == (4, 0)
-        # A Shapefile knows no parts, only rings; GDAL makes sense of them as it reads.
+        # A Shapefile has rings but no parts; GDAL arranges the rings as it reads.
         if suffix != ".shp":
             assert burnt.repaired == 3
             assert mask[0:10, 20:30].all()
@@ -276,7 +276,7 @@ class TestLayers:
             burn(vector, image, tmp_path / "m.tif", layer="roads")
 
     def test_tables_without_geometries_are_ignored(self, tmp_path: Path) -> None:
-        """QGIS keeps its styles in one."""
+        """QGIS keeps its styles in such a table."""
         vector = footprints(tmp_path / "map.gpkg", at(0, 0, 5, 5), layer="houses")
         styles = pd.DataFrame({"style": ["red"]})
         pyogrio.write_dataframe(styles, vector, layer="layer_styles", append=True)
@@ -307,7 +307,7 @@ class TestLayers:
 
 class TestErrors:
     def refused(self, vector: Path, image: Path, message: str) -> None:
-        """It says so, names the file, and leaves nothing behind."""
+        """Check that the message matches and that no file is left."""
         out = image.parent / "new" / "mask.tif"
         with pytest.raises(UserError, match=message):
             burn(vector, image, out)
@@ -363,7 +363,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("seed", range(20))
     def test_garbled_footprints(self, tmp_path: Path, image: Path, seed: int) -> None:
-        """What bytes are wrong, there is a message or a whole mask: never a traceback."""
+        """Any 30 wrong bytes give a UserError or a whole mask, never a traceback."""
         rng = np.random.default_rng(seed)
         suffix = FORMATS[seed % 3]
         vector = footprints(tmp_path / f"h{suffix}", *(at(col, 4, 2, 2) for col in range(0, 60, 4)))
@@ -406,7 +406,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("missing", [1, 0.5])
     def test_a_full_disk(self, tmp_path: Path, image: Path, missing: float) -> None:
-        """GDAL says nothing of it, but for a line on stderr."""
+        """GDAL raises no error for a full disk; it prints a line on stderr."""
         houses = [at(col, row, 2, 2) for col in range(0, 60, 4) for row in range(0, 40, 4)]
         vector = footprints(tmp_path / "h.gpkg", *houses)
         out = tmp_path / "m.tif"

@@ -70,7 +70,7 @@ class TestWriteLayer:
             assert found["area_m2"].dtype == float
 
     def test_batches_are_taken_one_at_a_time(self, tmp_path: Path, driver: Driver) -> None:
-        """None is alive when the next one is made."""
+        """No earlier batch is alive when the next one is made."""
         before = pa.total_allocated_bytes()
         held = []
 
@@ -102,7 +102,7 @@ class TestWriteLayer:
 
     @pytest.mark.parametrize("missing", [2, 5000, 0.5, 0.9])
     def test_a_full_disk(self, tmp_path: Path, driver: Driver, missing: float) -> None:
-        """With room for all but two bytes (GeoJSON ends in a line break), or for hardly any."""
+        """The disk lacks two bytes (GeoJSON ends in a line break), some, or nearly all."""
         out = tmp_path / f"out.{driver}"
         write(out, driver, squares(10))
         size = out.stat().st_size
@@ -116,7 +116,7 @@ class TestWriteLayer:
 def test_features_that_gdal_loses_are_noticed(
     tmp_path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when it closes a file on a full disk, at a byte after which the file is still readable."""
+    """GDAL can lose features when it closes a file on a full disk, and leave a readable file."""
     write_arrow = pyogrio.raw.write_arrow
 
     def write_first_batch(reader: pa.RecordBatchReader, *args: object, **options: object) -> None:

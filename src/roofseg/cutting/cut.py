@@ -166,8 +166,8 @@ def _crop_row(tile: str, crop: Crop, grid: Grid) -> tuple[object, ...]:
     )
 
 
-# Yellow is rare in aerial imagery. The colours of the splits differ to colour-blind readers too
-# (Okabe and Ito 2008, "Color Universal Design").
+# Yellow is rare in aerial imagery. Colour-blind readers, too, can tell the colours of the splits
+# apart (Okabe and Ito 2008, "Color Universal Design").
 OUTLINE = (255, 235, 0)
 SPLIT_COLOURS = {"train": (0, 114, 178), "val": (213, 94, 0), "test": (0, 158, 115)}
 MIN_COLUMNS = 6

@@ -18,8 +18,8 @@ from roofseg.core.hub import hub_file
 HUB = "blanchon/INRIA-Aerial-Image-Labeling"  # a dataset on huggingface.co
 FIRST = "images/austin1.tif"  # the file whose metadata names the hub's newest commit
 INNER_ZIP = "NEW2-AerialImageDataset.zip"  # the only file in the official 7z archive
-# Where the dataset's folder train can be, relative to the folder that the user names. In order: as
-# the zip unpacks; in AerialImageDataset; as on the hub; the named folder itself.
+# Places of the folder train, relative to the folder that the user names: as the zip unpacks, in
+# AerialImageDataset, as on the hub, or the named folder itself.
 TREES = ("AerialImageDataset/train", "train", "data/train", ".")
 
 

@@ -26,12 +26,12 @@ from roofseg.intake.inspect import MAX_EXPANSION, open_bounded, parts
 from roofseg.sliding_window.imagery import open_imagery
 from roofseg.tiles.rasters import RgbBands, find_rgb, is_all_valid, read_valid
 
-# These percentiles over all tiles become 0 and 255. With the extremes instead, a few bright roofs
-# and deep shadows would leave the rest hardly any contrast.
+# These percentiles over all tiles become 0 and 255. With minimum and maximum instead, a few bright
+# roofs and deep shadows would leave the rest hardly any contrast.
 PERCENTILES = (2, 98)
 # Largest number of pixels, over all tiles, from which the percentiles are computed.
 SAMPLED = 2_000_000
-# Formats that are copied; other formats are converted, as a file may only refer to other files.
+# Formats that can be copied. Others are converted: a file may be a mere list of other files (VRT).
 SUFFIXES = {"GTiff": ".tif", "JPEG": ".jpg", "PNG": ".png"}
 BLOCK = 512
 

@@ -34,12 +34,12 @@ from roofseg.tiles.rasters import (
     read_tile_mask,
 )
 
-# Building share of a mask above which it must be inverted (first) or may be inverted (second).
+# Above the first share of building a mask is taken as inverted; above the second, a warning asks.
 MAX_BUILDING, MUCH_BUILDING = 0.9, 0.5
-# Largest building share over all masks: cities have less, nearly all inverted masks have more.
+# Largest share of building over all masks: cities have less, and inverted masks nearly always more.
 MAX_BUILDING_OF_ALL = 0.7
 MUCH_BLACK = 0.1  # share of black pixels above which an image may lack data
-# The same pattern as for the parameter `dataset` in roofseg.recipe.params.
+# The parameter `dataset` in roofseg.recipe.params has the same pattern.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Rasters are read in parts of at most this many bytes.
 PART_BYTES = 64 * 2**20

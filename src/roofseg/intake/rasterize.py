@@ -41,7 +41,7 @@ class FootprintLayer:
 
 @dataclass(frozen=True)
 class RasterizeStats:
-    """Numbers of the features that were rasterised onto a tile, repaired, or skipped.
+    """Counts of the features that were rasterised onto a tile, repaired, or skipped.
 
     ``features`` is the number of features with a polygon that covers part of the tile; ``repaired``
     of them were invalid (for example, the outline crosses itself) and were repaired. ``skipped``

@@ -28,7 +28,7 @@ TILE = 512
 
 
 class NotWrittenError(UserError):
-    """An output cannot be written, for a reason that applies to all further outputs, too."""
+    """An output cannot be written, and for the same reason further outputs could not either."""
 
     def __init__(self, out: Path, reason: object) -> None:
         super().__init__(

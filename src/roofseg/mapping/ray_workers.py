@@ -29,7 +29,7 @@ from roofseg.inference.predictor import D4, Device, Images, Precision, Predictor
 from roofseg.mapping.load_model import load_predictor
 
 BATCHES_PER_WORKER = 2  # one that it computes, and the next one in transit
-RETRIES = 3  # per batch whose worker died; a batch that kills every worker must fail in the end
+RETRIES = 3  # of a batch whose worker died; without a limit, a batch could kill workers for ever
 # Environment variables that Ray reads at its first import, in this process and in its own.
 ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOCAL = {
