@@ -164,11 +164,11 @@ def fetch(source: Source, folder: Path) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{source.name}.part"
-    try:
-        with part.open("ab") as file:
-            if file.tell() > source.size:
-                file.seek(0)
-                file.truncate()
+    with part.open("ab") as file:
+        if file.tell() > source.size:
+            file.seek(0)
+            file.truncate()
+        try:
             http_get(
                 source.url,
                 file,
@@ -176,12 +176,12 @@ def fetch(source: Source, folder: Path) -> Path:
                 expected_size=source.size,
                 displayed_filename=source.name,
             )
-    except Exception as error:  # those of huggingface_hub and its client have no common base
-        raise UserError(
-            f"{source.url}: the download failed: {_first_line(error)} ({part.stat().st_size} bytes "
-            f"are kept in {part}). Run the same again with a network to continue, or put the file "
-            f"at {path} by hand (SHA-256 {source.sha256})."
-        ) from None
+        except Exception as error:  # those of huggingface_hub and its client have no common base
+            raise UserError(
+                f"{source.url}: the download failed: {_first_line(error)} ({file.tell()} bytes are "
+                f"kept in {part}). Run the same again with a network to continue, or put the file "
+                f"at {path} by hand (SHA-256 {source.sha256})."
+            ) from None
     found = sha256_file(part)
     if found != source.sha256:
         part.unlink()

@@ -1,8 +1,8 @@
 """Inspect a dataset: every file, every pixel, all problems at once.
 
 `tiles.rasters` reads what the pipeline needs and stops at the first error. This module finds all
-errors before anything depends on the dataset. Rasters are read in parts, so that none has to fit
-into memory.
+errors before anything depends on the dataset. Images are read in parts, so that they need not fit
+into memory; masks, one byte per pixel, must.
 """
 
 from __future__ import annotations
