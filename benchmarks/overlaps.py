@@ -70,11 +70,9 @@ def mosaic(tiles: int) -> list[Fingerprint]:
             Fingerprint(
                 tile=str(index),
                 split=("train", "val", "test")[index % 3],
-                size=SIZE,
+                grid=Grid(SIZE, SIZE, zones[2 * row >= side], place),
                 exact=str(index),
                 perceptual=int(rng.integers(2**63)),
-                crs=zones[2 * row >= side],
-                transform=place,
             )
         )
     return found

@@ -53,10 +53,12 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def roofseg() -> Callable[..., None]:
     """Call `roofseg` in this process; its errors are raised, and nothing is sealed."""
     from roofseg.cli import make_parser  # seconds, which tests without commands need not wait for
+    from roofseg.core.entry_point import system_errors_explained
 
     def call(*arguments: object) -> None:
         args = make_parser().parse_args([str(argument) for argument in arguments])
-        args.main(args)
+        with system_errors_explained():
+            args.main(args)
 
     return call
 

@@ -1,4 +1,4 @@
-"""Priors: what fits what, conversions, strict loading, and downloads from a server on this host."""
+"""Priors: encoders, conversions, strict loading, and downloads from a server on this host."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distribution
 from pathlib import Path
 
+import huggingface_hub
 import matplotlib
 import pytest
 import segmentation_models_pytorch as smp
@@ -85,7 +86,7 @@ def test_lite0_loads_into_both_architectures(lite0: Path, architecture: str) -> 
 
 
 def test_lite0_still_knows_a_uniform(lite0: Path) -> None:
-    """Layers of one shape in each other's places would load as well: let the network classify.
+    """Swapped layers of equal shape would load as well, so let the network classify.
 
     With the classifier that the prior leaves out put back on top, the photograph of Grace Hopper
     that comes with matplotlib is ImageNet's class 652, "military uniform".
@@ -127,7 +128,7 @@ def test_lite0_package_with_another_file(
 
 
 def test_resnet34_from_a_file_put_by_hand(tmp_path: Path) -> None:
-    """As smp's hub has it: with a classifier, and maybe without BatchNorm's counters."""
+    """The hub's file has a classifier, and may lack BatchNorm's counters."""
     source = smp.encoders.get_encoder("resnet34", weights=None).state_dict()
     old = {name: t for name, t in source.items() if "num_batches" not in name}
     write_weights(tmp_path / priors.RESNET34_BY_HAND, {**old, "fc.weight": torch.ones(2, 2)})
@@ -210,14 +211,11 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        asked = self.headers["Range"]
+        asked = self.headers["Range"] or "bytes=0-"
         self.server.asked.append(asked)
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if self.server.ranges else 0
         if self.path != "/weights.pth":
             self.send_error(404)
-            return
-        if start >= len(CONTENT):
-            self.send_error(416)
             return
         body = CONTENT[start:]
         self.send_response(206 if self.server.ranges else 200)
@@ -232,11 +230,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    # The client keeps whole chunks (10 MB by default), and waits between its tries.
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 500)
+    monkeypatch.setattr(huggingface_hub.file_download.time, "sleep", lambda seconds: None)
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
+    huggingface_hub.close_session()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -258,7 +260,7 @@ def test_download_goes_on_after_cut_connections(server: Server, tmp_path: Path) 
 
 
 def test_download_goes_on_in_the_next_call(server: Server, tmp_path: Path) -> None:
-    server.cuts = [1000] + [0] * priors.TRIES
+    server.cuts = [1000] + [0] * 5
     with pytest.raises(UserError) as error:
         fetch(server.source(), tmp_path)
     assert "1000 bytes are kept in" in str(error.value)
@@ -280,13 +282,6 @@ def test_a_part_that_is_too_long_starts_over(server: Server, tmp_path: Path) -> 
     assert fetch(server.source(), tmp_path).read_bytes() == CONTENT
 
 
-def test_a_part_longer_than_the_servers_file_is_dropped(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "weights.pth.part").write_bytes(CONTENT)
-    with pytest.raises(UserError, match="the server answered 416"):
-        fetch(server.source(content=CONTENT + b"more"), tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("part", [b"", b"x" * 1000])
 def test_wrong_checksum_is_never_used(server: Server, tmp_path: Path, part: bytes) -> None:
     other = bytes(len(CONTENT))
@@ -305,7 +300,7 @@ def test_a_wrong_file_put_by_hand_is_named_and_left_alone(server: Server, tmp_pa
 
 
 def test_download_of_a_missing_file(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the server answered 404 Not Found"):
+    with pytest.raises(UserError, match=r"the download failed: .*404 Not Found"):
         fetch(server.source("/moved.pth"), tmp_path)
     assert server.asked == ["bytes=0-"]
 

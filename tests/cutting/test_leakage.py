@@ -36,16 +36,22 @@ def picture(seed: int, size: int = SIZE) -> Image:
     return (smooth + rng.integers(-4, 5, smooth.shape)).clip(0, 255).astype(np.uint8)
 
 
+def placed(
+    tile: str, split: str, image: Image, crs: CRS | None, transform: Affine | None
+) -> Fingerprint:
+    return Fingerprint.of(tile, split, image, Grid(len(image), len(image), crs, transform))
+
+
 def at(
     col: float, row: float, *, split: str = "test", seed: int = 1, crs: CRS | None = UTM14
 ) -> Fingerprint:
     """The fingerprint of a patch whose corner is ``col`` and ``row`` pixels from CORNER."""
     place = CORNER @ Affine.translation(col, row)
-    return Fingerprint.of(f"tile{seed}", split, picture(seed), crs, place)
+    return placed(f"tile{seed}", split, picture(seed), crs, place)
 
 
 def unplaced(image: Image, split: str) -> Fingerprint:
-    return Fingerprint.of(f"{split}tile", split, image, None, None)
+    return placed(f"{split}tile", split, image, None, None)
 
 
 HERE = at(0, 0, split="train", seed=0)
@@ -80,8 +86,8 @@ def test_every_two_splits_are_compared(splits: tuple[str, str]) -> None:
 
 def test_patches_in_different_crss_are_compared() -> None:
     (x,), (y,) = transform(UTM14, UTM15, [CORNER.c], [CORNER.f])
-    same = Fingerprint.of("b", "test", picture(1), UTM15, Affine(0.3, 0, x, 0, -0.3, y))
-    far = Fingerprint.of("c", "test", picture(2), UTM15, Affine(0.3, 0, x + 500, 0, -0.3, y))
+    same = placed("b", "test", picture(1), UTM15, Affine(0.3, 0, x, 0, -0.3, y))
+    far = placed("c", "test", picture(2), UTM15, Affine(0.3, 0, x + 500, 0, -0.3, y))
     assert len(overlaps([HERE, same])) == 1
     assert overlaps([HERE, far]) == []
 
@@ -91,15 +97,11 @@ def test_south_up_and_turned_patches_are_compared_by_their_outlines() -> None:
     south_up = CORNER @ Affine.translation(0, SIZE) @ Affine.scale(1, -1)
     far = south_up @ Affine.translation(0, 3333)
     for place, shared in ((south_up, 1), (far, 0)):
-        assert (
-            len(overlaps([HERE, Fingerprint.of("s", "test", picture(1), UTM14, place)])) == shared
-        )
+        assert len(overlaps([HERE, placed("s", "test", picture(1), UTM14, place)])) == shared
     # The bounding box of a patch turned by 45 degrees overlaps HERE before its outline does.
     for (col, row), shared in (((95, 55), 0), ((80, 35), 1)):
         turned = CORNER @ Affine.translation(col, row) @ Affine.rotation(45)
-        assert (
-            len(overlaps([HERE, Fingerprint.of("t", "test", picture(1), UTM14, turned)])) == shared
-        )
+        assert len(overlaps([HERE, placed("t", "test", picture(1), UTM14, turned)])) == shared
 
 
 def test_local_coordinates_are_not_compared_with_others() -> None:
@@ -110,7 +112,7 @@ def test_local_coordinates_are_not_compared_with_others() -> None:
 
 def test_a_place_that_the_other_crs_cannot_map_shares_no_ground() -> None:
     beyond_the_pole = Affine(0.001, 0, -97, 0, -0.001, 95)
-    far = Fingerprint.of("t", "test", picture(1), CRS.from_epsg(4326), beyond_the_pole)
+    far = placed("t", "test", picture(1), CRS.from_epsg(4326), beyond_the_pole)
     assert overlaps([HERE, far]) == []
 
 
@@ -143,9 +145,7 @@ def test_copies_look_alike_and_other_pictures_do_not() -> None:
         found = near_duplicates([unplaced(image, "train"), unplaced(copy, "test")])
         assert len(found) == 1, name
         assert found[0].startswith("traintile (train) and testtile (test) look alike (")
-    others = [
-        Fingerprint.of(str(seed), "test", picture(seed, 128), None, None) for seed in range(4, 60)
-    ]
+    others = [placed(str(seed), "test", picture(seed, 128), None, None) for seed in range(4, 60)]
     assert near_duplicates([unplaced(image, "train"), *others]) == []
     # Equal pixels are reported as an overlap only.
     assert near_duplicates([unplaced(image, "train"), unplaced(image.copy(), "test")]) == []

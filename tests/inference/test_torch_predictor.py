@@ -58,7 +58,7 @@ class TestPredictor:
         np.testing.assert_array_equal(inside, predictor(NOISE))
 
     def test_gpus_use_the_precision_and_kernels_of_scores(self) -> None:
-        """The model sees these settings, whatever those of the process."""
+        """The model runs with these settings, whatever the process has set."""
         seen = []
 
         class Recorder(nn.Module):
@@ -112,9 +112,9 @@ class Network(nn.Module):
 
 @pytest.mark.parametrize("overlap", [0.5, 0.25])
 def test_windows_give_the_same_result_as_the_whole_image(tmp_path: Path, overlap: float) -> None:
-    """To float32, where no window's rim is in a pixel's receptive field; elsewhere nearly.
+    """Pixels whose receptive field excludes the windows' rims agree to float32, others nearly.
 
-    What a rim gets wrong counts with the least weights of all, so it leaves no seam.
+    Errors at a rim get the smallest weights, so they leave no seam.
     """
     height, width, window = 150, 200, 64
     pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3)).astype(np.uint8)

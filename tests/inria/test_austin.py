@@ -1,4 +1,4 @@
-"""The Inria tiles, from folders and from a hub on this host, as small stand-ins."""
+"""Fetching the Inria tiles (small stand-ins) from folders and from a hub on this host."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_pair(image: Path, mask: Path, seed: int = 0, size: int = SIZE, **profi
 
 @pytest.fixture(scope="session")
 def train(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dataset's folder train."""
+    """The folder train of the unpacked dataset."""
     folder = tmp_path_factory.mktemp("inria") / "train"
     for number in NUMBERS:
         pair = [folder / kind / f"austin{number}.tif" for kind in ("images", "gt")]
@@ -158,13 +158,6 @@ def test_a_disk_that_is_too_small(tree: Path, tmp_path: Path) -> None:
     assert inside(tmp_path / "inria") == []
 
 
-def test_a_system_error_becomes_a_user_error(tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "inria").mkdir()
-    (tmp_path / "inria" / "imgs").touch()  # a file where a folder has to be
-    with pytest.raises(UserError, match=r"imgs.*: (Not a directory|File exists)\. Correct that"):
-        run(tmp_path / "inria", tree)
-
-
 # Tiles that are already in place, and the manifest
 
 
@@ -205,7 +198,7 @@ def test_a_run_continues_where_an_earlier_one_stopped(tree: Path, tmp_path: Path
         run(folder, tree)
     assert f"The file came from {tree} and was not kept" in str(error.value)
     assert inside(folder) == ["imgs/austin1.tif", "manifest.csv", "msks/austin1.tif"]
-    (folder / ".incoming" / "imgs").mkdir(parents=True)  # as a killed run leaves it
+    (folder / ".incoming" / "imgs").mkdir(parents=True)  # left by a killed run
     (folder / ".incoming" / "imgs" / "austin2.tif").write_bytes(b"half")
     broken.write_bytes(whole)
     (tree / "images" / "austin1.tif").unlink()  # no longer needed
@@ -444,7 +437,7 @@ def test_a_file_keeps_its_commit_in_the_manifest(hub: Server, train: Path, tmp_p
 def test_a_download_continues_after_a_cut_connection(
     hub: Server, train: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The client keeps whole chunks; its own, of 10 MB, are for files larger than these.
+    # The client keeps whole chunks of 10 MB, more than these files have.
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 500)
     hub.cuts = [1100]
     run(tmp_path / "inria", None, endpoint=hub.endpoint)

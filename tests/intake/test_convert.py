@@ -30,12 +30,12 @@ def read(path: Path) -> np.ndarray:
 
 class TestHeader:
     @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg"])
-    def test_8_bit_rgb_is_taken_as_it_is(self, tmp_path: Path, name: str) -> None:
+    def test_8_bit_rgb_can_be_copied(self, tmp_path: Path, name: str) -> None:
         write_raster(tmp_path / name, RGB8)
         source = read_image_header(tmp_path / name)
         assert (source.as_is, source.dtype, source.notes) == (True, "uint8", ())
 
-    def test_black_that_is_marked_as_missing_is_black_already(self, tmp_path: Path) -> None:
+    def test_nodata_0_needs_no_conversion(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "a.tif", RGB8, nodata=0)
         assert read_image_header(tmp_path / "a.tif").as_is
 
@@ -153,7 +153,7 @@ class TestFindScale:
         monkeypatch.setattr(convert, "SAMPLED", 600)
         alone = find_scale_of(tmp_path / "a.tif", RGB16)
         monkeypatch.setattr(convert, "SAMPLED", 1200)
-        # Twice the same pixels: the same percentiles, but for what lies between two values.
+        # The same pixels twice give the same percentiles, apart from interpolation.
         np.testing.assert_allclose(find_scale([tmp_path / "a.tif"] * 2), alone, atol=3)
 
     def test_reading_in_parts_gives_the_same_scale(
@@ -168,7 +168,7 @@ class TestFindScale:
     @pytest.mark.parametrize(
         "pixels", [np.full((20, 20, 3), 7, np.uint16), np.full((20, 20, 3), np.nan, np.float32)]
     )
-    def test_nothing_to_scale(self, tmp_path: Path, pixels: np.ndarray) -> None:
+    def test_values_that_cannot_be_scaled(self, tmp_path: Path, pixels: np.ndarray) -> None:
         with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}: cannot be scaled"):
             find_scale_of(tmp_path / "a.tif", pixels)
 
@@ -217,7 +217,7 @@ class TestWriteRgb:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(convert, "BLOCK", 64)
-        monkeypatch.setattr(convert, "PART_BYTES", 2 * 3 * 8 * 64 * 64)
+        monkeypatch.setattr(inspect, "PART_BYTES", 2 * 3 * 8 * 64 * 64)
         pixels = RNG.integers(0, 256, (150, 333, 3)).astype(np.uint8)
         write_raster(tmp_path / "a.tif", pixels)
         write_rgb(tmp_path / "a.tif", tmp_path / "out.tif", None)
@@ -241,7 +241,7 @@ class TestWriteRgb:
 
     @pytest.mark.parametrize("room", [10, 0.5, 0.9, 0.99, 0.999])
     def test_a_full_disk_is_noticed(self, tmp_path: Path, room: float) -> None:
-        """At whatever byte the disk is full: what is lost when the file is closed, too."""
+        """Wherever the disk is full: GDAL loses the last bytes only when it closes the file."""
         write_raster(tmp_path / "a.tif", RNG.integers(0, 256, (300, 400, 3)).astype(np.uint8))
         write_rgb(tmp_path / "a.tif", tmp_path / "whole.tif", None)
         size = (tmp_path / "whole.tif").stat().st_size

@@ -1,4 +1,4 @@
-"""What is found in datasets, and wrong with them; and that nothing escapes as another error."""
+"""Inspecting datasets: findings, problems and warnings; damaged files give no other errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_dataset, write_raster
 from unwritable import nobody, public_folder
 
-from roofseg.core.errors import UserError
+from roofseg.core.errors import UserError, raise_all
+from roofseg.cutting.find import find_rasters
 from roofseg.intake import inspect
 from roofseg.intake.convert import find_scale, read_image_header, write_rgb
 from roofseg.intake.inspect import (
@@ -25,9 +26,6 @@ from roofseg.intake.inspect import (
     inspect_dataset,
     inspect_tile,
     parts,
-    raise_all,
-    rasters_by_stem,
-    system_errors_named,
     table,
 )
 from roofseg.tiles.rasters import TilePair
@@ -39,7 +37,7 @@ IMAGE, MASK = tile_pixels(1, 96)
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A dataset without a fault: tiles far enough from each other."""
+    """A dataset without problems, whose tiles do not touch."""
     folder = write_dataset(tmp_path / "data" / "mine", SPLIT)
     for index, name in enumerate(SPLIT):
         place = TRANSFORM @ Affine.translation(index * 200, 0)
@@ -124,7 +122,7 @@ class TestInspect:
 
     @pytest.mark.parametrize(("rows", "count"), [(60, 0), (70, 1)])
     def test_masks_that_are_inverted_together(self, dataset: Path, rows: int, count: int) -> None:
-        """None shows more building than a tile may have; all together do."""
+        """No mask exceeds the limit of one tile, but together they exceed that of all."""
         full = np.zeros((96, 96), np.uint8)
         full[:rows] = 255
         for name in SPLIT:
@@ -240,16 +238,6 @@ class TestShares:
         with pytest.raises(UserError, match=says):
             building_share(tmp_path / "m.png")
 
-    def test_values_that_differ_between_parts(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(inspect, "PART_BYTES", 400)
-        pixels = np.zeros((40, 40), np.uint8)
-        pixels[3], pixels[30] = 255, 1
-        write_raster(tmp_path / "m.tif", pixels, blockysize=1)
-        with pytest.raises(UserError, match=r"rows 30 to 39 hold the values 0, 1, 255"):
-            building_share(tmp_path / "m.tif")
-
     def test_a_mask_saved_as_jpeg_is_soft(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "m.jpg", MASK * np.uint8(255))
         with pytest.raises(UserError, match=r"m\.jpg: .* or saved as JPEG\) needs a threshold"):
@@ -264,7 +252,7 @@ class TestShares:
 
     @pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
     def test_complex_numbers(self, tmp_path: Path, dtype: str) -> None:
-        """The latter is a type of GDAL's that NumPy does not know."""
+        """NumPy does not know GDAL's type complex_int16."""
         form = {"driver": "GTiff", "height": 40, "width": 40, "count": 3, "dtype": dtype}
         with rasterio.open(tmp_path / "m.tif", "w", **form, **GEO):
             pass
@@ -328,7 +316,7 @@ class TestFindRasters:
             (dataset / "imgs" / name).touch()
         (dataset / "imgs" / "up").symlink_to(dataset)
         problems: list[str] = []
-        assert sorted(rasters_by_stem(dataset / "imgs", problems)) == sorted(SPLIT)
+        assert sorted(find_rasters(dataset / "imgs", problems)) == sorted(SPLIT)
         assert problems == []
 
     @pytest.mark.parametrize("target", ["a.tif", "b.tif", "gone.tif"])
@@ -336,26 +324,26 @@ class TestFindRasters:
         (tmp_path / "a.tif").symlink_to(target)
         (tmp_path / "b.tif").symlink_to("a.tif")
         problems: list[str] = []
-        assert rasters_by_stem(tmp_path, problems) == {}
+        assert find_rasters(tmp_path, problems) == {}
         assert len(problems) == 2
         assert "a.tif: a broken link" in problems[0]
 
     def test_a_folder_that_is_a_loop(self, tmp_path: Path) -> None:
         (tmp_path / "imgs").symlink_to("imgs")
         problems: list[str] = []
-        assert rasters_by_stem(tmp_path / "imgs", problems) == {}
+        assert find_rasters(tmp_path / "imgs", problems) == {}
         assert re.search("imgs: cannot be listed .*symbolic links", problems[0])
 
     def test_a_pipe_does_not_block(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.tif")
         problems: list[str] = []
-        assert rasters_by_stem(tmp_path, problems) == {}
+        assert find_rasters(tmp_path, problems) == {}
         assert "a.tif: not a regular file" in problems[0]
 
     def test_a_name_that_is_not_utf8(self, tmp_path: Path) -> None:
         Path(os.fsdecode(bytes(tmp_path) + b"/a\xff.tif")).touch()
         problems: list[str] = []
-        assert rasters_by_stem(tmp_path, problems) == {}
+        assert find_rasters(tmp_path, problems) == {}
         assert problems == [f"{tmp_path}/a\\xff.tif: its name is not UTF-8. Rename it."]
 
     @pytest.mark.parametrize("names", [("a.tif", "a.png"), ("a.tif", "A.tif"), ("é.tif", "é.png")])
@@ -363,7 +351,7 @@ class TestFindRasters:
         for name in names:
             (tmp_path / name).touch()
         problems: list[str] = []
-        assert len(rasters_by_stem(tmp_path, problems)) == 1
+        assert len(find_rasters(tmp_path, problems)) == 1
         assert "expected one file for each tile" in problems[0]
 
     def test_a_folder_without_permission_to_list(self) -> None:
@@ -371,7 +359,7 @@ class TestFindRasters:
         with public_folder() as public:
             public.chmod(0)
             with nobody():
-                assert rasters_by_stem(public, problems) == {}
+                assert find_rasters(public, problems) == {}
         assert problems == [f"{public}: cannot be listed (Permission denied)."]
 
     def test_a_file_without_permission_to_read(self, tmp_path: Path) -> None:
@@ -382,15 +370,6 @@ class TestFindRasters:
             (public / "m.tif").chmod(0)
             with nobody(), pytest.raises(UserError, match=says):
                 building_share(public / "m.tif")
-
-
-def test_system_errors_name_the_file(tmp_path: Path) -> None:
-    (tmp_path / "a").touch()
-    with (
-        pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}/a/b: Not a directory"),
-        system_errors_named(),
-    ):
-        (tmp_path / "a" / "b").read_bytes()
 
 
 def test_the_table_shows_all_findings(dataset: Path) -> None:
@@ -412,7 +391,7 @@ def test_the_table_shows_all_findings(dataset: Path) -> None:
 
 
 def whole_rasters(folder: Path) -> list[Path]:
-    """One raster of each kind that people have: layouts, compressions, types."""
+    """A raster of each common layout, compression and type."""
     kinds = {
         "strips.tif": (IMAGE, GEO),
         "tiles.tif": (IMAGE, {"tiled": True, "blockxsize": 32, "blockysize": 32, **GEO}),
@@ -432,7 +411,7 @@ def whole_rasters(folder: Path) -> list[Path]:
 
 
 def corrupted(data: bytes, rng: np.random.Generator) -> bytes:
-    """A file with some bytes changed, in its header or anywhere, and now and then cut off."""
+    """Change some bytes, in the header or anywhere; cut off one file in ten."""
     spoilt = bytearray(data)
     reach = min(len(spoilt), 400) if rng.random() < 0.7 else len(spoilt)
     for place in rng.integers(0, reach, rng.integers(1, 12)):
@@ -442,7 +421,7 @@ def corrupted(data: bytes, rng: np.random.Generator) -> bytes:
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_corrupted_rasters_are_read_or_refused(tmp_path: Path) -> None:
-    """220 of them, as image, as mask and as what is converted: a UserError or success."""
+    """220 files, read as image, as mask and for conversion: each is a UserError or a success."""
     rng = np.random.default_rng(5)
     whole = whole_rasters(tmp_path)
     outcomes = {"refused": 0, "read": 0}
@@ -460,4 +439,4 @@ def test_corrupted_rasters_are_read_or_refused(tmp_path: Path) -> None:
             outcomes["refused"] += 1
         for left in ("out.tif", f"{spoilt.name}.aux.xml"):
             (tmp_path / left).unlink(missing_ok=True)
-    assert min(outcomes.values()) > 20, outcomes  # the spoiling is neither too mild nor too harsh
+    assert min(outcomes.values()) > 20, outcomes  # some files survive and some do not

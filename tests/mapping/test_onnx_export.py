@@ -1,4 +1,4 @@
-"""Export to ONNX: CNN and SAM attempts, beside torch; and what cannot be exported."""
+"""Export to ONNX: CNN and SAM attempts compared with torch, and models that cannot be exported."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ def test_the_command_writes_the_model_as_one_file(
     small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out" / "model.onnx"
-    (out.parent / ".model.onnx.k1ll3d__").mkdir(parents=True)  # by a run that was killed
+    (out.parent / ".model.onnx.k1ll3d__").mkdir(parents=True)  # left by a killed run
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     command.main(parser.parse_args(["--model", str(small), "--out", str(out)]))
     said = capfd.readouterr()
     assert said.out.startswith(f"{out}: ")
     assert "windows of 64 px" in said.out
-    assert len((said.out + said.err).splitlines()) == 1  # and nothing of the exporter's
+    assert len((said.out + said.err).splitlines()) == 1  # the exporter prints nothing
     assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]
     check_same(small, out)
 
-    # What any program reads in it.
+    # Any program can read this.
     onnx.checker.check_model(out, full_check=True)
     model = onnx.load(out)
     (images,), (probability,) = model.graph.input, model.graph.output
@@ -99,7 +99,7 @@ def test_other_architectures(tmp_path: Path, architecture: str, encoder: str) ->
 
 
 def check_same(folder: Path, out: Path) -> None:
-    """Hold the exported model against the model in ``folder``."""
+    """Compare the exported model with the model in ``folder``."""
     torch_model = load_predictor(folder, device="cpu", precision="32-true")
     onnx_model = load_predictor(out, device="cpu")
     assert onnx_model.window == torch_model.window == P

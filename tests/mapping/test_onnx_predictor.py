@@ -1,4 +1,4 @@
-"""ONNX models as predictors: on a small graph that needs no torch, and on what is none."""
+"""ONNX models as predictors: a small graph that needs no torch, and files that are no models."""
 
 from __future__ import annotations
 

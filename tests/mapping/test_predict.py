@@ -23,12 +23,9 @@ from unwritable import full_disk
 from roofseg.core.errors import UserError
 from roofseg.inference.predictor import Images, Probabilities
 from roofseg.mapping.cog import NotWrittenError
-from roofseg.mapping.footprints import SUFFIXES
+from roofseg.mapping.footprints import Vector
 from roofseg.mapping.predict import (
-    VECTORS,
     Options,
-    Vector,
-    footprints_path,
     is_finished,
     open_input,
     predict_raster,
@@ -152,7 +149,7 @@ class TestRaster:
     def test_batches_have_the_given_size(
         self, tile: Path, tmp_path: Path, batch_size: int | None, largest: int
     ) -> None:
-        """Unless told, as many windows as make a megapixel: here a whole row of them."""
+        """By default a batch has as many windows as fit a megapixel: here a whole row."""
         predictor = Identity()
         predict_raster(predictor, str(tile), tmp_path / "o.tif", Options(batch_size=batch_size))
         assert max(map(len, predictor.seen)) == largest
@@ -193,7 +190,7 @@ class TestNothingHalfWritten:
 
     @pytest.mark.parametrize("options", [Options(), RATES])
     def test_a_full_disk_leaves_no_output(self, tmp_path: Path, options: Options) -> None:
-        """A limit to the size of a file stands for a disk's: writes beyond it fail."""
+        """A limit on file sizes imitates a full disk: writes beyond it fail."""
         write_raster(tmp_path / "t.tif", picture(900, 900), **GEO)
         out = tmp_path / "maps" / "t.tif"
         predict_raster(Identity(), str(tmp_path / "t.tif"), out, options)
@@ -266,9 +263,6 @@ class TestFinished:
 
 
 class TestVector:
-    def test_the_formats_are_those_of_footprints(self) -> None:
-        assert {driver: f".{driver}" for driver in VECTORS} == SUFFIXES
-
     def test_footprints_are_written_beside_the_mask(self, tmp_path: Path) -> None:
         import pyogrio
 
@@ -277,7 +271,7 @@ class TestVector:
         write_raster(tmp_path / "t.tif", pixels, **GEO)
         out, options = tmp_path / "maps" / "t.tif", Options(vector=Vector("gpkg"))
         predict_raster(Identity(), str(tmp_path / "t.tif"), out, options)
-        made = footprints_path(out, options.vector or Vector("gpkg"))
+        made = out.with_name("t.gpkg")
         assert sorted(out.parent.iterdir()) == sorted([out, made])
         found = pyogrio.read_dataframe(made)
         assert found.area.tolist() == pytest.approx([200 * 0.09])
@@ -306,7 +300,7 @@ class TestVector:
         source, out = str(tmp_path / "t.tif"), tmp_path / "maps" / "t.tif"
         with pytest.raises(UserError, match=rf"^{re.escape(source)}: its CRS is EPSG:32614, but"):
             predict_raster(Identity(), source, out, Options(vector=Vector("gpkg")))
-        assert not out.parent.exists()  # it was told before anything was predicted
+        assert not out.parent.exists()  # the error came before prediction
 
     def test_other_footprints_are_not_touched(self, tile: Path, tmp_path: Path) -> None:
         (tmp_path / "o.gpkg").write_text("mine")
@@ -318,7 +312,7 @@ class TestVector:
     def test_a_run_killed_before_the_footprints_is_not_finished(
         self, tile: Path, tmp_path: Path, before: Options | None
     ) -> None:
-        """Even where those of an older run, which is being replaced, were there."""
+        """Even if the footprints of an older run were there."""
         out, options = tmp_path / "maps" / "tile.tif", Options(vector=Vector("gpkg"))
         if before:
             predict_raster(Identity(), str(tile), out, before)
@@ -333,7 +327,7 @@ class TestVector:
         assert list(out.parent.iterdir()) == [out]
 
     def test_leftovers_of_other_outputs_are_kept(self, tmp_path: Path) -> None:
-        """Another run may be making them."""
+        """Another run may be writing them."""
         ours = {".a.tif.12345678", ".a.gpkg.abcdefgh"}
         others = {
             ".a.tif.tif.12345678",
@@ -403,12 +397,13 @@ class TestVector:
             assert imagery.gsd == 0.3
 
 
-# Is killed once the first of its two outputs has its name.
+# A run that kills itself once the first of its two outputs has its final name.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from identity import Identity
-from roofseg.mapping.predict import Options, Vector, predict_raster
+from roofseg.mapping.footprints import Vector
+from roofseg.mapping.predict import Options, predict_raster
 replace = Path.replace
 def killed(path, target):
     replace(path, target)
@@ -436,7 +431,7 @@ print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads a process's peak from /proc")
 def test_memory_does_not_grow_with_the_raster(tmp_path: Path) -> None:
-    """Nine times the pixels in the same memory, give or take what threads happen to hold at once.
+    """Nine times the pixels need the same memory, apart from what threads happen to hold.
 
     The larger mask alone, one byte a pixel, would add 75 MB.
     """

@@ -1,4 +1,4 @@
-"""Ray's workers against the local engine: the same bytes, whatever becomes of a worker."""
+"""Ray's workers give the same bytes as the local engine, even if a worker dies."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def pool(model: Path) -> Iterator[Workers]:
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
-    """What `cli.main` sets for its process must not outlast a test."""
+    """Restore the signal handlers that `cli.main` sets."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -82,7 +82,7 @@ class TestOnALocalRay:
         assert len(set(processes(pool))) == 2
 
     def test_workers_share_the_machines_cores(self, pool: Workers) -> None:
-        """onnxruntime takes all of them unless it is told."""
+        """By default, onnxruntime takes all cores."""
         import ray
 
         def threads(worker: Any) -> int:
@@ -164,7 +164,7 @@ class TestOnALocalRay:
 
 
 class TestCommand:
-    """In processes of their own: Ray is started and ended by the command itself."""
+    """Each command runs in its own process, where it starts and ends Ray itself."""
 
     def command(self, *arguments: object) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": SOURCES}
@@ -196,7 +196,7 @@ class TestCommand:
         common = ("--model", model, tmp_path / "in", "--device", "cpu", "--batch-size", 1)
         with self.command(*common, "--engine", "ray", "--workers", 2, "--out", out) as running:
             deadline = time.monotonic() + 120
-            while not list(out.glob(".a.tif*")):  # it is being made
+            while not list(out.glob(".a.tif*")):  # until the output is being written
                 assert running.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
@@ -229,7 +229,7 @@ def test_the_plan_of_workers(
     found, share = plan_workers(nodes, count, device)
     assert (found, share) == expected
     kind, each = "GPU" if "num_gpus" in share else "CPU", max(share.values())
-    assert sum(node.get(kind, 0) // each for node in nodes) >= found  # or one would wait for ever
+    assert sum(node.get(kind, 0) // each for node in nodes) >= found  # all can start
 
 
 @pytest.mark.parametrize(

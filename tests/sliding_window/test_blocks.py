@@ -60,7 +60,7 @@ def test_an_identity_predictor_gives_back_the_image_bit_for_bit(
 def test_strips_give_the_same_result_as_the_whole_raster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The predictor gives results that depend on the place of a pixel in its window."""
+    """The predictor's results depend on the place of a pixel in its window."""
     write_raster(tmp_path / "t.tif", picture(70, 1400), **GEO)
     rng = np.random.default_rng(1)
     rim = rng.random((P, P), np.float32)

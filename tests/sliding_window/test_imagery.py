@@ -81,7 +81,7 @@ class TestPixels:
     def test_pixels_of_nodata_are_black_and_not_valid(self, tmp_path: Path) -> None:
         pixels = RGB.copy()
         pixels[:5] = 255
-        pixels[7, 7, 1:] = 255  # one band of three is data yet
+        pixels[7, 7, 1:] = 255  # the first band has data, so the pixel is valid
         write_raster(tmp_path / "t.tif", pixels, nodata=255, **GEO)
         with open_imagery(str(tmp_path / "t.tif")) as imagery:
             image, valid = whole(imagery)
@@ -174,7 +174,7 @@ class TestPixels:
         refused(tmp_path / "t.tif", rf"t\.tif: its bands are {', '.join(names)}; expected bands n")
 
     def test_bands_of_two_types_are_refused(self, tmp_path: Path) -> None:
-        """Even with a scale for both."""
+        """Even if a scale is given."""
         write_bands_of_two_types(tmp_path / "c.vrt")
         refused(tmp_path / "c.vrt", "3 bands of uint16, uint8; .* of one type", scale=(0, 9))
 
@@ -232,7 +232,7 @@ class TestGsd:
         self, tmp_path: Path, trained: tuple[float, ...]
     ) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
-        resample = bool(trained)  # to what, where that is unknown?
+        resample = bool(trained)  # an error where the trained GSD is unknown
         with open_imagery(str(tmp_path / "t.tif"), trained, resample=resample) as imagery:
             assert (imagery.height, imagery.gsd, imagery.notes) == (40, 0.3, [])
 
@@ -365,7 +365,7 @@ class TestBroken:
 
     @pytest.mark.parametrize("seed", range(60))
     def test_corrupted_files_are_read_or_refused_by_name(self, tmp_path: Path, seed: int) -> None:
-        """Fuzzed headers (even seeds) and pixels: nothing but a UserError, or some pixels."""
+        """Fuzzed headers (even seeds) and pixels give a UserError or some pixels."""
         path, rng = tmp_path / "t.tif", np.random.default_rng(seed)
         write_raster(path, RGB, compress="deflate", **GEO)
         data = bytearray(path.read_bytes())
@@ -435,7 +435,7 @@ class TestNames:
 
 
 def test_a_url_is_read_by_ranges(tmp_path: Path) -> None:
-    """Reading a part of a tiled file fetches that part without the rest."""
+    """Reading a part of a tiled file fetches only that part."""
     pixels = np.random.default_rng(1).integers(1, 255, (1024, 1024, 3)).astype(np.uint8)
     write_raster(tmp_path / "t.tif", pixels, tiled=True, blockxsize=256, blockysize=256, **GEO)
     with served(tmp_path) as (address, asked):

@@ -30,6 +30,27 @@ def test_it_runs_ahead_up_to_the_depth() -> None:
         assert made == [0, 1, 2]
 
 
+def test_an_exception_while_the_thread_starts_leaves_the_items_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal can raise one there."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise SystemExit
+
+    def slow() -> Iterator[int]:
+        threading.Event().wait(0.2)
+        yield 1
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    items = slow()
+    with pytest.raises(SystemExit):
+        next(prefetch(items))
+    items.close()  # ValueError if the thread were using it
+
+
 def test_an_error_of_the_source_is_raised_at_the_same_item() -> None:
     def items() -> Iterator[int]:
         yield 1

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_dataset, write_raster
 
 from roofseg.core.errors import UserError
-from roofseg.cutting.find import find_tiles, unlisted_tiles
+from roofseg.cutting.find import find_tiles
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.rasters import TilePair, check_tile, read_tile_mask, read_tile_window
 
@@ -107,7 +107,7 @@ class TestTables:
 
 class TestFindTiles:
     def test_order_and_paths(self, dataset: Path) -> None:
-        tiles = find_tiles(dataset)
+        tiles, _ = find_tiles(dataset)
         assert [(tile.name, tile.split) for tile in tiles] == [
             ("a", "train"),
             ("b", "train"),
@@ -121,14 +121,14 @@ class TestFindTiles:
         for name in ("a.tif.aux.xml", "a.TFW", "a.tif.ovr", ".gitignore", ".DS_Store", "z.txt"):
             (dataset / "imgs" / name).touch()
         (dataset / "imgs" / "old").mkdir()
-        assert len(find_tiles(dataset)) == 4
-        assert unlisted_tiles(dataset) == []
+        tiles, unlisted = find_tiles(dataset)
+        assert (len(tiles), unlisted) == (4, [])
 
     def test_unlisted_tiles_are_named_and_left_out(self, dataset: Path) -> None:
         for name in ("imgs/z.tif", "msks/z.tif", "imgs/extra.v2.png", "msks/only_mask.png"):
             (dataset / name).touch()
-        assert unlisted_tiles(dataset) == ["extra.v2", "only_mask", "z"]
-        assert len(find_tiles(dataset)) == 4
+        tiles, unlisted = find_tiles(dataset)
+        assert (len(tiles), unlisted) == (4, ["extra.v2", "only_mask", "z"])
 
     @pytest.mark.parametrize("kind", ["imgs", "msks"])
     def test_a_tile_without_image_or_mask(self, dataset: Path, kind: str) -> None:

@@ -12,14 +12,8 @@ import sys
 
 from roofseg.commands.arguments import number
 from roofseg.commands.project import DATA
-from roofseg.intake.inspect import (
-    MAX_EXPANSION,
-    check_name,
-    inspect_dataset,
-    raise_all,
-    system_errors_named,
-    table,
-)
+from roofseg.core.errors import raise_all
+from roofseg.intake.inspect import MAX_EXPANSION, check_name, inspect_dataset, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +35,7 @@ def add_max_expansion(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     check_name(args.name)
     folder = DATA / args.name
-    with system_errors_named():
-        report = inspect_dataset(folder, max_expansion=args.max_expansion)
+    report = inspect_dataset(folder, max_expansion=args.max_expansion)
     print(table(report))
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)

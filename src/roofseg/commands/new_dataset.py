@@ -22,7 +22,7 @@ from roofseg.commands.project import DATA, PROFILES, dvc_command
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, remove_scratch, user_path
 from roofseg.intake.bring_in import Division, bring_in
-from roofseg.intake.inspect import Report, check_name, system_errors_named, table
+from roofseg.intake.inspect import Report, check_name, table
 from roofseg.recipe.params import PATCH_MULTIPLE, read_params
 
 
@@ -100,11 +100,10 @@ def main(args: argparse.Namespace) -> None:
     check_name(args.name)
     data, profile = DATA / args.name, PROFILES / f"{args.name}.yaml"
     base = PROFILES / f"{args.base}.yaml"
-    with system_errors_named():
-        check_destinations(data, profile)
+    check_destinations(data, profile)
     largest = read_params(base).patch_size
     division = Division(args.seed, args.val, args.test, args.block, args.split)
-    with system_errors_named(), atomic_write(profile) as made, atomic_write(data) as folder:
+    with atomic_write(profile) as made, atomic_write(data) as folder:
         report = bring_in(
             args.imgs,
             args.msks,

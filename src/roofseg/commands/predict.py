@@ -25,11 +25,10 @@ from roofseg.commands.arguments import count, local_path, number
 from roofseg.core.errors import UserError
 from roofseg.inference.predictor import Device, Precision, Predictor
 from roofseg.mapping.cog import NotWrittenError
+from roofseg.mapping.footprints import Vector
 from roofseg.mapping.load_model import load_predictor
 from roofseg.mapping.predict import (
-    VECTORS,
     Options,
-    Vector,
     is_finished,
     open_input,
     outputs_of,
@@ -37,6 +36,7 @@ from roofseg.mapping.predict import (
     remove_leftovers,
 )
 from roofseg.mapping.ray_workers import WorkersLostError, workers
+from roofseg.mapping.vector_files import Driver
 from roofseg.sliding_window.blocks import Infer, count_windows
 from roofseg.sliding_window.imagery import file_name, list_inputs
 from roofseg.sliding_window.windows import OVERLAP
@@ -87,7 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lowest probability that counts as building (default: %(default)s, as for scores)",
     )
     result.add_argument(
-        "--vector", choices=VECTORS, help="also write footprints, as polygons in this format"
+        "--vector",
+        choices=get_args(Driver),
+        help="also write footprints, as polygons in this format",
     )
     result.add_argument(
         "--min-area",
@@ -203,7 +205,7 @@ def read_options(args: argparse.Namespace) -> Options:
     shaping = {"--min-area": args.min_area, "--simplify": args.simplify}
     unused = [key for key, value in {**shaping, "--regularise": args.regularise}.items() if value]
     if unused and not args.vector:
-        raise UserError(f"{unused[0]}: needs --vector {'|'.join(VECTORS)}")
+        raise UserError(f"{unused[0]}: needs --vector {'|'.join(get_args(Driver))}")
     vector = Vector(args.vector, args.min_area, args.simplify, args.regularise)
     return Options(
         output="probability" if args.probability else "mask",

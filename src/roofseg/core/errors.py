@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from errno import (
     EACCES,
     EDQUOT,
@@ -85,3 +87,21 @@ def explain_system_error(error: OSError) -> UserError | None:
     return UserError(
         f"{file}: {error.strerror}. {REMEDIES[error.errno]}, then run the same command again."
     )
+
+
+@contextmanager
+def collect_errors(problems: list[str]) -> Iterator[None]:
+    """If a UserError ends the block, add it to ``problems`` and continue after the block."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(str(error))
+
+
+def raise_all(problems: Iterable[str]) -> None:
+    """Raise one UserError that lists all distinct problems, if there are any."""
+    once = list(dict.fromkeys(problems))
+    if len(once) == 1:
+        raise UserError(once[0])
+    if once:
+        raise UserError("\n  ".join([f"{len(once)} problems:", *once]))

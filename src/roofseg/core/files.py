@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,15 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` (UTF-8, newlines unchanged), completely or not at all."""
     with atomic_write(path) as scratch:
         scratch.write_bytes(text.encode())
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table as CSV, completely or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,9 +13,9 @@ import numpy as np
 from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import atomic_write, sha256_file
+from roofseg.core.files import atomic_write, sha256_file, write_rows
 from roofseg.core.images import Image, portable_opencv, write_jpeg, write_png
-from roofseg.cutting.find import find_tiles, unlisted_tiles
+from roofseg.cutting.find import find_tiles
 from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps, shared_ground
 from roofseg.cutting.window import Crop, choose_window
 from roofseg.drawing import CELL, SheetGroup, contact_sheet
@@ -57,9 +57,8 @@ def make_patches(
         UserError: a nudge leaves its tile, patches of two splits overlap (see `cutting.leakage`),
             or the dataset is broken (see `roofseg.tiles.rasters`)
     """
-    tiles = find_tiles(dataset)
+    tiles, unlisted = find_tiles(dataset)
     nudges = read_nudges(dataset)
-    unlisted = unlisted_tiles(dataset)
     unknown = sorted(nudges.keys() - {tile.name for tile in tiles} - set(unlisted))
     if unknown:
         raise UserError(
@@ -96,9 +95,15 @@ def make_patches(
             folder = folders[tile.split]
             write_jpeg(folder / "images" / f"{tile.name}.jpg", image, JPEG_QUALITY)
             write_png(folder / "masks" / f"{tile.name}.png", mask * np.uint8(255))
-            transform = grid.transform and grid.transform @ Affine.translation(crop.col, crop.row)
-            rows[tile.split].append(_crop_row(tile.name, crop, grid, transform))
-            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, grid.crs, transform))
+            place = replace(
+                grid,
+                height=patch_size,
+                width=patch_size,
+                transform=grid.transform
+                and grid.transform @ Affine.translation(crop.col, crop.row),
+            )
+            rows[tile.split].append(_crop_row(tile.name, crop, place))
+            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, place))
             caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
             cells[tile.split].append((_outlined(image, mask), f"{tile.name}\n{caption}"))
             grids.append(grid)
@@ -112,7 +117,7 @@ def make_patches(
         for pair in near_duplicates(fingerprints):
             warn(f"{pair}: the same place in two splits? Look at {out / 'overview.png'}")
         for split in SPLITS:
-            _write_crops(folders[split] / "crops.csv", rows[split])
+            write_rows(folders[split] / "crops.csv", CROPS_COLUMNS, rows[split])
         write_manifest(manifest, _tile_records(tiles, grids))
         write_png(overview, _overview(dataset.name, patch_size, cells))
 
@@ -147,8 +152,8 @@ def _check_nudge(
         )
 
 
-def _crop_row(tile: str, crop: Crop, grid: Grid, transform: Affine | None) -> tuple[object, ...]:
-    """The values of `CROPS_COLUMNS`; ``transform`` is that of the crop, None if unknown."""
+def _crop_row(tile: str, crop: Crop, grid: Grid) -> tuple[object, ...]:
+    """The values of `CROPS_COLUMNS`; ``grid`` is that of the crop."""
     return (
         tile,
         crop.row,
@@ -157,19 +162,12 @@ def _crop_row(tile: str, crop: Crop, grid: Grid, transform: Affine | None) -> tu
         round(crop.building_fraction, 6),
         "" if grid.gsd is None else grid.gsd,
         "" if grid.crs is None else grid.crs.to_string(),
-        "" if transform is None else " ".join(repr(float(number)) for number in transform[:6]),
+        " ".join(repr(float(number)) for number in grid.transform[:6]) if grid.transform else "",
     )
 
 
-def _write_crops(path: Path, rows: list[tuple[object, ...]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(CROPS_COLUMNS)
-        writer.writerows(rows)
-
-
-# Yellow is rare in aerial imagery. The colours of the splits differ to colour-blind readers too
-# (Okabe and Ito 2008, "Color Universal Design").
+# Yellow is rare in aerial imagery. Colour-blind readers, too, can tell the colours of the splits
+# apart (Okabe and Ito 2008, "Color Universal Design").
 OUTLINE = (255, 235, 0)
 SPLIT_COLOURS = {"train": (0, 114, 178), "val": (213, 94, 0), "test": (0, 158, 115)}
 MIN_COLUMNS = 6

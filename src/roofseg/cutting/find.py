@@ -2,58 +2,81 @@
 
 from __future__ import annotations
 
-import shlex
+import os
+import unicodedata
 from pathlib import Path
 
-from roofseg.core.errors import UserError
+from roofseg.core.errors import UserError, raise_all
 from roofseg.recipe.split import SPLITS, read_split
 from roofseg.tiles.rasters import SIDECARS, TilePair
 
 
-def find_tiles(folder: Path) -> list[TilePair]:
-    """Find image and mask of every tile in the split of the dataset in ``folder``.
+def find_tiles(folder: Path) -> tuple[list[TilePair], list[str]]:
+    """Find image and mask of every tile of the dataset in ``folder``. No raster is opened.
 
-    The tiles are in the order train, val, test, and by name within a split. Tiles that split.csv
-    does not list are left out (see `unlisted_tiles`). No raster is opened.
+    Returns:
+        The tiles in split.csv, in the order train, val, test, and by name within a split; and the
+        names of the files in ``imgs/`` or ``msks/`` that split.csv does not list, sorted
 
     Raises:
         UserError: split.csv is missing or invalid (see `read_split`), a tile has no image or no
-            mask, or two files have the same name but for their suffix
+            mask, or `find_rasters` finds a problem
     """
     splits = read_split(folder)
-    images, masks = _rasters(folder / "imgs"), _rasters(folder / "msks")
-    for kind, files in (("imgs", images), ("msks", masks)):
-        missing = sorted(splits.keys() - files.keys())
-        if missing:
+    problems: list[str] = []
+    files = {kind: find_rasters(folder / kind, problems) for kind in ("imgs", "msks")}
+    raise_all(problems)
+    for kind, found in files.items():
+        if missing := sorted(splits.keys() - found.keys()):
             raise UserError(
                 f"{folder / kind}: no file for {', '.join(missing)}, which {folder / 'split.csv'} "
                 "lists (by file name without suffix). Add the file, or remove the line."
             )
-    pairs = [TilePair(name, split, images[name], masks[name]) for name, split in splits.items()]
-    return sorted(pairs, key=lambda pair: (SPLITS.index(pair.split), pair.name))
+    images, masks = files.values()
+    tiles = [TilePair(name, split, images[name], masks[name]) for name, split in splits.items()]
+    tiles.sort(key=lambda tile: (SPLITS.index(tile.split), tile.name))
+    return tiles, sorted((images.keys() | masks.keys()) - splits.keys())
 
 
-def unlisted_tiles(folder: Path) -> list[str]:
-    """Names of the tiles in ``imgs/`` or ``msks/`` that split.csv does not list, sorted."""
-    found = _rasters(folder / "imgs").keys() | _rasters(folder / "msks").keys()
-    return sorted(found - read_split(folder).keys())
+def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
+    """The files in a folder by stem, except hidden files, sidecars and folders.
 
-
-def _rasters(folder: Path) -> dict[str, Path]:
-    """Map file name without suffix to path; leave out hidden files, sidecars and folders."""
-    if not folder.is_dir():
-        raise UserError(
+    Adds to ``problems``: the folder is missing or cannot be listed, a link is broken, a name is not
+    UTF-8, or two names differ only in suffix or case (on some file systems they are one file).
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        problems.append(
             f"{folder}: no such folder; expected one raster for each tile. Put them there, or get "
-            f"them with `dvc pull {shlex.quote(str(folder))}` where DVC tracks them."
+            "them with `dvc pull` where DVC tracks them."
         )
-    rasters: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() in SIDECARS or not path.is_file():
+        return {}
+    except OSError as error:
+        problems.append(f"{folder}: cannot be listed ({error.strerror}).")
+        return {}
+    found: dict[str, Path] = {}
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.name.startswith(".") or path.suffix.lower() in SIDECARS or path.is_dir():
             continue
-        if path.stem in rasters:
-            raise UserError(
-                f"{path}: {rasters[path.stem].name} in the same folder is called {path.stem} too; "
-                "expected one file for each tile. Remove one of them."
+        if not path.is_file():
+            kind = "a broken link" if path.is_symlink() else "not a regular file"
+            problems.append(f"{_printable(path)}: {kind}; expected a raster. Remove or replace it.")
+            continue
+        stem = unicodedata.normalize("NFC", path.stem)
+        if _printable(path) != str(path):
+            problems.append(f"{_printable(path)}: its name is not UTF-8. Rename it.")
+        elif other := seen.get(stem.casefold()):
+            problems.append(
+                f"{path}: {other.name} in the same folder has the same name (apart from suffix and "
+                "case); expected one file for each tile. Remove or rename one of them."
             )
-        rasters[path.stem] = path
-    return rasters
+        else:
+            found[path.stem] = seen[stem.casefold()] = path
+    return found
+
+
+def _printable(path: Path) -> str:
+    """A path as text; bytes that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode(errors="backslashreplace")

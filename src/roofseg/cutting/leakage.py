@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from rasterio.crs import CRS
-from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from roofseg.core.images import Image
@@ -31,34 +30,20 @@ Corners = npt.NDArray[np.float64]  # (N, 4, 2): the x and y of N grids' corners,
 class Fingerprint:
     """The place of a patch and two hashes of its pixels, enough to compare it with other patches.
 
-    Attributes:
-        tile, split: the names of its tile and split
-        size: side of the patch in pixels
-        exact: SHA-256 of its pixels, 64 hex digits
-        perceptual: its `perceptual_hash`
-        crs: None where unknown
-        transform: maps (column, row) of the patch to coordinates of ``crs``; None where unknown
+    ``exact`` is the SHA-256 of its pixels, 64 hex digits; ``perceptual`` is its `perceptual_hash`.
     """
 
     tile: str
     split: str
-    size: int
+    grid: Grid
     exact: str
     perceptual: int
-    crs: CRS | None
-    transform: Affine | None
 
     @classmethod
-    def of(
-        cls, tile: str, split: str, image: Image, crs: CRS | None, transform: Affine | None
-    ) -> Fingerprint:
+    def of(cls, tile: str, split: str, image: Image, grid: Grid) -> Fingerprint:
         """Take the fingerprint of a patch; ``image`` is (P, P, 3) uint8 RGB."""
         exact = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
-        return cls(tile, split, len(image), exact, perceptual_hash(image), crs, transform)
-
-    @property
-    def grid(self) -> Grid:
-        return Grid(self.size, self.size, self.crs, self.transform)
+        return cls(tile, split, grid, exact, perceptual_hash(image))
 
 
 def overlaps(fingerprints: Sequence[Fingerprint]) -> list[str]:
@@ -143,7 +128,7 @@ def shared_ground(
         for others_crs, others in by_crs.items():
             placed = corners[others]
             if others_crs != crs:
-                placed = _reprojected(placed, others_crs, crs)
+                placed = reprojected(placed, others_crs, crs)
             # Boxes first: they are cheap, and any two outlines that overlap have boxes that do.
             for at, hit in tree.query(_bounds(placed)).T.tolist():
                 one, other = members[hit], others[at]
@@ -188,12 +173,12 @@ def _corners(grids: Sequence[Grid]) -> Corners:
     corners = np.full((len(grids), 4, 2), np.nan)
     for index, grid in enumerate(grids):
         if grid.transform is not None:
-            corners[index] = [grid.transform @ corner for corner in _outline(grid)]
+            corners[index] = [grid.transform @ corner for corner in grid.corners]
     return corners
 
 
-def _reprojected(corners: Corners, source: CRS | None, target: CRS | None) -> Corners:
-    """Reproject corners to another CRS; the corners of a grid that it cannot map become NaN."""
+def reprojected(corners: Corners, source: CRS | None, target: CRS | None) -> Corners:
+    """Reproject (N, 4, 2) corners to another CRS; those of a grid that it cannot map become NaN."""
     unknown = np.full_like(corners, np.nan)
     if not all(crs and (crs.is_projected or crs.is_geographic) for crs in (source, target)):
         return unknown
@@ -203,7 +188,7 @@ def _reprojected(corners: Corners, source: CRS | None, target: CRS | None) -> Co
         if len(corners) == 1:
             return unknown
         # One point that cannot be mapped fails the whole call.
-        return np.concatenate([_reprojected(one[None], source, target) for one in corners])
+        return np.concatenate([reprojected(one[None], source, target) for one in corners])
     return np.stack([x, y], axis=-1).reshape(corners.shape)
 
 
@@ -221,13 +206,8 @@ def _intersection(grid: Grid, corners: npt.NDArray[np.float64]) -> tuple[float, 
     assert grid.transform is not None
     to_pixels = ~grid.transform
     polygon = np.array([to_pixels @ corner for corner in corners.tolist()], np.float32)
-    area, part = cv2.intersectConvexConvex(np.array(_outline(grid), np.float32), polygon)
+    area, part = cv2.intersectConvexConvex(np.array(grid.corners, np.float32), polygon)
     if area <= 0:  # then the points that cv2 returns are meaningless
         return None
     width, height = np.ptp(part.reshape(-1, 2), axis=0).tolist()
     return (width, height) if min(width, height) > 0.5 else None
-
-
-def _outline(grid: Grid) -> list[tuple[int, int]]:
-    """A grid's corners as (column, row) in pixels."""
-    return [(0, 0), (grid.width, 0), (grid.width, grid.height), (0, grid.height)]

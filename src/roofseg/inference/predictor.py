@@ -6,9 +6,9 @@ must not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -54,13 +54,8 @@ class ArchitectureSpec(BaseModel):
 class ModelRecord(BaseModel):
     """The part of a model's recipe.json that prediction needs.
 
-    Attributes:
-        attempt: name of the attempt
-        digest: digest of its recipe
-        dataset: name of the dataset
-        patch_size: side of the patches trained on, pixels
-        gsd: all GSDs trained on, metres per pixel; empty where unknown
-        recipe: the architecture
+    ``patch_size`` is the side of the patches trained on, in pixels; ``gsd`` lists all GSDs trained
+    on, in metres per pixel, and is empty where they are unknown.
     """
 
     attempt: str
@@ -104,27 +99,10 @@ class D4:
 
     def __call__(self, images: Images) -> Probabilities:
         total = np.zeros(images.shape[:3])
-        for forward, inverse in SYMMETRIES:
-            total += inverse(self.predictor(np.ascontiguousarray(forward(images))))
-        mean: Probabilities = (total / len(SYMMETRIES)).astype(np.float32)
+        for mirrored, quarters in product((False, True), range(4)):
+            turned = np.rot90(images[:, :, ::-1] if mirrored else images, quarters, (1, 2))
+            found = self.predictor(np.ascontiguousarray(turned))
+            upright = np.rot90(found, -quarters, (1, 2))
+            total += upright[:, :, ::-1] if mirrored else upright
+        mean: Probabilities = (total / 8).astype(np.float32)
         return mean
-
-
-Transform = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-
-
-def _symmetry(quarters: int, mirrored: bool) -> tuple[Transform, Transform]:
-    """A rotation by quarter turns after an optional flip, in axes 1 and 2; and its inverse."""
-
-    def forward(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.rot90(array[:, :, ::-1] if mirrored else array, quarters, (1, 2))
-
-    def inverse(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        rotated = np.rot90(array, -quarters, (1, 2))
-        return rotated[:, :, ::-1] if mirrored else rotated
-
-    return forward, inverse
-
-
-# Each symmetry of (B, P, P, ...) arrays, with its inverse.
-SYMMETRIES = [_symmetry(quarters, mirrored) for mirrored in (False, True) for quarters in range(4)]

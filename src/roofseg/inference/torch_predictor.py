@@ -76,11 +76,8 @@ def load(
 ) -> TorchPredictor:
     """Load a model from its folder, which holds model.safetensors and recipe.json.
 
-    Args:
-        folder: the model's folder
-        device: "auto" takes the best available
-        precision: "auto" takes the fastest that the device supports in hardware
-        threads: torch's threads on the CPU, set for the whole process; None leaves them unchanged
+    For the arguments see `roofseg.mapping.load_model.load_predictor`; None for ``threads`` leaves
+    torch's threads unchanged.
 
     Raises:
         UserError: weights or recipe are missing or do not fit each other, or the device or the

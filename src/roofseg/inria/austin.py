@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import rasterio.warp
+from pydantic import BaseModel, Field
 from rasterio.crs import CRS
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import sha256_file, write_text
+from roofseg.core.files import sha256_file, write_rows
 from roofseg.inria.sources import Source, open_source
 from roofseg.tiles.rasters import RASTER_ERRORS, Grid, TilePair, check_tile, open_raster
 
@@ -39,16 +38,15 @@ BYTES = {"imgs": 3, "msks": 1}  # per pixel, at most: images are not compressed,
 INCOMING = ".incoming"  # a folder beside the tiles; a rename moves each file into its place
 
 
-@dataclass(frozen=True)
-class ManifestRow:
-    """A row of the manifest: a file's size in bytes and its SHA-256 (64 hex digits).
+class ManifestRow(BaseModel):
+    """A row of the manifest: a file's size in bytes and its SHA-256.
 
     ``revision`` is the commit of the hub's repository that the file came from; it is "" for a file
     from another source.
     """
 
     bytes: int
-    sha256: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
     revision: str
 
 
@@ -81,35 +79,27 @@ def fetch_tiles(
     """
     report(TERMS)
     names = [f"austin{number}" for number in numbers]
-    try:
-        manifest = _Manifest(folder / "manifest.csv")
-        _check_no_other_files(folder, names)
-        present = [name for name in names if not _missing_files(folder, name)]
-        for name in present:
-            manifest.add(_check_tile(name, _paths(folder, name), manifest.rows, size, revision=""))
-        if present:
-            report(f"{folder}: {len(present)} of {len(names)} tiles are already in place")
-        missing = [name for name in names if name not in present]
-        if not missing:
-            return
-        pixels = size**2
-        needed = pixels * sum(
-            BYTES[kind] for name in missing for kind in _missing_files(folder, name)
+    manifest = _Manifest(folder / "manifest.csv")
+    _check_no_other_files(folder, names)
+    present = [name for name in names if not _missing_files(folder, name)]
+    for name in present:
+        manifest.add(_check_tile(name, _paths(folder, name), manifest.rows, size, revision=""))
+    if present:
+        report(f"{folder}: {len(present)} of {len(names)} tiles are already in place")
+    missing = [name for name in names if name not in present]
+    if not missing:
+        return
+    pixels = size**2
+    needed = pixels * sum(BYTES[kind] for name in missing for kind in _missing_files(folder, name))
+    report(f"fetching {needed / 1e9:.1f} GB; DVC's cache will need as much again")
+    with _incoming_folder(folder, needed) as incoming:
+        opened = open_source(
+            source, incoming / "hub", revision=manifest.revision, endpoint=endpoint
         )
-        report(f"fetching {needed / 1e9:.1f} GB; DVC's cache will need as much again")
-        with _incoming_folder(folder, needed) as incoming:
-            opened = open_source(
-                source, incoming / "hub", revision=manifest.revision, endpoint=endpoint
-            )
-            report(f"source: {opened.name}")
-            for done, name in enumerate(missing, start=len(present) + 1):
-                _fetch_tile(folder, name, opened, incoming, manifest, size)
-                report(f"{name}: checked and in place ({done} of {len(names)})")
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: {error.strerror or error}. Correct that and run the "
-            "stage again; tiles that are already in place are kept."
-        ) from None
+        report(f"source: {opened.name}")
+        for done, name in enumerate(missing, start=len(present) + 1):
+            _fetch_tile(folder, name, opened, incoming, manifest, size)
+            report(f"{name}: checked and in place ({done} of {len(names)})")
 
 
 def check_pair(name: str, image: Path, mask: Path, size: int) -> None:
@@ -165,11 +155,9 @@ class _Manifest:
         if rows.keys() <= self.rows.keys():
             return
         self.rows = {**rows, **self.rows}
-        lines = ["file,bytes,sha256,revision"]
-        for file in sorted(self.rows, key=lambda file: (file[:4], len(file), file)):
-            row = self.rows[file]
-            lines.append(f"{file},{row.bytes},{row.sha256},{row.revision}")
-        write_text(self.path, "\n".join(lines) + "\n")
+        files = sorted(self.rows, key=lambda file: (file[:4], len(file), file))
+        lines = ([file, *self.rows[file].model_dump().values()] for file in files)
+        write_rows(self.path, ("file", "bytes", "sha256", "revision"), lines)
 
 
 def _read_manifest(path: Path) -> dict[str, ManifestRow]:
@@ -177,17 +165,13 @@ def _read_manifest(path: Path) -> dict[str, ManifestRow]:
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         for row in csv.DictReader(file):
             try:
-                parsed = ManifestRow(int(row["bytes"]), row["sha256"], row["revision"])
-                valid = re.fullmatch(r"[0-9a-f]{64}", parsed.sha256) and parsed.revision is not None
-                rows[row["file"]] = parsed
-            except (KeyError, TypeError, ValueError):
-                valid = None
-            if not valid:
+                rows[row["file"]] = ManifestRow.model_validate(row)
+            except (KeyError, ValueError):
                 raise UserError(
                     f"{path}: found the row {','.join(map(str, row.values()))!r}; expected "
                     "file,bytes,sha256,revision. Restore the file with `git checkout`, or remove "
                     "it and run the stage again to write a new one."
-                )
+                ) from None
     return rows
 
 
@@ -225,7 +209,9 @@ def _check_tile(
     rows = {}
     for kind, path in pair.items():
         file = f"{kind}/{name}.tif"
-        rows[file] = ManifestRow(path.stat().st_size, sha256_file(path), revision)
+        rows[file] = ManifestRow(
+            bytes=path.stat().st_size, sha256=sha256_file(path), revision=revision
+        )
         expected = manifest.get(file, rows[file])
         if (rows[file].bytes, rows[file].sha256) != (expected.bytes, expected.sha256):
             raise UserError(

@@ -5,7 +5,6 @@ A `Source` copies or downloads one file at a time; `roofseg.inria.austin` checks
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import sha256_file
+from roofseg.core.hub import hub_file
 
 HUB = "blanchon/INRIA-Aerial-Image-Labeling"  # a dataset on huggingface.co
 FIRST = "images/austin1.tif"  # the file whose metadata names the hub's newest commit
 INNER_ZIP = "NEW2-AerialImageDataset.zip"  # the only file in the official 7z archive
-# Where the dataset's folder train can be, relative to the folder that the user names. In order: as
-# the zip unpacks; in AerialImageDataset; as on the hub; the named folder itself.
+# Places of the folder train, relative to the folder that the user names: as the zip unpacks, in
+# AerialImageDataset, as on the hub, or the named folder itself.
 TREES = ("AerialImageDataset/train", "train", "data/train", ".")
 
 
@@ -119,10 +118,8 @@ class _Hub:
         self.name = f"{HUB} on {endpoint or 'the hub'}, commit {self.revision}"
 
     def fetch(self, file: str, target: Path) -> None:
-        from huggingface_hub import hf_hub_download
-
         with self._failures_named(file):
-            path = hf_hub_download(
+            downloaded = hub_file(
                 HUB,
                 f"data/train/{file}",
                 repo_type="dataset",
@@ -130,15 +127,7 @@ class _Hub:
                 cache_dir=self.cache,
                 endpoint=self.endpoint,
             )
-        blob = Path(path).resolve()
-        # The cache names a large file by the SHA-256 that the hub gives for it.
-        expected = blob.name
-        if re.fullmatch(r"[0-9a-f]{64}", expected) and (found := sha256_file(blob)) != expected:
-            raise UserError(
-                f"{file} of {self.name}: the download has SHA-256 {found}, expected {expected}. It "
-                "was removed; run the stage again."
-            )
-        blob.replace(target)
+        downloaded.replace(target)
 
     def _newest_commit(self) -> str:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url

@@ -5,8 +5,6 @@ All files are written into a scratch folder; the caller moves it into place at t
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 import shutil
 import unicodedata
@@ -17,8 +15,10 @@ from pathlib import Path
 
 import rasterio.shutil
 
-from roofseg.core.errors import UserError
-from roofseg.core.files import write_json, write_text
+from roofseg.core.entry_point import system_errors_explained
+from roofseg.core.errors import UserError, collect_errors, raise_all
+from roofseg.core.files import write_json, write_rows, write_text
+from roofseg.cutting.find import find_rasters
 from roofseg.intake.convert import (
     PERCENTILES,
     SUFFIXES,
@@ -32,17 +32,18 @@ from roofseg.intake.inspect import (
     MAX_EXPANSION,
     Report,
     TileReport,
-    collect_errors,
     find_problems,
     find_warnings,
     inspect_tile,
     open_bounded,
-    raise_all,
-    rasters_by_stem,
     shortened,
-    system_errors_named,
 )
-from roofseg.intake.rasterize import RasterizeStats, find_layer, rasterize_footprints
+from roofseg.intake.rasterize import (
+    FootprintLayer,
+    RasterizeStats,
+    find_layer,
+    rasterize_footprints,
+)
 from roofseg.intake.spatial_split import divide, find_blocks
 from roofseg.recipe.split import read_split
 from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
@@ -72,15 +73,6 @@ class Division:
     test: float = 1 / 6
     side: float | None = None
     file: Path | None = None
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A future tile: its valid name, image, and mask (None with vector footprints)."""
-
-    name: str
-    image: Path
-    mask: Path | None
 
 
 def bring_in(
@@ -115,26 +107,40 @@ def bring_in(
             already be in ``folder``.
     """
     origins = {folder: folder.name}
-    _check_numbers(division, gsd, max_expansion)
-    with _originals_named(origins), system_errors_named():
-        pairs = _pair_up(images, masks, layer)
-        sources = _read_headers(pairs, max_expansion)
+    if division.seed < 0:
+        raise UserError(f"--seed: found {division.seed}; expected 0 or more.")
+    with _originals_named(origins), system_errors_explained():
+        image_files, mask_files, footprints = _pair_up(images, masks, layer)
+        sources = _read_headers(image_files, max_expansion)
         scale = _scale(images, sources, max_expansion)
         for kind in ("imgs", "msks"):
             (folder / kind).mkdir(parents=True)
         tiles, rasterized = _copy_tiles(
-            pairs, sources, masks, layer, folder, scale, max_expansion, origins
+            sources, mask_files, footprints, folder, scale, max_expansion, origins
         )
         reports = [inspect_tile(tile, max_expansion=max_expansion) for tile in tiles]
         raise_all([*find_problems(masks, reports), *_gsd_problems(reports, gsd)])
 
-        split = _split(pairs, reports, folder, division, origins)
+        split = _split(reports, folder, division, origins)
         reports = [replace(report, split=split.get(report.name, "")) for report in reports]
-        _write_table(folder / "split.csv", ("tile", "split"), split.items())
-        _write_table(folder / "nudges.csv", ("tile", "row", "col"), ())
+        write_rows(folder / "split.csv", ("tile", "split"), split.items())
+        write_rows(folder / "nudges.csv", ("tile", "row", "col"), ())
         write_text(folder / LICENCE_FILE, UNSTATED)
-        write_json(folder / "intake.json", _record(pairs, sources, masks, scale, gsd, division))
-    for line in _remarks(pairs, sources, scale, rasterized):
+        record = {
+            "gsd": gsd,
+            "scale": scale and {"percentiles": PERCENTILES, "low": scale[0], "high": scale[1]},
+            "split": _record_division(division),
+            "tiles": {
+                name: {
+                    "image": source.path.name,
+                    "mask": mask_files.get(name, masks).name,
+                    "changes": source.notes,
+                }
+                for name, source in sources.items()
+            },
+        }
+        write_json(folder / "intake.json", record)
+    for line in _remarks(sources, scale, rasterized):
         say(line)
     return Report(tuple(reports), (), tuple(find_warnings(reports)), gsd)
 
@@ -149,17 +155,13 @@ def tile_name(stem: str) -> str:
     return plain.lstrip(".-").rstrip("_")
 
 
-def _check_numbers(division: Division, gsd: float | None, max_expansion: float) -> None:
-    numbers = {"--gsd": gsd, "--block": division.side, "--max-expansion": max_expansion}
-    for name, value in numbers.items():
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f"{name}: found {value:g}; expected a number above 0.")
-    if division.seed < 0:
-        raise UserError(f"--seed: found {division.seed}; expected 0 or more.")
+def _pair_up(
+    images: Path, masks: Path, layer: str | None
+) -> tuple[dict[str, Path], dict[str, Path], FootprintLayer | None]:
+    """Find the images and their masks by tile name, or the layer of footprints.
 
-
-def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
-    """Pair images with masks; UserError naming all files that do not pair."""
+    Raises UserError naming all files that do not pair.
+    """
     problems: list[str] = []
     found = _named_rasters(images, problems)
     if not found and not problems:
@@ -167,32 +169,28 @@ def _pair_up(images: Path, masks: Path, layer: str | None) -> list[_Pair]:
             f"{images}: holds no raster; expected one for each tile. Its subfolders are not "
             "searched."
         )
-    if _is_vector(masks):
+    found_masks: dict[str, Path] = {}
+    footprints = None
+    if masks.is_file() and masks.suffix.lower() in VECTORS:
         with collect_errors(problems):
-            find_layer(masks, layer)
-        raise_all(problems)
-        return [_Pair(name, image, None) for name, image in found.items()]
-    if masks.is_file() and len(found) > 1:
+            footprints = find_layer(masks, layer)
+    elif masks.is_file() and len(found) > 1:
         problems.append(
             f"{masks}: one file for {len(found)} images; expected a folder of masks, or footprints "
             f"in a file with one of the suffixes {' '.join(sorted(VECTORS))}."
         )
-        raise_all(problems)
-    found_masks = _named_rasters(masks, problems)
-    if lacking := sorted(found.keys() - found_masks.keys()):
-        spare = sorted(found_masks.keys() - found.keys())
-        problems.append(
-            f"{masks}: no mask for {shortened(lacking)}"
-            f"{f', but masks without an image: {shortened(spare)}' if spare else ''}; expected the "
-            f"same names as in {images}, apart from suffixes. Rename them, or leave those images "
-            "out."
-        )
+    else:
+        found_masks = _named_rasters(masks, problems)
+        if lacking := sorted(found.keys() - found_masks.keys()):
+            spare = sorted(found_masks.keys() - found.keys())
+            problems.append(
+                f"{masks}: no mask for {shortened(lacking)}"
+                f"{f', but masks without an image: {shortened(spare)}' if spare else ''}; expected "
+                f"the same names as in {images}, apart from suffixes. Rename them, or leave those "
+                "images out."
+            )
     raise_all(problems)
-    return [_Pair(name, image, found_masks[name]) for name, image in found.items()]
-
-
-def _is_vector(masks: Path) -> bool:
-    return masks.is_file() and masks.suffix.lower() in VECTORS
+    return found, found_masks, footprints
 
 
 def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
@@ -200,7 +198,7 @@ def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
 
     Adds to ``problems`` the rasters that get no name, or the name of another.
     """
-    found = {place.stem: place} if place.is_file() else rasters_by_stem(place, problems)
+    found = {place.stem: place} if place.is_file() else find_rasters(place, problems)
     named: dict[str, Path] = {}
     seen: dict[str, Path] = {}
     for stem, path in found.items():
@@ -217,13 +215,13 @@ def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
     return named
 
 
-def _read_headers(pairs: Sequence[_Pair], max_expansion: float) -> dict[str, ImageHeader]:
+def _read_headers(images: Mapping[str, Path], max_expansion: float) -> dict[str, ImageHeader]:
     """Read the headers of all images; UserError naming all that cannot be used."""
     problems: list[str] = []
     sources = {}
-    for pair in pairs:
+    for name, image in images.items():
         with collect_errors(problems):
-            sources[pair.name] = read_image_header(pair.image, max_expansion)
+            sources[name] = read_image_header(image, max_expansion)
     raise_all(problems)
     return sources
 
@@ -245,10 +243,9 @@ def _scale(
 
 
 def _copy_tiles(
-    pairs: Sequence[_Pair],
     sources: Mapping[str, ImageHeader],
-    masks: Path,
-    layer: str | None,
+    masks: Mapping[str, Path],
+    footprints: FootprintLayer | None,
     folder: Path,
     scale: tuple[float, float] | None,
     max_expansion: float,
@@ -258,22 +255,22 @@ def _copy_tiles(
     problems: list[str] = []
     tiles = []
     rasterized: dict[str, RasterizeStats] = {}
-    for pair in pairs:
+    for name, source in sources.items():
         with collect_errors(problems):
-            if sources[pair.name].as_is:
-                image = _copy(pair.image, folder / "imgs", pair.name, max_expansion)
+            if source.as_is:
+                image = _copy(source.path, folder / "imgs", name, max_expansion)
             else:
-                image = folder / "imgs" / f"{pair.name}.tif"
-                write_rgb(pair.image, image, scale)
-            origins[image] = str(pair.image)
-            if pair.mask is None:
-                mask = folder / "msks" / f"{pair.name}.tif"
-                origins[mask] = f"{masks}, rasterised onto {pair.image.name}"
-                rasterized[pair.name] = rasterize_footprints(masks, pair.image, mask, layer=layer)
+                image = folder / "imgs" / f"{name}.tif"
+                write_rgb(source.path, image, scale)
+            origins[image] = str(source.path)
+            if footprints:
+                mask = folder / "msks" / f"{name}.tif"
+                origins[mask] = f"{footprints.path}, rasterised onto {source.path.name}"
+                rasterized[name] = rasterize_footprints(footprints, source.path, mask)
             else:
-                mask = _copy(pair.mask, folder / "msks", pair.name, max_expansion)
-                origins[mask] = str(pair.mask)
-            tiles.append(TilePair(pair.name, "", image, mask))
+                mask = _copy(masks[name], folder / "msks", name, max_expansion)
+                origins[mask] = str(masks[name])
+            tiles.append(TilePair(name, "", image, mask))
     raise_all(problems)
     return tiles, rasterized
 
@@ -309,7 +306,6 @@ def _gsd_problems(reports: Iterable[TileReport], gsd: float | None) -> Iterator[
 
 
 def _split(
-    pairs: Sequence[_Pair],
     reports: Sequence[TileReport],
     folder: Path,
     division: Division,
@@ -326,6 +322,8 @@ def _split(
             val=division.val,
             test=division.test,
         )
+    if not division.file.is_file():
+        raise UserError(f"{division.file}: no such file; expected a CSV with `tile,split`.")
     copy = folder / "split.csv"
     origins[copy] = str(division.file)
     shutil.copyfile(division.file, copy)
@@ -337,7 +335,9 @@ def _split(
                 f"{division.file}: lists {other} and {name}, which become the same tile. Remove "
                 "one of the lines."
             )
-    if unknown := sorted(listed[tile] for tile in listed.keys() - {pair.name for pair in pairs}):
+    if unknown := sorted(
+        listed[tile] for tile in listed.keys() - {report.name for report in reports}
+    ):
         raise UserError(
             f"{division.file}: lists {shortened(unknown)}, but there is no such image. Expected "
             "file names of images, without suffix."
@@ -345,49 +345,24 @@ def _split(
     return {tile: given[name] for tile, name in listed.items()}
 
 
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def _record(
-    pairs: Sequence[_Pair],
-    sources: Mapping[str, ImageHeader],
-    masks: Path,
-    scale: tuple[float, float] | None,
-    gsd: float | None,
-    division: Division,
-) -> dict[str, object]:
-    """The contents of intake.json; it names files without their folders."""
+def _record_division(division: Division) -> dict[str, object]:
+    """The entry "split" of intake.json."""
+    if division.file:
+        return {"file": division.file.name}
     divided = {"seed": division.seed, "val": division.val, "test": division.test}
-    return {
-        "gsd": gsd,
-        "scale": scale and {"percentiles": PERCENTILES, "low": scale[0], "high": scale[1]},
-        "split": (
-            {"file": division.file.name} if division.file else {**divided, "square": division.side}
-        ),
-        "tiles": {
-            pair.name: {
-                "image": pair.image.name,
-                "mask": (pair.mask or masks).name,
-                "changes": sources[pair.name].notes,
-            }
-            for pair in pairs
-        },
-    }
+    return {**divided, "square": division.side}
 
 
 def _remarks(
-    pairs: Sequence[_Pair],
     sources: Mapping[str, ImageHeader],
     scale: tuple[float, float] | None,
     rasterized: Mapping[str, RasterizeStats],
 ) -> Iterator[str]:
     """Remarks for the user on how tiles were brought in, one line each."""
     if renamed := [
-        f"{pair.image.stem!r} is {pair.name}" for pair in pairs if pair.image.stem != pair.name
+        f"{source.path.stem!r} is {name}"
+        for name, source in sources.items()
+        if source.path.stem != name
     ]:
         yield f"tiles named differently from their files: {shortened(renamed)}"
     changes: dict[str, list[str]] = {}

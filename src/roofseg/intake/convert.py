@@ -22,17 +22,16 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
-from roofseg.core.images import Image
-from roofseg.intake.inspect import MAX_EXPANSION, PART_BYTES, open_bounded, parts
-from roofseg.sliding_window.imagery import Imagery, open_imagery
+from roofseg.intake.inspect import MAX_EXPANSION, open_bounded, parts
+from roofseg.sliding_window.imagery import open_imagery
 from roofseg.tiles.rasters import RgbBands, find_rgb, is_all_valid, read_valid
 
-# These percentiles over all tiles become 0 and 255. With the extremes instead, a few bright roofs
-# and deep shadows would leave the rest hardly any contrast.
+# These percentiles over all tiles become 0 and 255. With minimum and maximum instead, a few bright
+# roofs and deep shadows would leave the rest hardly any contrast.
 PERCENTILES = (2, 98)
 # Largest number of pixels, over all tiles, from which the percentiles are computed.
 SAMPLED = 2_000_000
-# Formats that are copied; other formats are converted, as a file may only refer to other files.
+# Formats that can be copied. Others are converted: a file may be a mere list of other files (VRT).
 SUFFIXES = {"GTiff": ".tif", "JPEG": ".jpg", "PNG": ".png"}
 BLOCK = 512
 
@@ -136,19 +135,10 @@ def write_rgb(path: Path, out: Path, scale: tuple[float, float] | None) -> None:
             "bigtiff": "if_safer",
         }
         with verified_write(out), rasterio.open(out, "w", **profile) as target:
-            for window, image in _parts(imagery):
-                target.write(image.transpose(2, 0, 1), window=window)
-
-
-def _parts(imagery: Imagery) -> Iterator[tuple[Window, Image]]:
-    """Yield a raster in parts of whole blocks, from the top: windows and (rows, cols, 3) uint8."""
-    # A part takes 8 bytes per value while it is scaled.
-    columns = max(1, PART_BYTES // (3 * 8 * BLOCK * BLOCK)) * BLOCK
-    for row in range(0, imagery.height, BLOCK):
-        for col in range(0, imagery.width, columns):
-            rows, cols = min(BLOCK, imagery.height - row), min(columns, imagery.width - col)
-            image, _ = imagery.read(row, rows, col, cols)
-            yield Window(col, row, cols, rows), image
+            # While it is scaled, a value takes 8 bytes.
+            for part in parts(target, copies=8):
+                image, _ = imagery.read(part.row_off, part.height, part.col_off, part.width)
+                target.write(image.transpose(2, 0, 1), window=part)
 
 
 @contextmanager

@@ -1,18 +1,16 @@
 """Inspect a dataset: every file, every pixel, all problems at once.
 
 `tiles.rasters` reads what the pipeline needs and stops at the first error. This module finds all
-errors before anything depends on the dataset. Rasters are read in parts, so that none has to fit
-into memory.
+errors before anything depends on the dataset. Images are read in parts, so that they need not fit
+into memory; masks, one byte per pixel, must.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,25 +21,25 @@ from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from roofseg.core.errors import UserError
+from roofseg.core.errors import UserError, collect_errors
+from roofseg.cutting.find import find_rasters
 from roofseg.intake.spatial_split import find_blocks
 from roofseg.recipe.params import PATCH_MULTIPLE
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.rasters import (
-    SIDECARS,
     Grid,
     TilePair,
-    check_mask_values,
     check_tile,
     open_raster,
+    read_tile_mask,
 )
 
-# Building share of a mask above which it must be inverted (first) or may be inverted (second).
+# Above the first share of building a mask is taken as inverted; above the second, a warning asks.
 MAX_BUILDING, MUCH_BUILDING = 0.9, 0.5
-# Largest building share over all masks: cities have less, nearly all inverted masks have more.
+# Largest share of building over all masks: cities have less, and inverted masks nearly always more.
 MAX_BUILDING_OF_ALL = 0.7
 MUCH_BLACK = 0.1  # share of black pixels above which an image may lack data
-# The same pattern as for the parameter `dataset` in roofseg.recipe.params.
+# The parameter `dataset` in roofseg.recipe.params has the same pattern.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Rasters are read in parts of at most this many bytes.
 PART_BYTES = 64 * 2**20
@@ -128,7 +126,7 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
             "nudges.csv."
         )
     problems: list[str] = []
-    images, masks = (rasters_by_stem(folder / kind, problems) for kind in ("imgs", "msks"))
+    images, masks = (find_rasters(folder / kind, problems) for kind in ("imgs", "msks"))
     names = sorted(images.keys() | masks.keys())
     for name in names:
         if name not in images or name not in masks:
@@ -197,8 +195,7 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
 
 
 def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
-    """The problems of each tile, and of all masks together; messages name ``masks``, their "
-    "source."""
+    """The problems of each tile, and of all masks together, which come from ``masks``."""
     problems = [problem for tile in tiles for problem in tile.problems]
     if not tiles:
         problems.append(f"{masks}: no mask belongs to an image; expected one for each tile.")
@@ -213,15 +210,6 @@ def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
             "most, with 0 for background. Are they inverted? Swap their values."
         )
     return problems
-
-
-def raise_all(problems: Iterable[str]) -> None:
-    """Raise one UserError that lists all distinct problems, if there are any."""
-    once = list(dict.fromkeys(problems))
-    if len(once) == 1:
-        raise UserError(once[0])
-    if once:
-        raise UserError("\n  ".join([f"{len(once)} problems:", *once]))
 
 
 def black_share(image: Path, max_expansion: float = MAX_EXPANSION) -> float:
@@ -241,52 +229,8 @@ def building_share(mask: Path, max_expansion: float = MAX_EXPANSION) -> float:
 
     Raises UserError if part of it cannot be read, or if its values are not {0, 1} or {0, 255}.
     """
-    with open_bounded(mask, max_expansion) as source:
-        building, count = 0, 0
-        for part in parts(source):
-            values = source.read(1, window=part)
-            building = check_mask_values(mask, values, part.row_off, building)
-            count += int(np.count_nonzero(values))
-        return count / (source.height * source.width)
-
-
-def rasters_by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """The files in a folder by stem, except hidden files, sidecars and folders.
-
-    Adds to ``problems``: the folder is missing or cannot be listed, a link is broken, a name is not
-    UTF-8, or two names differ only in suffix or case (on some file systems they are one file).
-    """
-    try:
-        paths = sorted(folder.iterdir())
-    except FileNotFoundError:
-        problems.append(
-            f"{folder}: no such folder; expected one raster for each tile. Put them there, or get "
-            "them with `dvc pull` where DVC tracks them."
-        )
-        return {}
-    except OSError as error:
-        problems.append(f"{folder}: cannot be listed ({error.strerror}).")
-        return {}
-    found: dict[str, Path] = {}
-    seen: dict[str, Path] = {}
-    for path in paths:
-        if path.name.startswith(".") or path.suffix.lower() in SIDECARS or path.is_dir():
-            continue
-        if not path.is_file():
-            kind = "a broken link" if path.is_symlink() else "not a regular file"
-            problems.append(f"{printable(path)}: {kind}; expected a raster. Remove or replace it.")
-            continue
-        stem = unicodedata.normalize("NFC", path.stem)
-        if printable(path) != str(path):
-            problems.append(f"{printable(path)}: its name is not UTF-8. Rename it.")
-        elif other := seen.get(stem.casefold()):
-            problems.append(
-                f"{path}: {other.name} in the same folder has the same name (apart from suffix and "
-                "case); expected one file for each tile. Remove or rename one of them."
-            )
-        else:
-            found[path.stem] = seen[stem.casefold()] = path
-    return found
+    with open_bounded(mask, max_expansion):
+        return float(read_tile_mask(mask).mean())
 
 
 @contextmanager
@@ -310,40 +254,19 @@ def open_bounded(path: Path, max_expansion: float = MAX_EXPANSION) -> Iterator[D
         yield source
 
 
-@contextmanager
-def collect_errors(problems: list[str]) -> Iterator[None]:
-    """If a UserError ends the block, add it to ``problems`` and continue after the block."""
-    try:
-        yield
-    except UserError as error:
-        problems.append(str(error))
+def parts(source: DatasetReader, copies: int = 1) -> Iterator[Window]:
+    """Windows of whole blocks that cover a raster, each at most `PART_BYTES` or one block.
 
-
-@contextmanager
-def system_errors_named() -> Iterator[None]:
-    """Turn an OSError (no permission, a full disk) into a UserError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}."
-        ) from None
-
-
-def parts(source: DatasetReader) -> Iterator[Window]:
-    """Windows of whole blocks that cover a raster, each at most `PART_BYTES` or one block."""
+    ``copies`` divides the limit, for callers that need several times the bytes of a part.
+    """
     height, width = source.block_shapes[0]
-    most = PART_BYTES // (source.count * max(np.dtype(kind).itemsize for kind in source.dtypes))
+    pixel_bytes = source.count * max(np.dtype(kind).itemsize for kind in source.dtypes)
+    most = PART_BYTES // (pixel_bytes * copies)
     columns = min(source.width, width * max(1, most // (height * width)))
     rows = min(source.height, height * max(1, most // (height * columns)))
     for row in range(0, source.height, rows):
         for col in range(0, source.width, columns):
             yield Window(col, row, min(columns, source.width - col), min(rows, source.height - row))
-
-
-def printable(path: Path) -> str:
-    """A path as text; bytes that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def table(report: Report) -> str:

@@ -8,18 +8,17 @@ phylogenetic structure").
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 from rasterio.crs import CRS
-from rasterio.warp import transform
 
 from roofseg.core.errors import UserError
+from roofseg.cutting.leakage import reprojected
 from roofseg.recipe.split import SPLITS
-from roofseg.tiles.rasters import RASTER_ERRORS, Grid
+from roofseg.tiles.rasters import Grid
 
 # Number of random divisions to draw; the one with the most similar splits is used.
 DRAWS = 200
@@ -49,12 +48,11 @@ def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[li
     places: list[object]
     for crs, names in _comparable(grids).items():
         outlines = [_outline(name, grids[name], crs) for name in names]
-        pixels = [
-            _pixel(outline, grids[name]) for name, outline in zip(names, outlines, strict=True)
-        ]
+        counts = np.array([grids[name].height * grids[name].width for name in names])
+        pixels = np.sqrt(shapely.area(outlines) / counts)  # sides, in units of the outlines
         # Growing by half a pixel joins tiles that touch; shrinking by a quarter only those that
         # overlap.
-        grown = np.array(pixels) * (0.5 if side is None else -0.25)
+        grown = pixels * (0.5 if side is None else -0.25)
         joined = shapely.union_all(shapely.buffer(outlines, grown, join_style="mitre"))
         parts = shapely.get_parts(joined)
         part_of = shapely.STRtree(parts).nearest(shapely.centroid(outlines)).tolist()
@@ -119,13 +117,15 @@ def divide(
     rng = np.random.default_rng(seed)
     shares = dict(zip(SPLITS, (1 - val - test, val, test), strict=True))
     wanted = {split: share * len(tiles) for split, share in shares.items()}
-    overall = np.quantile([fractions[tile] for tile in tiles], DECILES)
+
+    def deciles(tiles: Sequence[str]) -> npt.NDArray[np.floating]:
+        return np.quantile([fractions[tile] for tile in tiles], DECILES)
+
+    overall = deciles(tiles)
 
     def imbalance(division: Mapping[str, Sequence[str]]) -> float:
-        return max(
-            float(np.abs(_deciles(division[split], fractions) - overall).mean())
-            for split in ("val", "test")
-        )
+        differences = (deciles(division[split]) - overall for split in ("val", "test"))
+        return max(float(np.abs(difference).mean()) for difference in differences)
 
     best = min((_draw(blocks, wanted, rng) for _ in range(DRAWS)), key=imbalance)
     return {tile: split for split in SPLITS for tile in sorted(best[split])}
@@ -145,10 +145,6 @@ def _draw(
         neediest = max(candidates, key=lambda split: wanted[split] - len(taken[split]))
         taken[neediest] += block
     return taken
-
-
-def _deciles(tiles: Sequence[str], fractions: Mapping[str, float]) -> npt.NDArray[np.floating]:
-    return np.quantile([fractions[tile] for tile in tiles], DECILES)
 
 
 def _comparable(grids: Mapping[str, Grid]) -> dict[CRS | None, list[str]]:
@@ -172,14 +168,9 @@ def _comparable(grids: Mapping[str, Grid]) -> dict[CRS | None, list[str]]:
 def _outline(name: str, grid: Grid, crs: CRS | None) -> shapely.Polygon:
     """A tile's outline in the coordinates of ``crs``."""
     assert grid.transform is not None
-    sides = ((0, 0), (grid.width, 0), (grid.width, grid.height), (0, grid.height))
-    corners = [grid.transform @ corner for corner in sides]
+    corners = np.array([grid.transform @ corner for corner in grid.corners])
     if crs != grid.crs:
-        try:
-            x, y = zip(*corners, strict=True)
-            corners = list(zip(*transform(grid.crs, crs, x, y), strict=True))
-        except RASTER_ERRORS:
-            corners = [(math.inf, math.inf)]
+        (corners,) = reprojected(corners[None], grid.crs, crs)
     outline = shapely.Polygon(corners) if np.isfinite(corners).all() else shapely.Polygon()
     if not outline.is_valid or not outline.area > 0:
         raise UserError(
@@ -190,16 +181,10 @@ def _outline(name: str, grid: Grid, crs: CRS | None) -> shapely.Polygon:
     return outline
 
 
-def _pixel(outline: shapely.Polygon, grid: Grid) -> float:
-    """The side of a pixel of ``grid``, in the units of the outline."""
-    return math.sqrt(outline.area / (grid.height * grid.width))
-
-
 def _squares(
     centres: Sequence[shapely.Point], side: float, grid: Grid
 ) -> list[tuple[float, float]]:
-    """The square (column, row) in which each centre lies; ``centres`` are in the CRS of "
-    "``grid``."""
+    """The square (column, row) that each centre lies in; ``centres`` are in the CRS of ``grid``."""
     crs = grid.crs
     if crs is not None and grid.gsd is None:
         raise UserError(

@@ -15,22 +15,22 @@ from rasterio.transform import Affine
 # UTM and national grids distort areas by less; Web Mercator shows Berlin 2.7 times too large.
 MAX_DISTORTION = 0.01
 
-Polygons = npt.NDArray[np.object_]
+Polygons = npt.NDArray[np.object_]  # (N,) shapely polygons
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Coordinates of a projection that keeps lengths; ``unit`` is the metres per coordinate "
-    "unit."""
+    """Coordinates of a projection that keeps lengths, ``unit`` metres each."""
 
     unit: float
 
-    def areas(self, polygons: Polygons) -> npt.NDArray[np.float64]:
+    def areas(self, polygons: Polygons) -> Floats:
         """Areas of (N,) polygons in m²."""
-        areas: npt.NDArray[np.float64] = shapely.area(polygons) * self.unit**2
+        areas: Floats = shapely.area(polygons) * self.unit**2
         return areas
 
-    def scales(self, polygons: Polygons) -> npt.NDArray[np.float64]:
+    def scales(self, polygons: Polygons) -> Floats:
         """Metres per unit of x and of y at each of (N,) polygons: (N, 2)."""
         return np.full((len(polygons), 2), self.unit)
 
@@ -45,7 +45,7 @@ class Ellipsoid:
     crs: pyproj.CRS
     step: float
 
-    def areas(self, polygons: Polygons) -> npt.NDArray[np.float64]:
+    def areas(self, polygons: Polygons) -> Floats:
         """Areas of (N,) polygons on the WGS 84 ellipsoid in m² (Karney 2013, through PROJ)."""
         to_degrees = self._to_degrees()
         degrees = shapely.orient_polygons(
@@ -54,12 +54,12 @@ class Ellipsoid:
         geod = pyproj.Geod(ellps="WGS84")
         return np.array([abs(geod.geometry_area_perimeter(polygon)[0]) for polygon in degrees])
 
-    def scales(self, polygons: Polygons) -> npt.NDArray[np.float64]:
+    def scales(self, polygons: Polygons) -> Floats:
         """Metres per unit of x and of y at each of (N,) polygons: (N, 2)."""
         bounds = shapely.bounds(polygons)
         return self.scales_at((bounds[:, :2] + bounds[:, 2:]) / 2)
 
-    def scales_at(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def scales_at(self, points: Floats) -> Floats:
         """Metres per unit of x and of y at (N, 2) points x, y: (N, 2).
 
         Raises ValueError if a point lies outside the area that the CRS covers.
@@ -81,9 +81,12 @@ class Ellipsoid:
         return pyproj.Transformer.from_crs(self.crs, "OGC:CRS84", always_xy=True)
 
 
+Ground = Plane | Ellipsoid
+
+
 def measure_ground(
     crs: CRS | None, transform: Affine, width: int, height: int, gsd: float | None
-) -> Plane | Ellipsoid | None:
+) -> Ground | None:
     """Choose how to measure the ground in a raster of ``width`` x ``height`` px.
 
     Plane where the CRS is projected and distorts areas by at most MAX_DISTORTION (in the raster's

@@ -28,10 +28,9 @@ TILE = 512
 
 
 class NotWrittenError(UserError):
-    """An output cannot be written, for a reason that applies to all further outputs, too."""
+    """An output cannot be written, and for the same reason further outputs could not either."""
 
     def __init__(self, out: Path, reason: object) -> None:
-        self.reason = reason
         super().__init__(
             f"{out}: cannot be written ({reason}). Free some space there or change the folder's "
             "permissions, and run the same command again: finished files are kept."

@@ -33,8 +33,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True)
 class Export:
-    """An exported model: window size (pixels), and the largest difference in probability to "
-    "torch."""
+    """An exported model: its window (px) and its largest difference in probability from torch."""
 
     window: int
     difference: float
@@ -64,7 +63,11 @@ def export(
         raise UserError(f"{out}: a folder; expected the name of a file to write.")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: already exists. Remove it, or use --overwrite.")
-    _check_packages()
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise UserError(
+            f"export to ONNX needs {', '.join(missing)}, not installed here. Run `pip install "
+            f"{' '.join(missing)}`."
+        )
     torch_model = torch_predictor.load(folder, device="cpu", precision="32-true")
     with write_errors_named(out):
         remove_scratch(out)
@@ -129,8 +132,7 @@ def _difference(predictor: TorchPredictor, path: Path) -> float:
 
 
 def _images(size: int) -> list[Images]:
-    """Batches for the comparison: (1, P, P, 3) a scene, and (2, P, P, 3) noise and the flipped "
-    "scene."""
+    """Two batches to compare: a scene (1, P, P, 3); noise and the flipped scene (2, P, P, 3)."""
     scene = generate_tile(seed=0, index=1, size=max(size, 64)).image[:size, :size]
     noise = np.random.default_rng(0).integers(0, 256, scene.shape, dtype=np.uint8)
     return [scene[None], np.stack([noise, scene[::-1]])]
@@ -148,12 +150,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _check_packages() -> None:
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"export to ONNX needs {', '.join(missing)}, not installed here. Run `pip install "
-            f"{' '.join(missing)}`."
-        )

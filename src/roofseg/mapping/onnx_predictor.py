@@ -25,10 +25,8 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 class OnnxMetadata:
     """The description of a model in the ``metadata_props`` of its ONNX file.
 
-    Attributes:
-        window: side of a window in pixels
-        gsd: ground sampling distances of the training tiles, in metres per pixel
-        provenance: tags whose names begin with ROOFSEG_
+    ``provenance`` holds tags whose names begin with ROOFSEG_; for the other fields see
+    `roofseg.inference.predictor.Predictor`.
     """
 
     window: int
@@ -71,11 +69,8 @@ def load(
 ) -> OnnxPredictor:
     """Load an ONNX file that `roofseg.mapping.onnx_export` wrote.
 
-    Args:
-        path: the file
-        device: "auto" takes CUDA if onnxruntime supports it; "mps" is an error
-        precision: "auto" or "32-true", which mean the same here
-        threads: number of CPU threads; None for one per core
+    For the arguments see `roofseg.mapping.load_model.load_predictor`. "auto" takes CUDA if
+    onnxruntime supports it; "mps" is an error.
 
     Raises:
         UserError: onnxruntime is not installed, or does not support the device or precision; the

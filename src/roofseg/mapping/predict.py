@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,30 +21,16 @@ import numpy.typing as npt
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write
 from roofseg.inference.predictor import D4, Predictor
-from roofseg.mapping.cog import BandSpec, BlockWriter, NotWrittenError, write_errors_named
+from roofseg.mapping.cog import BandSpec, BlockWriter, write_errors_named
+from roofseg.mapping.footprints import Vector, choose_ground, load_regulariser, write_footprints
 from roofseg.sliding_window.blocks import Block, Infer, predict_blocks
 from roofseg.sliding_window.imagery import Imagery, file_name, open_imagery
 from roofseg.sliding_window.windows import OVERLAP
-from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.rasters import Grid, open_raster
 from roofseg.version import VERSION
 
-if TYPE_CHECKING:
-    from roofseg.mapping.vector_files import Driver
-
-VECTORS = ("gpkg", "geojson", "parquet")
 MASK = BandSpec("uint8", 255, "mode", "building (1)")
 PROBABILITY = BandSpec("float32", np.nan, "average", "probability of building")
-
-
-@dataclass(frozen=True)
-class Vector:
-    """Options of the footprints beside the raster: see "
-    "`roofseg.mapping.footprints.write_footprints`."""
-
-    driver: Driver
-    min_area_m2: float = 0.0
-    simplify_m: float = 0.0
-    regularise: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,8 +76,8 @@ def predict_raster(
     Args:
         predictor: the model; its GSD and provenance are used even if ``infer`` runs another copy.
         source: a path or address that GDAL can open: a file, /vsi..., s3:// or https://.
-        out: the GeoTIFF; footprints get its name with another suffix (`footprints_path`). After an
-            error, existing files are unchanged.
+        out: the GeoTIFF; footprints get its name with another suffix. After an error, existing
+            files are unchanged.
         options: see `Options`; ``infer`` must apply ``tta`` itself (`inference.predictor.D4`).
         infer: see `roofseg.sliding_window.blocks.predict_blocks`; None runs ``predictor`` here.
         progress: see `roofseg.sliding_window.blocks.predict_blocks`.
@@ -115,7 +101,15 @@ def predict_raster(
         with ExitStack() as open_writers:
             writers = {
                 layer: open_writers.enter_context(
-                    _block_writer(imagery, layer, new_raster.parent, tags)
+                    BlockWriter(
+                        new_raster.parent / f"{layer.dtype}.blocks",
+                        layer,
+                        height=imagery.height,
+                        width=imagery.width,
+                        crs=imagery.crs,
+                        transform=imagery.transform,
+                        tags=tags,
+                    )
                 )
                 for layer in layers
             }
@@ -132,19 +126,15 @@ def predict_raster(
                     writer.write(block.row, block.col, _values(block, layer, options.threshold))
         writers[wanted].write_cog(new_raster)
         if options.vector:
-            from roofseg.mapping.footprints import write_footprints  # half a second
-
-            try:
+            with write_errors_named(footprints[0]):
                 write_footprints(
                     writers[PROBABILITY].path,
                     new_footprints,
-                    **asdict(options.vector),
+                    options.vector,
                     gsd=imagery.gsd,
                     threshold=options.threshold,
                     provenance=tags,
                 )
-            except NotWrittenError as error:
-                raise NotWrittenError(footprints[0], error.reason) from None
             # Remove old footprints first: beside the new raster they would look up to date.
             footprints[0].unlink(missing_ok=True)
 
@@ -163,7 +153,10 @@ def open_input(predictor: Predictor, source: str, options: Options) -> Iterator[
         scale=options.scale,
     ) as imagery:
         if options.vector:
-            _check_footprints(source, imagery, options.vector)
+            if options.vector.regularise:
+                load_regulariser()
+            grid = Grid(imagery.height, imagery.width, imagery.crs, imagery.transform)
+            choose_ground(source, grid, options.vector, imagery.gsd)
         yield imagery
 
 
@@ -234,38 +227,10 @@ def remove_leftovers(folder: Path, outs: Iterable[Path], options: Options) -> No
                 shutil.rmtree(scratch)
 
 
-def _check_footprints(source: str, imagery: Imagery, vector: Vector) -> None:
-    from roofseg.mapping.footprints import Georeference, load_regulariser  # half a second
-
-    if vector.regularise:
-        load_regulariser()
-    place = Georeference(source, imagery.width, imagery.height, imagery.crs, imagery.transform)
-    lengths = bool(vector.min_area_m2 or vector.simplify_m or vector.regularise)
-    place.measure(vector.driver, gsd=imagery.gsd, lengths=lengths)
-
-
 def outputs_of(out: Path, options: Options) -> list[Path]:
     """The files that belong to the output ``out``: the raster, and footprints if wanted."""
-    return [out, footprints_path(out, options.vector)] if options.vector else [out]
-
-
-def footprints_path(out: Path, vector: Vector) -> Path:
-    """The path of the footprints of the output ``out``."""
-    return out.with_name(f"{out.stem}.{vector.driver}")
-
-
-def _block_writer(
-    imagery: Imagery, layer: BandSpec, folder: Path, tags: Mapping[str, str]
-) -> BlockWriter:
-    return BlockWriter(
-        folder / f"{layer.dtype}.blocks",
-        layer,
-        height=imagery.height,
-        width=imagery.width,
-        crs=imagery.crs,
-        transform=imagery.transform,
-        tags=tags,
-    )
+    footprints = [out.with_name(f"{out.stem}.{options.vector.driver}")] if options.vector else []
+    return [out, *footprints]
 
 
 def _values(block: Block, layer: BandSpec, threshold: float) -> npt.NDArray[Any]:

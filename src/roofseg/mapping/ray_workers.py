@@ -1,22 +1,12 @@
 """Predict with many processes, on one machine or a cluster: Ray actors, each with its own model.
 
 Reading, blending and writing stay in the process that runs `mapping.predict`. Only batches of
-windows are sent to workers. They are the same batches as without Ray, so the
-result is byte-identical if the workers compute as the local process would (same device, same number
-of threads).
-
-The code uses plain actors and a queue of futures, for these reasons:
-
-- Ray Data takes a dataset and cuts its own batches from it. Here the raster and the options alone
-  decide which windows share a batch (the last bits of a result depend on it), and batches come from
-  an iterator that is still being read. Ray Data keeps the order only with an option that holds
-  results back, in memory that its own scheduler governs.
-- `ray.util.ActorPool.map` submits all of its input before it gives a result: a whole raster would
-  be in memory. Its ``submit`` and ``get_next`` would bound that, but a worker gets no new batch
-  until the result before it is taken, in order.
+windows are sent to workers. They are the same batches as without Ray, so the result is
+byte-identical if the workers compute as the local process would (same device and threads).
 
 A queue of `BATCHES_PER_WORKER` batches per worker keeps the order, bounds the memory and keeps
-workers busy in one loop. Ray itself restarts workers in all three designs.
+workers busy. Ray Data would cut its own batches, which changes the last bits of a result, and
+`ray.util.ActorPool` would either submit a whole raster at once or leave workers idle.
 """
 
 from __future__ import annotations
@@ -29,7 +19,7 @@ import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -39,7 +29,7 @@ from roofseg.inference.predictor import D4, Device, Images, Precision, Predictor
 from roofseg.mapping.load_model import load_predictor
 
 BATCHES_PER_WORKER = 2  # one that it computes, and the next one in transit
-RETRIES = 3  # per batch whose worker died; a batch that kills every worker must fail in the end
+RETRIES = 3  # of a batch whose worker died; without a limit, a batch could kill workers for ever
 # Environment variables that Ray reads at its first import, in this process and in its own.
 ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOCAL = {
@@ -61,18 +51,15 @@ class Worker:
     def __init__(
         self, model: Path, device: Device, precision: Precision, tta: bool, threads: int | None
     ) -> None:
-        self._model, self._tta = model, tta
-        self._options: dict[str, Any] = {
-            "device": device,
-            "precision": precision,
-            "threads": threads,
-        }
+        self._load = partial(
+            load_predictor, model, device=device, precision=precision, threads=threads
+        )
+        self._tta = tta
 
     @cached_property
     def predictor(self) -> Predictor:
         """The model, loaded at first use: Ray reports an error in ``__init__`` as a dead worker."""
-        loaded = load_predictor(self._model, **self._options)
-        return D4(loaded) if self._tta else loaded
+        return D4(self._load()) if self._tta else self._load()
 
     def about(self) -> tuple[int, tuple[float, ...], dict[str, str]]:
         """The predictor's window, GSDs and provenance."""

@@ -14,12 +14,7 @@ import pyogrio.raw
 import pyproj
 from pyarrow import parquet
 
-from roofseg.core.errors import UserError
-from roofseg.core.files import atomic_write
-from roofseg.mapping.cog import NotWrittenError
-
 Driver = Literal["gpkg", "geojson", "parquet"]
-SUFFIXES: dict[Driver, str] = {"gpkg": ".gpkg", "geojson": ".geojson", "parquet": ".parquet"}
 LAYER = "footprints"
 MEMBER = "roofseg"  # RFC 7946 allows foreign members for metadata
 GEOMETRY = pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "ogc.wkb"})
@@ -34,34 +29,27 @@ def write_layer(
     crs: str | None,
     metadata: Mapping[str, str],
 ) -> int:
-    """Write polygons at ``out``; returns their number. After an error, ``out`` is unchanged.
+    """Write polygons to the new file ``out``; returns their number.
 
     ``batches`` have the columns of ``schema``, one of which is GEOMETRY: polygons as WKB whose
     outer rings run counter-clockwise. Only one batch is in memory at a time. Without any batch the
-    layer has no features. Errors that ``batches`` raises are raised here.
+    layer has no features.
 
     ``crs`` is a code such as EPSG:32614, or WKT. GeoJSON needs one, and its coordinates are
     transformed to EPSG:4326 as RFC 7946 requires (7 decimals, cut at the antimeridian).
     ``metadata`` is stored with the layer in GeoPackage, with the file in GeoParquet, and as the
     member ``roofseg`` of GeoJSON's collection.
 
-    Raises UserError if ``out`` is a folder or does not have the suffix in SUFFIXES, NotWrittenError
-    if it cannot be written.
+    Raises OSError if ``out`` cannot be written, and any error of ``batches``.
     """
-    if out.suffix != SUFFIXES[driver]:
-        raise UserError(f"{out}: ends in {out.suffix!r}; expected {SUFFIXES[driver]!r}.")
-    if out.is_dir():
-        raise UserError(f"{out}: is a folder; expected the name of a file to write.")
     stream = _Stream(batches)
     try:
-        with atomic_write(out) as scratch:
-            if driver == "parquet":
-                _write_parquet(scratch, stream, schema, crs, metadata)
-            else:
-                _write_with_gdal(scratch, driver, stream, schema, crs, metadata)
-    # pyogrio's errors are RuntimeErrors, pyarrow's OSErrors or ArrowExceptions.
-    except (RuntimeError, OSError, pa.ArrowException) as error:
-        raise stream.error or NotWrittenError(out, error) from None
+        if driver == "parquet":
+            _write_parquet(out, stream, schema, crs, metadata)
+        else:
+            _write_with_gdal(out, driver, stream, schema, crs, metadata)
+    except (RuntimeError, OSError, pa.ArrowException) as error:  # pyogrio raises RuntimeErrors
+        raise stream.error or OSError(str(error)) from None
     return stream.count
 
 

@@ -153,7 +153,8 @@ def _batches(
                 with_data = [
                     place for place in places if valid[:, col_index[place]][row_index].any()
                 ]
-                chunks = _chunks(with_data or places[:1], batch_size)
+                todo = with_data or places[:1]
+                chunks = [todo[at : at + batch_size] for at in range(0, len(todo), batch_size)]
                 finished = slice(rows.finished(row - 1) - top, rows.finished(row) - top)
                 for number, chunk in enumerate(chunks, start=1):
                     last = number == len(chunks)
@@ -167,10 +168,6 @@ def _batches(
                         first=row == 0 and number == 1,
                         valid=valid[finished, left - origin : right - origin] if last else None,
                     )
-
-
-def _chunks(places: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [places[start : start + size] for start in range(0, len(places), size)]
 
 
 def _bands(

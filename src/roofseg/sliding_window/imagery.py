@@ -38,8 +38,8 @@ from roofseg.tiles.rasters import (
 # The GSD of an input may differ from the GSDs trained on by this share; augmentation varies the
 # scale by more.
 GSD_TOLERANCE = 0.05
-# Imagery may be resampled to pixels this many times smaller. A roof of 10 m is 33 px wide at 0.3 m
-# and 3 px at ten times that, where refining costs 100 times the pixels and shows nothing new.
+# Imagery may be resampled to pixels this many times smaller. At 3 m per pixel, a roof of 10 m is
+# 3 px wide; refining it to 0.3 m would cost 100 times the pixels and show nothing new.
 MAX_REFINEMENT = 10
 RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg", ".img"}
 # GDAL's warper needs a CRS; a raster that has none gets its own pixels as one.

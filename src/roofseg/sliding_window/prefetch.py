@@ -18,6 +18,9 @@ def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     early (or ended by an exception), it closes ``items`` in that thread and waits for it.
     """
     with ThreadPoolExecutor(1) as thread:
+        # Start the thread before it gets items: if a signal raises an exception during the start,
+        # the executor does not wait for the thread, which would still be using ``items``.
+        thread.submit(int).result()
         waiting = deque(thread.submit(next, items, _END) for _ in range(depth))
         try:
             while (item := waiting.popleft().result()) is not _END:

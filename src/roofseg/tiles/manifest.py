@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import write_text
+from roofseg.core.files import write_rows
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,7 @@ COLUMNS = [field.name for field in fields(TileRecord)]
 
 def write_manifest(path: Path, tiles: Iterable[TileRecord]) -> None:
     """Write the manifest, one line per tile."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(asdict(tile).values() for tile in tiles)
-    write_text(path, text.getvalue())
+    write_rows(path, COLUMNS, (asdict(tile).values() for tile in tiles))
 
 
 def read_manifest(path: Path) -> dict[str, TileRecord]:

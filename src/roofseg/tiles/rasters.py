@@ -33,22 +33,10 @@ from rasterio.windows import Window
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image
 
-# Suffixes of files that lie beside rasters: world files, statistics, overviews, notes.
+# Suffixes of files that lie beside rasters.
 WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
-SIDECARS = {
-    ".xml",
-    ".aux",
-    ".rrd",
-    ".ovr",
-    ".msk",
-    ".prj",
-    ".hdr",
-    ".txt",
-    ".md",
-    ".csv",
-    ".json",
-    *WORLD_FILES,
-}
+NOTES = (".xml", ".aux", ".rrd", ".ovr", ".msk", ".prj", ".hdr", ".txt", ".md", ".csv", ".json")
+SIDECARS = {*NOTES, *WORLD_FILES}
 # GDAL's default is a share of the machine's memory, but only one row of blocks is ever read twice.
 GDAL_CACHE_MB = 64
 # For remote files: do not list the folder around them, and retry when a server is busy.
@@ -89,6 +77,11 @@ class Grid:
     width: int
     crs: CRS | None
     transform: Affine | None
+
+    @property
+    def corners(self) -> list[tuple[int, int]]:
+        """Its corners as (column, row), from the top left, clockwise."""
+        return [(0, 0), (self.width, 0), (self.width, self.height), (0, self.height)]
 
     @property
     def gsd(self) -> float | None:
@@ -361,5 +354,4 @@ def _shift(image: Grid, mask: Affine) -> float:
     if mask.is_degenerate or image.transform is None:
         return math.inf
     to_mask = ~mask @ image.transform
-    corners = [(col, row) for col in (0, image.width) for row in (0, image.height)]
-    return max(math.dist(to_mask @ corner, corner) for corner in corners)
+    return max(math.dist(to_mask @ corner, corner) for corner in image.corners)
