@@ -32,11 +32,6 @@ MADE_BY = {
 }
 """The files to read, below metrics/attempts/NAME, and the stage that writes each."""
 
-SHOWN_SCORES = (
-    "iou", "f1", "precision", "recall", "boundary_iou", "boundary_iou_m", "building_f1",
-)  # fmt: skip
-"""The scores that are shown with an interval."""
-
 
 @dataclass(frozen=True)
 class Attempt:
@@ -117,9 +112,7 @@ class Attempt:
 
     @cached_property
     def _intervals(self) -> dict[str, dict[str, Interval]]:
-        return {
-            split: intervals_of_tiles(self.of_split(split), SHOWN_SCORES) for split in self.scores
-        }
+        return {split: intervals_of_tiles(self.of_split(split)) for split in self.scores}
 
 
 def read_attempt(name: str, index: int, folder: Path, dataset: str) -> Attempt:
