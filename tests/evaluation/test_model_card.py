@@ -258,8 +258,8 @@ def test_warnings_about_synthetic_data_and_missing_weights_are_at_the_top(tmp_pa
     text = written(tmp_path, trained=sam, dataset="sample")
     top = text.partition("## Model")[0]
     assert "# mine (no SAM weights)\n" in top
-    assert f"> **Synthetic**: {SYNTHETIC}" in top
-    assert "> **No SAM weights**: the encoder started from random weights" in top
+    assert f"> **Synthetic.** {SYNTHETIC}" in top
+    assert "> **No SAM weights.** The encoder started from random weights" in top
 
 
 def test_one_tile_has_no_interval(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from roofseg.core.images import Image
 from roofseg.pages.page import (
@@ -14,7 +14,7 @@ from roofseg.pages.page import (
     html,
     markdown,
 )
-from roofseg.results.disclaimers import SYNTHETIC, SYNTHETIC_DATASETS
+from roofseg.results.disclaimers import standard_caveats
 
 WIDTH = 1400  # pixels of a figure: two for each pixel that a screen shows
 
@@ -42,7 +42,7 @@ def study_markdown(dataset: str, patch_size: int, section: Section) -> str:
             title=f"Study: {section.title.lower()}",
             lead=f"Dataset `{dataset}`, patches of {patch_size} px.",
             sections=[section],
-            caveats=_caveats(dataset),
+            caveats=standard_caveats(dataset),
         )
     )
 
@@ -55,7 +55,7 @@ def studies_html(dataset: str, patch_size: int, sections: Sequence[Section]) -> 
             lead="Experiments in addition to the leaderboard, on patches of "
             f"{patch_size} x {patch_size} px. All scores are on val: no study reads test.",
             sections=sections,
-            caveats=_caveats(dataset),
+            caveats=standard_caveats(dataset),
         )
     )
 
@@ -85,9 +85,3 @@ def unfinished(name: str, finished: int, runs: int) -> Section:
             )
         ],
     )
-
-
-def _caveats(dataset: str) -> Mapping[str, str]:
-    if dataset not in SYNTHETIC_DATASETS:
-        return {}
-    return {"Synthetic": SYNTHETIC[0].upper() + SYNTHETIC[1:]}
