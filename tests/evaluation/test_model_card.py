@@ -86,8 +86,6 @@ def written(
         scores={split: {"ece": ECE[split]} if split in ECE else {} for split in tiles},
         tiles=table,
         sizes=pd.concat([sizes().assign(split=split) for split in tiles if split in OPEN]),
-        reliability=pd.DataFrame(),
-        curves=pd.DataFrame(),
     )
     return card(model, evaluation, looks=looks, split=SPLIT, licence=licence)
 

@@ -30,6 +30,7 @@ class Assessment:
             claimed (predicted buildings), and building_f1; ece, over the pixels of the tile.
         sizes: `buildings.by_size` of all tiles.
         reliability: `calibration.reliability` of all pixels.
+        curve: `metrics.precision_recall` of all pixels.
         scores: `known_scores` of the table, and ``ece`` over the pixels of all tiles together. That
             is not the mean over tiles, since errors of opposite sign in two tiles cancel.
     """
@@ -37,6 +38,7 @@ class Assessment:
     table: pd.DataFrame
     sizes: pd.DataFrame
     reliability: pd.DataFrame
+    curve: pd.DataFrame
     scores: dict[str, float]
 
 
@@ -77,10 +79,12 @@ def assess(
         ece=[calibration.expected_calibration_error(tile_bins) for tile_bins in bins],
     )
     total = np.sum(bins, axis=0)
+    pixels = [metrics.histogram(*pair) for pair in zip(probabilities, truth, strict=True)]
     return Assessment(
         table=table,
         sizes=buildings.by_size(matches, gsd),
         reliability=calibration.reliability(total),
+        curve=metrics.precision_recall(np.sum(pixels, axis=0)),
         scores={**known_scores(table), "ece": calibration.expected_calibration_error(total)},
     )
 
