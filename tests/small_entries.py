@@ -11,7 +11,7 @@ from records import SHARED, trained_record
 from roofseg import metrics
 from roofseg.recipe.params import Recipe
 from roofseg.report.attempts import Attempt
-from roofseg.report.leaderboard import Leaderboard, rank_attempts
+from roofseg.report.leaderboard import Leaderboard
 
 PIXELS = 10_000  # union of prediction and truth in each tile
 FLOOR = {
@@ -88,4 +88,4 @@ def entry(
 
 
 def board(*attempts: Attempt) -> Leaderboard:
-    return rank_attempts(attempts, dataset="city", patch_size=64, baselines=FLOOR)
+    return Leaderboard("city", 64, attempts, FLOOR)

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_entries import entry
+from small_entries import board, entry
 
 from roofseg.core.errors import UserError
 from roofseg.report.attempts import Attempt
-from roofseg.report.comparisons import (
-    compare_with_leader,
-    interval_and_p_disagree,
-    ranked,
-    status_vs_leader,
-)
+from roofseg.report.comparisons import compare_with_leader, interval_and_p_disagree
 from roofseg.results.intervals import STATISTICS, Interval, compare, interval
 
 BEST = [0.80, 0.70, 0.75, 0.65, 0.85, 0.78]
@@ -24,28 +19,29 @@ CLOSE = [0.82, 0.66, 0.76, 0.60, 0.86, 0.77]
 WORSE = [0.60, 0.55, 0.62, 0.40, 0.70, 0.59]
 
 
-def statuses(order: list[Attempt], split: str) -> list[str]:
-    found = compare_with_leader(order)
-    return [status_vs_leader(attempt, order[0], found, split) for attempt in order]
+def statuses(attempts: list[Attempt], split: str) -> list[str]:
+    """The status of each attempt, in the order of their ranks."""
+    made = board(*attempts)
+    return [made.status(attempt, split) for attempt in made.ranked]
 
 
 def test_the_leader_is_the_best_on_val_whatever_test_says() -> None:
     best = entry("best", {"val": BEST, "test": WORSE})
     close = entry("close", {"val": CLOSE, "test": BEST})
-    order = ranked([close, best])
-    assert [each.name for each in order] == ["best", "close"]
-    found = compare_with_leader(order)
+    made = board(close, best)
+    assert [each.name for each in made.ranked] == ["best", "close"]
+    found = made.comparisons
     assert list(found.split) == ["val", "test"]
     assert set(found.leader) == {"best"}
-    assert statuses(order, "val") == ["leader", "tie"]
-    assert statuses(order, "test") == ["leader", "ahead"]
+    assert statuses([close, best], "val") == ["leader", "tie"]
+    assert statuses([close, best], "test") == ["leader", "ahead"]
     assert found.difference[1] > 0
 
 
 def test_attempts_with_equal_iou_stay_in_the_given_order() -> None:
     names = ["c", "x", "a", "y", "b", "z"]
     twins = [entry(name, {"val": WORSE if name in "xyz" else BEST}) for name in names]
-    assert [each.name for each in ranked(twins)] == ["c", "a", "b", "x", "y", "z"]
+    assert [each.name for each in board(*twins).ranked] == ["c", "a", "b", "x", "y", "z"]
 
 
 def test_a_tie_is_an_interval_of_the_difference_that_contains_zero() -> None:
@@ -130,10 +126,10 @@ def test_a_single_attempt_leads() -> None:
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=2, max_size=4))
 def test_nobody_is_ahead_of_the_leader_on_val(attempts: list[list[float]]) -> None:
-    order = ranked([entry(f"a{index}", {"val": ious}) for index, ious in enumerate(attempts)])
-    found = compare_with_leader(order)
+    order = [entry(f"a{index}", {"val": ious}) for index, ious in enumerate(attempts)]
+    found = board(*order).comparisons
     assert (found.difference <= 1e-12).all()
     assert (found.p_value >= found.smallest_p).all()
-    leader, *others = [status_vs_leader(each, order[0], found, "val") for each in order]
+    leader, *others = statuses(order, "val")
     assert leader == "leader"
     assert set(others) <= {"tie", "behind"}

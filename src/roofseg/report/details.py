@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from roofseg.metrics import SCORED_SPLITS
 from roofseg.pages.page import (
@@ -19,9 +19,19 @@ from roofseg.pages.page import (
 )
 from roofseg.report import charts
 from roofseg.report.attempts import Attempt
-from roofseg.report.costs import COST_COLUMNS, cost_values
 from roofseg.report.headline import name_cell
-from roofseg.report.leaderboard import MEASURES, Leaderboard, loss_name
+from roofseg.report.leaderboard import MEASURES, Leaderboard, cost_values, loss_name
+
+COST_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "multiply_adds_per_megapixel": ("GMAC per Mpx", lambda value: f"{value / 1e9:.1f}"),
+    "model_bytes": ("model, MB", lambda value: f"{value / 1e6:.1f}"),
+    "seconds_per_epoch": ("s per epoch", lambda value: f"{value:.1f}"),
+    "minutes": ("minutes", lambda value: f"{value:.1f}"),
+    "peak_memory_gb": ("peak memory, GB", lambda value: f"{value:.1f}"),
+    "inference_megapixels_per_second": ("mapping, Mpx/s", lambda value: f"{value:.3g}"),
+    "iou_per_hour": ("IoU per hour", lambda value: f"{value:.2f}"),
+}
+"""Keys of `cost_values` that the report shows, with their heading and the format of a value."""
 
 
 def _legend(board: Leaderboard) -> list[Key]:
