@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -34,8 +33,6 @@ _CSS = {INK: "currentColor", RULE: "var(--rule)", PAPER: "var(--paper)"} | {
     f"#0102{index + 16:02x}": f"var(--series-{index})" for index in range(SERIES)
 }
 
-_LABEL_BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides lines behind a label
-
 WIDTH = 400  # width of a chart, in units of about 1 pixel on a phone and 1.4 on a screen
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text, not outlines
@@ -43,7 +40,9 @@ _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # wider than the page's fonts, so no label overflows
     "font.size": 10,
+    "figure.facecolor": "none",
     "text.color": INK,
+    "axes.facecolor": "none",
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.labelsize": 10,
@@ -76,27 +75,25 @@ def _colour(index: int) -> str:
     return f"#0102{series(index) + 16:02x}"
 
 
-def _mark(index: int) -> str:
-    return MARKS[index % len(MARKS)]
+def _marked(index: int) -> dict[str, Any]:
+    """The style of a line with marks."""
+    return {"color": _colour(index), "marker": MARKS[index % len(MARKS)]}
 
 
-def chart(draw: Callable[[Axes], None], *, height: int, name: str) -> Markup:
-    """Draw a chart as an SVG element.
+def _axes(height: int) -> Axes:
+    """The axes of a new chart; ``height`` is in the units of `WIDTH`."""
+    return Figure(figsize=(WIDTH / 72, height / 72), layout="constrained").add_subplot()
 
-    Args:
-        draw: a function that draws on the given Matplotlib axes.
-        height: height of the chart, in the units of `WIDTH`.
-        name: name of the chart, unique on its page; the ids of its parts are derived from it.
+
+def _svg(axes: Axes, name: str) -> Markup:
+    """Make an SVG element of a chart.
+
+    ``name`` is unique on the page; the ids of the chart's parts are derived from it.
     """
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
-        figure.set_facecolor("none")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        axes.set_facecolor("none")
-        draw(axes)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    text = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        metadata = {"Date": None, "Creator": None}
+        axes.figure.canvas.print_figure(text, format="svg", metadata=metadata)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -120,51 +117,37 @@ class Score:
     note: str = ""
 
 
+@mpl.rc_context(_STYLE)
 def intervals(scores: Sequence[Score], floor: float) -> Markup:
     """Draw the IoU of each attempt with its interval: val filled, test hollow, floor dashed."""
-
-    def draw(axes: Axes) -> None:
-        axes.axvline(floor, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
-        for row, score in enumerate(scores):
-            colour = _colour(score.index)
-            for interval, y, filled in ((score.val, row, True), (score.test, row + 0.27, False)):
-                if interval is None:
-                    continue
-                if interval.low == interval.low:
-                    axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=1.8)
-                axes.plot(
-                    interval.value,
-                    y,
-                    marker="o",
-                    markersize=6 if filled else 5.5,
-                    color=colour,
-                    markerfacecolor=colour if filled else PAPER,
-                    markeredgewidth=1.4,
-                )
-            axes.annotate(
-                score.name,
-                (0, row - 0.3),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                bbox=_LABEL_BOX,
+    axes = _axes(42 * len(scores) + 44)
+    box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides lines behind a label
+    label: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "bbox": box}
+    axes.axvline(floor, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
+    for row, score in enumerate(scores):
+        colour = _colour(score.index)
+        for interval, y, filled in ((score.val, row, True), (score.test, row + 0.27, False)):
+            if interval is None:
+                continue
+            axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=1.8)
+            axes.plot(
+                interval.value,
+                y,
+                marker="o",
+                markersize=6 if filled else 5.5,
+                color=colour,
+                markerfacecolor=colour if filled else PAPER,
+                markeredgewidth=1.4,
             )
-            if score.note:
-                axes.annotate(
-                    score.note,
-                    (1, row - 0.3),
-                    xycoords=("axes fraction", "data"),
-                    va="center",
-                    ha="right",
-                    fontstyle="italic",
-                    bbox=_LABEL_BOX,
-                )
-        axes.set_ylim(len(scores) - 0.4, -0.65)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("IoU, mean over tiles")
-        axes.margins(x=0.03)
-
-    return chart(draw, height=42 * len(scores) + 44, name="intervals")
+        axes.annotate(score.name, (0, row - 0.3), **label)
+        if score.note:
+            axes.annotate(score.note, (1, row - 0.3), ha="right", fontstyle="italic", **label)
+    axes.set_ylim(len(scores) - 0.4, -0.65)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("IoU, mean over tiles")
+    axes.margins(x=0.03)
+    return _svg(axes, "intervals")
 
 
 def _lines(lines: Mapping[int, pd.DataFrame], x: str, y: str, axes: Axes) -> None:
@@ -173,48 +156,47 @@ def _lines(lines: Mapping[int, pd.DataFrame], x: str, y: str, axes: Axes) -> Non
 
 
 def _point(x: Any, y: Any, index: int, axes: Axes) -> None:
-    axes.plot(x, y, marker=_mark(index), markersize=7, color=_colour(index), markeredgecolor=PAPER)
+    axes.plot(x, y, markersize=7, markeredgecolor=PAPER, **_marked(index))
 
 
+@mpl.rc_context(_STYLE)
 def convergence(curves: Mapping[int, pd.DataFrame]) -> Markup:
     """Draw validation IoU by epoch, with a mark at the best epoch.
 
     Args:
         curves: by index of the attempt; columns epoch (from 1) and val_iou.
     """
-
-    def draw(axes: Axes) -> None:
-        _lines(curves, "epoch", "val_iou", axes)
-        for index, curve in curves.items():
-            known = curve.dropna(subset="val_iou")
-            if known.empty:
-                continue
-            best = known.loc[known.val_iou.idxmax()]
-            _point(best.epoch, best.val_iou, index, axes)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(visible=False, axis="x")
-        axes.set(xlabel="epoch", ylabel="val IoU")
-
-    return chart(draw, height=240, name="convergence")
+    axes = _axes(240)
+    _lines(curves, "epoch", "val_iou", axes)
+    for index, curve in curves.items():
+        known = curve.dropna(subset="val_iou")
+        if known.empty:
+            continue
+        best = known.loc[known.val_iou.idxmax()]
+        _point(best.epoch, best.val_iou, index, axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=False, axis="x")
+    axes.set(xlabel="epoch", ylabel="val IoU")
+    return _svg(axes, "convergence")
 
 
+@mpl.rc_context(_STYLE)
 def precision_recall(curves: Mapping[int, pd.DataFrame]) -> Markup:
     """Draw precision against recall, with a mark at threshold 0.5.
 
     Args:
         curves: by index of the attempt; columns threshold, precision and recall in [0, 1].
     """
-
-    def draw(axes: Axes) -> None:
-        _lines(curves, "recall", "precision", axes)
-        for index, curve in curves.items():
-            at = curve[np.isclose(curve.threshold, 0.5)]
-            _point(at.recall, at.precision, index, axes)
-        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
-
-    return chart(draw, height=260, name="precision-recall")
+    axes = _axes(260)
+    _lines(curves, "recall", "precision", axes)
+    for index, curve in curves.items():
+        at = curve[np.isclose(curve.threshold, 0.5)]
+        _point(at.recall, at.precision, index, axes)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+    return _svg(axes, "precision-recall")
 
 
+@mpl.rc_context(_STYLE)
 def reliability(curves: Mapping[int, pd.DataFrame]) -> Markup:
     """Draw the share of building by predicted probability; the diagonal is perfect calibration.
 
@@ -222,23 +204,16 @@ def reliability(curves: Mapping[int, pd.DataFrame]) -> Markup:
         curves: by index of the attempt; columns probability and building in [0, 1], one row for
             each bin that has pixels.
     """
-
-    def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
-        for index, curve in curves.items():
-            axes.plot(
-                curve.probability,
-                curve.building,
-                color=_colour(index),
-                marker=_mark(index),
-                markersize=4,
-            )
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.set(xlabel="predicted probability of building", ylabel="share that is building")
-
-    return chart(draw, height=300, name="reliability")
+    axes = _axes(300)
+    axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
+    for index, curve in curves.items():
+        axes.plot(curve.probability, curve.building, markersize=4, **_marked(index))
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set(xlabel="predicted probability of building", ylabel="share that is building")
+    return _svg(axes, "reliability")
 
 
+@mpl.rc_context(_STYLE)
 def by_size(classes: Sequence[str], found: Mapping[int, Sequence[float]], unit: str) -> Markup:
     """Draw the share of buildings found by size.
 
@@ -247,23 +222,17 @@ def by_size(classes: Sequence[str], found: Mapping[int, Sequence[float]], unit: 
         found: by index of the attempt; a share in [0, 1] for each class, NaN for an empty class.
         unit: unit of the areas.
     """
-
-    def draw(axes: Axes) -> None:
-        for index, shares in found.items():
-            axes.plot(
-                range(len(classes)),
-                list(shares),
-                color=_colour(index),
-                marker=_mark(index),
-            )
-        axes.set_xticks(range(len(classes)), classes)
-        axes.grid(visible=False, axis="x")
-        axes.set(xlabel=f"area, {unit}", ylabel="share of buildings found", ylim=(-0.02, 1.02))
-        axes.set_xlim(-0.3, len(classes) - 0.7)  # an empty class keeps its place
-
-    return chart(draw, height=230, name=f"sizes-{unit}")
+    axes = _axes(230)
+    for index, shares in found.items():
+        axes.plot(range(len(classes)), list(shares), **_marked(index))
+    axes.set_xticks(range(len(classes)), classes)
+    axes.grid(visible=False, axis="x")
+    axes.set(xlabel=f"area, {unit}", ylabel="share of buildings found", ylim=(-0.02, 1.02))
+    axes.set_xlim(-0.3, len(classes) - 0.7)  # an empty class keeps its place
+    return _svg(axes, f"sizes-{unit}")
 
 
+@mpl.rc_context(_STYLE)
 def cost(points: Mapping[int, tuple[float, Interval]], label: str, name: str) -> Markup:
     """Draw validation IoU with its interval against a cost.
 
@@ -273,24 +242,21 @@ def cost(points: Mapping[int, tuple[float, Interval]], label: str, name: str) ->
             is at least ten times the least.
         name: name of the chart.
     """
-
-    def draw(axes: Axes) -> None:
-        for index, (spent, interval) in points.items():
-            if interval.low == interval.low:
-                ends = [interval.low, interval.high]
-                axes.plot([spent, spent], ends, color=_colour(index), linewidth=1.2)
-            _point(spent, interval.value, index, axes)
-        costs = [spent for spent, _ in points.values()]
-        if min(costs) > 0 and max(costs) >= 10 * min(costs):
-            axes.set_xscale("log")
-            # Over little more than a decade, powers of ten alone would label one tick at most.
-            subs = (1,) if max(costs) > 100 * min(costs) else (1, 2, 5)
-            axes.xaxis.set_major_locator(LogLocator(subs=subs))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
-        else:
-            axes.set_xlim(0, 1.1 * max(costs) or 1)
-        axes.set(xlabel=label, ylabel="val IoU")
-
-    return chart(draw, height=230, name=name)
+    axes = _axes(230)
+    for index, (spent, interval) in points.items():
+        ends = [interval.low, interval.high]
+        axes.plot([spent, spent], ends, color=_colour(index), linewidth=1.2)
+        _point(spent, interval.value, index, axes)
+    costs = [spent for spent, _ in points.values()]
+    if min(costs) > 0 and max(costs) >= 10 * min(costs):
+        axes.set_xscale("log")
+        # Over little more than a decade, powers of ten alone would label one tick at most.
+        subs = (1,) if max(costs) > 100 * min(costs) else (1, 2, 5)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
+    else:
+        axes.set_xlim(0, 1.1 * max(costs) or 1)
+    axes.set(xlabel=label, ylabel="val IoU")
+    return _svg(axes, name)
