@@ -17,20 +17,14 @@ from roofseg.results.intervals import UNKNOWN, Interval, intervals_of_tiles
 from roofseg.results.ledger import Look, count_looks, read_looks
 
 VAL_IOU = "live/plots/metrics/val/iou.tsv"
-MADE_BY = {
-    "training.json": "train",
-    "times.json": "train",
-    VAL_IOU: "train",
-    "scores.json": "evaluate",
-    "tiles.csv": "evaluate",
-    "pr.csv": "evaluate",
-    "reliability.csv": "evaluate",
-    "sizes.csv": "evaluate",
-    "costs.json": "evaluate",
-    "inference_times.json": "evaluate",
-    "test_looks.csv": "evaluate",
-}
-"""The files to read, below metrics/attempts/NAME, and the stage that writes each."""
+WRITTEN_BY = {
+    "train": ("training.json", "times.json", VAL_IOU),
+    "evaluate": (
+        "scores.json", "tiles.csv", "pr.csv", "reliability.csv", "sizes.csv", "costs.json",
+        "inference_times.json", "test_looks.csv",
+    ),
+}  # fmt: skip
+"""The files to read, below metrics/attempts/NAME, by the stage that writes them."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +115,9 @@ def read_attempt(name: str, index: int, folder: Path, dataset: str) -> Attempt:
     Raises:
         UserError: a file is missing; the message names it and the command that makes it.
     """
-    for file, stage in MADE_BY.items():
-        require(folder / file, f"{stage}@{name}")
+    for stage, files in WRITTEN_BY.items():
+        for file in files:
+            require(folder / file, f"{stage}@{name}")
     steps = pd.read_csv(folder / VAL_IOU, sep="\t")
     return Attempt(
         name=name,

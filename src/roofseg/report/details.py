@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from roofseg.metrics import SCORED_SPLITS
-from roofseg.pages.page import (
-    Block,
-    Cell,
-    Figure,
-    Key,
-    Prose,
-    Section,
-    Table,
-    join_words,
-    number,
-    with_interval,
-)
+from roofseg.pages.page import Block, Cell, Figure, Key, Prose, Section, Table, join_words, number
 from roofseg.report import charts
-from roofseg.report.attempts import Attempt
-from roofseg.report.headline import name_cell
+from roofseg.report.headline import name_cell, score_cell
 from roofseg.report.leaderboard import MEASURES, Leaderboard, cost_values, loss_name
 
 COST_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -100,18 +88,13 @@ def measures(board: Leaderboard) -> Section:
             if any(attempt.scores[split].get(name) is not None for attempt in opened)
         }
         rows: list[list[Cell | str]] = [
-            [name_cell(attempt), *(_measure(attempt, split, name) for name in known)]
+            [name_cell(attempt), *(score_cell(attempt, split, name) for name in known)]
             for attempt in opened
         ]
         header = ["attempt", *known.values()]
         blocks.append(Table(f"On {SCORED_SPLITS[split]}.", header, rows, frozenset({"attempt"})))
     units = dict.fromkeys(board.leader.sizes.unit)  # two if only some tiles have a known GSD
     return Section("More measures", [*blocks, *(_by_size(board, unit) for unit in units)])
-
-
-def _measure(attempt: Attempt, split: str, name: str) -> Cell:
-    score = attempt.score(split, name)
-    return with_interval(score.value, score.low, score.high)
 
 
 def _by_size(board: Leaderboard, unit: str) -> Figure:

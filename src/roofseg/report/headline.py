@@ -59,7 +59,9 @@ def result(board: Leaderboard) -> Section:
     )
     in_words = " ".join(
         f"{attempt.label}: "
-        + ", ".join(f"{SCORED_SPLITS[split]} {_score(attempt, split)}" for split in board.splits)
+        + ", ".join(
+            f"{SCORED_SPLITS[split]} {score_cell(attempt, split)}" for split in board.splits
+        )
         for attempt in board.ranked
     )
     return Section(
@@ -89,12 +91,12 @@ def result_table(board: Leaderboard) -> Table:
                 cell
                 for split in board.splits
                 for cell in (
-                    _score(attempt, split),
+                    score_cell(attempt, split),
                     _mark(board, attempt, split),
-                    _score(attempt, split, "f1"),
+                    score_cell(attempt, split, "f1"),
                 )
             ),
-            *(_score(attempt, split) for split in whole),
+            *(score_cell(attempt, split) for split in whole),
         ]
         for attempt in board.ranked
     ]
@@ -117,7 +119,7 @@ def result_table(board: Leaderboard) -> Table:
 def _verdict(board: Leaderboard) -> str:
     """Say which attempt leads on validation, which tie with it, and its score on test."""
     leader = board.leader
-    text = f"**{leader.label}** leads on validation with an IoU of {_score(leader, 'val')}."
+    text = f"**{leader.label}** leads on validation with an IoU of {score_cell(leader, 'val')}."
     val = board.comparisons[board.comparisons.split == "val"]
     if not val.empty:
         if ties := _with_status(board, "val", "tie"):
@@ -131,7 +133,7 @@ def _verdict(board: Leaderboard) -> str:
                 f"not rule out chance for {join_words(doubtful)}."
             )
     if leader.opened("test"):
-        text += f" Its test IoU is {_score(leader, 'test')}"
+        text += f" Its test IoU is {score_cell(leader, 'test')}"
         if ahead := _with_status(board, "test", "ahead"):
             text += f"; {_verb(ahead, 'score')} higher there"
         if ties := _with_status(board, "test", "tie"):
@@ -238,7 +240,8 @@ def _chart_note(board: Leaderboard, attempt: Attempt) -> str:
     return ", ".join(filter(None, [val, f"{test} on test" if test and test != val else ""]))
 
 
-def _score(attempt: Attempt, split: str, name: str = "iou") -> Cell | str:
+def score_cell(attempt: Attempt, split: str, name: str = "iou") -> Cell | str:
+    """A score with its interval, or `SEALED`."""
     if not attempt.opened(split):
         return SEALED
     score = attempt.score(split, name)

@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roofseg.core.images import Image
-from roofseg.pages.page import (
-    Figure,
-    Page,
-    Prose,
-    Section,
-    data_uri,
-    html,
-    markdown,
-)
+from roofseg.pages.page import Figure, Page, Prose, Section, data_uri, html, markdown
 from roofseg.results.disclaimers import standard_caveats
 
 WIDTH = 1400  # pixels of a figure: two for each pixel that a screen shows
