@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from roofseg.core.images import Image
-from roofseg.pages.page import Figure, Page, Prose, Section, data_uri, html, markdown
-from roofseg.results.disclaimers import standard_caveats
+from roofseg.pages.page import (
+    Figure,
+    Page,
+    Prose,
+    Section,
+    data_uri,
+    html,
+    markdown,
+)
+from roofseg.results.disclaimers import SYNTHETIC, SYNTHETIC_DATASETS
 
 WIDTH = 1400  # pixels of a figure: two for each pixel that a screen shows
 
@@ -34,7 +42,7 @@ def study_markdown(dataset: str, patch_size: int, section: Section) -> str:
             title=f"Study: {section.title.lower()}",
             lead=f"Dataset `{dataset}`, patches of {patch_size} px.",
             sections=[section],
-            caveats=standard_caveats(dataset),
+            caveats=_caveats(dataset),
         )
     )
 
@@ -47,7 +55,7 @@ def studies_html(dataset: str, patch_size: int, sections: Sequence[Section]) -> 
             lead="Experiments in addition to the leaderboard, on patches of "
             f"{patch_size} x {patch_size} px. All scores are on val: no study reads test.",
             sections=sections,
-            caveats=standard_caveats(dataset),
+            caveats=_caveats(dataset),
         )
     )
 
@@ -77,3 +85,9 @@ def unfinished(name: str, finished: int, runs: int) -> Section:
             )
         ],
     )
+
+
+def _caveats(dataset: str) -> Mapping[str, str]:
+    if dataset not in SYNTHETIC_DATASETS:
+        return {}
+    return {"Synthetic": SYNTHETIC[0].upper() + SYNTHETIC[1:]}
