@@ -124,8 +124,11 @@ def test_summary_is_the_mean_over_tiles_beside_the_pooled_value() -> None:
 def test_table_keeps_counts_as_integers_beside_their_scores() -> None:
     scored = metrics.table(["a"], np.ones((1, 2, 2)), np.array([[[1, 0], [0, 0]]]))
     assert scored.to_dict("records") == [
-        {"tile": "a", "tp": 1, "fp": 3, "fn": 0, "tn": 0, "iou": 0.25, "f1": 0.4}
-    ]
+        {
+            "tile": "a", "tp": 1, "fp": 3, "fn": 0, "tn": 0,
+            "iou": 0.25, "f1": 0.4, "precision": 0.25, "recall": 1.0,
+        }
+    ]  # fmt: skip
     assert all(scored[name].dtype == np.int64 for name in metrics.COUNTS)
 
 

@@ -104,7 +104,7 @@ def table(tiles: Sequence[str], probabilities: Any, truth: Any) -> pd.DataFrame:
         truth: (N, H, W) array, 0 background and 1 building.
 
     Returns:
-        One row per tile with columns tile, tp, fp, fn, tn (pixels), iou, f1.
+        One row per tile with columns tile, tp, fp, fn, tn (pixels), iou, f1, precision, recall.
     """
     return table_of_counts(tiles, np.stack(count(probabilities, truth), axis=1))
 
@@ -116,6 +116,8 @@ def table_of_counts(tiles: Sequence[str], counts: Integers) -> pd.DataFrame:
     return rows.assign(
         iou=iou(rows.tp, rows.fp, rows.fn),
         f1=f1(rows.tp, rows.fp, rows.fn),
+        precision=precision(rows.tp, rows.fp),
+        recall=recall(rows.tp, rows.fn),
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from roofseg import metrics
 from roofseg.evaluation import boundary, buildings, calibration
-from roofseg.evaluation.assessment import Assessment, assess, with_rates
+from roofseg.evaluation.assessment import Assessment, assess
 from roofseg.results.intervals import STATISTIC_COLUMNS, STATISTICS, known_scores
 
 SIDE = 40
@@ -39,8 +39,7 @@ def test_the_table_extends_that_of_metrics() -> None:
     expected = metrics.table(["a", "007", "NA"], CHANCES, TRUTH)
     pd.testing.assert_frame_equal(table[expected.columns], expected)
     assert list(table.columns[len(expected.columns) :]) == [
-        "precision", "recall", "boundary_iou", "boundary_iou_m", "buildings", "found", "claimed",
-        "building_f1", "ece",
+        "boundary_iou", "boundary_iou_m", "buildings", "found", "claimed", "building_f1", "ece",
     ]  # fmt: skip
     assert table.precision.tolist() == pytest.approx([90 / 101, 1, 1])
     assert table.recall.tolist() == pytest.approx([90 / 116, 1, 784 / 900])
@@ -85,7 +84,7 @@ def test_boundary_iou_in_metres_needs_the_gsd_of_all_tiles() -> None:
 
 
 def test_tables_without_building_columns_have_scores_of_pixels() -> None:
-    table = with_rates(metrics.table(["a", "b", "c"], CHANCES, TRUTH))
+    table = metrics.table(["a", "b", "c"], CHANCES, TRUTH)
     assert known_scores(table) == metrics.pixel_scores(table)
 
 

@@ -138,5 +138,5 @@ def test_numbers(value: float | None, shown: str) -> None:
 
 
 def test_an_interval_is_shown_if_there_is_one() -> None:
-    assert str(with_interval(0.5, 0.4, 0.61, 2)) == "0.50 [0.40, 0.61]"
+    assert str(with_interval(0.5, 0.4, 0.61)) == "0.500 [0.400, 0.610]"
     assert str(with_interval(0.5, float("nan"), float("nan"))) == "0.500"

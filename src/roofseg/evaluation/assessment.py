@@ -1,7 +1,7 @@
 """Measure the predictions of a split, for each tile and for all tiles together.
 
-The measurements are the counts, IoU and F1 of `roofseg.metrics`, precision and recall, boundary IoU
-(`boundary`), buildings found (`buildings`) and calibration (`calibration`).
+The measurements are the counts and scores of pixels (`roofseg.metrics`), boundary IoU (`boundary`),
+buildings found (`buildings`) and calibration (`calibration`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Assessment:
     """The measurements of a split.
 
     Attributes:
-        table: a row per tile with the columns of `metrics.table`; precision and recall (of pixels);
-            boundary_iou at 3 px and boundary_iou_m at 1 m (NaN where the GSD is unknown); the
-            numbers of buildings (in the truth), found (buildings that a predicted one matches) and
-            claimed (predicted buildings), and building_f1; ece, over the pixels of the tile.
+        table: a row per tile with the columns of `metrics.table`; boundary_iou at 3 px and
+            boundary_iou_m at 1 m (NaN where the GSD is unknown); the numbers of buildings (in the
+            truth), found (buildings that a predicted one matches) and claimed (predicted
+            buildings), and building_f1; ece, over the pixels of the tile.
         sizes: `buildings.by_size` of all tiles.
         reliability: `calibration.reliability` of all pixels.
         curve: `metrics.precision_recall` of all pixels.
@@ -66,7 +66,7 @@ def assess(
         dtype="Int64",
     )
     bins = [calibration.bin_pixels(*pair) for pair in zip(probabilities, truth, strict=True)]
-    table = with_rates(metrics.table(tiles, probabilities, truth)).assign(
+    table = metrics.table(tiles, probabilities, truth).assign(
         boundary_iou=[boundary.boundary_iou(*pair) for pair in pairs],
         boundary_iou_m=[
             boundary.boundary_iou(*pair, boundary.in_pixels(boundary.DISTANCE_M, metres))
@@ -86,11 +86,4 @@ def assess(
         reliability=calibration.reliability(total),
         curve=metrics.precision_recall(np.sum(pixels, axis=0)),
         scores={**known_scores(table), "ece": calibration.expected_calibration_error(total)},
-    )
-
-
-def with_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """Add precision and recall to a table of tiles (`metrics.table`)."""
-    return table.assign(
-        precision=metrics.precision(table.tp, table.fp), recall=metrics.recall(table.tp, table.fn)
     )

@@ -17,7 +17,7 @@ from roofseg import metrics
 from roofseg.core.files import atomic_write, write_json
 from roofseg.core.images import Image, write_png
 from roofseg.drawing import overlay, panel
-from roofseg.evaluation.assessment import Assessment, assess, with_rates
+from roofseg.evaluation.assessment import Assessment, assess
 from roofseg.evaluation.full_tiles import full_tile_table
 from roofseg.inference.predictor import Predictor
 from roofseg.patches import Patch
@@ -93,9 +93,7 @@ def evaluate(
             assessed[split] = assess(names, probabilities, truth, gsd[split])
             _draw(folder / split, patches, probabilities >= metrics.THRESHOLD)
         whole = {
-            f"{split}_full_tiles": with_rates(
-                full_tile_table(predictor, pairs, batch_size=batch_size)
-            )
+            f"{split}_full_tiles": full_tile_table(predictor, pairs, batch_size=batch_size)
             for split, pairs in tiles.items()
             if pairs
         }

@@ -14,7 +14,7 @@ import pandas as pd
 from roofseg.core.errors import UserError
 from roofseg.metrics import SCORED_SPLITS
 from roofseg.report.attempts import Attempt
-from roofseg.results.intervals import CONFIDENCE, DRAWS, EXACT_TILES, STATISTICS, compare
+from roofseg.results.intervals import CONFIDENCE, STATISTICS, compare
 
 COMPARISON_COLUMNS = [
     "split", "attempt", "leader", "tiles", "difference", "low", "high", "p_value", "smallest_p",
@@ -75,21 +75,11 @@ def interval_and_p_disagree(comparisons: pd.DataFrame) -> pd.Series:
     return ~comparisons.tie & (comparisons.p_value > 1 - CONFIDENCE)
 
 
-def sign_flip_test(comparisons: pd.DataFrame) -> tuple[str, str]:
-    """Name the test that gave the p-values, and the smallest p-value that it can give.
+def smallest_p_values(comparisons: pd.DataFrame) -> str:
+    """Name the smallest p-value on each number of tiles, such as ``0.031 on 6 tiles``.
 
     Args:
         comparisons: the rows of `compare_with_leader`, at least one.
-
-    Returns:
-        Two phrases, such as ``exact sign flips`` and ``0.031 on 6 tiles``.
     """
     smallest = dict(zip(comparisons.tiles, comparisons.smallest_p, strict=True))
-    if max(smallest) <= EXACT_TILES:
-        kind = "exact sign flips"
-    elif min(smallest) > EXACT_TILES:
-        kind = f"{DRAWS:,} random sign flips"
-    else:
-        kind = f"exact sign flips up to {EXACT_TILES} tiles, {DRAWS:,} random ones beyond"
-    least = [f"{p:.2g} on {n} tile{'s' if n != 1 else ''}" for n, p in smallest.items()]
-    return kind, " or ".join(least)
+    return " or ".join(f"{p:.2g} on {n} tile{'s' if n != 1 else ''}" for n, p in smallest.items())

@@ -17,10 +17,10 @@ from roofseg.pages.page import (
 )
 from roofseg.report import charts
 from roofseg.report.attempts import Attempt
-from roofseg.report.comparisons import interval_and_p_disagree, sign_flip_test
+from roofseg.report.comparisons import interval_and_p_disagree, smallest_p_values
 from roofseg.report.leaderboard import Leaderboard
 from roofseg.results.disclaimers import SEALED
-from roofseg.results.intervals import DRAWS, Interval
+from roofseg.results.intervals import DRAWS, EXACT_TILES, Interval
 
 HEADLINE = (
     "Attempts are ordered by validation IoU. IoU and F1 are means over tiles at threshold 0.5. "
@@ -194,17 +194,17 @@ def against_leader(board: Leaderboard) -> Section:
         for attempt in board.ranked[1:]
     ]
     header = ["attempt", *(name for split in splits for name in (f"{split} IoU", "p", " "))]
-    test, smallest = sign_flip_test(board.comparisons)
     return Section(
         "Against the leader",
         [
             Table(
                 f"Difference in IoU to `{board.leader.name}`, mean over the same tiles, with its "
                 "paired 95 % bootstrap interval. A **tie** is an interval that contains 0. The "
-                f"two-sided p-value is by {test} (the results of the two attempts are exchanged "
-                "tile by tile) and not corrected for the number of comparisons; it cannot be below "
-                f"{smallest}. The two can disagree: with few tiles the interval is too narrow, and "
-                "p cannot be small.",
+                "two-sided p-value is by sign flips (the results of the two attempts are exchanged "
+                f"tile by tile): all of them up to {EXACT_TILES} tiles, {DRAWS:,} random ones "
+                "beyond. It is not corrected for the number of comparisons, and cannot be below "
+                f"{smallest_p_values(board.comparisons)}. The two can disagree: with few tiles the "
+                "interval is too narrow, and p cannot be small.",
                 header,
                 rows,
                 frozenset({"attempt", " "}),
