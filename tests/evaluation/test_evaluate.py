@@ -50,7 +50,7 @@ def patch(tile: str, seed: int) -> Patch:
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     mask = (image[:, :, 0] > 100).astype(np.uint8)
-    return Patch(tile, image, mask)
+    return Patch(tile, image, mask, GSD)
 
 
 @pytest.fixture
@@ -69,7 +69,6 @@ def scored(
     found = evaluate(
         red_predictor(),
         splits,
-        gsd={split: [GSD] * len(patches) for split, patches in splits.items()},
         tiles=tiles,
         predictions=tmp_path / "predictions",
         results=tmp_path / "results",
@@ -121,12 +120,7 @@ def test_all_measurements_are_written(tmp_path: Path, splits: dict[str, list[Pat
     bins = pd.read_csv(results / "reliability.csv")
     for split, patches in splits.items():
         images = [each.image for each in patches]
-        expected = assess(
-            [each.tile for each in patches],
-            predict(red_predictor(), images, 2),
-            np.stack([each.mask for each in patches]),
-            [GSD] * len(patches),
-        )
+        expected = assess(patches, predict(red_predictor(), images, 2))
         assert scores[split] == expected.scores
         for table, wanted in (
             (tiles, expected.table),

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from roofseg import metrics
-from roofseg.core.images import Image
 from roofseg.evaluation import boundary, buildings, calibration
+from roofseg.patches import Patch
 from roofseg.results.intervals import known_scores
 
 
@@ -42,20 +42,15 @@ class Assessment:
     scores: dict[str, float]
 
 
-def assess(
-    tiles: Sequence[str],
-    probabilities: npt.NDArray[np.float32],
-    truth: Image,
-    gsd: Sequence[float],
-) -> Assessment:
+def assess(patches: Sequence[Patch], probabilities: npt.NDArray[np.float32]) -> Assessment:
     """Measure the predictions of a split, with masks at `metrics.THRESHOLD`.
 
     Args:
-        tiles: N names.
+        patches: N patches of P x P px.
         probabilities: (N, P, P) float32 in [0, 1].
-        truth: (N, P, P) uint8, 0 background and 1 building.
-        gsd: N ground sampling distances in metres per pixel, NaN where unknown.
     """
+    tiles, gsd = [patch.tile for patch in patches], [patch.gsd for patch in patches]
+    truth = np.stack([patch.mask for patch in patches])
     masks = probabilities >= metrics.THRESHOLD
     pairs = list(zip(masks, truth, strict=True))
     matches = [buildings.match_buildings(*pair) for pair in pairs]

@@ -61,7 +61,6 @@ def evaluate(
     predictor: Predictor,
     splits: Mapping[str, Sequence[Patch]],
     *,
-    gsd: Mapping[str, Sequence[float]],
     tiles: Mapping[str, Sequence[TilePair]],
     predictions: Path,
     results: Path,
@@ -72,8 +71,6 @@ def evaluate(
     Args:
         predictor: the model.
         splits: the patches to score, by name of the split.
-        gsd: the ground sampling distance of each patch in metres per pixel, NaN where unknown; by
-            name of the split.
         tiles: whole tiles to score as well, by name of the split; may be empty.
         predictions: the folder for SPLIT/masks/TILE.png (0/255), SPLIT/overlays/TILE.png and
             SPLIT/panels/TILE.png (see `roofseg.drawing`); it replaces an existing folder.
@@ -88,9 +85,7 @@ def evaluate(
     with atomic_write(predictions) as folder:
         for split, patches in splits.items():
             probabilities = predict(predictor, [patch.image for patch in patches], batch_size)
-            truth = np.stack([patch.mask for patch in patches])
-            names = [patch.tile for patch in patches]
-            assessed[split] = assess(names, probabilities, truth, gsd[split])
+            assessed[split] = assess(patches, probabilities)
             _draw(folder / split, patches, probabilities >= metrics.THRESHOLD)
         whole = {
             f"{split}_full_tiles": full_tile_table(predictor, pairs, batch_size=batch_size)
