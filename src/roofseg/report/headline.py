@@ -215,11 +215,9 @@ def against_leader(board: Leaderboard) -> Section:
 
 def _compared(board: Leaderboard, attempt: Attempt, split: str) -> list[Cell | str]:
     """The difference to the leader, its p-value, and the status."""
-    table = board.comparisons
-    found = table[(table.split == split) & (table.attempt == attempt.name)]
-    if found.empty:
+    row = board.comparison(attempt, split)
+    if row is None:
         return [SEALED, "", ""]
-    row = found.iloc[0]
     shown = with_interval(row.difference, row.low, row.high)
     return [
         Cell(f"+{shown.text}" if row.difference > 0 else shown.text, shown.detail),

@@ -33,6 +33,10 @@ MEASURES = {
 """The scores other than IoU and F1, and their headings in tables."""
 
 
+RECIPE_COLUMNS = ("architecture", "encoder", "prior", "lr", "augmentation", "dropout")
+"""The keys of a recipe that `score_table` shows as they are."""
+
+
 @dataclass(frozen=True)
 class Leaderboard:
     """All attempts, ranked and compared with the leader.
@@ -105,13 +109,18 @@ class Leaderboard:
             return SEALED
         if attempt.name == self.leader.name:
             return "leader"
-        table = self.comparisons
-        row = table[(table.split == split) & (table.attempt == attempt.name)]
-        if row.empty:
+        row = self.comparison(attempt, split)
+        if row is None:
             return ""
-        if row.tie.item():
+        if row.tie:
             return "tie"
-        return "behind" if row.difference.item() < 0 else "ahead"
+        return "behind" if row.difference < 0 else "ahead"
+
+    def comparison(self, attempt: Attempt, split: str) -> Any | None:
+        """The row of `comparisons` of an attempt on a split; None if they were not compared."""
+        table = self.comparisons
+        rows = table[(table.split == split) & (table.attempt == attempt.name)]
+        return next(rows.itertuples(), None)
 
 
 def read_leaderboard(
@@ -145,20 +154,10 @@ def score_table(board: Leaderboard) -> pd.DataFrame:
     """
     rows = []
     for rank, attempt in enumerate(board.ranked, 1):
-        recipe = attempt.recipe
-        row: dict[str, Any] = {
-            "rank": rank,
-            "attempt": attempt.name,
-            "label": attempt.label,
-            "architecture": recipe.architecture,
-            "encoder": recipe.encoder,
-            "prior": recipe.prior,
-            "lr": recipe.lr,
-            "augmentation": recipe.augmentation,
-            "dropout": recipe.dropout,
-            "loss": loss_name(recipe.bce_weight),
-            "best_epoch": attempt.training["best_epoch"],
-        }
+        row: dict[str, Any] = {"rank": rank, "attempt": attempt.name, "label": attempt.label}
+        row |= {key: getattr(attempt.recipe, key) for key in RECIPE_COLUMNS}
+        row["loss"] = loss_name(attempt.recipe.bce_weight)
+        row["best_epoch"] = attempt.training["best_epoch"]
         for split in SCORED_SPLITS:
             for score in ("iou", "f1"):
                 row |= _columns(f"{split}_{score}", attempt.score(split, score))
@@ -183,24 +182,25 @@ def loss_name(bce_weight: float) -> str:
     return f"{bce_weight:g} BCE + {1 - bce_weight:g} Dice"
 
 
+COUNTED_COSTS = (
+    "total_parameters", "trainable_parameters", "multiply_adds_per_patch",
+    "multiply_adds_per_megapixel", "model_bytes",
+)  # fmt: skip
+"""The costs that follow from the architecture (`roofseg.evaluation.costs.measure`)."""
+
+
 def cost_values(attempt: Attempt) -> dict[str, float | None]:
     """The costs of an attempt.
 
     Returns:
-        total_parameters, trainable_parameters; multiply_adds_per_patch,
-        multiply_adds_per_megapixel; model_bytes; seconds_per_epoch, epochs_run, minutes (of
-        training, validation included), peak_memory_gb (of training);
-        inference_megapixels_per_second; iou_per_hour, val IoU over hours of training (None if
-        training took no measurable time).
+        The `COUNTED_COSTS`; seconds_per_epoch, epochs_run, minutes (of training, validation
+        included), peak_memory_gb (of training); inference_megapixels_per_second; iou_per_hour, val
+        IoU over hours of training (None if training took no measurable time).
     """
     minutes = attempt.times["minutes"]
     iou = attempt.score("val", "iou").value
     return {
-        "total_parameters": attempt.costs["total_parameters"],
-        "trainable_parameters": attempt.costs["trainable_parameters"],
-        "multiply_adds_per_patch": attempt.costs["multiply_adds_per_patch"],
-        "multiply_adds_per_megapixel": attempt.costs["multiply_adds_per_megapixel"],
-        "model_bytes": attempt.costs["model_bytes"],
+        **{key: attempt.costs[key] for key in COUNTED_COSTS},
         "seconds_per_epoch": attempt.times["seconds_per_epoch"],
         "epochs_run": attempt.training["epochs_run"],
         "minutes": minutes,
