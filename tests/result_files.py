@@ -1,4 +1,4 @@
-"""The files that training and evaluation write of attempts, and their leaderboard."""
+"""Write the files that training and evaluation write for attempts, and build their leaderboard."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ INFERENCE = {
     "batch_size": 4,
     "patch_size": SIDE,
 }
-# The attempt `worse` had two recipes scored on the test tiles of city, one of them trained twice,
-# and one recipe on those of town.
+# For the attempt `worse`, two recipes were scored on the test tiles of city (one of them trained
+# twice), and one recipe on those of town.
 LOOKS = {"worse": [("city", "a"), ("city", "b"), ("city", "b"), ("town", "a")], "sam": []}
 LOCK = "torch==2.14.1 \\\n    --hash=sha256:aa\nnumpy==2.4.6\nunrelated==1.0\n"
 

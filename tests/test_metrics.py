@@ -102,7 +102,7 @@ def test_an_empty_prediction_scores_one_on_an_empty_tile_and_zero_on_any_other()
     scored = metrics.table(["empty", "one roof"], np.zeros((2, 2, 2)), truth)
     assert scored.iou.tolist() == [1.0, 0.0]
     assert scored.f1.tolist() == [1.0, 0.0]
-    # Nothing was claimed, so nothing claimed is wrong.
+    # Nothing was predicted, so precision is 0/0, which counts as 1.
     summary = metrics.pixel_scores(scored)
     assert (summary["precision"], summary["recall"]) == (1.0, 0.0)
 

@@ -26,7 +26,8 @@ def roof(top: int, left: int, side: int) -> np.ndarray:
 
 
 TRUTH = np.stack([roof(5, 5, 10) | roof(25, 25, 4), roof(0, 0, 0), roof(2, 2, 30)])
-# The first roof a column off and a speck in place of the second; nothing; a pixel too small.
+# Tile 1: the first roof one column off, a speck in place of the second. Tile 2: empty. Tile 3: the
+# roof one pixel too small on each side.
 MASKS = np.stack([roof(5, 6, 10) | roof(20, 2, 1), roof(0, 0, 0), roof(3, 3, 28)])
 CHANCES = np.where(MASKS == 1, 0.9, 0.1).astype(np.float32)
 
@@ -44,7 +45,7 @@ def assessed(gsd: list[float]) -> Assessment:
     return assess(patches(TRUTH, gsd), CHANCES)
 
 
-def test_the_table_extends_that_of_metrics() -> None:
+def test_the_table_extends_the_table_of_metrics() -> None:
     table = assessed([0.5, 0.25, 0.5]).table
     expected = metrics.table(["a", "007", "NA"], CHANCES, TRUTH)
     pd.testing.assert_frame_equal(table[expected.columns], expected)
@@ -57,12 +58,12 @@ def test_the_table_extends_that_of_metrics() -> None:
     assert table.found.tolist() == [1, 0, 1]
     assert table.claimed.tolist() == [2, 0, 1]
     assert table.building_f1.tolist() == [0.5, 1, 1]
-    # 0.9 where 90 of 101 pixels are building, 0.1 where 26 of 1499 are; and 0.1 where none is.
+    # Tile 1: 90 of the 101 pixels at 0.9 are building, and 26 of the 1499 at 0.1. Tile 2: none is.
     first = (abs(0.9 * 101 - 90) + abs(0.1 * 1499 - 26)) / 1600
     assert table.ece.tolist()[:2] == pytest.approx([first, 0.1], abs=1e-6)
 
 
-def test_boundary_iou_is_at_three_pixels_and_at_one_metre() -> None:
+def test_boundary_iou_is_measured_at_three_pixels_and_at_one_metre() -> None:
     table = assessed([0.5, NAN, 0.25]).table
     pairs = list(zip(MASKS, TRUTH, strict=True))
     assert table.boundary_iou.tolist() == [boundary.boundary_iou(*pair, 3) for pair in pairs]
@@ -71,7 +72,7 @@ def test_boundary_iou_is_at_three_pixels_and_at_one_metre() -> None:
     assert table.boundary_iou_m[2] == boundary.boundary_iou(*pairs[2], 4)
 
 
-def test_scores_are_means_over_tiles_and_pooled() -> None:
+def test_scores_are_means_over_tiles_or_pooled() -> None:
     found = assessed([0.5, 0.5, 0.5])
     table, scores = found.table, found.scores
     assert list(scores) == [
@@ -82,7 +83,7 @@ def test_scores_are_means_over_tiles_and_pooled() -> None:
     for name in ("boundary_iou", "boundary_iou_m", "building_f1"):
         assert scores[name] == pytest.approx(table[name].mean())
     assert scores["building_f1_pooled"] == pytest.approx(2 * 2 / (3 + 3))
-    # 0.9 where 874 of 885 pixels are building, 0.1 where 142 of 3915 are.
+    # 874 of the 885 pixels at 0.9 are building, and 142 of the 3915 at 0.1.
     assert scores["ece"] == pytest.approx(
         (abs(0.9 * 885 - 874) + abs(0.1 * 3915 - 142)) / 4800, abs=1e-6
     )

@@ -42,7 +42,7 @@ STYLE = (TEMPLATES / "page.css").read_text()
 
 
 def letters(svg: str) -> list[str]:
-    return ["".join(each.itertext()).strip() for each in ET.fromstring(svg).iter("text")]
+    return ["".join(element.itertext()).strip() for element in ET.fromstring(svg).iter("text")]
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -61,15 +61,15 @@ def test_a_chart_is_reproducible_and_refers_only_to_its_own_parts(name: str) -> 
     assert DRAWN[name]() == svg
     assert "://" not in svg
     root = ET.fromstring(svg)
-    ids = [each.get("id") for each in root.iter() if each.get("id")]
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
     assert set(re.findall(r"href=\"#([^\"]+)\"|url\(#([^)]+)\)", svg)) <= {
-        pair for each in ids for pair in ((each, ""), ("", each))
+        pair for name in ids for pair in ((name, ""), ("", name))
     }
 
 
 def test_ids_of_charts_on_one_page_are_unique() -> None:
-    ids = [each for draw in DRAWN.values() for each in re.findall(r" id=\"([^\"]+)\"", draw())]
+    ids = [name for draw in DRAWN.values() for name in re.findall(r" id=\"([^\"]+)\"", draw())]
     assert ids
     assert len(ids) == len(set(ids))
 
@@ -82,8 +82,7 @@ def test_names_are_text_and_no_markup_or_formula() -> None:
 def test_intervals_show_val_test_and_status() -> None:
     svg = charts.intervals(SCORES, 0.3)
     assert {"best", "single tile", "leader"} <= set(letters(svg))
-    # Hollow, on the page's paper: the mark of test, which the second attempt has not opened; and
-    # what lies behind names and standings.
+    # One hollow mark: only the first attempt has a test score.
     hollow = svg.count("fill: var(--paper); stroke: var(--series")
     assert hollow == 1
 

@@ -111,7 +111,7 @@ def test_comparison_equals_that_of_scipy(name: str) -> None:
     assert bounds == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert found.difference.value == pytest.approx(difference(*ours.T, *theirs.T), abs=1e-12)
 
-    # scipy exchanges single values; of tiles with three counts each, their numbers.
+    # scipy exchanges single values, so it gets the row numbers of tiles instead of their counts.
     pair = np.concatenate([ours, theirs])
     test = stats.permutation_test(
         (np.arange(6), np.arange(6, 12)),
@@ -133,7 +133,8 @@ def test_p_value_of_a_mean_is_that_of_all_sign_flips() -> None:
         n_resamples=np.inf,
     )
     found = compare(ONE, OTHER)
-    # One tile alone is against it, by the smallest difference: of 64 ways, 4 are as far from zero.
+    # OTHER is better on one tile only, by the smallest difference: 4 of the 64 sign patterns give a
+    # mean at least as far from zero.
     assert found.p_value == pytest.approx(test.pvalue) == 4 / 64
     assert compare(OTHER, ONE).p_value == found.p_value
     assert compare(OTHER, ONE).difference.value == -found.difference.value
@@ -151,7 +152,7 @@ def test_the_smallest_p_value_of_six_tiles() -> None:
     found = compare(ONE + 0.1, ONE)
     assert found.p_value == found.smallest_p == 0.03125
     assert not found.tie
-    # Every resample has the same difference.
+    # Every resample has the same difference, so the interval has no width.
     assert found.difference.low == pytest.approx(0.1) == found.difference.high
 
 
@@ -195,7 +196,7 @@ def test_a_score_needs_its_columns_for_every_tile() -> None:
     assert found["f1"] == interval(counts(6, seed=4), STATISTICS["f1"])
 
 
-def test_rows_of_different_numbers_of_tiles_are_refused() -> None:
+def test_comparing_different_numbers_of_tiles_is_an_error() -> None:
     with pytest.raises(ValueError, match="same shape"):
         compare(ONE, OTHER[:5])
 
@@ -236,9 +237,9 @@ def test_the_interval_lies_between_the_worst_and_the_best_tile(
     for statistic in (mean_of(metrics.iou), pooled(metrics.iou)):
         found = interval(rows, statistic)
         if len(rows) > 1:
-            # Pooled, an empty tile's 1 has no weight.
+            # The score 1 of an empty tile has no weight in a pooled score.
             assert scores.min() - 1e-9 <= found.low <= found.high <= scores.max() + 1e-9
-    # The mean of the tiles' scores, made beforehand or of the counts.
+    # The mean of scores equals the score statistic of the counts.
     one, other = interval(scores, tile_mean), interval(rows, mean_of(metrics.iou))
     assert astuple(one) == pytest.approx(astuple(other), abs=1e-12, nan_ok=True)
 

@@ -87,7 +87,7 @@ def _components(mask: npt.NDArray[Any]) -> tuple[Integers, Integers]:
 def by_size(matches: Sequence[Matches], gsd: Sequence[float]) -> pd.DataFrame:
     """Count the buildings found and the false claims over all tiles, by size.
 
-    Buildings are classed by the area of the building, claims by the area of the claim.
+    Buildings and claims are each classed by their own area.
 
     Args:
         matches: the matches of each tile.

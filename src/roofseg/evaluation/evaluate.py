@@ -36,8 +36,8 @@ class Evaluation:
     Attributes:
         scores: the scores of each split by name (`Assessment.scores`). Whole tiles are scored as
             splits named SPLIT_full_tiles, which have scores of pixels only.
-        tiles: a row per tile, with a column ``split`` before those of `Assessment.table`; measures
-            of patches only are empty for whole tiles.
+        tiles: a row per tile, with a column ``split`` before those of `Assessment.table`; columns
+            that only patches have are empty for whole tiles.
         sizes: `Assessment.sizes` of all splits, with a column ``split``.
     """
 

@@ -2,7 +2,7 @@
 
 This is the only module that opens them, and only stages/evaluate.py imports it. A recipe is final
 when ``final.<attempt>`` in the params.yaml of the current git commit equals the recipe digest of
-the model to score. Uncommitted parameters or code cannot open test, nor can a copy of the project
+the scored model. Uncommitted parameters or code cannot open test, nor can a copy of the project
 that DVC makes for an experiment. So no tuning loop reads test, and every look at test has a commit
 before it and a line in the ledger (`roofseg.results.ledger`).
 

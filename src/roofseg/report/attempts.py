@@ -96,7 +96,7 @@ class Attempt:
         """A score with its 95 % interval over the tiles; unknown numbers are NaN.
 
         The value is that of scores.json. The calibration error (``ece``) has no interval, since it
-        is not a statistic of tiles.
+        is computed from all pixels, not from tiles.
         """
         value = self.scores.get(split, {}).get(name)
         if value is None:

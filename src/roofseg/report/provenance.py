@@ -1,4 +1,4 @@
-"""The report's caveats, and where its numbers come from: looks at test, environment, commands."""
+"""The report's sections on where its numbers come from, and the caveats at its top."""
 
 from __future__ import annotations
 
