@@ -39,9 +39,10 @@ class Attempt:
         times: minutes, seconds_per_epoch and peak_memory_gb of training.
         scores: every score by split and name; without ``test`` while that split is sealed.
         tiles: the counts and scores of each tile, with a column ``split``.
-        curve: precision and recall by threshold, with a column ``split``.
-        reliability: predicted probability and share of building by bin, with a column ``split``.
-        sizes: buildings present and found by size class, with a column ``split``.
+        curve: precision and recall on val, by threshold.
+        reliability: predicted probability and share of building on val, by bin.
+        sizes: buildings of val that are present and found, by size class; share_found is NaN for
+            a class without buildings.
         epochs: columns epoch (from 1) and val_iou.
         costs: parameters, multiply-adds and bytes (`roofseg.evaluation.costs.measure`).
         inference: speed and device (`roofseg.evaluation.costs.time_inference`).
@@ -118,6 +119,8 @@ def read_attempt(name: str, index: int, folder: Path, dataset: str) -> Attempt:
     for stage, files in WRITTEN_BY.items():
         for file in files:
             require(folder / file, f"{stage}@{name}")
+    tables = [pd.read_csv(folder / f"{name}.csv") for name in ("pr", "reliability", "sizes")]
+    curve, reliability, sizes = (table[table.split == "val"] for table in tables)
     steps = pd.read_csv(folder / VAL_IOU, sep="\t")
     return Attempt(
         name=name,
@@ -129,9 +132,9 @@ def read_attempt(name: str, index: int, folder: Path, dataset: str) -> Attempt:
         tiles=pd.read_csv(
             folder / "tiles.csv", dtype={"tile": str}, keep_default_na=False, na_values=[""]
         ),
-        curve=pd.read_csv(folder / "pr.csv"),
-        reliability=pd.read_csv(folder / "reliability.csv"),
-        sizes=pd.read_csv(folder / "sizes.csv"),
+        curve=curve,
+        reliability=reliability,
+        sizes=sizes.assign(share_found=sizes.found / sizes.buildings),
         epochs=pd.DataFrame({"epoch": steps["step"], "val_iou": steps.iloc[:, -1].astype(float)}),
         costs=read_json(folder / "costs.json"),
         inference=read_json(folder / "inference_times.json"),

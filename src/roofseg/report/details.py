@@ -99,12 +99,10 @@ def measures(board: Leaderboard) -> Section:
 
 def _by_size(board: Leaderboard, unit: str) -> Figure:
     tables = {
-        attempt.index: attempt.sizes[(attempt.sizes.split == "val") & (attempt.sizes.unit == unit)]
-        for attempt in board.attempts
+        attempt.index: attempt.sizes[attempt.sizes.unit == unit] for attempt in board.attempts
     }
     first = tables[board.leader.index]
-    # A class without buildings has no share: 0 / 0 is NaN, and the chart leaves it out.
-    shares = {index: list(table.found / table.buildings) for index, table in tables.items()}
+    shares = {index: list(table.share_found) for index, table in tables.items()}
     unit = {"m2": "m\N{SUPERSCRIPT TWO}"}.get(unit, unit)
     counts = ", ".join(str(count) for count in first.buildings)
     return Figure(
@@ -119,8 +117,8 @@ def _by_size(board: Leaderboard, unit: str) -> Figure:
 
 def thresholds(board: Leaderboard) -> Section:
     """Precision and recall by threshold, and calibration."""
-    curves = {a.index: a.curve[a.curve.split == "val"] for a in board.attempts}
-    bins = {a.index: a.reliability[a.reliability.split == "val"].dropna() for a in board.attempts}
+    curves = {attempt.index: attempt.curve for attempt in board.attempts}
+    bins = {attempt.index: attempt.reliability.dropna() for attempt in board.attempts}
     errors = [
         f"{attempt.label} {number(error)}"
         for attempt in board.attempts

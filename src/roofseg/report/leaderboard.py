@@ -279,7 +279,9 @@ def plot_tables(board: Leaderboard) -> dict[str, pd.DataFrame]:
             {
                 "attempt": attempt.label,
                 "split": split,
-                **{"iou": score.value, "low": score.low, "high": score.high},
+                "iou": score.value,
+                "low": score.low,
+                "high": score.high,
                 "vs_leader": board.status(attempt, split),
             }
             for split in board.splits
@@ -288,29 +290,18 @@ def plot_tables(board: Leaderboard) -> dict[str, pd.DataFrame]:
             for score in [attempt.score(split, "iou")]
         ]
     )
-    sizes = _val_rows(board, "sizes")
-    sizes = sizes.assign(
-        size=sizes["size"] + " " + sizes.unit, share_found=sizes.found / sizes.buildings
-    )
-    tables = {
-        "convergence": _val_rows(board, "epochs")[["attempt", "epoch", "val_iou"]],
-        "precision_recall": _val_rows(board, "curve")[
-            ["attempt", "threshold", "precision", "recall"]
-        ],
-        "reliability": _val_rows(board, "reliability")[
-            ["attempt", "probability", "building", "pixels"]
-        ],
-        "sizes": sizes[["attempt", "size", "buildings", "share_found", "pixel_recall"]],
+
+    def joined(part: str, *columns: str) -> pd.DataFrame:
+        """A table (field ``part`` of `Attempt`) of all attempts, without incomplete rows."""
+        tables = [getattr(own, part).assign(attempt=own.label) for own in board.attempts]
+        return pd.concat(tables)[["attempt", *columns]].dropna()
+
+    sizes = joined("sizes", "size", "unit", "buildings", "share_found", "pixel_recall")
+    sizes["size"] += " " + sizes.pop("unit")
+    return {
+        "leaderboard": points,
+        "convergence": joined("epochs", "epoch", "val_iou"),
+        "precision_recall": joined("curve", "threshold", "precision", "recall"),
+        "reliability": joined("reliability", "probability", "building", "pixels"),
+        "sizes": sizes,
     }
-    return {"leaderboard": points, **{name: table.dropna() for name, table in tables.items()}}
-
-
-def _val_rows(board: Leaderboard, part: str) -> pd.DataFrame:
-    """Concatenate the val rows of a table (field ``part`` of `Attempt`) over all attempts.
-
-    A column ``attempt`` has the label of the attempt.
-    """
-    table = pd.concat(
-        getattr(attempt, part).assign(attempt=attempt.label) for attempt in board.attempts
-    )
-    return table[table.split == "val"] if "split" in table else table
