@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from roofseg.results.intervals import Interval
+from roofseg.report.attempts import Attempt
 
 SERIES = 7  # colours in page.css; further attempts reuse them with other marks
 MARKS = "osD^vPX*"
@@ -66,18 +64,18 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def series(index: int) -> int:
-    """The number of the colour of an attempt in page.css; ``index`` is that of `Attempt`."""
-    return index % SERIES
+def series(attempt: Attempt) -> int:
+    """The number of the colour of an attempt in page.css."""
+    return attempt.index % SERIES
 
 
-def _colour(index: int) -> str:
-    return f"#0102{series(index) + 16:02x}"
+def _colour(attempt: Attempt) -> str:
+    return f"#0102{series(attempt) + 16:02x}"
 
 
-def _marked(index: int) -> dict[str, Any]:
+def _marked(attempt: Attempt) -> dict[str, Any]:
     """The style of a line with marks."""
-    return {"color": _colour(index), "marker": MARKS[index % len(MARKS)]}
+    return {"color": _colour(attempt), "marker": MARKS[attempt.index % len(MARKS)]}
 
 
 def _axes(height: int) -> Axes:
@@ -106,32 +104,25 @@ def _svg(axes: Axes, name: str) -> Markup:
     return Markup(svg.replace("xlink:href", "href"))
 
 
-@dataclass(frozen=True)
-class Score:
-    """The IoU of one attempt for `intervals`; ``test`` is None while the split is sealed."""
-
-    name: str
-    index: int  # that of `Attempt`, which decides the colour
-    val: Interval
-    test: Interval | None
-    note: str = ""
-
-
 @mpl.rc_context(_STYLE)
-def intervals(scores: Sequence[Score], floor: float) -> Markup:
-    """Draw the IoU of each attempt with its interval: val filled, test hollow, floor dashed."""
-    axes = _axes(42 * len(scores) + 44)
+def intervals(attempts: Sequence[Attempt], notes: Sequence[str], floor: float) -> Markup:
+    """Draw the IoU of each attempt with its interval: val filled, test hollow, floor dashed.
+
+    ``notes`` holds a word for each attempt, such as its status; it may be empty.
+    """
+    axes = _axes(42 * len(attempts) + 44)
     box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides lines behind a label
     label: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "bbox": box}
     axes.axvline(floor, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
-    for row, score in enumerate(scores):
-        colour = _colour(score.index)
-        for interval, y, filled in ((score.val, row, True), (score.test, row + 0.27, False)):
-            if interval is None:
+    for row, (attempt, note) in enumerate(zip(attempts, notes, strict=True)):
+        colour = _colour(attempt)
+        for split, y, filled in (("val", row, True), ("test", row + 0.27, False)):
+            if not attempt.opened(split):
                 continue
-            axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=1.8)
+            score = attempt.score(split, "iou")
+            axes.plot([score.low, score.high], [y, y], color=colour, linewidth=1.8)
             axes.plot(
-                interval.value,
+                score.value,
                 y,
                 marker="o",
                 markersize=6 if filled else 5.5,
@@ -139,10 +130,10 @@ def intervals(scores: Sequence[Score], floor: float) -> Markup:
                 markerfacecolor=colour if filled else PAPER,
                 markeredgewidth=1.4,
             )
-        axes.annotate(score.name, (0, row - 0.3), **label)
-        if score.note:
-            axes.annotate(score.note, (1, row - 0.3), ha="right", fontstyle="italic", **label)
-    axes.set_ylim(len(scores) - 0.4, -0.65)
+        axes.annotate(attempt.label, (0, row - 0.3), **label)
+        if note:
+            axes.annotate(note, (1, row - 0.3), ha="right", fontstyle="italic", **label)
+    axes.set_ylim(len(attempts) - 0.4, -0.65)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("IoU, mean over tiles")
@@ -150,30 +141,22 @@ def intervals(scores: Sequence[Score], floor: float) -> Markup:
     return _svg(axes, "intervals")
 
 
-def _lines(lines: Mapping[int, pd.DataFrame], x: str, y: str, axes: Axes) -> None:
-    for index, line in lines.items():
-        axes.plot(line[x], line[y], color=_colour(index))
-
-
-def _point(x: Any, y: Any, index: int, axes: Axes) -> None:
-    axes.plot(x, y, markersize=7, markeredgecolor=PAPER, **_marked(index))
+def _point(x: Any, y: Any, attempt: Attempt, axes: Axes) -> None:
+    axes.plot(x, y, markersize=7, markeredgecolor=PAPER, **_marked(attempt))
 
 
 @mpl.rc_context(_STYLE)
-def convergence(curves: Mapping[int, pd.DataFrame]) -> Markup:
-    """Draw validation IoU by epoch, with a mark at the best epoch.
-
-    Args:
-        curves: by index of the attempt; columns epoch (from 1) and val_iou.
-    """
+def convergence(attempts: Sequence[Attempt]) -> Markup:
+    """Draw validation IoU by epoch, with a mark at the best epoch."""
     axes = _axes(240)
-    _lines(curves, "epoch", "val_iou", axes)
-    for index, curve in curves.items():
-        known = curve.dropna(subset="val_iou")
+    for attempt in attempts:
+        axes.plot(attempt.epochs.epoch, attempt.epochs.val_iou, color=_colour(attempt))
+    for attempt in attempts:
+        known = attempt.epochs.dropna(subset="val_iou")
         if known.empty:
             continue
         best = known.loc[known.val_iou.idxmax()]
-        _point(best.epoch, best.val_iou, index, axes)
+        _point(best.epoch, best.val_iou, attempt, axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=False, axis="x")
     axes.set(xlabel="epoch", ylabel="val IoU")
@@ -181,73 +164,64 @@ def convergence(curves: Mapping[int, pd.DataFrame]) -> Markup:
 
 
 @mpl.rc_context(_STYLE)
-def precision_recall(curves: Mapping[int, pd.DataFrame]) -> Markup:
-    """Draw precision against recall, with a mark at threshold 0.5.
-
-    Args:
-        curves: by index of the attempt; columns threshold, precision and recall in [0, 1].
-    """
+def precision_recall(attempts: Sequence[Attempt]) -> Markup:
+    """Draw precision against recall, with a mark at threshold 0.5."""
     axes = _axes(260)
-    _lines(curves, "recall", "precision", axes)
-    for index, curve in curves.items():
-        at = curve[np.isclose(curve.threshold, 0.5)]
-        _point(at.recall, at.precision, index, axes)
+    for attempt in attempts:
+        axes.plot(attempt.curve.recall, attempt.curve.precision, color=_colour(attempt))
+    for attempt in attempts:
+        at = attempt.curve[np.isclose(attempt.curve.threshold, 0.5)]
+        _point(at.recall, at.precision, attempt, axes)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     return _svg(axes, "precision-recall")
 
 
 @mpl.rc_context(_STYLE)
-def reliability(curves: Mapping[int, pd.DataFrame]) -> Markup:
-    """Draw the share of building by predicted probability; the diagonal is perfect calibration.
-
-    Args:
-        curves: by index of the attempt; columns probability and building in [0, 1], one row for
-            each bin that has pixels.
-    """
+def reliability(attempts: Sequence[Attempt]) -> Markup:
+    """Draw the share of building by predicted probability; the diagonal is perfect calibration."""
     axes = _axes(300)
     axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
-    for index, curve in curves.items():
-        axes.plot(curve.probability, curve.building, markersize=4, **_marked(index))
+    for attempt in attempts:
+        bins = attempt.reliability.dropna()  # those that have pixels
+        axes.plot(bins.probability, bins.building, markersize=4, **_marked(attempt))
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set(xlabel="predicted probability of building", ylabel="share that is building")
     return _svg(axes, "reliability")
 
 
 @mpl.rc_context(_STYLE)
-def by_size(classes: Sequence[str], found: Mapping[int, Sequence[float]], unit: str) -> Markup:
-    """Draw the share of buildings found by size.
+def by_size(attempts: Sequence[Attempt], unit: str, label: str) -> Markup:
+    """Draw the share of buildings found by size, for the size classes in ``unit``.
 
-    Args:
-        classes: the size classes, from small to large.
-        found: by index of the attempt; a share in [0, 1] for each class, NaN for an empty class.
-        unit: unit of the areas.
+    ``label`` is the name of the unit.
     """
     axes = _axes(230)
-    for index, shares in found.items():
-        axes.plot(range(len(classes)), list(shares), **_marked(index))
-    axes.set_xticks(range(len(classes)), classes)
+    for attempt in attempts:
+        own = attempt.sizes[attempt.sizes.unit == unit]
+        axes.plot(range(len(own)), list(own.share_found), **_marked(attempt))
+    axes.set_xticks(range(len(own)), own["size"])
     axes.grid(visible=False, axis="x")
-    axes.set(xlabel=f"area, {unit}", ylabel="share of buildings found", ylim=(-0.02, 1.02))
-    axes.set_xlim(-0.3, len(classes) - 0.7)  # an empty class keeps its place
-    return _svg(axes, f"sizes-{unit}")
+    axes.set(xlabel=f"area, {label}", ylabel="share of buildings found", ylim=(-0.02, 1.02))
+    axes.set_xlim(-0.3, len(own) - 0.7)  # an empty class keeps its place
+    return _svg(axes, f"sizes-{label}")
 
 
 @mpl.rc_context(_STYLE)
-def cost(points: Mapping[int, tuple[float, Interval]], label: str, name: str) -> Markup:
+def cost(attempts: Sequence[Attempt], costs: Sequence[float], label: str, name: str) -> Markup:
     """Draw validation IoU with its interval against a cost.
 
     Args:
-        points: by index of the attempt; its cost and its IoU.
+        attempts: the attempts.
+        costs: the cost of each attempt.
         label: label of the cost axis, with its unit. The axis is logarithmic if the greatest cost
             is at least ten times the least.
         name: name of the chart.
     """
     axes = _axes(230)
-    for index, (spent, interval) in points.items():
-        ends = [interval.low, interval.high]
-        axes.plot([spent, spent], ends, color=_colour(index), linewidth=1.2)
-        _point(spent, interval.value, index, axes)
-    costs = [spent for spent, _ in points.values()]
+    for attempt, spent in zip(attempts, costs, strict=True):
+        score = attempt.score("val", "iou")
+        axes.plot([spent] * 2, [score.low, score.high], color=_colour(attempt), linewidth=1.2)
+        _point(spent, score.value, attempt, axes)
     if min(costs) > 0 and max(costs) >= 10 * min(costs):
         axes.set_xscale("log")
         # Over little more than a decade, powers of ten alone would label one tick at most.

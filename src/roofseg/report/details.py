@@ -24,12 +24,11 @@ COST_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def _legend(board: Leaderboard) -> list[Key]:
     """The legend of a chart: the colour of each attempt."""
-    return [Key(charts.series(attempt.index), attempt.label) for attempt in board.attempts]
+    return [Key(charts.series(attempt), attempt.label) for attempt in board.attempts]
 
 
 def training(board: Leaderboard) -> Section:
     """The recipes, and validation IoU by epoch."""
-    curves = {attempt.index: attempt.epochs for attempt in board.attempts}
     best = " ".join(
         f"{attempt.label}: best {number(float(attempt.epochs.val_iou.max()))} in epoch "
         f"{attempt.training['best_epoch']}."
@@ -58,7 +57,7 @@ def training(board: Leaderboard) -> Section:
                 "Validation IoU after each epoch. The mark is the best epoch, whose weights were "
                 "kept and are scored above. It is a maximum over epochs, so it is optimistic.",
                 f"Validation IoU by epoch, one line per attempt. {best}",
-                charts.convergence(curves),
+                charts.convergence(board.attempts),
                 legend=_legend(board),
             ),
             Table("The recipe of each attempt.", header, rows, words),
@@ -98,27 +97,21 @@ def measures(board: Leaderboard) -> Section:
 
 
 def _by_size(board: Leaderboard, unit: str) -> Figure:
-    tables = {
-        attempt.index: attempt.sizes[attempt.sizes.unit == unit] for attempt in board.attempts
-    }
-    first = tables[board.leader.index]
-    shares = {index: list(table.share_found) for index, table in tables.items()}
-    unit = {"m2": "m\N{SUPERSCRIPT TWO}"}.get(unit, unit)
-    counts = ", ".join(str(count) for count in first.buildings)
+    sizes = board.leader.sizes
+    counts = ", ".join(str(count) for count in sizes.buildings[sizes.unit == unit])
+    label = {"m2": "m\N{SUPERSCRIPT TWO}"}.get(unit, unit)
     return Figure(
-        f"Share of the validation buildings that were found (IoU above 0.5), by area in {unit}. "
+        f"Share of the validation buildings that were found (IoU above 0.5), by area in {label}. "
         f"The classes hold {counts} buildings, from small to large; a share of few buildings says "
         "little.",
-        f"Share of buildings found by area in {unit}, one line per attempt.",
-        charts.by_size(list(first["size"]), shares, unit),
+        f"Share of buildings found by area in {label}, one line per attempt.",
+        charts.by_size(board.attempts, unit, label),
         legend=_legend(board),
     )
 
 
 def thresholds(board: Leaderboard) -> Section:
     """Precision and recall by threshold, and calibration."""
-    curves = {attempt.index: attempt.curve for attempt in board.attempts}
-    bins = {attempt.index: attempt.reliability.dropna() for attempt in board.attempts}
     errors = [
         f"{attempt.label} {number(error)}"
         for attempt in board.attempts
@@ -131,7 +124,7 @@ def thresholds(board: Leaderboard) -> Section:
                 "Precision and recall over all validation pixels at every threshold. The mark is "
                 "at 0.5, the threshold of all scores on this page; it was fixed, not tuned.",
                 "Precision against recall on validation, one line per attempt.",
-                charts.precision_recall(curves),
+                charts.precision_recall(board.attempts),
                 legend=_legend(board),
             ),
             Figure(
@@ -141,7 +134,7 @@ def thresholds(board: Leaderboard) -> Section:
                 "confident enough."
                 + (f" Expected calibration error: {', '.join(errors)}." if errors else ""),
                 "Share of building against predicted probability, one line per attempt.",
-                charts.reliability(bins),
+                charts.reliability(board.attempts),
                 legend=_legend(board),
             ),
         ],
@@ -181,15 +174,12 @@ def costs(board: Leaderboard) -> Section:
         ("minutes", 1, "minutes of training"),
         ("multiply_adds_per_megapixel", 1e9, "billions of multiply-adds per megapixel"),
     ):
-        points = {
-            attempt.index: ((values[attempt.name][key] or 0) / unit, attempt.score("val", "iou"))
-            for attempt in board.attempts
-        }
+        spent = [(values[attempt.name][key] or 0) / unit for attempt in board.attempts]
         blocks.append(
             Figure(
                 f"Validation IoU with its 95 % interval against {label}.",
                 f"Validation IoU against {label}, one mark per attempt.",
-                charts.cost(points, label, f"cost-{key}"),
+                charts.cost(board.attempts, spent, label, f"cost-{key}"),
                 legend=_legend(board),
             )
         )

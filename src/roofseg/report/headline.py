@@ -44,19 +44,7 @@ def name_cell(attempt: Attempt) -> Cell:
 
 def result(board: Leaderboard) -> Section:
     """The headline table, its chart, and what they show in words."""
-    chart = charts.intervals(
-        [
-            charts.Score(
-                attempt.label,
-                attempt.index,
-                attempt.score("val", "iou"),
-                attempt.score("test", "iou") if attempt.opened("test") else None,
-                _chart_note(board, attempt),
-            )
-            for attempt in board.ranked
-        ],
-        board.floor,
-    )
+    notes = [_chart_note(board, attempt) for attempt in board.ranked]
     in_words = " ".join(
         f"{attempt.label}: "
         + ", ".join(
@@ -74,7 +62,7 @@ def result(board: Leaderboard) -> Section:
                 "The dashed line is the floor on validation. Read ties from the tables: two "
                 "intervals can overlap although one attempt is better on every tile.",
                 f"IoU by attempt. {in_words}",
-                chart,
+                charts.intervals(board.ranked, notes, board.floor),
             ),
             Prose(floor_text(board)),
         ],
