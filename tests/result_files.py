@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from records import trained_record
-from small_entries import FLOOR, recipe
+from small_entries import COSTS, FLOOR, INFERENCE, recipe
 
 from roofseg import drawing, metrics
 from roofseg.core.files import read_json, write_json
@@ -33,21 +33,6 @@ ATTEMPTS: dict[str, tuple[int, Mapping[str, list[str]]]] = {
     "worse": (6, OPEN),
     "better": (2, OPEN),
     "sam": (12, {"val": OPEN["val"]}),
-}
-COSTS = {
-    "total_parameters": 6_000_000,
-    "trainable_parameters": 5_150_000,
-    "multiply_adds_per_patch": 250_000_000,
-    "multiply_adds_per_megapixel": 50_000_000_000,
-    "model_bytes": 24_000_000,
-}
-INFERENCE = {
-    "megapixels_per_second": 2.3,
-    "device": "cpu",
-    "precision": "32-true",
-    "threads": 2,
-    "batch_size": 4,
-    "patch_size": SIDE,
 }
 # For the attempt `worse`, two recipes were scored on the test tiles of city (one of them trained
 # twice), and one recipe on those of town.

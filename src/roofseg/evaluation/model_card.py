@@ -84,11 +84,6 @@ def card(
         scores[name]["ece"] = replace(UNKNOWN, value=evaluation.scores[name]["ece"])
     whole = "val_full_tiles" in tables
     counts = {name: list(split.values()).count(name) for name in ("train", *SCORED_SPLITS)}
-    shapes = {
-        name: heading
-        for name, heading in SHAPE_SCORES.items()
-        if any(name in known for known in scores.values())
-    }
     prior = PRIORS[recipe.prior]
     note = ", the image encoder of Segment Anything" if recipe.encoder == SAM_ENCODER else ""
     templates = jinja2.Environment(
@@ -105,20 +100,18 @@ def card(
         weights=sha256_file(model / "model.safetensors"),
         record=record,
         recipe=recipe,
-        result=result,
         encoder_note=f"{note}{', frozen' if recipe.thaw_epoch is None else ''}",
         parameters={
             part: f"{result[f'{part}_parameters'] / 1e6:.2f} M"
             for part in ("encoder", "decoder", "trainable")
         },
-        size=record["patch_size"],
         gsd=_gsd(record["gsd"]),
         counts=counts,
         threshold=THRESHOLD,
         confidence=f"{100 * CONFIDENCE:g}",
         bins=BINS,
         pixel_scores=_scores(scores, PIXEL_SCORES, SCORED if whole else SCORED_SPLITS, counts),
-        shape_scores=_scores(scores, shapes, SCORED_SPLITS, counts),
+        shape_scores=_scores(scores, SHAPE_SCORES, SCORED_SPLITS, counts),
         by_size=_by_size(evaluation.sizes),
         by_tile=_by_tile(tables),
         sealed="test" not in scores,
@@ -169,7 +162,10 @@ def _gsd(known: Sequence[float]) -> str:
 def _scores(
     scores: Scores, headings: Mapping[str, str], splits: Iterable[str], counts: Mapping[str, int]
 ) -> str:
-    """A table of scores with their intervals: a row for each heading, a column for each split."""
+    """A table of scores with their intervals: a row for each score, a column for each split.
+
+    Scores that no split has are left out, such as those in metres without a GSD.
+    """
     columns = {
         split: f"{SCORED[split]} ({counts[split.partition('_')[0]]} tiles)" for split in splits
     }
@@ -178,6 +174,7 @@ def _scores(
         [
             [heading, *(_score(scores, split, name) for split in columns)]
             for name, heading in headings.items()
+            if any(name in known for known in scores.values())
         ],
     )
 
