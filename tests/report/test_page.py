@@ -202,7 +202,7 @@ def test_sealed_test_has_no_column_and_no_look(tmp_path: Path) -> None:
     assert "Against the leader" not in read.text
 
 
-def test_tiles_of_known_and_unknown_gsd_have_separate_tables(tmp_path: Path) -> None:
+def test_val_tiles_of_known_and_unknown_gsd_have_separate_charts(tmp_path: Path) -> None:
     root = add_results(tmp_path, ONE)
     path = root / "metrics/attempts/better/sizes.csv"
     sizes = pd.read_csv(path)
@@ -210,3 +210,7 @@ def test_tiles_of_known_and_unknown_gsd_have_separate_tables(tmp_path: Path) -> 
     html = build(root, ["better"]).html
     assert "area, m\N{SUPERSCRIPT TWO}" in html
     assert "area, px" in html
+    # If the GSD is unknown on test only, val has no chart in pixels.
+    sizes.loc[sizes.split == "test", "unit"] = "px"
+    sizes.to_csv(path, index=False)
+    assert "area, px" not in build(root, ["better"]).html
