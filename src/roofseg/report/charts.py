@@ -199,7 +199,7 @@ def by_size(attempts: Sequence[Attempt], unit: str, label: str) -> Markup:
     for attempt in attempts:
         own = attempt.sizes[attempt.sizes.unit == unit]
         axes.plot(range(len(own)), list(own.share_found), **_marked(attempt))
-    axes.set_xticks(range(len(own)), own["size"])
+    axes.set_xticks(range(len(own)), own["size"])  # all attempts have the same classes
     axes.grid(visible=False, axis="x")
     axes.set(xlabel=f"area, {label}", ylabel="share of buildings found", ylim=(-0.02, 1.02))
     axes.set_xlim(-0.3, len(own) - 0.7)  # an empty class keeps its place
