@@ -11,7 +11,7 @@ from roofseg.core.run_states import remove_states_of
 from roofseg.evaluation.costs import measure, time_inference
 from roofseg.evaluation.evaluate import evaluate
 from roofseg.evaluation.model_card import card
-from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, ground_sampling, open_test
+from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, open_test
 from roofseg.inference.torch_predictor import load
 from roofseg.models.device import resolve_device
 from roofseg.patches import Patch, read_patches
@@ -56,7 +56,6 @@ def main() -> None:
     evaluation = evaluate(
         predictor,
         splits,
-        gsd={name: ground_sampling(patches, PATCHES / name) for name, patches in splits.items()},
         tiles=tiles,
         predictions=Path("predictions") / attempt,
         results=results,

@@ -1,4 +1,4 @@
-"""The files that training and evaluation write of attempts, and their leaderboard."""
+"""Write the files that training and evaluation write for attempts, and build their leaderboard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from records import trained_record
-from small_entries import FLOOR, recipe
+from small_entries import COSTS, FLOOR, INFERENCE, recipe
 
 from roofseg import drawing, metrics
 from roofseg.core.files import read_json, write_json
@@ -34,23 +34,8 @@ ATTEMPTS: dict[str, tuple[int, Mapping[str, list[str]]]] = {
     "better": (2, OPEN),
     "sam": (12, {"val": OPEN["val"]}),
 }
-COSTS = {
-    "total_parameters": 6_000_000,
-    "trainable_parameters": 5_150_000,
-    "multiply_adds_per_patch": 250_000_000,
-    "multiply_adds_per_megapixel": 50_000_000_000,
-    "model_bytes": 24_000_000,
-}
-INFERENCE = {
-    "megapixels_per_second": 2.3,
-    "device": "cpu",
-    "precision": "32-true",
-    "threads": 2,
-    "batch_size": 4,
-    "patch_size": SIDE,
-}
-# The attempt `worse` had two recipes scored on the test tiles of city, one of them trained twice,
-# and one recipe on those of town.
+# For the attempt `worse`, two recipes were scored on the test tiles of city (one of them trained
+# twice), and one recipe on those of town.
 LOOKS = {"worse": [("city", "a"), ("city", "b"), ("city", "b"), ("town", "a")], "sam": []}
 LOCK = "torch==2.14.1 \\\n    --hash=sha256:aa\nnumpy==2.4.6\nunrelated==1.0\n"
 

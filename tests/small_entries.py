@@ -11,7 +11,7 @@ from records import SHARED, trained_record
 from roofseg import metrics
 from roofseg.recipe.params import Recipe
 from roofseg.report.attempts import Attempt
-from roofseg.report.leaderboard import Leaderboard, rank_attempts
+from roofseg.report.leaderboard import Leaderboard
 
 PIXELS = 10_000  # union of prediction and truth in each tile
 FLOOR = {
@@ -23,6 +23,22 @@ FLOOR = {
         "train_iou": 0.4,
         "val": {"iou": 0.35, "f1": 0.5},
     },
+}
+
+COSTS = {
+    "total_parameters": 6_000_000,
+    "trainable_parameters": 5_150_000,
+    "multiply_adds_per_patch": 2_500_000_000,
+    "multiply_adds_per_megapixel": 50_000_000_000,
+    "model_bytes": 24_000_000,
+}
+INFERENCE = {
+    "megapixels_per_second": 2.345,
+    "device": "cpu",
+    "precision": "32-true",
+    "threads": 2,
+    "batch_size": 4,
+    "patch_size": 224,
 }
 
 
@@ -51,7 +67,7 @@ def entry(
     *,
     names: Sequence[str] | None = None,
     minutes: float = 1.5,
-    multiply_adds: int = 50_000_000_000,
+    multiply_adds: int = COSTS["multiply_adds_per_megapixel"],
     **own: Any,
 ) -> Attempt:
     """An attempt with these IoU per tile, by split; ``own`` are keys of its recipe."""
@@ -67,25 +83,12 @@ def entry(
         reliability=pd.DataFrame(),
         sizes=pd.DataFrame(),
         epochs=pd.DataFrame(),
-        costs={
-            "total_parameters": 6_000_000,
-            "trainable_parameters": 5_150_000,
-            "multiply_adds_per_patch": multiply_adds // 20,
-            "multiply_adds_per_megapixel": multiply_adds,
-            "model_bytes": 24_000_000,
-        },
-        inference={
-            "megapixels_per_second": 2.345,
-            "device": "cpu",
-            "precision": "32-true",
-            "threads": 2,
-            "batch_size": 4,
-            "patch_size": 224,
-        },
+        costs={**COSTS, "multiply_adds_per_megapixel": multiply_adds},
+        inference=INFERENCE,
         looks=[],
         look_count=0,
     )
 
 
 def board(*attempts: Attempt) -> Leaderboard:
-    return rank_attempts(attempts, dataset="city", patch_size=64, baselines=FLOOR)
+    return Leaderboard("city", 64, attempts, FLOOR)

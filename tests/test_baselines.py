@@ -29,7 +29,7 @@ def test_constant_mask_is_building_everywhere_where_there_is_any() -> None:
     patches = [patch("a", 0.3), patch("b", 0.6, seed=1)]
     best = baselines.best_constant(patches)
     assert best["mask"] == "all building"
-    fractions = [each.mask.mean() for each in patches]
+    fractions = [patch.mask.mean() for patch in patches]
     assert best["val"]["iou"] == pytest.approx(np.mean(fractions))
     assert best["val"]["recall"] == 1.0
 
@@ -42,7 +42,7 @@ def test_constant_mask_is_empty_where_most_tiles_are() -> None:
 
 
 @pytest.mark.parametrize(("roof", "ground", "direction"), [(200, 50, "above"), (50, 200, "below")])
-def test_threshold_finds_the_channel_that_tells_roofs(
+def test_threshold_finds_the_channel_and_direction_that_separate_roofs(
     roof: int, ground: int, direction: str
 ) -> None:
     train = [
@@ -58,7 +58,7 @@ def test_threshold_finds_the_channel_that_tells_roofs(
 
 def test_threshold_is_fitted_on_train_alone() -> None:
     train = [patch("a", 0.3)]
-    val = [patch("v", 0.4, roof=50, ground=200, seed=3)]  # the other way round
+    val = [patch("v", 0.4, roof=50, ground=200, seed=3)]  # roofs are darker than ground here
     found = baselines.colour_threshold(train, val)
     assert found["train_iou"] == 1.0
     assert found["val"]["iou"] == 0.0
@@ -74,11 +74,11 @@ pixels = st.integers(0, 255)
 )
 def test_threshold_is_the_best_of_all(images: np.ndarray, masks: np.ndarray) -> None:
     patches = [Patch(str(k), images[k], masks[k]) for k in range(2)]
-    *_, found = baselines.fit_threshold(patches)
-    values = [baselines.channels(each.image) for each in patches]
+    found = baselines.colour_threshold(patches, patches)["train_iou"]
+    values = [baselines.channels(patch.image) for patch in patches]
     best = 0.0
     for name in values[0]:
-        channel = np.stack([each[name] for each in values])
+        channel = np.stack([named[name] for named in values])
         above = channel[:, None] >= np.arange(256)[:, None, None]  # tile, threshold, row, column
         for predicted in (above, ~above):
             shared = (predicted & (masks[:, None] > 0)).sum((2, 3))
@@ -91,7 +91,7 @@ def test_threshold_is_the_best_of_all(images: np.ndarray, masks: np.ndarray) -> 
 def test_channels_are_bytes_and_excess_green_is_high_for_plants() -> None:
     image = np.array([[[0, 255, 0], [255, 0, 255], [90, 90, 90]]], np.uint8)
     values = baselines.channels(image)
-    assert all(each.dtype == np.uint8 and each.shape == (1, 3) for each in values.values())
+    assert all(channel.dtype == np.uint8 and channel.shape == (1, 3) for channel in values.values())
     assert values["excess_green"].tolist() == [[255, 0, 127]]
     assert values["brightness"].tolist() == [[85, 170, 90]]
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)

@@ -124,7 +124,7 @@ def test_plots_of_dvc_give_the_attempts_the_same_colours(template: Path) -> None
     for encoding in found:
         assert encoding["field"] == "attempt"
         assert encoding["scale"]["range"] == drawing.COLOURS
-        # In the order of the data, which is that of params.yaml.
+        # null keeps the order of the data, which is the order of params.yaml.
         assert encoding["sort"] is None
 
 
@@ -135,5 +135,5 @@ def colour_encodings(part: Any) -> Iterator[dict[str, Any]]:
             yield part["encoding"]["color"]
         part = list(part.values())
     if isinstance(part, list):
-        for each in part:
-            yield from colour_encodings(each)
+        for item in part:
+            yield from colour_encodings(item)

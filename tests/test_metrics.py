@@ -102,7 +102,7 @@ def test_an_empty_prediction_scores_one_on_an_empty_tile_and_zero_on_any_other()
     scored = metrics.table(["empty", "one roof"], np.zeros((2, 2, 2)), truth)
     assert scored.iou.tolist() == [1.0, 0.0]
     assert scored.f1.tolist() == [1.0, 0.0]
-    # Nothing was claimed, so nothing claimed is wrong.
+    # Nothing was predicted, so precision is 0/0, which counts as 1.
     summary = metrics.pixel_scores(scored)
     assert (summary["precision"], summary["recall"]) == (1.0, 0.0)
 
@@ -124,8 +124,11 @@ def test_summary_is_the_mean_over_tiles_beside_the_pooled_value() -> None:
 def test_table_keeps_counts_as_integers_beside_their_scores() -> None:
     scored = metrics.table(["a"], np.ones((1, 2, 2)), np.array([[[1, 0], [0, 0]]]))
     assert scored.to_dict("records") == [
-        {"tile": "a", "tp": 1, "fp": 3, "fn": 0, "tn": 0, "iou": 0.25, "f1": 0.4}
-    ]
+        {
+            "tile": "a", "tp": 1, "fp": 3, "fn": 0, "tn": 0,
+            "iou": 0.25, "f1": 0.4, "precision": 0.25, "recall": 1.0,
+        }
+    ]  # fmt: skip
     assert all(scored[name].dtype == np.int64 for name in metrics.COUNTS)
 
 

@@ -74,31 +74,22 @@ def _ious(values: Image, mask: Image) -> dict[str, npt.NDArray[np.float64]]:
     }
 
 
-def fit_threshold(patches: Sequence[Patch]) -> tuple[str, str, int, float]:
-    """Find the threshold with the highest IoU (mean over tiles) of all `channels`, by trying all.
+def colour_threshold(train: Sequence[Patch], val: Sequence[Patch]) -> dict[str, Any]:
+    """Find the best colour threshold on train, by trying all, and score it on val.
 
     Returns:
-        The channel; the direction ("above": building where value >= threshold; "below": building
-        where value < threshold); the threshold (0..255); and its IoU on ``patches``. Ties go to the
-        first channel, direction and threshold.
+        ``channel``, one of `channels`; ``direction`` ("above": building where value >= threshold;
+        "below": building where value < threshold); ``threshold`` (0..255); ``train_iou``, its IoU
+        on train (mean over tiles), the highest of all; and ``val``, its `metrics.pixel_scores`.
+        Ties go to the first channel, direction and threshold.
     """
     total: dict[tuple[str, str], npt.NDArray[np.float64]] = {}
-    for patch in patches:
+    for patch in train:
         for name, values in channels(patch.image).items():
             for direction, ious in _ious(values, patch.mask).items():
-                total[name, direction] = total.get((name, direction), 0) + ious / len(patches)
+                total[name, direction] = total.get((name, direction), 0) + ious / len(train)
     (channel, direction), ious = max(total.items(), key=lambda item: item[1].max())
-    return channel, direction, int(ious.argmax()), float(ious.max())
-
-
-def colour_threshold(train: Sequence[Patch], val: Sequence[Patch]) -> dict[str, Any]:
-    """Fit a colour threshold on train and score it on val.
-
-    Returns:
-        ``channel``, ``direction``, ``threshold`` and ``train_iou``, as `fit_threshold` returns
-        them; and ``val``, the `metrics.pixel_scores` on val.
-    """
-    channel, direction, threshold, train_iou = fit_threshold(train)
+    threshold = int(ious.argmax())
     masks = [
         (channels(patch.image)[channel] >= threshold) == (direction == "above") for patch in val
     ]
@@ -106,7 +97,7 @@ def colour_threshold(train: Sequence[Patch], val: Sequence[Patch]) -> dict[str, 
         "channel": channel,
         "direction": direction,
         "threshold": threshold,
-        "train_iou": train_iou,
+        "train_iou": float(ious.max()),
         "val": _scores(val, masks),
     }
 

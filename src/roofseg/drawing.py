@@ -43,24 +43,15 @@ def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def _kernel(width: int) -> Image:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1)).astype(
-        np.uint8
-    )
-
-
-def _line_width(mask: npt.NDArray[Any]) -> int:
-    """Line width in pixels (1 at 224 px, 2 at 512, 4 at 1024): thick enough to survive scaling."""
-    return max(1, round(max(mask.shape) / 256))
-
-
 def _outline(mask: npt.NDArray[Any], *, outside: bool) -> npt.NDArray[np.bool_]:
     """The pixels of a line along the edges of a mask, just outside or just inside.
 
     The border of the picture gets no line: a footprint is cut there and has no edge.
     """
     solid = (mask > 0).astype(np.uint8)
-    kernel = _kernel(_line_width(mask))
+    # 1 px wide at 224 px, 2 at 512, 4 at 1024: thick enough to survive scaling.
+    side = 2 * max(1, round(max(mask.shape) / 256)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     line = cv2.dilate(solid, kernel) - solid if outside else solid - cv2.erode(solid, kernel)
     return line > 0
 

@@ -95,25 +95,29 @@ def recall(tp: npt.ArrayLike, fn: npt.ArrayLike) -> Floats:
     return _ratio(tp, np.add(tp, fn))
 
 
-def table(
-    tiles: Sequence[str], probabilities: Any, truth: Any, threshold: float = THRESHOLD
-) -> pd.DataFrame:
+def table(tiles: Sequence[str], probabilities: Any, truth: Any) -> pd.DataFrame:
     """Count and score each tile.
 
     Args:
         tiles: N names.
         probabilities: (N, H, W) array of floats in [0, 1], or of masks in {0, 1}.
         truth: (N, H, W) array, 0 background and 1 building.
-        threshold: as for `count`.
 
     Returns:
-        One row per tile with columns tile, tp, fp, fn, tn (pixels), iou, f1.
+        One row per tile with columns tile, tp, fp, fn, tn (pixels), iou, f1, precision, recall.
     """
+    return table_of_counts(tiles, np.stack(count(probabilities, truth), axis=1))
+
+
+def table_of_counts(tiles: Sequence[str], counts: Integers) -> pd.DataFrame:
+    """Score each tile from its `COUNTS`, (N, 4); returns the columns of `table`."""
     rows = pd.DataFrame({"tile": list(tiles)})
-    rows[COUNTS] = np.stack(count(probabilities, truth, threshold), axis=1)
+    rows[COUNTS] = counts
     return rows.assign(
         iou=iou(rows.tp, rows.fp, rows.fn),
         f1=f1(rows.tp, rows.fp, rows.fn),
+        precision=precision(rows.tp, rows.fp),
+        recall=recall(rows.tp, rows.fn),
     )
 
 

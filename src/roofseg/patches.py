@@ -33,12 +33,14 @@ CROPS_COLUMNS = (
 class Patch:
     """A labelled patch: the tile it was cut from, and its pixels.
 
-    ``image`` is (P, P, 3) uint8 RGB; ``mask`` is (P, P) uint8, 0 background and 1 building.
+    ``image`` is (P, P, 3) uint8 RGB; ``mask`` is (P, P) uint8, 0 background and 1 building; ``gsd``
+    is the ground sampling distance in metres per pixel, NaN where unknown.
     """
 
     tile: str
     image: Image
     mask: Image
+    gsd: float = float("nan")
 
 
 def read_patches(folder: Path) -> list[Patch]:
@@ -48,7 +50,8 @@ def read_patches(folder: Path) -> list[Patch]:
     are not all squares of the same size.
     """
     patches: list[Patch] = []
-    for tile in sorted(read_crops(folder)["tile"]):
+    crops = read_crops(folder)
+    for tile, gsd in sorted(zip(crops.tile, crops.gsd, strict=True)):
         image_path = folder / "images" / f"{tile}.jpg"
         mask_path = folder / "masks" / f"{tile}.png"
         for path in (image_path, mask_path):
@@ -56,7 +59,7 @@ def read_patches(folder: Path) -> list[Patch]:
                 raise UserError(
                     f"{path}: no such file, but {folder / 'crops.csv'} lists it. {_remake(folder)}"
                 )
-        patch = Patch(tile, read_image(image_path), read_mask(mask_path))
+        patch = Patch(tile, read_image(image_path), read_mask(mask_path), gsd)
         size = (patches or [patch])[0].mask.shape[0]
         for path, shape in ((image_path, patch.image.shape), (mask_path, patch.mask.shape)):
             if shape[:2] != (size, size):

@@ -23,7 +23,7 @@ def square(side: int, start: int, stop: int) -> np.ndarray:
 
 
 def by_definition(mask: np.ndarray, distance: int) -> np.ndarray:
-    """Find the pixels with background within ``distance`` rows and columns, one by one."""
+    """Check each building pixel for background within ``distance`` rows and columns."""
     found = np.zeros(mask.shape, bool)
     padded = np.pad(mask, distance)
     for row, col in np.argwhere(mask):
@@ -61,23 +61,23 @@ def test_boundary_equals_that_of_the_authors_code(mask: np.ndarray, distance: in
 
 
 def test_boundary_iou_by_hand() -> None:
-    # A roof of 8 x 8 px, and the same one column further: frames of 1 px, 28 px each. They share
-    # seven pixels of the upper row, seven of the lower one, and no column.
+    # A roof of 8 x 8 px, and the same roof one column to the right. Each has a frame of 28 px. The
+    # frames share seven pixels of the upper row and seven of the lower row, but no column.
     truth, predicted = square(12, 2, 10), np.roll(square(12, 2, 10), 1, axis=1)
     assert boundary_iou(predicted, truth, 1) == 14 / (28 + 28 - 14)
 
 
-def test_it_drops_for_shifted_edges_more_than_mask_iou() -> None:
-    # An edge that is 1 px off all around a large roof.
+def test_shifted_edges_lower_boundary_iou_more_than_mask_iou() -> None:
+    # The predicted edge is 1 px off all around a large roof.
     truth, predicted = square(200, 20, 180), square(200, 21, 179)
     tp, fp, fn, _ = metrics.count(predicted[None], truth[None])
     assert metrics.iou(tp, fp, fn)[0] > 0.97
-    # Two of the three rings of pixels are shared, of four.
+    # Each boundary is three rings of pixels wide. Two rings are shared, of four in total.
     assert boundary_iou(predicted, truth) == pytest.approx(0.5, abs=0.01)
 
 
 @given(masks, masks.map(np.ravel), distances)
-def test_it_is_symmetric_bounded_and_one_for_equals(
+def test_boundary_iou_is_symmetric_bounded_and_one_for_equal_masks(
     truth: np.ndarray, other: np.ndarray, distance: int
 ) -> None:
     predicted = np.resize(other, truth.shape)
@@ -85,12 +85,12 @@ def test_it_is_symmetric_bounded_and_one_for_equals(
     assert 0 <= score <= 1
     assert score == boundary_iou(truth, predicted, distance)
     assert boundary_iou(truth, truth, distance) == 1
-    # Where all of both masks is boundary, it is their IoU.
+    # If all pixels of both masks are boundary, boundary IoU equals mask IoU.
     tp, fp, fn, _ = metrics.count(predicted[None], truth[None])
     assert boundary_iou(predicted, truth, 12) == metrics.iou(tp, fp, fn)[0]
 
 
-def test_an_empty_tile_scores_as_for_iou() -> None:
+def test_empty_tiles_score_as_in_mask_iou() -> None:
     empty = np.zeros((8, 8), np.uint8)
     assert boundary_iou(empty, empty) == 1
     assert boundary_iou(square(8, 2, 4), empty) == 0

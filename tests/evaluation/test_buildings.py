@@ -23,8 +23,8 @@ def drawn(picture: str) -> npt.NDArray[np.uint8]:
 
 
 def matches(areas: list[int], claimed: list[int]) -> Matches:
-    """Buildings of which every second is found (half of its pixels are), claims none of which is
-    confirmed but the first."""
+    """Every second building is found, half of the pixels of each are predicted, and only the first
+    claim is confirmed."""
     return Matches(
         areas=np.array(areas, np.int64),
         found=np.arange(len(areas)) % 2 == 1,
@@ -50,7 +50,7 @@ def test_matches_by_hand() -> None:
         ##....##
     """)
     found = match_buildings(predicted, truth)
-    # IoU: 6 of 8; 2 of 4, which is not above 0.5; 2 of 4 again; 3 of 4. One claim has no building.
+    # The IoUs are 6/8, 2/4 (not above 0.5), 2/4 and 3/4. One claim has no building.
     assert found.areas.tolist() == [8, 4, 4, 4]
     assert found.found.tolist() == [True, False, False, True]
     assert found.recall.tolist() == [0.75, 0.5, 0.5, 0.75]
@@ -58,7 +58,7 @@ def test_matches_by_hand() -> None:
     assert found.claimed_areas[found.confirmed].tolist() == [6, 3]
 
 
-def test_corners_do_not_join_and_walls_do() -> None:
+def test_pixels_that_share_a_side_join_and_those_that_share_a_corner_do_not() -> None:
     assert match_buildings(drawn("#. .#"), drawn("#. .#")).areas.tolist() == [1, 1]
     assert match_buildings(drawn("## .#"), drawn("## .#")).areas.tolist() == [3]
 
@@ -67,7 +67,7 @@ def test_a_row_of_houses_that_is_predicted_as_one_is_not_found() -> None:
     found = match_buildings(drawn("#####"), drawn("##.##"))
     assert not found.found.any()
     assert not found.confirmed.any()
-    # All of their pixels were predicted.
+    # All pixels of both buildings were predicted.
     assert found.recall.tolist() == [1, 1]
 
 
@@ -91,7 +91,7 @@ def iou_of_all(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 @given(masks, masks)
-def test_matches_are_the_pairs_above_a_half_and_each_building_is_in_one(
+def test_matches_are_the_pairs_with_iou_above_a_half_at_most_one_per_building(
     predicted: np.ndarray, truth: np.ndarray
 ) -> None:
     pairs = iou_of_all(predicted, truth) > 0.5
@@ -124,7 +124,7 @@ def test_a_perfect_mask_finds_every_building(truth: np.ndarray) -> None:
 
 def test_f1_of_buildings() -> None:
     assert building_f1(4, 2, 5) == pytest.approx(4 / 9)
-    # 0/0 as for pixels: nothing to find and nothing claimed is right.
+    # As for pixels, 0/0 scores 1: nothing to find, and nothing claimed.
     assert building_f1([0, 0, 3], [0, 0, 0], [0, 2, 0]).tolist() == [1, 0, 0]
 
 
@@ -175,8 +175,8 @@ def test_every_building_and_every_claim_has_one_class(
 ) -> None:
     found = [matches(areas, claimed) for areas, claimed, _ in tiles]
     table = by_size(found, [gsd for *_, gsd in tiles])
-    assert table.buildings.sum() == sum(len(each.areas) for each in found)
-    assert table.found.sum() == sum(each.found.sum() for each in found)
-    assert table.claimed.sum() == sum(len(each.claimed_areas) for each in found)
-    assert table.false_claims.sum() == sum((~each.confirmed).sum() for each in found)
+    assert table.buildings.sum() == sum(len(match.areas) for match in found)
+    assert table.found.sum() == sum(match.found.sum() for match in found)
+    assert table.claimed.sum() == sum(len(match.claimed_areas) for match in found)
+    assert table.false_claims.sum() == sum((~match.confirmed).sum() for match in found)
     assert {len(CLASSES[unit]) for unit in table.unit} == set(table.groupby("unit").size())

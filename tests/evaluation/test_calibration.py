@@ -29,7 +29,7 @@ def test_table_and_error_by_hand() -> None:
     assert expected_calibration_error(pixels) == pytest.approx(error)
 
 
-def test_bins_are_equal_and_hold_their_upper_ends() -> None:
+def test_bins_have_equal_widths_and_include_their_upper_ends() -> None:
     table = reliability(bin_pixels(np.zeros(1), np.zeros(1)))
     np.testing.assert_allclose(table.high - table.low, 1 / 15)
     np.testing.assert_array_equal(table.low[1:], table.high[:-1])
@@ -43,13 +43,13 @@ def test_a_calibrated_model_has_no_error() -> None:
     chances = rng.random(400_000)
     truth = rng.random(400_000) < chances
     assert expected_calibration_error(bin_pixels(chances, truth)) < 0.01
-    # One that is too sure: twice as far from a half as it should be.
+    # An overconfident model: its probabilities are twice as far from 0.5 as they should be.
     sure = np.clip(2 * chances - 0.5, 0, 1)
     assert expected_calibration_error(bin_pixels(sure, truth)) == pytest.approx(0.125, abs=0.01)
 
 
 @given(probabilities, masks)
-def test_bins_of_parts_add_up_and_hold_every_pixel(chances: np.ndarray, truth: np.ndarray) -> None:
+def test_bins_of_tiles_add_up_and_hold_every_pixel(chances: np.ndarray, truth: np.ndarray) -> None:
     whole = bin_pixels(chances, truth)
     parts = sum(bin_pixels(*pair) for pair in zip(chances, truth, strict=True))
     np.testing.assert_allclose(whole, parts)
@@ -59,7 +59,6 @@ def test_bins_of_parts_add_up_and_hold_every_pixel(chances: np.ndarray, truth: n
     table = reliability(whole)[count > 0]
     assert (table.probability >= table.low - 1e-9).all()
     assert (table.probability <= table.high + 1e-9).all()
-    # A share is never further from the truth than all of it.
     assert 0 <= expected_calibration_error(whole) <= 1
     assert sums.sum() == pytest.approx(float(chances.astype(np.float64).sum()))
 

@@ -35,7 +35,7 @@ def model() -> RoofModel:
     return build_model("unet", ENCODER, dropout=0.1, patch_size=P)
 
 
-def test_multiply_adds_of_convolutions_are_those_counted_by_hand() -> None:
+def test_multiply_adds_of_convolutions_equal_a_count_by_hand() -> None:
     # Each output pixel: 3 x 3 x 3 products for each of 8 channels, then one for each of the 8.
     assert costs.multiply_adds(Pixelwise(), 32) == 32 * 32 * (27 * 8 + 8)
 
@@ -43,7 +43,7 @@ def test_multiply_adds_of_convolutions_are_those_counted_by_hand() -> None:
 def test_multiply_adds_of_attention_are_counted() -> None:
     """Compare with a count by hand for a block of SAM's encoder, attention included."""
     encoder = SamEncoder()
-    block, tokens, width = encoder.blocks[2], 4 * 4, 768  # a global one
+    block, tokens, width = encoder.blocks[2], 4 * 4, 768  # block 2 has global attention
     linear = tokens * width * (3 * width + width + 2 * 4 * width)  # q, k, v; projection; MLP
     attention = 2 * tokens * tokens * width
     positions = 2 * tokens * 4 * width  # rel_h and rel_w: four rows, four columns
@@ -60,7 +60,7 @@ def test_multiply_adds_of_attention_are_counted() -> None:
     assert costs.multiply_adds(Block(), P) == linear + attention + positions
 
 
-def test_costs_are_counts_and_leave_the_model_as_it_is(model: RoofModel, tmp_path: Path) -> None:
+def test_measuring_costs_leaves_the_model_as_it_is(model: RoofModel, tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     save_model(weights, model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -83,7 +83,7 @@ def test_costs_are_counts_and_leave_the_model_as_it_is(model: RoofModel, tmp_pat
 
 def test_convolutions_cost_four_times_as_much_on_four_times_the_pixels(model: RoofModel) -> None:
     small, large = (costs.multiply_adds(model, size) for size in (P, 2 * P))
-    # Not the squeeze-and-excitation of the encoder, which works on one vector per image.
+    # Slightly less than four times: squeeze-and-excitation works on one vector per image.
     assert small < large <= 4 * small
     assert large > 3.9 * small
 

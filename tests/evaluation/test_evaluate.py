@@ -50,7 +50,7 @@ def patch(tile: str, seed: int) -> Patch:
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     mask = (image[:, :, 0] > 100).astype(np.uint8)
-    return Patch(tile, image, mask)
+    return Patch(tile, image, mask, GSD)
 
 
 @pytest.fixture
@@ -69,7 +69,6 @@ def scored(
     found = evaluate(
         red_predictor(),
         splits,
-        gsd={split: [GSD] * len(patches) for split, patches in splits.items()},
         tiles=tiles,
         predictions=tmp_path / "predictions",
         results=tmp_path / "results",
@@ -104,9 +103,9 @@ def test_scores_follow_from_the_counts_of_the_tiles(
     tiles = pd.read_csv(tmp_path / "results/tiles.csv", dtype={"tile": str}, keep_default_na=False)
     assert list(tiles.tile) == ["a", "007", "NA", "t"]
     assert (tiles[metrics.COUNTS].sum(axis=1) == SIDE * SIDE).all()
-    # Red above 127 is predicted, above 100 is true: nothing is a false alarm.
-    for each, row in zip([*splits["val"], *splits["test"]], tiles.itertuples(), strict=True):
-        red = each.image[:, :, 0]
+    # Red above 127 is predicted and above 100 is true, so there are no false alarms.
+    for patch, row in zip([*splits["val"], *splits["test"]], tiles.itertuples(), strict=True):
+        red = patch.image[:, :, 0]
         assert (row.tp, row.fp) == ((red > 127).sum(), 0)
         assert row.fn == ((red > 100) & (red <= 127)).sum()
     for split, table in tiles.groupby("split"):
@@ -120,13 +119,8 @@ def test_all_measurements_are_written(tmp_path: Path, splits: dict[str, list[Pat
     sizes = pd.read_csv(results / "sizes.csv")
     bins = pd.read_csv(results / "reliability.csv")
     for split, patches in splits.items():
-        images = [each.image for each in patches]
-        expected = assess(
-            [each.tile for each in patches],
-            predict(red_predictor(), images, 2),
-            np.stack([each.mask for each in patches]),
-            [GSD] * len(patches),
-        )
+        images = [patch.image for patch in patches]
+        expected = assess(patches, predict(red_predictor(), images, 2))
         assert scores[split] == expected.scores
         for table, wanted in (
             (tiles, expected.table),
@@ -154,7 +148,7 @@ def test_whole_tiles_have_scores_of_pixels_only(
     (whole,) = [line.split(",") for line in lines if line.startswith("val_full_tiles,")]
     assert sum(map(int, whole[2:6])) == 70 * 50
     assert whole[-7:] == [""] * 7
-    # Counts beside its empty cells are whole numbers still.
+    # Empty cells in the column do not turn the counts of other rows into floats.
     assert [cell.isdigit() for cell in lines[1].split(",")[-5:]] == [True] * 3 + [False] * 2
     tp, fp, fn = map(int, whole[2:5])
     rates = [float(metrics.precision(tp, fp)), float(metrics.recall(tp, fn))]
@@ -184,14 +178,14 @@ def test_curve_goes_through_the_scores_at_the_threshold(
 def test_pictures_of_every_tile(tmp_path: Path, splits: dict[str, list[Patch]]) -> None:
     scored(tmp_path, splits)
     for split, patches in splits.items():
-        for each in patches:
-            folder, name = tmp_path / "predictions" / split, f"{each.tile}.png"
+        for patch in patches:
+            folder, name = tmp_path / "predictions" / split, f"{patch.tile}.png"
             mask = read_mask(folder / "masks" / name)
-            np.testing.assert_array_equal(mask, each.image[:, :, 0] > 127)
-            overlay = drawing.overlay(each.image, each.mask, mask)
+            np.testing.assert_array_equal(mask, patch.image[:, :, 0] > 127)
+            overlay = drawing.overlay(patch.image, patch.mask, mask)
             np.testing.assert_array_equal(read_image(folder / "overlays" / name), overlay)
             image, *_ = drawing.split_panel(read_image(folder / "panels" / name))
-            np.testing.assert_array_equal(image, each.image)
+            np.testing.assert_array_equal(image, patch.image)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -202,7 +196,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_results_are_the_same_bytes_again_and_leave_nothing_of_test_once_sealed(
+def test_a_second_run_gives_the_same_bytes_and_a_sealed_run_removes_test(
     tmp_path: Path, splits: dict[str, list[Patch]]
 ) -> None:
     scored(tmp_path, splits)
@@ -229,7 +223,7 @@ def test_a_damaged_whole_tile_leaves_existing_files_unchanged(
     assert contents(tmp_path) == before
 
 
-# The stage, on a project in a temporary folder.
+# Tests of the stage, on a project in a temporary folder
 
 NUDGES: dict[str, tuple[int, int]] = {}
 
@@ -243,17 +237,17 @@ def project(
     monkeypatch.setattr(sys, "argv", ["evaluate", "--attempt", "small"])
     dataset = tmp_path / "data/tiny"
     dataset.mkdir(parents=True)
-    lines = [f"{each.tile},{split}" for split, patches in splits.items() for each in patches]
+    lines = [f"{patch.tile},{split}" for split, patches in splits.items() for patch in patches]
     (dataset / "split.csv").write_text("\n".join(["tile,split", *lines, "x,train"]) + "\n")
     (dataset / "nudges.csv").write_text("tile,row,col\n")
     (dataset / "LICENSE.md").write_text("Ask the city.\n")
     for split, patches in splits.items():
         folder = tmp_path / "patches" / split
-        for each in patches:
-            write_jpeg(folder / "images" / f"{each.tile}.jpg", each.image)
-            write_png(folder / "masks" / f"{each.tile}.png", each.mask * np.uint8(255))
+        for patch in patches:
+            write_jpeg(folder / "images" / f"{patch.tile}.jpg", patch.image)
+            write_png(folder / "masks" / f"{patch.tile}.png", patch.mask * np.uint8(255))
         gsd = GSD if split == "val" else ""
-        rows = [f"{each.tile},0,0,centre,0.5,{gsd},," for each in patches]
+        rows = [f"{patch.tile},0,0,centre,0.5,{gsd},," for patch in patches]
         (folder / "crops.csv").write_text("\n".join([",".join(CROPS_COLUMNS), *rows]) + "\n")
 
     params = write_params(tmp_path)
@@ -303,7 +297,7 @@ def test_the_stage_scores_test_once_the_recipe_is_final_and_committed(project: P
     stage.main()
     scores = json.loads((project / "metrics/attempts/small/scores.json").read_text())
     assert list(scores) == ["val", "test"]
-    # Only the tiles of val say what a pixel measures.
+    # Only the tiles of val have a known GSD.
     assert "boundary_iou_m" in scores["val"]
     assert "boundary_iou_m" not in scores["test"]
     sizes = pd.read_csv(project / "metrics/attempts/small/sizes.csv").set_index("split")

@@ -13,7 +13,7 @@ from roofseg.core.errors import UserError
 from roofseg.evaluation.full_tiles import full_tile_table
 from roofseg.tiles.rasters import TilePair
 
-SIZES = {"a": (150, 97), "007": (40, 64), "NA": (64, 200)}  # among them less than a window
+SIZES = {"a": (150, 97), "007": (40, 64), "NA": (64, 200)}  # also smaller than a window
 
 
 class Redness:

@@ -37,7 +37,7 @@ def recipe(**own: Any) -> Recipe:
 
 
 def counts(split: str, tiles: list[str]) -> pd.DataFrame:
-    """The table of a split: tiles of 100 x 100 px, each with another number of hits."""
+    """The table of a split: tiles of 100 x 100 px with random counts."""
     rng = np.random.default_rng(len(split))
     table = pd.DataFrame({"split": split, "tile": tiles})
     table["tp"] = rng.integers(1000, 2000, len(tiles))
@@ -46,7 +46,7 @@ def counts(split: str, tiles: list[str]) -> pd.DataFrame:
     table = table.assign(
         iou=metrics.iou(table.tp, table.fp, table.fn), f1=metrics.f1(table.tp, table.fp, table.fn)
     )
-    if split in OPEN:  # of whole tiles there are pixels alone
+    if split in OPEN:  # whole tiles have scores of pixels only
         table[["boundary_iou", "boundary_iou_m"]] = rng.random((len(tiles), 2))
         table["found"] = rng.integers(0, 9, len(tiles))
         table[["buildings", "claimed"]] = 9 + rng.integers(0, 9, (len(tiles), 2))
@@ -86,8 +86,6 @@ def written(
         scores={split: {"ece": ECE[split]} if split in ECE else {} for split in tiles},
         tiles=table,
         sizes=pd.concat([sizes().assign(split=split) for split in tiles if split in OPEN]),
-        reliability=pd.DataFrame(),
-        curves=pd.DataFrame(),
     )
     return card(model, evaluation, looks=looks, split=SPLIT, licence=licence)
 
@@ -99,7 +97,7 @@ def rows(text: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r" (?<!\\)\| ", line[2:-2])] for line in lines]
 
 
-def test_scores_have_their_intervals(tmp_path: Path) -> None:
+def test_scores_have_intervals(tmp_path: Path) -> None:
     table = rows(written(tmp_path), "Scores")
     assert table[0] == ["", "val (3 tiles)", "test (2 tiles)"]
     assert [row[0].split(",")[0] for row in table[1:]] == [
@@ -138,7 +136,7 @@ def test_without_gsd_no_score_is_in_metres(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_errors_are_listed_by_size(tmp_path: Path) -> None:
+def test_found_and_false_buildings_are_listed_by_size(tmp_path: Path) -> None:
     header, *table = rows(written(tmp_path), "By size of building")
     assert header[:4] == ["", "val: found", "val: share of their pixels", "val: false buildings"]
     assert table == [
@@ -203,8 +201,8 @@ def test_the_hub_can_read_the_metadata(tmp_path: Path) -> None:
         for key, name, dataset in (("iou", "mean_iou", "city"), ("f1", "f1", "city"))
     ]
     assert expected == [
-        (each.metric_type, each.dataset_type, each.dataset_split, each.metric_value)
-        for each in data.eval_results
+        (result.metric_type, result.dataset_type, result.dataset_split, result.metric_value)
+        for result in data.eval_results
     ]
 
 
@@ -258,8 +256,8 @@ def test_warnings_about_synthetic_data_and_missing_weights_are_at_the_top(tmp_pa
     text = written(tmp_path, trained=sam, dataset="sample")
     top = text.partition("## Model")[0]
     assert "# mine (no SAM weights)\n" in top
-    assert f"> **Synthetic**: {SYNTHETIC}" in top
-    assert "> **No SAM weights**: the encoder started from random weights" in top
+    assert f"> **Synthetic.** {SYNTHETIC}" in top
+    assert "> **No SAM weights.** The encoder started from random weights" in top
 
 
 def test_one_tile_has_no_interval(tmp_path: Path) -> None:
@@ -278,11 +276,11 @@ def test_the_command_on_the_card_is_valid(tmp_path: Path) -> None:
     assert (args.inputs, args.out) == (["tile.tif"], Path("roofs"))
 
 
-def test_a_card_is_the_same_when_written_again(tmp_path: Path) -> None:
+def test_writing_a_card_again_gives_the_same_text(tmp_path: Path) -> None:
     assert written(tmp_path) == written(tmp_path)
 
 
-def test_cards_import_no_library_that_they_do_not_need() -> None:
+def test_cards_do_not_import_torch_scipy_or_matplotlib() -> None:
     code = (
         "import sys, stages, roofseg.evaluation.model_card; "
         "print({'torch', 'scipy', 'matplotlib'} & sys.modules.keys())"

@@ -104,20 +104,20 @@ def test_opens_only_for_the_final_attempt(project: Path) -> None:
 def test_stays_sealed_without_a_final_digest(project: Path) -> None:
     commit(project, None)
     assert names(final=None) is None
-    # What is committed does not open it where the parameters in force say null.
+    # A committed digest does not open test while params.yaml says null.
     commit(project, DIGEST)
     assert names(final=None) is None
 
 
 def test_another_recipe_stays_sealed(project: Path) -> None:
-    # dvc exp run -S lr=...: the digest is committed, the model has another.
+    # As in `dvc exp run -S lr=...`: the model has another digest than the committed one.
     commit(project, DIGEST)
     assert names(final=DIGEST, digest=OTHER) is None
 
 
 @pytest.mark.parametrize("before", [None, OTHER])
 def test_a_digest_that_is_not_committed_is_an_error(project: Path, before: str | None) -> None:
-    # dvc exp run -S final.small=...: the model agrees, the commit does not.
+    # As in `dvc exp run -S final.small=...`: the model agrees with params.yaml but not with HEAD.
     commit(project, before)
     set_final(project, DIGEST)
     git(project, "add", "params.yaml")  # staged is not committed
@@ -126,7 +126,7 @@ def test_a_digest_that_is_not_committed_is_an_error(project: Path, before: str |
     message = str(caught.value)
     assert message.startswith(f"params.yaml: final.small is '{DIGEST}' here, but ")
     assert (before or "null") in message
-    # Committed, it opens.
+    # Once committed, it opens.
     commit(project, DIGEST)
     assert names(final=DIGEST) == ["d"]
 
@@ -164,7 +164,7 @@ def test_sealed_in_a_copy_of_the_project(project: Path) -> None:
     with pytest.raises(StaysSealed, match=r"`dvc repro` in the workspace"):
         opened("small", final=DIGEST, copied=True)
     assert names(final=DIGEST) == ["d"]
-    # Nor does code that is not committed stop an experiment there: it has no test to open.
+    # Uncommitted code does not stop an experiment in a copy, which cannot open test anyway.
     (project / "src").mkdir()
     (project / "src" / "new.py").write_text("new")
     with pytest.raises(StaysSealed, match=r"`dvc repro` in the workspace"):
@@ -185,7 +185,7 @@ def test_code_that_is_not_committed_is_an_error(project: Path, name: str) -> Non
     file.write_text("edited")
     with pytest.raises(UserError, match=name):
         names(final=DIGEST)
-    # What is not final needs no commit.
+    # A recipe that is not final needs no commit.
     assert names(final=DIGEST, digest=OTHER) is None
 
 
@@ -208,7 +208,7 @@ def test_committed_lines_of_a_ledger_are_restored(project: Path) -> None:
 
 
 def test_sealed_patches_need_not_be_there(project: Path) -> None:
-    # dvc pull patches/train patches/val is enough to train and to score val.
+    # `dvc pull patches/train patches/val` is enough to train and to score val.
     shutil.rmtree(project / "patches" / "test")
     commit(project, DIGEST)
     assert names(final=None) is None
@@ -253,35 +253,30 @@ def test_a_look_records_the_model_and_the_commit(project: Path, patches: Path) -
     assert datetime.fromisoformat(look.time).utcoffset() == timedelta(0)
 
 
-# Ground sampling distances
-
-
-def test_ground_sampling_of_test_opens_with_its_patches(project: Path) -> None:
+def test_open_test_passes_the_guard_and_nothing_else_does(project: Path) -> None:
     commit(project, DIGEST)
     code = f"""
 from pathlib import Path
 from roofseg.core.guard import SealedTestError, install_guard
 from roofseg.patches import read_patches
-from roofseg.evaluation.sealed_split import ground_sampling, open_test
-val, test = Path("patches/val"), Path("patches/test")
-before_the_guard = read_patches(test)
+from roofseg.evaluation.sealed_split import open_test
+test = Path("patches/test")
 install_guard([test], "evaluate")
-print(ground_sampling(read_patches(val), val))
-for key in (before_the_guard, []):
-    try:
-        print(ground_sampling(key, test))
-    except SealedTestError:
-        print("sealed")
+print([patch.gsd for patch in read_patches(Path("patches/val"))])
+try:
+    read_patches(test)
+except SealedTestError:
+    print("sealed")
 opened = open_test(test.parent, attempt="small", digest="{DIGEST}", final="{DIGEST}",
                    model=Path("model"), dataset="tiny", ledger=Path("looks.csv"))
-print(ground_sampling(opened, test))
+print([patch.gsd for patch in opened])
 """
     # In a process of its own: an audit hook cannot be removed.
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == ["[0.3]", "sealed", "sealed", "[0.3]"]
+    assert done.stdout.splitlines() == ["[0.3]", "sealed", "[0.3]"]
 
 
 # Whole tiles

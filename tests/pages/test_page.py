@@ -30,7 +30,7 @@ from roofseg.pages.page import (
 
 SOURCE = "data:image/jpeg;base64,AAAA"
 HOSTILE = "\"><script>alert('x')</script>|`*_&amp;"
-# Letters, marks and signs as names have them, and often those that mean something to a page.
+# Names of all printable characters, with those that are markup drawn more often.
 SIGNS = st.sampled_from("|\\`*_<>&\"'#[]~$")
 NAMES = st.text(SIGNS | st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20)
 
@@ -57,7 +57,7 @@ def test_names_are_shown_as_they_are_and_never_taken_for_html(name: str) -> None
     read = PageReader(html(made))
     assert not read.open
     assert read.rows[1] == [name, "1"]
-    assert [each["alt"] for each in read.all("img")] == [name, f"{name}: image"]
+    assert [element["alt"] for element in read.all("img")] == [name, f"{name}: image"]
     assert read.text.count(name) >= 5
     known = {"html", "head", "meta", "title", "style", "body", "main", "header", "h1", "h2", "p"}
     known |= {"aside", "strong", "section", "figure", "figcaption", "div", "svg", "ul", "li", "img"}
@@ -95,23 +95,23 @@ def test_markdown_leaves_out_sections_with_only_figures() -> None:
     assert "section" not in markdown(page(Figure("Caption", "What it shows", source=SOURCE)))
 
 
-def test_tables_and_pictures_can_be_read_without_seeing_them() -> None:
+def test_tables_and_pictures_work_with_screen_readers_and_keyboards() -> None:
     grid = Grid("Caption", [Cell("image")], [("tile", [Picture(SOURCE, "tile: image")])])
     chart = Figure("Caption", "What it shows", Markup("<svg></svg>"))
     read = PageReader(html(page(table("a"), grid, chart)))
-    assert all(each.get("scope") in ("col", "row") for each in read.all("th"))
+    assert all(element.get("scope") in ("col", "row") for element in read.all("th"))
     assert read.all("img") == [{"src": SOURCE, "alt": "tile: image", "loading": "lazy"}]
-    [shown] = [each for each in read.all("div") if each.get("role") == "img"]
+    [shown] = [element for element in read.all("div") if element.get("role") == "img"]
     assert shown["aria-label"] == "What it shows"
     # Wide tables scroll in boxes that a keyboard reaches.
-    boxes = [each for each in read.all("div") if each.get("class") == "scroll"]
+    boxes = [element for element in read.all("div") if element.get("class") == "scroll"]
     assert len(boxes) == 2
-    assert all(each["tabindex"] == "0" and each["aria-label"] for each in boxes)
+    assert all(element["tabindex"] == "0" and element["aria-label"] for element in boxes)
 
 
 def test_a_page_forbids_the_browser_any_request() -> None:
     read = PageReader(html(page(Prose("Words"))))
-    [policy] = [each["content"] for each in read.all("meta") if "http-equiv" in each]
+    [policy] = [element["content"] for element in read.all("meta") if "http-equiv" in element]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert read.references == set()
 
@@ -138,5 +138,5 @@ def test_numbers(value: float | None, shown: str) -> None:
 
 
 def test_an_interval_is_shown_if_there_is_one() -> None:
-    assert str(with_interval(0.5, 0.4, 0.61, 2)) == "0.50 [0.40, 0.61]"
+    assert str(with_interval(0.5, 0.4, 0.61)) == "0.500 [0.400, 0.610]"
     assert str(with_interval(0.5, float("nan"), float("nan"))) == "0.500"

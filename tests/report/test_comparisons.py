@@ -6,46 +6,42 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_entries import entry
+from small_entries import board, entry
 
 from roofseg.core.errors import UserError
 from roofseg.report.attempts import Attempt
-from roofseg.report.comparisons import (
-    compare_with_leader,
-    interval_and_p_disagree,
-    ranked,
-    status_vs_leader,
-)
+from roofseg.report.comparisons import compare_with_leader, interval_and_p_disagree
 from roofseg.results.intervals import STATISTICS, Interval, compare, interval
 
 BEST = [0.80, 0.70, 0.75, 0.65, 0.85, 0.78]
-# As good but for noise, and worse on every tile.
+# CLOSE differs from BEST by noise; WORSE is worse on every tile.
 CLOSE = [0.82, 0.66, 0.76, 0.60, 0.86, 0.77]
 WORSE = [0.60, 0.55, 0.62, 0.40, 0.70, 0.59]
 
 
-def statuses(order: list[Attempt], split: str) -> list[str]:
-    found = compare_with_leader(order)
-    return [status_vs_leader(attempt, order[0], found, split) for attempt in order]
+def statuses(attempts: list[Attempt], split: str) -> list[str]:
+    """The status of each attempt, in the order of their ranks."""
+    made = board(*attempts)
+    return [made.status(attempt, split) for attempt in made.ranked]
 
 
 def test_the_leader_is_the_best_on_val_whatever_test_says() -> None:
     best = entry("best", {"val": BEST, "test": WORSE})
     close = entry("close", {"val": CLOSE, "test": BEST})
-    order = ranked([close, best])
-    assert [each.name for each in order] == ["best", "close"]
-    found = compare_with_leader(order)
+    made = board(close, best)
+    assert [attempt.name for attempt in made.ranked] == ["best", "close"]
+    found = made.comparisons
     assert list(found.split) == ["val", "test"]
     assert set(found.leader) == {"best"}
-    assert statuses(order, "val") == ["leader", "tie"]
-    assert statuses(order, "test") == ["leader", "ahead"]
+    assert statuses([close, best], "val") == ["leader", "tie"]
+    assert statuses([close, best], "test") == ["leader", "ahead"]
     assert found.difference[1] > 0
 
 
 def test_attempts_with_equal_iou_stay_in_the_given_order() -> None:
     names = ["c", "x", "a", "y", "b", "z"]
     twins = [entry(name, {"val": WORSE if name in "xyz" else BEST}) for name in names]
-    assert [each.name for each in ranked(twins)] == ["c", "a", "b", "x", "y", "z"]
+    assert [attempt.name for attempt in board(*twins).ranked] == ["c", "a", "b", "x", "y", "z"]
 
 
 def test_a_tie_is_an_interval_of_the_difference_that_contains_zero() -> None:
@@ -58,7 +54,7 @@ def test_a_tie_is_an_interval_of_the_difference_that_contains_zero() -> None:
     assert (close["tie"], worse["tie"]) == (True, False)
     assert close["low"] < 0 < close["high"]
     assert worse["low"] <= worse["difference"] <= worse["high"] < 0
-    # Worse on all six tiles: no p can be less.
+    # The attempt is worse on all six tiles, so its p-value is the smallest possible.
     assert worse["p_value"] == worse["smallest_p"] == 2 / 2**6
     assert close["p_value"] > 0.3
     assert statuses(order, "val") == ["leader", "tie", "behind"]
@@ -73,7 +69,7 @@ def test_rows_whose_interval_and_p_value_disagree() -> None:
     assert interval_and_p_disagree(found).tolist() == [True, False]
 
 
-def test_numbers_equal_those_of_intervals() -> None:
+def test_scores_and_differences_equal_those_of_intervals() -> None:
     best, close = entry("best", {"val": BEST}), entry("close", {"val": CLOSE})
     found = close.score("val", "f1")
     expected = interval(close.counts("val"), STATISTICS["f1"])
@@ -86,17 +82,17 @@ def test_numbers_equal_those_of_intervals() -> None:
     assert row["p_value"] == paired.p_value
 
 
-def test_tiles_are_paired_by_name_in_whatever_order_they_come() -> None:
+def test_tiles_are_paired_by_name_in_any_order() -> None:
     leader = entry("leader", {"val": BEST})
     ours = entry("ours", {"val": CLOSE})
     turned = entry("ours", {"val": CLOSE[::-1]}, names=[f"t{index}" for index in range(6)][::-1])
     expected, found = (
-        compare_with_leader([leader, each]).iloc[0].to_dict() for each in (ours, turned)
+        compare_with_leader([leader, attempt]).iloc[0].to_dict() for attempt in (ours, turned)
     )
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-def test_other_tiles_than_the_leaders_are_refused() -> None:
+def test_scores_on_other_tiles_than_the_leader_are_an_error() -> None:
     others = entry("late", {"val": CLOSE}, names=["t0", "t1", "t2", "t3", "t4", "t9"])
     with pytest.raises(UserError, match=r"the val tiles that late .*`dvc repro evaluate@late"):
         compare_with_leader([entry("best", {"val": BEST}), others])
@@ -107,7 +103,7 @@ def test_sealed_splits_are_not_compared() -> None:
     sealed = entry("sealed", {"val": BEST})
     found = compare_with_leader([sealed, opened])
     assert list(found.split) == ["val"]
-    # Nothing to compare with, where the leader itself is sealed.
+    # The leader is sealed on test, so there is nothing to compare with.
     assert statuses([sealed, opened], "test") == ["sealed", ""]
     assert np.isnan(dataclasses.astuple(sealed.score("test", "iou"))).all()
 
@@ -130,10 +126,10 @@ def test_a_single_attempt_leads() -> None:
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=2, max_size=4))
 def test_nobody_is_ahead_of_the_leader_on_val(attempts: list[list[float]]) -> None:
-    order = ranked([entry(f"a{index}", {"val": ious}) for index, ious in enumerate(attempts)])
-    found = compare_with_leader(order)
+    order = [entry(f"a{index}", {"val": ious}) for index, ious in enumerate(attempts)]
+    found = board(*order).comparisons
     assert (found.difference <= 1e-12).all()
     assert (found.p_value >= found.smallest_p).all()
-    leader, *others = [status_vs_leader(each, order[0], found, "val") for each in order]
+    leader, *others = statuses(order, "val")
     assert leader == "leader"
     assert set(others) <= {"tie", "behind"}

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from small_entries import board, entry
 
-from roofseg.report.costs import COST_COLUMNS, cost_values
-from roofseg.report.details import costs
+from roofseg.report.details import COST_COLUMNS, costs
+from roofseg.report.leaderboard import cost_values
 
 FAST = entry("fast", {"val": [0.8, 0.7]}, minutes=6)
 SLOW = entry("slow", {"val": [0.5, 0.6]}, minutes=120, multiply_adds=400_000_000_000)

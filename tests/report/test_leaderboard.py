@@ -27,7 +27,7 @@ from small_entries import FLOOR
 
 from roofseg.core.errors import UserError
 from roofseg.pages.page import TEMPLATES
-from roofseg.report.comparisons import sign_flip_test
+from roofseg.report.comparisons import smallest_p_values
 from roofseg.report.details import measures
 from roofseg.report.headline import against_leader
 from stages import leaderboard as stage
@@ -92,7 +92,7 @@ def test_the_short_page_has_only_the_headline(built: Path) -> None:
     assert "leftover" not in text
 
 
-def test_no_sealed_or_missing_weights_are_mentioned_if_there_are_none(root: Path) -> None:
+def test_sealed_test_and_missing_weights_are_mentioned_only_where_they_occur(root: Path) -> None:
     text = headline(read(root, ["better"]))
     assert "sealed" not in text
     assert "SAM" not in text
@@ -124,7 +124,7 @@ def test_whole_tiles_have_columns_where_all_attempts_were_scored_on_them(root: P
     for name, splits in {"worse": ["val"], "better": ["val", "test"]}.items():
         tiles = read_tiles(root / "metrics/attempts" / name)
         for split in splits:
-            # One whole tile more is as bad as can be.
+            # An additional whole tile scores 0.
             whole = tiles[tiles.split == split].assign(split=f"{split}_full_tiles")
             lost = whole.iloc[:1].assign(tile="lost", fn=whole.tp.iloc[0], tp=0)
             tiles = pd.concat([tiles, whole, lost])
@@ -140,7 +140,7 @@ def test_whole_tiles_have_columns_where_all_attempts_were_scored_on_them(root: P
         "test_vs_leader,val_full_tiles_iou,val_full_tiles_iou_low,val_full_tiles_iou_high,"
         "test_full_tiles_iou,test_full_tiles_iou_low,test_full_tiles_iou_high,looks" in first
     )
-    # The third attempt was not scored on them.
+    # With the third attempt, which was not scored on whole tiles, there are no such columns.
     assert "hole tiles" not in headline(read(root))
 
 
@@ -162,7 +162,7 @@ def test_a_single_tile_has_no_interval_and_is_not_called_sealed(root: Path) -> N
     found = read(root, ["one", "other"])
     _, one, other = rows(headline(found))
     assert (one[2:4], other[2:4]) == (["0.875", "leader"], ["0.625", "tie"])
-    assert sign_flip_test(found.comparisons)[1] == "1 on 1 tile"
+    assert smallest_p_values(found.comparisons) == "1 on 1 tile"
     board = pd.read_csv(root / "metrics/leaderboard.csv", keep_default_na=False)
     assert list(board.val_iou_low) == ["", ""]
     assert list(board.test_iou_low) == ["sealed", "sealed"]
@@ -216,7 +216,7 @@ def test_curves_of_all_attempts_are_in_the_order_of_the_parameters(
 def test_every_plot_of_dvc_has_its_columns(built: Path) -> None:
     """The files, columns and templates that dvc.yaml plots exist."""
     plots = YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]
-    shown = {title: plot for each in plots for title, plot in each.items()}
+    shown = {title: plot for group in plots for title, plot in group.items()}
     assert shown
     for title, plot in shown.items():
         assert (ROOT / ".dvc/plots" / f"{plot['template']}.json").exists(), title

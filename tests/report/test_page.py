@@ -41,11 +41,11 @@ def text(pages: Pages) -> str:
 def test_the_page_needs_nothing_but_itself(page: PageReader, pages: Pages) -> None:
     assert not page.open
     assert not page.all("script", "link", "iframe", "object", "embed", "base", "form")
-    ids = {f"#{each['id']}" for _, each in page.elements if "id" in each}
+    ids = {f"#{element['id']}" for _, element in page.elements if "id" in element}
     for reference in page.references:
         assert reference.startswith("data:image/jpeg;base64,") or reference in ids
     assert "://" not in pages.html
-    named = [each["id"] for _, each in page.elements if "id" in each]
+    named = [element["id"] for _, element in page.elements if "id" in element]
     assert len(named) == len(set(named))
 
 
@@ -72,9 +72,8 @@ def test_comparisons_show_difference_p_and_the_smallest_p(page: PageReader, text
     val = f"{MINUS}0.250 [{MINUS}0.250, {MINUS}0.250]"
     assert page.rows[start + 1] == ["worse", val, "0.500", "behind", val, "0.250", "behind"]
     assert page.rows[start + 2][4:] == ["sealed", "", ""]
-    assert "is by exact sign flips" in text
     assert "cannot be below 0.5 on 2 tiles or 0.25 on 3 tiles" in text
-    # Two tiles cannot tell noise from a difference, whatever an interval says.
+    # On two tiles no p-value can be small, however narrow the interval.
     assert "does not rule out chance for worse and sam (no SAM weights)" in text
 
 
@@ -134,15 +133,15 @@ def test_caveats_come_before_any_number(page: PageReader, tmp_path: Path) -> Non
 
 
 def test_pictures_say_what_they_show(page: PageReader) -> None:
-    alts = [each["alt"] or "" for each in page.all("img")]
+    alts = [element["alt"] or "" for element in page.all("img")]
     assert len(alts) == 2 * (2 + 3) + 3 * (2 + 2), "image, truth, and who was scored; val and test"
     assert "v1: the image" in alts
     assert "NA: sam (no SAM weights), IoU 0.250" in alts
     assert "t3: worse, IoU 0.625" in alts
     assert not [alt for alt in alts if alt.startswith("t1: sam")]
-    charts = [each for each in page.all("div") if each.get("role") == "img"]
+    charts = [element for element in page.all("div") if element.get("role") == "img"]
     assert len(charts) == len(page.all("svg")) == 7
-    assert all(each["aria-label"] for each in charts)
+    assert all(element["aria-label"] for element in charts)
 
 
 def test_looks_environment_and_commands_are_listed(page: PageReader, text: str) -> None:
@@ -159,7 +158,7 @@ def test_looks_environment_and_commands_are_listed(page: PageReader, text: str) 
 def test_costs_and_measures_of_every_attempt(page: PageReader) -> None:
     [start] = [index for index, row in enumerate(page.rows) if "GMAC per Mpx" in row]
     assert page.rows[start + 2] == [
-        "worse", "6.00 M 5.15 M trained", "50.0", "24.0", "25.0", "1.2", "1.5", "2.3", "30.00",
+        "worse", "6.00 M 5.15 M trained", "50.0", "24.0", "25.0", "1.2", "1.5", "2.35", "30.00",
     ]  # fmt: skip
     assert ["attempt", "precision", "recall"] in page.rows
     assert "Training ran on cpu (bf16-mixed);" in page.text
@@ -173,8 +172,8 @@ def test_hostile_names_are_shown_and_not_run(tmp_path: Path) -> None:
     read = PageReader(pages.html)
     assert not read.open
     assert not read.all("script", "b")
-    assert all(each["src"].startswith("data:image/") for each in read.all("img"))  # type: ignore
-    assert f"{tile}: the image" in [each["alt"] for each in read.all("img")]
+    assert all(element["src"].startswith("data:image/") for element in read.all("img"))  # type: ignore
+    assert f"{tile}: the image" in [element["alt"] for element in read.all("img")]
     assert dataset in read.text
     for text in (pages.text, pages.headline):
         assert "<b" not in text.replace("\\<", "")
@@ -203,7 +202,7 @@ def test_sealed_test_has_no_column_and_no_look(tmp_path: Path) -> None:
     assert "Against the leader" not in read.text
 
 
-def test_tiles_of_known_and_unknown_gsd_have_separate_tables(tmp_path: Path) -> None:
+def test_val_tiles_of_known_and_unknown_gsd_have_separate_charts(tmp_path: Path) -> None:
     root = add_results(tmp_path, ONE)
     path = root / "metrics/attempts/better/sizes.csv"
     sizes = pd.read_csv(path)
@@ -211,3 +210,7 @@ def test_tiles_of_known_and_unknown_gsd_have_separate_tables(tmp_path: Path) -> 
     html = build(root, ["better"]).html
     assert "area, m\N{SUPERSCRIPT TWO}" in html
     assert "area, px" in html
+    # If the GSD is unknown on test only, val has no chart in pixels.
+    sizes.loc[sizes.split == "test", "unit"] = "px"
+    sizes.to_csv(path, index=False)
+    assert "area, px" not in build(root, ["better"]).html

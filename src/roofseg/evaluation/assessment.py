@@ -1,7 +1,7 @@
 """Measure the predictions of a split, for each tile and for all tiles together.
 
-The measurements are the counts, IoU and F1 of `roofseg.metrics`, precision and recall, boundary IoU
-(`boundary`), buildings found (`buildings`) and calibration (`calibration`).
+The measurements are the counts and scores of pixels (`roofseg.metrics`), boundary IoU (`boundary`),
+buildings found (`buildings`) and calibration (`calibration`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from roofseg import metrics
-from roofseg.core.images import Image
 from roofseg.evaluation import boundary, buildings, calibration
+from roofseg.patches import Patch
 from roofseg.results.intervals import known_scores
 
 
@@ -24,12 +24,13 @@ class Assessment:
     """The measurements of a split.
 
     Attributes:
-        table: a row per tile with the columns of `metrics.table`; precision and recall (of pixels);
-            boundary_iou at 3 px and boundary_iou_m at 1 m (NaN where the GSD is unknown); the
-            numbers of buildings (in the truth), found (buildings that a predicted one matches) and
-            claimed (predicted buildings), and building_f1; ece, over the pixels of the tile.
+        table: a row per tile with the columns of `metrics.table`; boundary_iou at 3 px and
+            boundary_iou_m at 1 m (NaN where the GSD is unknown); the numbers of buildings (in the
+            truth), found (buildings that a predicted one matches) and claimed (predicted
+            buildings), and building_f1; ece, over the pixels of the tile.
         sizes: `buildings.by_size` of all tiles.
         reliability: `calibration.reliability` of all pixels.
+        curve: `metrics.precision_recall` of all pixels.
         scores: `known_scores` of the table, and ``ece`` over the pixels of all tiles together. That
             is not the mean over tiles, since errors of opposite sign in two tiles cancel.
     """
@@ -37,23 +38,19 @@ class Assessment:
     table: pd.DataFrame
     sizes: pd.DataFrame
     reliability: pd.DataFrame
+    curve: pd.DataFrame
     scores: dict[str, float]
 
 
-def assess(
-    tiles: Sequence[str],
-    probabilities: npt.NDArray[np.float32],
-    truth: Image,
-    gsd: Sequence[float],
-) -> Assessment:
+def assess(patches: Sequence[Patch], probabilities: npt.NDArray[np.float32]) -> Assessment:
     """Measure the predictions of a split, with masks at `metrics.THRESHOLD`.
 
     Args:
-        tiles: N names.
+        patches: N patches of P x P px.
         probabilities: (N, P, P) float32 in [0, 1].
-        truth: (N, P, P) uint8, 0 background and 1 building.
-        gsd: N ground sampling distances in metres per pixel, NaN where unknown.
     """
+    tiles, gsd = [patch.tile for patch in patches], [patch.gsd for patch in patches]
+    truth = np.stack([patch.mask for patch in patches])
     masks = probabilities >= metrics.THRESHOLD
     pairs = list(zip(masks, truth, strict=True))
     matches = [buildings.match_buildings(*pair) for pair in pairs]
@@ -64,7 +61,7 @@ def assess(
         dtype="Int64",
     )
     bins = [calibration.bin_pixels(*pair) for pair in zip(probabilities, truth, strict=True)]
-    table = with_rates(metrics.table(tiles, probabilities, truth)).assign(
+    table = metrics.table(tiles, probabilities, truth).assign(
         boundary_iou=[boundary.boundary_iou(*pair) for pair in pairs],
         boundary_iou_m=[
             boundary.boundary_iou(*pair, boundary.in_pixels(boundary.DISTANCE_M, metres))
@@ -77,16 +74,11 @@ def assess(
         ece=[calibration.expected_calibration_error(tile_bins) for tile_bins in bins],
     )
     total = np.sum(bins, axis=0)
+    pixels = [metrics.histogram(*pair) for pair in zip(probabilities, truth, strict=True)]
     return Assessment(
         table=table,
         sizes=buildings.by_size(matches, gsd),
         reliability=calibration.reliability(total),
+        curve=metrics.precision_recall(np.sum(pixels, axis=0)),
         scores={**known_scores(table), "ece": calibration.expected_calibration_error(total)},
-    )
-
-
-def with_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """Add precision and recall to a table of tiles (`metrics.table`)."""
-    return table.assign(
-        precision=metrics.precision(table.tp, table.fp), recall=metrics.recall(table.tp, table.fn)
     )

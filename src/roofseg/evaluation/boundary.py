@@ -25,11 +25,12 @@ DISTANCE_M = 1.0
 
 
 def inner_boundary(mask: npt.NDArray[Any], distance: int = DISTANCE) -> npt.NDArray[np.bool_]:
-    """Find the building pixels within ``distance`` of background (in the paper, G_d and G).
+    """Find the building pixels within ``distance`` of background.
 
-    The distance is the larger of the differences in rows and columns, as in the authors' code,
-    which erodes by a square of 3 x 3 px ``distance`` times. As in that code, everything outside the
-    image is background, so a footprint that the image border cuts has an edge there.
+    The paper calls this set the intersection of G_d and G. The distance is the larger of the
+    differences in rows and columns, as in the authors' code, which erodes by a square of 3 x 3 px
+    ``distance`` times. As in that code, everything outside the image is background, so a footprint
+    that the image border cuts has an edge there.
 
     Args:
         mask: (H, W), 0 background, anything else building.

@@ -80,15 +80,14 @@ def match_buildings(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Mat
 def _components(mask: npt.NDArray[Any]) -> tuple[Integers, Integers]:
     """Label the components of a mask from 1 (0 is background), and count the pixels of each."""
     solid = (mask > 0).astype(np.uint8)
-    count, labels = cv2.connectedComponents(solid, connectivity=4)
-    numbers = labels.astype(np.int64)
-    return numbers, np.bincount(numbers.ravel(), minlength=count)[1:]
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
+    return labels.astype(np.int64), stats[1:, cv2.CC_STAT_AREA].astype(np.int64)
 
 
 def by_size(matches: Sequence[Matches], gsd: Sequence[float]) -> pd.DataFrame:
     """Count the buildings found and the false claims over all tiles, by size.
 
-    Buildings are classed by the area of the building, claims by the area of the claim.
+    Buildings and claims are each classed by their own area.
 
     Args:
         matches: the matches of each tile.

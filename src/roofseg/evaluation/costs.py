@@ -89,8 +89,9 @@ def time_inference(
         batch_size: windows at a time.
 
     Returns:
-        ``megapixels_per_second`` (10^6 pixels; of the median batch), and the conditions:
-        ``device``, ``precision``, ``threads`` (of the CPU), ``batch_size``, ``patch_size``.
+        ``megapixels_per_second`` (10^6 pixels, in the batch of median duration), and the
+        conditions: ``device``, ``precision``, ``threads`` (of the CPU), ``batch_size``,
+        ``patch_size``.
     """
     precision = resolve_precision("auto", device)
     predictor = TorchPredictor(model, window=patch_size, device=device, precision=precision)

@@ -17,7 +17,7 @@ from roofseg import metrics
 from roofseg.core.files import atomic_write, write_json
 from roofseg.core.images import Image, write_png
 from roofseg.drawing import overlay, panel
-from roofseg.evaluation.assessment import Assessment, assess, with_rates
+from roofseg.evaluation.assessment import Assessment, assess
 from roofseg.evaluation.full_tiles import full_tile_table
 from roofseg.inference.predictor import Predictor
 from roofseg.patches import Patch
@@ -36,18 +36,14 @@ class Evaluation:
     Attributes:
         scores: the scores of each split by name (`Assessment.scores`). Whole tiles are scored as
             splits named SPLIT_full_tiles, which have scores of pixels only.
-        tiles: a row per tile, with a column ``split`` before those of `Assessment.table`; measures
-            of patches only are empty for whole tiles.
+        tiles: a row per tile, with a column ``split`` before those of `Assessment.table`; columns
+            that only patches have are empty for whole tiles.
         sizes: `Assessment.sizes` of all splits, with a column ``split``.
-        reliability: `Assessment.reliability` of all splits, with a column ``split``.
-        curves: `metrics.precision_recall` of all splits, with a column ``split``.
     """
 
     scores: dict[str, dict[str, float]]
     tiles: pd.DataFrame
     sizes: pd.DataFrame
-    reliability: pd.DataFrame
-    curves: pd.DataFrame
 
 
 def predict(
@@ -65,7 +61,6 @@ def evaluate(
     predictor: Predictor,
     splits: Mapping[str, Sequence[Patch]],
     *,
-    gsd: Mapping[str, Sequence[float]],
     tiles: Mapping[str, Sequence[TilePair]],
     predictions: Path,
     results: Path,
@@ -76,49 +71,39 @@ def evaluate(
     Args:
         predictor: the model.
         splits: the patches to score, by name of the split.
-        gsd: the ground sampling distance of each patch in metres per pixel, NaN where unknown; by
-            name of the split.
         tiles: whole tiles to score as well, by name of the split; may be empty.
         predictions: the folder for SPLIT/masks/TILE.png (0/255), SPLIT/overlays/TILE.png and
             SPLIT/panels/TILE.png (see `roofseg.drawing`); it replaces an existing folder.
-        results: the folder for scores.json and the tables of `Evaluation`: tiles.csv, sizes.csv,
-            reliability.csv and pr.csv.
+        results: the folder for scores.json and, with a column ``split``, tables of `Assessment`:
+            tiles.csv, sizes.csv, reliability.csv and pr.csv (its ``curve``).
         batch_size: patches or windows at a time; it changes memory and speed only.
 
     Raises:
         UserError: a whole tile is damaged or holds no data; then nothing is written.
     """
     assessed: dict[str, Assessment] = {}
-    curves: dict[str, pd.DataFrame] = {}
     with atomic_write(predictions) as folder:
         for split, patches in splits.items():
             probabilities = predict(predictor, [patch.image for patch in patches], batch_size)
-            truth = np.stack([patch.mask for patch in patches])
-            names = [patch.tile for patch in patches]
-            assessed[split] = assess(names, probabilities, truth, gsd[split])
-            pixels = [metrics.histogram(*pair) for pair in zip(probabilities, truth, strict=True)]
-            curves[split] = metrics.precision_recall(np.sum(pixels, axis=0))
+            assessed[split] = assess(patches, probabilities)
             _draw(folder / split, patches, probabilities >= metrics.THRESHOLD)
-        tables = {split: assessment.table for split, assessment in assessed.items()}
-        scores = {split: assessment.scores for split, assessment in assessed.items()}
-        for split, pairs in tiles.items():
-            if pairs:
-                table = with_rates(full_tile_table(predictor, pairs, batch_size=batch_size))
-                tables[f"{split}_full_tiles"] = table
-                scores[f"{split}_full_tiles"] = known_scores(table)
-    evaluation = Evaluation(
-        scores,
-        _joined(tables),
-        _joined({split: assessment.sizes for split, assessment in assessed.items()}),
-        _joined({split: assessment.reliability for split, assessment in assessed.items()}),
-        _joined(curves),
-    )
-    write_json(results / "scores.json", evaluation.scores)
-    write_csv(results / "tiles.csv", evaluation.tiles, FLOAT_FORMAT)
-    write_csv(results / "sizes.csv", evaluation.sizes, FLOAT_FORMAT)
-    write_csv(results / "reliability.csv", evaluation.reliability, FLOAT_FORMAT)
-    write_csv(results / "pr.csv", evaluation.curves, FLOAT_FORMAT)
-    return evaluation
+        whole = {
+            f"{split}_full_tiles": full_tile_table(predictor, pairs, batch_size=batch_size)
+            for split, pairs in tiles.items()
+            if pairs
+        }
+    scores = {split: assessment.scores for split, assessment in assessed.items()}
+    scores |= {name: known_scores(table) for name, table in whole.items()}
+    tables = {
+        "tiles": _joined({split: part.table for split, part in assessed.items()} | whole),
+        "sizes": _joined({split: part.sizes for split, part in assessed.items()}),
+        "reliability": _joined({split: part.reliability for split, part in assessed.items()}),
+        "pr": _joined({split: part.curve for split, part in assessed.items()}),
+    }
+    write_json(results / "scores.json", scores)
+    for name, table in tables.items():
+        write_csv(results / f"{name}.csv", table, FLOAT_FORMAT)
+    return Evaluation(scores, tables["tiles"], tables["sizes"])
 
 
 def _draw(folder: Path, patches: Sequence[Patch], masks: npt.NDArray[np.bool_]) -> None:

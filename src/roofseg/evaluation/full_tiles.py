@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
 from roofseg.inference.predictor import Predictor
-from roofseg.metrics import COUNTS, Integers, count, f1, iou
+from roofseg.metrics import COUNTS, Integers, count, table_of_counts
 from roofseg.sliding_window.blocks import predict_blocks
 from roofseg.sliding_window.imagery import open_imagery
 from roofseg.tiles.rasters import TilePair, open_raster
@@ -32,18 +32,13 @@ def full_tile_table(
         batch_size: windows at a time.
 
     Returns:
-        As `roofseg.metrics.table`: one row per tile with columns tile, tp, fp, fn, tn (pixels),
-        iou, f1.
+        As `roofseg.metrics.table`.
 
     Raises:
         UserError: a tile is damaged or holds no data.
     """
-    rows = pd.DataFrame({"tile": [tile.name for tile in tiles]})
-    rows[COUNTS] = np.stack([_counts(predictor, tile, batch_size) for tile in tiles])
-    return rows.assign(
-        iou=iou(rows.tp, rows.fp, rows.fn),
-        f1=f1(rows.tp, rows.fp, rows.fn),
-    )
+    counts = np.stack([_counts(predictor, tile, batch_size) for tile in tiles])
+    return table_of_counts([tile.name for tile in tiles], counts)
 
 
 def _counts(predictor: Predictor, tile: TilePair, batch_size: int) -> Integers:

@@ -2,7 +2,7 @@
 
 This is the only module that opens them, and only stages/evaluate.py imports it. A recipe is final
 when ``final.<attempt>`` in the params.yaml of the current git commit equals the recipe digest of
-the model to score. Uncommitted parameters or code cannot open test, nor can a copy of the project
+the scored model. Uncommitted parameters or code cannot open test, nor can a copy of the project
 that DVC makes for an experiment. So no tuning loop reads test, and every look at test has a commit
 before it and a line in the ledger (`roofseg.results.ledger`).
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from weakref import WeakSet
@@ -22,7 +21,7 @@ from weakref import WeakSet
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file, sha256_files
 from roofseg.core.guard import SealedTestError, unsealed
-from roofseg.patches import Patch, read_crops, read_patches
+from roofseg.patches import Patch, read_patches
 from roofseg.recipe.params import parse_params
 from roofseg.results.ledger import Look, parse_looks, record_look
 from roofseg.tiles.manifest import read_manifest
@@ -116,22 +115,6 @@ def open_test(
     record_look(ledger, Look(**look, test_set=test_set))
     _opened.update(opened)
     return opened
-
-
-def ground_sampling(patches: Sequence[Patch], folder: Path) -> list[float]:
-    """Read the ground sampling distance of each patch in metres per pixel, NaN where unknown.
-
-    Args:
-        patches: patches of val, or patches of test that `open_test` returned.
-        folder: the folder that they were read from.
-
-    Raises:
-        SealedTestError: these are test patches that `open_test` did not open.
-    """
-    opened = bool(patches) and all(patch in _opened for patch in patches)
-    with unsealed() if opened else nullcontext():
-        crops = read_crops(folder)
-    return list(crops.set_index("tile").gsd[[patch.tile for patch in patches]])
 
 
 def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> list[TilePair]:

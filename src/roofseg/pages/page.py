@@ -229,8 +229,8 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def with_interval(value: float, low: float, high: float, digits: int = 3) -> Cell:
+def with_interval(value: float, low: float, high: float) -> Cell:
     """Format a score, with its interval in brackets unless ``low`` is NaN."""
     if low != low:
-        return Cell(number(value, digits))
-    return Cell(number(value, digits), f"[{number(low, digits)}, {number(high, digits)}]")
+        return Cell(number(value))
+    return Cell(number(value), f"[{number(low)}, {number(high)}]")

@@ -17,25 +17,14 @@ from roofseg.results.intervals import UNKNOWN, Interval, intervals_of_tiles
 from roofseg.results.ledger import Look, count_looks, read_looks
 
 VAL_IOU = "live/plots/metrics/val/iou.tsv"
-MADE_BY = {
-    "training.json": "train",
-    "times.json": "train",
-    VAL_IOU: "train",
-    "scores.json": "evaluate",
-    "tiles.csv": "evaluate",
-    "pr.csv": "evaluate",
-    "reliability.csv": "evaluate",
-    "sizes.csv": "evaluate",
-    "costs.json": "evaluate",
-    "inference_times.json": "evaluate",
-    "test_looks.csv": "evaluate",
-}
-"""The files to read, below metrics/attempts/NAME, and the stage that writes each."""
-
-SHOWN_SCORES = (
-    "iou", "f1", "precision", "recall", "boundary_iou", "boundary_iou_m", "building_f1",
-)  # fmt: skip
-"""The scores that are shown with an interval."""
+WRITTEN_BY = {
+    "train": ("training.json", "times.json", VAL_IOU),
+    "evaluate": (
+        "scores.json", "tiles.csv", "pr.csv", "reliability.csv", "sizes.csv", "costs.json",
+        "inference_times.json", "test_looks.csv",
+    ),
+}  # fmt: skip
+"""The files to read, below metrics/attempts/NAME, by the stage that writes them."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +39,10 @@ class Attempt:
         times: minutes, seconds_per_epoch and peak_memory_gb of training.
         scores: every score by split and name; without ``test`` while that split is sealed.
         tiles: the counts and scores of each tile, with a column ``split``.
-        curve: precision and recall by threshold, with a column ``split``.
-        reliability: predicted probability and share of building by bin, with a column ``split``.
-        sizes: buildings present and found by size class, with a column ``split``.
+        curve: precision and recall on val, by threshold.
+        reliability: predicted probability and share of building on val, by bin.
+        sizes: buildings of val that are present and found, by size class; share_found is NaN for
+            a class without buildings.
         epochs: columns epoch (from 1) and val_iou.
         costs: parameters, multiply-adds and bytes (`roofseg.evaluation.costs.measure`).
         inference: speed and device (`roofseg.evaluation.costs.time_inference`).
@@ -107,7 +97,7 @@ class Attempt:
         """A score with its 95 % interval over the tiles; unknown numbers are NaN.
 
         The value is that of scores.json. The calibration error (``ece``) has no interval, since it
-        is not a statistic of tiles.
+        is computed from all pixels, not from tiles.
         """
         value = self.scores.get(split, {}).get(name)
         if value is None:
@@ -117,9 +107,7 @@ class Attempt:
 
     @cached_property
     def _intervals(self) -> dict[str, dict[str, Interval]]:
-        return {
-            split: intervals_of_tiles(self.of_split(split), SHOWN_SCORES) for split in self.scores
-        }
+        return {split: intervals_of_tiles(self.of_split(split)) for split in self.scores}
 
 
 def read_attempt(name: str, index: int, folder: Path, dataset: str) -> Attempt:
@@ -128,8 +116,11 @@ def read_attempt(name: str, index: int, folder: Path, dataset: str) -> Attempt:
     Raises:
         UserError: a file is missing; the message names it and the command that makes it.
     """
-    for file, stage in MADE_BY.items():
-        require(folder / file, f"{stage}@{name}")
+    for stage, files in WRITTEN_BY.items():
+        for file in files:
+            require(folder / file, f"{stage}@{name}")
+    tables = [pd.read_csv(folder / f"{name}.csv") for name in ("pr", "reliability", "sizes")]
+    curve, reliability, sizes = (table[table.split == "val"] for table in tables)
     steps = pd.read_csv(folder / VAL_IOU, sep="\t")
     return Attempt(
         name=name,
@@ -141,9 +132,9 @@ def read_attempt(name: str, index: int, folder: Path, dataset: str) -> Attempt:
         tiles=pd.read_csv(
             folder / "tiles.csv", dtype={"tile": str}, keep_default_na=False, na_values=[""]
         ),
-        curve=pd.read_csv(folder / "pr.csv"),
-        reliability=pd.read_csv(folder / "reliability.csv"),
-        sizes=pd.read_csv(folder / "sizes.csv"),
+        curve=curve,
+        reliability=reliability,
+        sizes=sizes.assign(share_found=sizes.found / sizes.buildings),
         epochs=pd.DataFrame({"epoch": steps["step"], "val_iou": steps.iloc[:, -1].astype(float)}),
         costs=read_json(folder / "costs.json"),
         inference=read_json(folder / "inference_times.json"),

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from roofseg.results.intervals import Interval
+from roofseg.report.attempts import Attempt
 
 SERIES = 7  # colours in page.css; further attempts reuse them with other marks
 MARKS = "osD^vPX*"
@@ -34,8 +31,6 @@ _CSS = {INK: "currentColor", RULE: "var(--rule)", PAPER: "var(--paper)"} | {
     f"#0102{index + 16:02x}": f"var(--series-{index})" for index in range(SERIES)
 }
 
-_LABEL_BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides lines behind a label
-
 WIDTH = 400  # width of a chart, in units of about 1 pixel on a phone and 1.4 on a screen
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text, not outlines
@@ -43,7 +38,9 @@ _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # wider than the page's fonts, so no label overflows
     "font.size": 10,
+    "figure.facecolor": "none",
     "text.color": INK,
+    "axes.facecolor": "none",
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.labelsize": 10,
@@ -67,36 +64,34 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def series(index: int) -> int:
-    """The number of the colour of an attempt in page.css; ``index`` is that of `Attempt`."""
-    return index % SERIES
+def series(attempt: Attempt) -> int:
+    """The number of the colour of an attempt in page.css."""
+    return attempt.index % SERIES
 
 
-def _colour(index: int) -> str:
-    return f"#0102{series(index) + 16:02x}"
+def _colour(attempt: Attempt) -> str:
+    return f"#0102{series(attempt) + 16:02x}"
 
 
-def _mark(index: int) -> str:
-    return MARKS[index % len(MARKS)]
+def _marked(attempt: Attempt) -> dict[str, Any]:
+    """The style of a line with marks."""
+    return {"color": _colour(attempt), "marker": MARKS[attempt.index % len(MARKS)]}
 
 
-def chart(draw: Callable[[Axes], None], *, height: int, name: str) -> Markup:
-    """Draw a chart as an SVG element.
+def _axes(height: int) -> Axes:
+    """The axes of a new chart; ``height`` is in the units of `WIDTH`."""
+    return Figure(figsize=(WIDTH / 72, height / 72), layout="constrained").add_subplot()
 
-    Args:
-        draw: a function that draws on the given Matplotlib axes.
-        height: height of the chart, in the units of `WIDTH`.
-        name: name of the chart, unique on its page; the ids of its parts are derived from it.
+
+def _svg(axes: Axes, name: str) -> Markup:
+    """Make an SVG element of a chart.
+
+    ``name`` is unique on the page; the ids of the chart's parts are derived from it.
     """
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
-        figure.set_facecolor("none")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        axes.set_facecolor("none")
-        draw(axes)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    text = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        metadata = {"Date": None, "Creator": None}
+        axes.figure.canvas.print_figure(text, format="svg", metadata=metadata)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -109,188 +104,133 @@ def chart(draw: Callable[[Axes], None], *, height: int, name: str) -> Markup:
     return Markup(svg.replace("xlink:href", "href"))
 
 
-@dataclass(frozen=True)
-class Score:
-    """The IoU of one attempt for `intervals`; ``test`` is None while the split is sealed."""
+@mpl.rc_context(_STYLE)
+def intervals(attempts: Sequence[Attempt], notes: Sequence[str], floor: float) -> Markup:
+    """Draw the IoU of each attempt with its interval: val filled, test hollow, floor dashed.
 
-    name: str
-    index: int  # that of `Attempt`, which decides the colour
-    val: Interval
-    test: Interval | None
-    note: str = ""
-
-
-def intervals(scores: Sequence[Score], floor: float) -> Markup:
-    """Draw the IoU of each attempt with its interval: val filled, test hollow, floor dashed."""
-
-    def draw(axes: Axes) -> None:
-        axes.axvline(floor, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
-        for row, score in enumerate(scores):
-            colour = _colour(score.index)
-            for interval, y, filled in ((score.val, row, True), (score.test, row + 0.27, False)):
-                if interval is None:
-                    continue
-                if interval.low == interval.low:
-                    axes.plot([interval.low, interval.high], [y, y], color=colour, linewidth=1.8)
-                axes.plot(
-                    interval.value,
-                    y,
-                    marker="o",
-                    markersize=6 if filled else 5.5,
-                    color=colour,
-                    markerfacecolor=colour if filled else PAPER,
-                    markeredgewidth=1.4,
-                )
-            axes.annotate(
-                score.name,
-                (0, row - 0.3),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                bbox=_LABEL_BOX,
-            )
-            if score.note:
-                axes.annotate(
-                    score.note,
-                    (1, row - 0.3),
-                    xycoords=("axes fraction", "data"),
-                    va="center",
-                    ha="right",
-                    fontstyle="italic",
-                    bbox=_LABEL_BOX,
-                )
-        axes.set_ylim(len(scores) - 0.4, -0.65)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("IoU, mean over tiles")
-        axes.margins(x=0.03)
-
-    return chart(draw, height=42 * len(scores) + 44, name="intervals")
-
-
-def _lines(lines: Mapping[int, pd.DataFrame], x: str, y: str, axes: Axes) -> None:
-    for index, line in lines.items():
-        axes.plot(line[x], line[y], color=_colour(index))
-
-
-def _point(x: Any, y: Any, index: int, axes: Axes) -> None:
-    axes.plot(x, y, marker=_mark(index), markersize=7, color=_colour(index), markeredgecolor=PAPER)
-
-
-def convergence(curves: Mapping[int, pd.DataFrame]) -> Markup:
-    """Draw validation IoU by epoch, with a mark at the best epoch.
-
-    Args:
-        curves: by index of the attempt; columns epoch (from 1) and val_iou.
+    ``notes`` holds a word for each attempt, such as its status; it may be empty.
     """
-
-    def draw(axes: Axes) -> None:
-        _lines(curves, "epoch", "val_iou", axes)
-        for index, curve in curves.items():
-            known = curve.dropna(subset="val_iou")
-            if known.empty:
+    axes = _axes(42 * len(attempts) + 44)
+    box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides lines behind a label
+    label: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "bbox": box}
+    axes.axvline(floor, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
+    for row, (attempt, note) in enumerate(zip(attempts, notes, strict=True)):
+        colour = _colour(attempt)
+        for split, y, filled in (("val", row, True), ("test", row + 0.27, False)):
+            if not attempt.opened(split):
                 continue
-            best = known.loc[known.val_iou.idxmax()]
-            _point(best.epoch, best.val_iou, index, axes)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(visible=False, axis="x")
-        axes.set(xlabel="epoch", ylabel="val IoU")
-
-    return chart(draw, height=240, name="convergence")
-
-
-def precision_recall(curves: Mapping[int, pd.DataFrame]) -> Markup:
-    """Draw precision against recall, with a mark at threshold 0.5.
-
-    Args:
-        curves: by index of the attempt; columns threshold, precision and recall in [0, 1].
-    """
-
-    def draw(axes: Axes) -> None:
-        _lines(curves, "recall", "precision", axes)
-        for index, curve in curves.items():
-            at = curve[np.isclose(curve.threshold, 0.5)]
-            _point(at.recall, at.precision, index, axes)
-        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
-
-    return chart(draw, height=260, name="precision-recall")
-
-
-def reliability(curves: Mapping[int, pd.DataFrame]) -> Markup:
-    """Draw the share of building by predicted probability; the diagonal is perfect calibration.
-
-    Args:
-        curves: by index of the attempt; columns probability and building in [0, 1], one row for
-            each bin that has pixels.
-    """
-
-    def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
-        for index, curve in curves.items():
+            score = attempt.score(split, "iou")
+            axes.plot([score.low, score.high], [y, y], color=colour, linewidth=1.8)
             axes.plot(
-                curve.probability,
-                curve.building,
-                color=_colour(index),
-                marker=_mark(index),
-                markersize=4,
+                score.value,
+                y,
+                marker="o",
+                markersize=6 if filled else 5.5,
+                color=colour,
+                markerfacecolor=colour if filled else PAPER,
+                markeredgewidth=1.4,
             )
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.set(xlabel="predicted probability of building", ylabel="share that is building")
+        axes.annotate(attempt.label, (0, row - 0.3), **label)
+        if note:
+            axes.annotate(note, (1, row - 0.3), ha="right", fontstyle="italic", **label)
+    axes.set_ylim(len(attempts) - 0.4, -0.65)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("IoU, mean over tiles")
+    axes.margins(x=0.03)
+    return _svg(axes, "intervals")
 
-    return chart(draw, height=300, name="reliability")
+
+def _point(x: Any, y: Any, attempt: Attempt, axes: Axes) -> None:
+    axes.plot(x, y, markersize=7, markeredgecolor=PAPER, **_marked(attempt))
 
 
-def by_size(classes: Sequence[str], found: Mapping[int, Sequence[float]], unit: str) -> Markup:
-    """Draw the share of buildings found by size.
+@mpl.rc_context(_STYLE)
+def convergence(attempts: Sequence[Attempt]) -> Markup:
+    """Draw validation IoU by epoch, with a mark at the best epoch."""
+    axes = _axes(240)
+    for attempt in attempts:
+        axes.plot(attempt.epochs.epoch, attempt.epochs.val_iou, color=_colour(attempt))
+    for attempt in attempts:
+        known = attempt.epochs.dropna(subset="val_iou")
+        if known.empty:
+            continue
+        best = known.loc[known.val_iou.idxmax()]
+        _point(best.epoch, best.val_iou, attempt, axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=False, axis="x")
+    axes.set(xlabel="epoch", ylabel="val IoU")
+    return _svg(axes, "convergence")
 
-    Args:
-        classes: the size classes, from small to large.
-        found: by index of the attempt; a share in [0, 1] for each class, NaN for an empty class.
-        unit: unit of the areas.
+
+@mpl.rc_context(_STYLE)
+def precision_recall(attempts: Sequence[Attempt]) -> Markup:
+    """Draw precision against recall, with a mark at threshold 0.5."""
+    axes = _axes(260)
+    for attempt in attempts:
+        axes.plot(attempt.curve.recall, attempt.curve.precision, color=_colour(attempt))
+    for attempt in attempts:
+        at = attempt.curve[np.isclose(attempt.curve.threshold, 0.5)]
+        _point(at.recall, at.precision, attempt, axes)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+    return _svg(axes, "precision-recall")
+
+
+@mpl.rc_context(_STYLE)
+def reliability(attempts: Sequence[Attempt]) -> Markup:
+    """Draw the share of building by predicted probability; the diagonal is perfect calibration."""
+    axes = _axes(300)
+    axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
+    for attempt in attempts:
+        bins = attempt.reliability.dropna()  # those that have pixels
+        axes.plot(bins.probability, bins.building, markersize=4, **_marked(attempt))
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set(xlabel="predicted probability of building", ylabel="share that is building")
+    return _svg(axes, "reliability")
+
+
+@mpl.rc_context(_STYLE)
+def by_size(attempts: Sequence[Attempt], unit: str, label: str) -> Markup:
+    """Draw the share of buildings found by size, for the size classes in ``unit``.
+
+    ``label`` is the name of the unit.
     """
-
-    def draw(axes: Axes) -> None:
-        for index, shares in found.items():
-            axes.plot(
-                range(len(classes)),
-                list(shares),
-                color=_colour(index),
-                marker=_mark(index),
-            )
-        axes.set_xticks(range(len(classes)), classes)
-        axes.grid(visible=False, axis="x")
-        axes.set(xlabel=f"area, {unit}", ylabel="share of buildings found", ylim=(-0.02, 1.02))
-        axes.set_xlim(-0.3, len(classes) - 0.7)  # an empty class keeps its place
-
-    return chart(draw, height=230, name=f"sizes-{unit}")
+    axes = _axes(230)
+    for attempt in attempts:
+        own = attempt.sizes[attempt.sizes.unit == unit]
+        axes.plot(range(len(own)), list(own.share_found), **_marked(attempt))
+    axes.set_xticks(range(len(own)), own["size"])  # all attempts have the same classes
+    axes.grid(visible=False, axis="x")
+    axes.set(xlabel=f"area, {label}", ylabel="share of buildings found", ylim=(-0.02, 1.02))
+    axes.set_xlim(-0.3, len(own) - 0.7)  # an empty class keeps its place
+    return _svg(axes, f"sizes-{label}")
 
 
-def cost(points: Mapping[int, tuple[float, Interval]], label: str, name: str) -> Markup:
+@mpl.rc_context(_STYLE)
+def cost(attempts: Sequence[Attempt], costs: Sequence[float], label: str, name: str) -> Markup:
     """Draw validation IoU with its interval against a cost.
 
     Args:
-        points: by index of the attempt; its cost and its IoU.
+        attempts: the attempts.
+        costs: the cost of each attempt.
         label: label of the cost axis, with its unit. The axis is logarithmic if the greatest cost
             is at least ten times the least.
         name: name of the chart.
     """
-
-    def draw(axes: Axes) -> None:
-        for index, (spent, interval) in points.items():
-            if interval.low == interval.low:
-                ends = [interval.low, interval.high]
-                axes.plot([spent, spent], ends, color=_colour(index), linewidth=1.2)
-            _point(spent, interval.value, index, axes)
-        costs = [spent for spent, _ in points.values()]
-        if min(costs) > 0 and max(costs) >= 10 * min(costs):
-            axes.set_xscale("log")
-            # Over little more than a decade, powers of ten alone would label one tick at most.
-            subs = (1,) if max(costs) > 100 * min(costs) else (1, 2, 5)
-            axes.xaxis.set_major_locator(LogLocator(subs=subs))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
-        else:
-            axes.set_xlim(0, 1.1 * max(costs) or 1)
-        axes.set(xlabel=label, ylabel="val IoU")
-
-    return chart(draw, height=230, name=name)
+    axes = _axes(230)
+    for attempt, spent in zip(attempts, costs, strict=True):
+        score = attempt.score("val", "iou")
+        axes.plot([spent] * 2, [score.low, score.high], color=_colour(attempt), linewidth=1.2)
+        _point(spent, score.value, attempt, axes)
+    if min(costs) > 0 and max(costs) >= 10 * min(costs):
+        axes.set_xscale("log")
+        # Over little more than a decade, powers of ten alone would label one tick at most.
+        subs = (1,) if max(costs) > 100 * min(costs) else (1, 2, 5)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
+    else:
+        axes.set_xlim(0, 1.1 * max(costs) or 1)
+    axes.set(xlabel=label, ylabel="val IoU")
+    return _svg(axes, name)

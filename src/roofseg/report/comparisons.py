@@ -1,9 +1,8 @@
 """Compare each attempt with the leader, tile by tile.
 
-The *leader* is the attempt with the best val IoU (mean over tiles). It is the leader on test too,
-since nothing is chosen on test. An attempt *ties* with the leader if the 95 % paired bootstrap
-interval of their difference in IoU contains 0: these tiles cannot tell which of the two is better.
-`roofseg.results.intervals` has the statistics and their sources.
+An attempt *ties* with the leader if the 95 % paired bootstrap interval of their difference in IoU
+contains 0: these tiles cannot tell which of the two is better. `roofseg.results.intervals` has the
+statistics and their sources.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ import pandas as pd
 from roofseg.core.errors import UserError
 from roofseg.metrics import SCORED_SPLITS
 from roofseg.report.attempts import Attempt
-from roofseg.results.disclaimers import SEALED
-from roofseg.results.intervals import CONFIDENCE, DRAWS, EXACT_TILES, STATISTICS, compare
+from roofseg.results.intervals import CONFIDENCE, STATISTICS, compare
 
 COMPARISON_COLUMNS = [
     "split", "attempt", "leader", "tiles", "difference", "low", "high", "p_value", "smallest_p",
@@ -24,16 +22,11 @@ COMPARISON_COLUMNS = [
 ]  # fmt: skip
 
 
-def ranked(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Sort attempts by falling val IoU; attempts with equal IoU stay in the given order."""
-    return sorted(attempts, key=lambda attempt: -(attempt.scores["val"]["iou"] or 0))
-
-
 def compare_with_leader(order: Sequence[Attempt]) -> pd.DataFrame:
     """Compare every attempt with the leader on the same tiles.
 
     Args:
-        order: the attempts, the leader first (`ranked`).
+        order: the attempts, the leader first.
 
     Returns:
         One row for each attempt on each split that both the attempt and the leader were scored on.
@@ -82,42 +75,11 @@ def interval_and_p_disagree(comparisons: pd.DataFrame) -> pd.Series:
     return ~comparisons.tie & (comparisons.p_value > 1 - CONFIDENCE)
 
 
-def status_vs_leader(
-    attempt: Attempt, leader: Attempt, comparisons: pd.DataFrame, split: str
-) -> str:
-    """The status of an attempt against the leader on a split.
-
-    Returns:
-        ``leader``, ``tie``, ``behind`` or ``ahead`` (possible on test only); ``sealed`` if the
-        attempt was not scored on the split; empty if only the leader was not.
-    """
-    if not attempt.opened(split):
-        return SEALED
-    if attempt.name == leader.name:
-        return "leader"
-    row = comparisons[(comparisons.split == split) & (comparisons.attempt == attempt.name)]
-    if row.empty:
-        return ""
-    if row.tie.item():
-        return "tie"
-    return "behind" if row.difference.item() < 0 else "ahead"
-
-
-def sign_flip_test(comparisons: pd.DataFrame) -> tuple[str, str]:
-    """Name the test that gave the p-values, and the smallest p-value that it can give.
+def smallest_p_values(comparisons: pd.DataFrame) -> str:
+    """Name the smallest p-value on each number of tiles, such as ``0.031 on 6 tiles``.
 
     Args:
         comparisons: the rows of `compare_with_leader`, at least one.
-
-    Returns:
-        Two phrases, such as ``exact sign flips`` and ``0.031 on 6 tiles``.
     """
     smallest = dict(zip(comparisons.tiles, comparisons.smallest_p, strict=True))
-    if max(smallest) <= EXACT_TILES:
-        kind = "exact sign flips"
-    elif min(smallest) > EXACT_TILES:
-        kind = f"{DRAWS:,} random sign flips"
-    else:
-        kind = f"exact sign flips up to {EXACT_TILES} tiles, {DRAWS:,} random ones beyond"
-    least = [f"{p:.2g} on {n} tile{'s' if n != 1 else ''}" for n, p in smallest.items()]
-    return kind, " or ".join(least)
+    return " or ".join(f"{p:.2g} on {n} tile{'s' if n != 1 else ''}" for n, p in smallest.items())

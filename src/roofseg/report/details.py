@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from roofseg.metrics import SCORED_SPLITS
-from roofseg.pages.page import (
-    Block,
-    Cell,
-    Figure,
-    Key,
-    Prose,
-    Section,
-    Table,
-    join_words,
-    number,
-    with_interval,
-)
+from roofseg.pages.page import Block, Cell, Figure, Key, Prose, Section, Table, join_words, number
 from roofseg.report import charts
-from roofseg.report.attempts import Attempt
-from roofseg.report.costs import COST_COLUMNS, cost_values
-from roofseg.report.headline import name_cell
-from roofseg.report.leaderboard import MEASURES, Leaderboard, loss_name
+from roofseg.report.headline import name_cell, score_cell
+from roofseg.report.leaderboard import MEASURES, Leaderboard, cost_values, loss_name
+
+COST_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "multiply_adds_per_megapixel": ("GMAC per Mpx", lambda value: f"{value / 1e9:.1f}"),
+    "model_bytes": ("model, MB", lambda value: f"{value / 1e6:.1f}"),
+    "seconds_per_epoch": ("s per epoch", lambda value: f"{value:.1f}"),
+    "minutes": ("minutes", lambda value: f"{value:.1f}"),
+    "peak_memory_gb": ("peak memory, GB", lambda value: f"{value:.1f}"),
+    "inference_megapixels_per_second": ("mapping, Mpx/s", lambda value: f"{value:.3g}"),
+    "iou_per_hour": ("IoU per hour", lambda value: f"{value:.2f}"),
+}
+"""Keys of `cost_values` that the report shows, with their heading and the format of a value."""
 
 
 def _legend(board: Leaderboard) -> list[Key]:
     """The legend of a chart: the colour of each attempt."""
-    return [Key(charts.series(attempt.index), attempt.label) for attempt in board.attempts]
+    return [Key(charts.series(attempt), attempt.label) for attempt in board.attempts]
 
 
 def training(board: Leaderboard) -> Section:
     """The recipes, and validation IoU by epoch."""
-    curves = {attempt.index: attempt.epochs for attempt in board.attempts}
     best = " ".join(
         f"{attempt.label}: best {number(float(attempt.epochs.val_iou.max()))} in epoch "
         f"{attempt.training['best_epoch']}."
@@ -60,7 +57,7 @@ def training(board: Leaderboard) -> Section:
                 "Validation IoU after each epoch. The mark is the best epoch, whose weights were "
                 "kept and are scored above. It is a maximum over epochs, so it is optimistic.",
                 f"Validation IoU by epoch, one line per attempt. {best}",
-                charts.convergence(curves),
+                charts.convergence(board.attempts),
                 legend=_legend(board),
             ),
             Table("The recipe of each attempt.", header, rows, words),
@@ -90,7 +87,7 @@ def measures(board: Leaderboard) -> Section:
             if any(attempt.scores[split].get(name) is not None for attempt in opened)
         }
         rows: list[list[Cell | str]] = [
-            [name_cell(attempt), *(_measure(attempt, split, name) for name in known)]
+            [name_cell(attempt), *(score_cell(attempt, split, name) for name in known)]
             for attempt in opened
         ]
         header = ["attempt", *known.values()]
@@ -99,35 +96,22 @@ def measures(board: Leaderboard) -> Section:
     return Section("More measures", [*blocks, *(_by_size(board, unit) for unit in units)])
 
 
-def _measure(attempt: Attempt, split: str, name: str) -> Cell:
-    score = attempt.score(split, name)
-    return with_interval(score.value, score.low, score.high)
-
-
 def _by_size(board: Leaderboard, unit: str) -> Figure:
-    tables = {
-        attempt.index: attempt.sizes[(attempt.sizes.split == "val") & (attempt.sizes.unit == unit)]
-        for attempt in board.attempts
-    }
-    first = tables[board.leader.index]
-    # A class without buildings has no share: 0 / 0 is NaN, and the chart leaves it out.
-    shares = {index: list(table.found / table.buildings) for index, table in tables.items()}
-    unit = {"m2": "m\N{SUPERSCRIPT TWO}"}.get(unit, unit)
-    counts = ", ".join(str(count) for count in first.buildings)
+    sizes = board.leader.sizes
+    counts = ", ".join(str(count) for count in sizes.buildings[sizes.unit == unit])
+    label = {"m2": "m\N{SUPERSCRIPT TWO}"}.get(unit, unit)
     return Figure(
-        f"Share of the validation buildings that were found (IoU above 0.5), by area in {unit}. "
+        f"Share of the validation buildings that were found (IoU above 0.5), by area in {label}. "
         f"The classes hold {counts} buildings, from small to large; a share of few buildings says "
         "little.",
-        f"Share of buildings found by area in {unit}, one line per attempt.",
-        charts.by_size(list(first["size"]), shares, unit),
+        f"Share of buildings found by area in {label}, one line per attempt.",
+        charts.by_size(board.attempts, unit, label),
         legend=_legend(board),
     )
 
 
 def thresholds(board: Leaderboard) -> Section:
     """Precision and recall by threshold, and calibration."""
-    curves = {a.index: a.curve[a.curve.split == "val"] for a in board.attempts}
-    bins = {a.index: a.reliability[a.reliability.split == "val"].dropna() for a in board.attempts}
     errors = [
         f"{attempt.label} {number(error)}"
         for attempt in board.attempts
@@ -140,7 +124,7 @@ def thresholds(board: Leaderboard) -> Section:
                 "Precision and recall over all validation pixels at every threshold. The mark is "
                 "at 0.5, the threshold of all scores on this page; it was fixed, not tuned.",
                 "Precision against recall on validation, one line per attempt.",
-                charts.precision_recall(curves),
+                charts.precision_recall(board.attempts),
                 legend=_legend(board),
             ),
             Figure(
@@ -150,7 +134,7 @@ def thresholds(board: Leaderboard) -> Section:
                 "confident enough."
                 + (f" Expected calibration error: {', '.join(errors)}." if errors else ""),
                 "Share of building against predicted probability, one line per attempt.",
-                charts.reliability(bins),
+                charts.reliability(board.attempts),
                 legend=_legend(board),
             ),
         ],
@@ -190,15 +174,12 @@ def costs(board: Leaderboard) -> Section:
         ("minutes", 1, "minutes of training"),
         ("multiply_adds_per_megapixel", 1e9, "billions of multiply-adds per megapixel"),
     ):
-        points = {
-            attempt.index: ((values[attempt.name][key] or 0) / unit, attempt.score("val", "iou"))
-            for attempt in board.attempts
-        }
+        spent = [(values[attempt.name][key] or 0) / unit for attempt in board.attempts]
         blocks.append(
             Figure(
                 f"Validation IoU with its 95 % interval against {label}.",
                 f"Validation IoU against {label}, one mark per attempt.",
-                charts.cost(points, label, f"cost-{key}"),
+                charts.cost(board.attempts, spent, label, f"cost-{key}"),
                 legend=_legend(board),
             )
         )

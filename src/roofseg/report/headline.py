@@ -17,10 +17,10 @@ from roofseg.pages.page import (
 )
 from roofseg.report import charts
 from roofseg.report.attempts import Attempt
-from roofseg.report.comparisons import interval_and_p_disagree, sign_flip_test
+from roofseg.report.comparisons import interval_and_p_disagree, smallest_p_values
 from roofseg.report.leaderboard import Leaderboard
 from roofseg.results.disclaimers import SEALED
-from roofseg.results.intervals import DRAWS, Interval
+from roofseg.results.intervals import DRAWS, EXACT_TILES, Interval
 
 HEADLINE = (
     "Attempts are ordered by validation IoU. IoU and F1 are means over tiles at threshold 0.5. "
@@ -44,22 +44,12 @@ def name_cell(attempt: Attempt) -> Cell:
 
 def result(board: Leaderboard) -> Section:
     """The headline table, its chart, and what they show in words."""
-    chart = charts.intervals(
-        [
-            charts.Score(
-                attempt.label,
-                attempt.index,
-                attempt.score("val", "iou"),
-                attempt.score("test", "iou") if attempt.opened("test") else None,
-                _chart_note(board, attempt),
-            )
-            for attempt in board.ranked
-        ],
-        board.floor,
-    )
+    notes = [_chart_note(board, attempt) for attempt in board.ranked]
     in_words = " ".join(
         f"{attempt.label}: "
-        + ", ".join(f"{SCORED_SPLITS[split]} {_score(attempt, split)}" for split in board.splits)
+        + ", ".join(
+            f"{SCORED_SPLITS[split]} {score_cell(attempt, split)}" for split in board.splits
+        )
         for attempt in board.ranked
     )
     return Section(
@@ -72,7 +62,7 @@ def result(board: Leaderboard) -> Section:
                 "The dashed line is the floor on validation. Read ties from the tables: two "
                 "intervals can overlap although one attempt is better on every tile.",
                 f"IoU by attempt. {in_words}",
-                chart,
+                charts.intervals(board.ranked, notes, board.floor),
             ),
             Prose(floor_text(board)),
         ],
@@ -89,12 +79,12 @@ def result_table(board: Leaderboard) -> Table:
                 cell
                 for split in board.splits
                 for cell in (
-                    _score(attempt, split),
+                    score_cell(attempt, split),
                     _mark(board, attempt, split),
-                    _score(attempt, split, "f1"),
+                    score_cell(attempt, split, "f1"),
                 )
             ),
-            *(_score(attempt, split) for split in whole),
+            *(score_cell(attempt, split) for split in whole),
         ]
         for attempt in board.ranked
     ]
@@ -117,7 +107,7 @@ def result_table(board: Leaderboard) -> Table:
 def _verdict(board: Leaderboard) -> str:
     """Say which attempt leads on validation, which tie with it, and its score on test."""
     leader = board.leader
-    text = f"**{leader.label}** leads on validation with an IoU of {_score(leader, 'val')}."
+    text = f"**{leader.label}** leads on validation with an IoU of {score_cell(leader, 'val')}."
     val = board.comparisons[board.comparisons.split == "val"]
     if not val.empty:
         if ties := _with_status(board, "val", "tie"):
@@ -131,7 +121,7 @@ def _verdict(board: Leaderboard) -> str:
                 f"not rule out chance for {join_words(doubtful)}."
             )
     if leader.opened("test"):
-        text += f" Its test IoU is {_score(leader, 'test')}"
+        text += f" Its test IoU is {score_cell(leader, 'test')}"
         if ahead := _with_status(board, "test", "ahead"):
             text += f"; {_verb(ahead, 'score')} higher there"
         if ties := _with_status(board, "test", "tie"):
@@ -192,17 +182,17 @@ def against_leader(board: Leaderboard) -> Section:
         for attempt in board.ranked[1:]
     ]
     header = ["attempt", *(name for split in splits for name in (f"{split} IoU", "p", " "))]
-    test, smallest = sign_flip_test(board.comparisons)
     return Section(
         "Against the leader",
         [
             Table(
                 f"Difference in IoU to `{board.leader.name}`, mean over the same tiles, with its "
                 "paired 95 % bootstrap interval. A **tie** is an interval that contains 0. The "
-                f"two-sided p-value is by {test} (the results of the two attempts are exchanged "
-                "tile by tile) and not corrected for the number of comparisons; it cannot be below "
-                f"{smallest}. The two can disagree: with few tiles the interval is too narrow, and "
-                "p cannot be small.",
+                "two-sided p-value is by sign flips (the results of the two attempts are exchanged "
+                f"tile by tile): all of them up to {EXACT_TILES} tiles, {DRAWS:,} random ones "
+                "beyond. It is not corrected for the number of comparisons, and cannot be below "
+                f"{smallest_p_values(board.comparisons)}. The two can disagree: with few tiles the "
+                "interval is too narrow, and p cannot be small.",
                 header,
                 rows,
                 frozenset({"attempt", " "}),
@@ -213,11 +203,9 @@ def against_leader(board: Leaderboard) -> Section:
 
 def _compared(board: Leaderboard, attempt: Attempt, split: str) -> list[Cell | str]:
     """The difference to the leader, its p-value, and the status."""
-    table = board.comparisons
-    found = table[(table.split == split) & (table.attempt == attempt.name)]
-    if found.empty:
+    row = board.comparison(attempt, split)
+    if row is None:
         return [SEALED, "", ""]
-    row = found.iloc[0]
     shown = with_interval(row.difference, row.low, row.high)
     return [
         Cell(f"+{shown.text}" if row.difference > 0 else shown.text, shown.detail),
@@ -238,7 +226,8 @@ def _chart_note(board: Leaderboard, attempt: Attempt) -> str:
     return ", ".join(filter(None, [val, f"{test} on test" if test and test != val else ""]))
 
 
-def _score(attempt: Attempt, split: str, name: str = "iou") -> Cell | str:
+def score_cell(attempt: Attempt, split: str, name: str = "iou") -> Cell | str:
+    """A score with its interval, or `SEALED`."""
     if not attempt.opened(split):
         return SEALED
     score = attempt.score(split, name)

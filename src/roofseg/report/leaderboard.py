@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ import pandas as pd
 from roofseg.core.files import read_json, write_json
 from roofseg.metrics import SCORED_SPLITS
 from roofseg.report.attempts import Attempt, read_attempt, require
-from roofseg.report.comparisons import compare_with_leader, ranked, status_vs_leader
-from roofseg.report.costs import cost_values
+from roofseg.report.comparisons import compare_with_leader
 from roofseg.results.disclaimers import SEALED
 from roofseg.results.intervals import Interval
 from roofseg.results.tables import write_csv
@@ -33,29 +33,45 @@ MEASURES = {
 """The scores other than IoU and F1, and their headings in tables."""
 
 
+RECIPE_COLUMNS = ("architecture", "encoder", "prior", "lr", "augmentation", "dropout")
+"""The keys of a recipe that `score_table` shows as they are."""
+
+
 @dataclass(frozen=True)
 class Leaderboard:
-    """All attempts, ranked and compared.
+    """All attempts, ranked and compared with the leader.
+
+    The *leader* is the attempt with the best val IoU (mean over tiles). It is the leader on test
+    too, since nothing is chosen on test.
 
     Attributes:
         dataset: the name of the dataset.
         patch_size: side of a patch in pixels.
         attempts: the attempts in the order of params.yaml, which decides their colours.
-        ranked: the attempts by falling val IoU, the leader first.
-        comparisons: each attempt against the leader (`compare_with_leader`).
         baselines: the scores of `roofseg.baselines`.
     """
 
     dataset: str
     patch_size: int
     attempts: Sequence[Attempt]
-    ranked: Sequence[Attempt]
-    comparisons: pd.DataFrame
     baselines: Mapping[str, Any]
+
+    @cached_property
+    def ranked(self) -> list[Attempt]:
+        """The attempts by falling val IoU; those with equal IoU stay in the given order."""
+        return sorted(self.attempts, key=lambda attempt: -(attempt.scores["val"]["iou"] or 0))
 
     @property
     def leader(self) -> Attempt:
         return self.ranked[0]
+
+    @cached_property
+    def comparisons(self) -> pd.DataFrame:
+        """Each attempt against the leader.
+
+        Columns and errors are those of `compare_with_leader`.
+        """
+        return compare_with_leader(self.ranked)
 
     @property
     def floor(self) -> float:
@@ -83,26 +99,34 @@ class Leaderboard:
         }
 
     def status(self, attempt: Attempt, split: str) -> str:
-        """The status of an attempt against the leader on a split (`status_vs_leader`)."""
-        return status_vs_leader(attempt, self.leader, self.comparisons, split)
+        """The status of an attempt against the leader on a split.
 
+        Returns:
+            ``leader``, ``tie``, ``behind`` or ``ahead`` (possible on test only); ``sealed`` if the
+            attempt was not scored on the split; empty if only the leader was not.
+        """
+        if not attempt.opened(split):
+            return SEALED
+        if attempt.name == self.leader.name:
+            return "leader"
+        row = self.comparison(attempt, split)
+        if row is None:
+            return ""
+        if row.tie:
+            return "tie"
+        return "behind" if row.difference < 0 else "ahead"
 
-def rank_attempts(
-    attempts: Sequence[Attempt], *, dataset: str, patch_size: int, baselines: Mapping[str, Any]
-) -> Leaderboard:
-    """Rank attempts and compare them with the leader.
-
-    Raises:
-        UserError: an attempt was scored on other tiles than the leader.
-    """
-    order = ranked(attempts)
-    return Leaderboard(dataset, patch_size, attempts, order, compare_with_leader(order), baselines)
+    def comparison(self, attempt: Attempt, split: str) -> Any | None:
+        """The row of `comparisons` of an attempt on a split; None if they were not compared."""
+        table = self.comparisons
+        rows = table[(table.split == split) & (table.attempt == attempt.name)]
+        return next(rows.itertuples(), None)
 
 
 def read_leaderboard(
     names: Sequence[str], *, dataset: str, patch_size: int, results: Path, baselines: Path
 ) -> Leaderboard:
-    """Read the results of all attempts, rank and compare them.
+    """Read the results of all attempts.
 
     Args:
         names: the attempts in the order of params.yaml.
@@ -112,16 +136,13 @@ def read_leaderboard(
         baselines: the JSON file of `roofseg.baselines`.
 
     Raises:
-        UserError: a file is missing (the message names it and the command that makes it), or an
-            attempt was scored on other tiles than the leader.
+        UserError: a file is missing; the message names it and the command that makes it.
     """
     require(baselines, "baselines")
     attempts = [
         read_attempt(name, index, results / name, dataset) for index, name in enumerate(names)
     ]
-    return rank_attempts(
-        attempts, dataset=dataset, patch_size=patch_size, baselines=read_json(baselines)
-    )
+    return Leaderboard(dataset, patch_size, attempts, read_json(baselines))
 
 
 def score_table(board: Leaderboard) -> pd.DataFrame:
@@ -133,20 +154,10 @@ def score_table(board: Leaderboard) -> pd.DataFrame:
     """
     rows = []
     for rank, attempt in enumerate(board.ranked, 1):
-        recipe = attempt.recipe
-        row: dict[str, Any] = {
-            "rank": rank,
-            "attempt": attempt.name,
-            "label": attempt.label,
-            "architecture": recipe.architecture,
-            "encoder": recipe.encoder,
-            "prior": recipe.prior,
-            "lr": recipe.lr,
-            "augmentation": recipe.augmentation,
-            "dropout": recipe.dropout,
-            "loss": loss_name(recipe.bce_weight),
-            "best_epoch": attempt.training["best_epoch"],
-        }
+        row: dict[str, Any] = {"rank": rank, "attempt": attempt.name, "label": attempt.label}
+        row |= {key: getattr(attempt.recipe, key) for key in RECIPE_COLUMNS}
+        row["loss"] = loss_name(attempt.recipe.bce_weight)
+        row["best_epoch"] = attempt.training["best_epoch"]
         for split in SCORED_SPLITS:
             for score in ("iou", "f1"):
                 row |= _columns(f"{split}_{score}", attempt.score(split, score))
@@ -169,6 +180,34 @@ def loss_name(bce_weight: float) -> str:
     if bce_weight in (0, 1):
         return "BCE" if bce_weight else "Dice"
     return f"{bce_weight:g} BCE + {1 - bce_weight:g} Dice"
+
+
+COUNTED_COSTS = (
+    "total_parameters", "trainable_parameters", "multiply_adds_per_patch",
+    "multiply_adds_per_megapixel", "model_bytes",
+)  # fmt: skip
+"""The costs that follow from the architecture (`roofseg.evaluation.costs.measure`)."""
+
+
+def cost_values(attempt: Attempt) -> dict[str, float | None]:
+    """The costs of an attempt.
+
+    Returns:
+        The `COUNTED_COSTS`; seconds_per_epoch, epochs_run, minutes (of training, validation
+        included), peak_memory_gb (of training); inference_megapixels_per_second; iou_per_hour, val
+        IoU over hours of training (None if training took no measurable time).
+    """
+    minutes = attempt.times["minutes"]
+    iou = attempt.score("val", "iou").value
+    return {
+        **{key: attempt.costs[key] for key in COUNTED_COSTS},
+        "seconds_per_epoch": attempt.times["seconds_per_epoch"],
+        "epochs_run": attempt.training["epochs_run"],
+        "minutes": minutes,
+        "peak_memory_gb": attempt.times["peak_memory_gb"],
+        "inference_megapixels_per_second": attempt.inference["megapixels_per_second"],
+        "iou_per_hour": 60 * iou / minutes if minutes > 0 else None,
+    }
 
 
 def write_machine_files(board: Leaderboard, *, metrics: Path, plots: Path) -> None:
@@ -240,7 +279,9 @@ def plot_tables(board: Leaderboard) -> dict[str, pd.DataFrame]:
             {
                 "attempt": attempt.label,
                 "split": split,
-                **{"iou": score.value, "low": score.low, "high": score.high},
+                "iou": score.value,
+                "low": score.low,
+                "high": score.high,
                 "vs_leader": board.status(attempt, split),
             }
             for split in board.splits
@@ -249,29 +290,18 @@ def plot_tables(board: Leaderboard) -> dict[str, pd.DataFrame]:
             for score in [attempt.score(split, "iou")]
         ]
     )
-    sizes = _val_rows(board, "sizes")
-    sizes = sizes.assign(
-        size=sizes["size"] + " " + sizes.unit, share_found=sizes.found / sizes.buildings
-    )
-    tables = {
-        "convergence": _val_rows(board, "epochs")[["attempt", "epoch", "val_iou"]],
-        "precision_recall": _val_rows(board, "curve")[
-            ["attempt", "threshold", "precision", "recall"]
-        ],
-        "reliability": _val_rows(board, "reliability")[
-            ["attempt", "probability", "building", "pixels"]
-        ],
-        "sizes": sizes[["attempt", "size", "buildings", "share_found", "pixel_recall"]],
+
+    def joined(part: str, *columns: str) -> pd.DataFrame:
+        """A table (field ``part`` of `Attempt`) of all attempts, without incomplete rows."""
+        tables = [getattr(own, part).assign(attempt=own.label) for own in board.attempts]
+        return pd.concat(tables)[["attempt", *columns]].dropna()
+
+    sizes = joined("sizes", "size", "unit", "buildings", "share_found", "pixel_recall")
+    sizes["size"] += " " + sizes.pop("unit")
+    return {
+        "leaderboard": points,
+        "convergence": joined("epochs", "epoch", "val_iou"),
+        "precision_recall": joined("curve", "threshold", "precision", "recall"),
+        "reliability": joined("reliability", "probability", "building", "pixels"),
+        "sizes": sizes,
     }
-    return {"leaderboard": points, **{name: table.dropna() for name, table in tables.items()}}
-
-
-def _val_rows(board: Leaderboard, part: str) -> pd.DataFrame:
-    """Concatenate the val rows of a table (field ``part`` of `Attempt`) over all attempts.
-
-    A column ``attempt`` has the label of the attempt.
-    """
-    table = pd.concat(
-        getattr(attempt, part).assign(attempt=attempt.label) for attempt in board.attempts
-    )
-    return table[table.split == "val"] if "split" in table else table

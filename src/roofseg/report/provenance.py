@@ -1,4 +1,4 @@
-"""The report's caveats, and where its numbers come from: looks at test, environment, commands."""
+"""The report's sections on where its numbers come from, and the caveats at its top."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from roofseg.pages.page import Cell, Commands, Prose, Section, Table, join_words
 from roofseg.report.attempts import Attempt
 from roofseg.report.headline import name_cell
 from roofseg.report.leaderboard import Leaderboard
-from roofseg.results.disclaimers import SYNTHETIC, SYNTHETIC_DATASETS, WITHOUT_SAM
+from roofseg.results.disclaimers import standard_caveats
 from roofseg.results.ledger import LOOKED
 
 HASH_DIGITS = 12  # digits to show of a SHA-256 or a commit
@@ -37,11 +37,9 @@ def lead(board: Leaderboard) -> str:
 
 def caveats(board: Leaderboard) -> dict[str, str]:
     """The warnings that must come before any number, by their name."""
-    warnings = {}
-    if board.dataset in SYNTHETIC_DATASETS:
-        warnings["Synthetic"] = SYNTHETIC[0].upper() + SYNTHETIC[1:]
-    if without := [attempt for attempt in board.attempts if attempt.recipe.without_sam]:
-        warnings["No SAM weights"] = f"The encoder of {_names(without)} {WITHOUT_SAM}"
+    without_sam = [attempt for attempt in board.attempts if attempt.recipe.without_sam]
+    encoders = f"The encoder of {_names(without_sam)}" if without_sam else ""
+    warnings = standard_caveats(board.dataset, encoders)
     if several := [attempt for attempt in board.attempts if attempt.look_count > 1]:
         warnings["Looked at test more than once"] = (
             f"{_names(several)}: scored on test with more than one recipe, or on an earlier "

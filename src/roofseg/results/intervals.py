@@ -23,7 +23,7 @@ Sources:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,74 +115,47 @@ class Comparison:
         return not (self.difference.low > 0 or self.difference.high < 0)
 
 
-def interval(
-    rows: npt.ArrayLike,
-    statistic: Statistic = tile_mean,
-    *,
-    confidence: float = CONFIDENCE,
-    draws: int = DRAWS,
-    seed: int = SEED,
-) -> Interval:
+def interval(rows: npt.ArrayLike, statistic: Statistic = tile_mean) -> Interval:
     """Score n tiles, with the percentile bootstrap interval (Efron & Tibshirani, 13.3).
 
-    Each of ``draws`` resamples has n of the n tiles, drawn with replacement. The interval cuts off
-    a share of (1 - confidence) / 2 of their scores at each end. A test compares it with
+    Each of `DRAWS` resamples has n of the n tiles, drawn with replacement. The interval cuts off a
+    share of (1 - `CONFIDENCE`) / 2 of their scores at each end. A test compares it with
     ``scipy.stats.bootstrap(method="percentile")``.
 
     Args:
         rows: (n, k) numbers, a row per tile; or (n,) for k = 1.
         statistic: computes a score from a sample of tiles, such as one of `STATISTICS`.
-        confidence: coverage of the interval, in (0, 1).
-        draws: the number of resamples.
-        seed: seed of NumPy's default random generator.
     """
     table = _table(rows)
-    return _bootstrap(len(table), lambda tiles: statistic(table[tiles]), confidence, draws, seed)
+    return _bootstrap(len(table), lambda tiles: statistic(table[tiles]))
 
 
 def known_scores(table: pd.DataFrame) -> dict[str, float]:
     """Compute every score of `STATISTICS` whose columns have a value for every tile.
 
     Args:
-        table: a row per tile (`evaluation.assessment`).
+        table: a row per tile (`roofseg.evaluation.assessment`).
     """
-    return {
-        name: float(STATISTICS[name](table[STATISTIC_COLUMNS[name]].to_numpy(np.float64)))
-        for name in _known(table)
-    }
+    return {name: float(STATISTICS[name](rows)) for name, rows in _known_rows(table).items()}
 
 
-def intervals_of_tiles(
-    table: pd.DataFrame, names: Iterable[str] = tuple(STATISTICS)
-) -> dict[str, Interval]:
-    """Compute scores of a table of tiles with their intervals, by name.
-
-    Args:
-        table: a row per tile (`evaluation.assessment`).
-        names: keys of `STATISTICS`; a score is left out unless its columns have a value for every
-            tile.
-    """
-    known = _known(table)
-    return {
-        name: interval(table[STATISTIC_COLUMNS[name]], STATISTICS[name])
-        for name in names
-        if name in known
-    }
+def intervals_of_tiles(table: pd.DataFrame) -> dict[str, Interval]:
+    """Compute the scores of `known_scores` with their intervals."""
+    return {name: interval(rows, STATISTICS[name]) for name, rows in _known_rows(table).items()}
 
 
-def _known(table: pd.DataFrame) -> list[str]:
+def _known_rows(table: pd.DataFrame) -> dict[str, Floats]:
+    """The rows of each statistic whose columns have a value for every tile."""
     complete = set(table.columns[table.notna().all()])
-    return [name for name in STATISTICS if complete.issuperset(STATISTIC_COLUMNS[name])]
+    return {
+        name: table[columns].to_numpy(np.float64)
+        for name, columns in STATISTIC_COLUMNS.items()
+        if complete.issuperset(columns)
+    }
 
 
 def compare(
-    one: npt.ArrayLike,
-    other: npt.ArrayLike,
-    statistic: Statistic = tile_mean,
-    *,
-    confidence: float = CONFIDENCE,
-    draws: int = DRAWS,
-    seed: int = SEED,
+    one: npt.ArrayLike, other: npt.ArrayLike, statistic: Statistic = tile_mean
 ) -> Comparison:
     """Score ``one`` minus ``other``, with the paired bootstrap interval and a p-value.
 
@@ -193,14 +166,15 @@ def compare(
     exchanges, tile by tile, that give a difference at least as large in size as the observed one;
     for a mean over tiles, an exchange flips the sign of the tile's difference. Exchanging all tiles
     gives the same difference with the other sign, so the smallest p-value is 2 / 2^n: 0.031 for six
-    tiles. Beyond `EXACT_TILES` the p-value is (b + 1) / (draws + 1), where b of ``draws`` random
-    exchanges reach the observed difference (Phipson & Smyth 2010), and its minimum 1 / (draws + 1).
+    tiles. Beyond `EXACT_TILES` the p-value is (b + 1) / (`DRAWS` + 1), where b of `DRAWS` random
+    exchanges reach the observed difference (Phipson & Smyth 2010), and its minimum is
+    1 / (`DRAWS` + 1).
 
     A test compares the p-value with ``scipy.stats.permutation_test(permutation_type="samples")``.
 
     Args:
         one, other: the rows of two attempts as for `interval`, with the same tile in the same row.
-        statistic, confidence, draws, seed: as for `interval`.
+        statistic: as for `interval`.
     """
     pair = np.stack([_table(one), _table(other)])  # 2, n, k
     tiles = pair.shape[1]
@@ -208,14 +182,14 @@ def compare(
     def difference(picked: Integers, exchanged: Any = 0) -> Floats:
         return statistic(pair[exchanged, picked]) - statistic(pair[1 - exchanged, picked])
 
-    observed = _bootstrap(tiles, difference, confidence, draws, seed)
+    observed = _bootstrap(tiles, difference)
     all_tiles = np.arange(tiles)
     if tiles <= EXACT_TILES:
         # The last tile is never exchanged: that would only repeat each difference, reversed.
         exchanges = np.arange(2 ** (tiles - 1))[:, None] >> all_tiles & 1
         added = 0
     else:
-        exchanges = np.random.default_rng(seed).integers(0, 2, (draws, tiles))
+        exchanges = np.random.default_rng(SEED).integers(0, 2, (DRAWS, tiles))
         added = 1  # Phipson & Smyth 2010
     as_large = sum(
         int((np.abs(difference(all_tiles, part)) >= abs(observed.value) - ROUNDING).sum())
@@ -230,21 +204,19 @@ def _table(rows: npt.ArrayLike) -> Floats:
     return table[:, None] if table.ndim == 1 else table
 
 
-def _bootstrap(
-    tiles: int, score: Callable[[Integers], Floats], confidence: float, draws: int, seed: int
-) -> Interval:
+def _bootstrap(tiles: int, score: Callable[[Integers], Floats]) -> Interval:
     """Bootstrap ``score``, which maps samples, (..., n) indices of tiles, to scores, (...)."""
     value = float(score(np.arange(tiles)))
     if tiles == 1:
         return Interval(value, float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     at_once = max(1, BATCH // tiles)
     scores = np.concatenate(
         [
-            score(rng.integers(0, tiles, (min(at_once, draws - start), tiles)))
-            for start in range(0, draws, at_once)
+            score(rng.integers(0, tiles, (min(at_once, DRAWS - start), tiles)))
+            for start in range(0, DRAWS, at_once)
         ]
     )
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(scores, [tail, 1 - tail])
     return Interval(value, float(low), float(high))

@@ -78,9 +78,9 @@ def record_look(path: Path, look: Look | None, known: Sequence[tuple[str, Look]]
 
     Args:
         path: the ledger; it is created if it is missing.
-        look: the look to append, unless its weights are already listed for its recipe and test
-            set; None appends nothing.
-        known: lines that belong in the ledger; missing ones are restored first.
+        look: the look to append; None, or a look whose weights are already listed for its recipe
+            and test set, appends nothing.
+        known: lines that the ledger must have; those that it lacks are added first.
     """
     lines = list(dict.fromkeys([*known, *read_looks(path)]))
     if look is not None:
