@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -17,6 +18,40 @@ from roofseg.pages.page import (
     with_interval,
 )
 from roofseg.studies.report.tables import agreement, per_run, ranks
+
+ATTEMPTS = ("label", "than", "one", "other")
+"""The columns of `roofseg.studies.report.tables` that hold names of attempts."""
+
+
+def page_table(
+    rows: pd.DataFrame,
+    caption: str,
+    columns: Mapping[str, str],
+    words: Collection[str] = ("attempt",),
+    interval: str = "difference",
+) -> Table:
+    """A table for a page, with a row per row of a data frame.
+
+    Names of attempts are shown as code, and floats with three decimals.
+
+    Args:
+        rows: the data frame.
+        caption: the text above the table.
+        columns: the column of ``rows`` under each heading.
+        words: the headings of the columns that hold words, see `Table`.
+        interval: the column of ``rows`` that is shown with its interval, the columns low and high.
+    """
+
+    def cell(row: Mapping[str, Any], key: str) -> Cell | str:
+        value = row[key]
+        if key == interval:
+            return with_interval(value, row["low"], row["high"])
+        if isinstance(value, float):
+            return number(value)
+        return Cell(str(value), code=key in ATTEMPTS and isinstance(value, str) and value != "")
+
+    cells = [[cell(row, key) for key in columns.values()] for row in rows.to_dict("records")]
+    return Table(caption, list(columns), cells, frozenset(words))
 
 
 def budget_section(scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFrame) -> Section:
@@ -36,22 +71,20 @@ def budget_section(scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFr
             difference = with_interval(gain.difference, gain.low, gain.high)
             line += f", with {last.tiles} {_bold(last.val_iou)}: a difference of {difference}"
         lines.append(f"{line}.")
+    blocks: list[Block] = [
+        Prose(" ".join(lines)),
+        _spread(summary, "Val IoU by number of training tiles.", {"training tiles": "tiles"}),
+    ]
+    if len(gains):
+        caption = "Gain of more tiles, paired by seed and val tile."
+        columns = {"attempt": "label", "training tiles": "tiles", "minus": "than"}
+        blocks.append(page_table(gains, caption, {**columns, "difference": "difference"}))
     method = (
         "With one seed, a smaller set of tiles is a subset of a larger one; the seed also decides "
         "initial weights, draws and augmentation. Every run has the same number of steps, however "
         "few its tiles are."
     )
-    blocks: list[Block] = [
-        Prose(" ".join(lines)),
-        _spread(summary, "Val IoU by number of training tiles.", {"tiles": "training tiles"}),
-    ]
-    if len(gains):
-        blocks.append(_gains(gains))
-    blocks += [
-        Prose(f"{method} {_size(scores)} {_intervals(scores)}"),
-        *_failures(scores),
-    ]
-    return Section("Data budget", blocks)
+    return Section("Data budget", [*blocks, *_method(scores, method)])
 
 
 def seeds_section(scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame) -> Section:
@@ -77,26 +110,28 @@ def seeds_section(scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFra
             )
         ),
         _spread(summary, "Val IoU over seeds.", {}),
-        Table(
-            caption=f"Ranks: in how many of {seeds} seeds an attempt came first, second and so on.",
-            header=["attempt", *(f"rank {rank}" for rank in counts)],
-            rows=[
-                [Cell(str(label), code=True), *(str(count) for count in row)]
-                for label, row in zip(counts.index, counts.to_numpy(), strict=True)
-            ],
-            words=frozenset({"attempt"}),
+        page_table(
+            counts.rename_axis("label").reset_index(),
+            f"Ranks: in how many of {seeds} seeds an attempt came first, second and so on.",
+            {"attempt": "label", **{f"rank {rank}": rank for rank in counts}},
         ),
     ]
     if len(pairs):
-        blocks.append(_pairs(pairs))
+        caption = "Every two attempts, the better one first: its lead over the other."
+        columns = {"attempt": "one", "minus": "other", "difference": "difference", "sd": "sd"}
+        columns |= {"ahead in": "ahead", "seed noise": "noise"}
+        shown = pairs.assign(
+            ahead=[f"{row.ahead} of {row.seeds}" for row in pairs.itertuples()],
+            noise=pairs.noise.map(lambda share: f"{100 * share:.0f} %"),
+        )
+        blocks.append(page_table(shown, caption, columns, ("attempt", "minus")))
     noise = (
         "Seed noise is its share in the gap of a single seed, sd² / mean(difference²): at 0 % "
         "every seed shows the same gap; at 100 % the gap of one seed says nothing about others. "
         "Intervals of differences are Student's t over seeds, on these val tiles; they are not "
         "corrected for the number of pairs."
     )
-    blocks += [Prose(f"{noise} {_size(scores)} {_intervals(scores)}"), *_failures(scores)]
-    return Section("Seeds", blocks)
+    return Section("Seeds", [*blocks, *_method(scores, noise)])
 
 
 def augmentation_section(
@@ -137,81 +172,29 @@ def augmentation_section(
             lines.append(
                 "This answer is about a random frozen ViT; for SAM the question stays open."
             )
-    blocks: list[Block] = [
+    caption = f"Preference: IoU under {join_words(mild)} minus that under {join_words(strong)}."
+    columns = {"attempt": "label", "minus that of": "than"}
+    columns |= {"difference": "difference", "answer": "answer"}
+    shown = contrasts.assign(answer=contrasts.answer.where(contrasts.than != "", ""))
+    blocks = [
         Prose(" ".join(lines)),
-        Table(
-            caption=f"Preference: IoU under {join_words(mild)} minus that under "
-            f"{join_words(strong)}.",
-            header=["attempt", "minus that of", "difference", "answer"],
-            rows=[
-                [
-                    Cell(str(row.label), code=True),
-                    Cell(str(row.than), code=True) if row.than else "",
-                    with_interval(row.difference, row.low, row.high),
-                    str(row.answer) if row.than else "",
-                ]
-                for row in contrasts.itertuples()
-            ],
-            words=frozenset({"attempt", "minus that of", "answer"}),
-        ),
+        page_table(shown, caption, columns, ("attempt", "minus that of", "answer")),
         _spread(summary, "Val IoU by augmentation.", {"augmentation": "augmentation"}),
-        Prose(f"{_size(scores)} {_intervals(scores)}"),
-        *_failures(scores),
+        *_method(scores),
     ]
     return Section("Augmentation", blocks)
 
 
-def _spread(summary: pd.DataFrame, caption: str, by: dict[str, str]) -> Table:
-    return Table(
-        caption=caption,
-        header=["attempt", *by.values(), "seeds", "val IoU", "sd", "worst seed", "best seed"],
-        rows=[
-            [
-                Cell(str(row["label"]), code=True),
-                *(str(row[key]) for key in by),
-                str(row["seeds"]),
-                with_interval(row["val_iou"], row["low"], row["high"]),
-                *(number(row[key]) for key in ("sd", "min", "max")),
-            ]
-            for row in summary.to_dict("records")
-        ],
-        words=frozenset({"attempt", "augmentation"}),
-    )
+def _spread(summary: pd.DataFrame, caption: str, by: Mapping[str, str]) -> Table:
+    """The table of `tables.spread`; ``by`` maps headings to the columns of the groups."""
+    columns = {"attempt": "label", **by, "seeds": "seeds", "val IoU": "val_iou", "sd": "sd"}
+    columns |= {"worst seed": "min", "best seed": "max"}
+    return page_table(summary, caption, columns, ("attempt", "augmentation"), interval="val_iou")
 
 
-def _gains(gains: pd.DataFrame) -> Table:
-    return Table(
-        caption="Gain of more tiles, paired by seed and val tile.",
-        header=["attempt", "training tiles", "minus", "difference"],
-        rows=[
-            [
-                Cell(str(row.label), code=True),
-                *(str(row.tiles), str(row.than)),
-                with_interval(row.difference, row.low, row.high),
-            ]
-            for row in gains.itertuples()
-        ],
-        words=frozenset({"attempt"}),
-    )
-
-
-def _pairs(pairs: pd.DataFrame) -> Table:
-    return Table(
-        caption="Every two attempts, the better one first: its lead over the other.",
-        header=["attempt", "minus", "difference", "sd", "ahead in", "seed noise"],
-        rows=[
-            [
-                Cell(str(row.one), code=True),
-                Cell(str(row.other), code=True),
-                with_interval(row.difference, row.low, row.high),
-                number(row.sd),
-                f"{row.ahead} of {row.seeds}",
-                f"{100 * row.noise:.0f} %",
-            ]
-            for row in pairs.itertuples()
-        ],
-        words=frozenset({"attempt", "minus"}),
-    )
+def _method(scores: pd.DataFrame, method: str = "") -> list[Block]:
+    """The end of a section: how the runs were made, and which of them ended early."""
+    return [Prose(f"{method} {_size(scores)} {_intervals(scores)}".lstrip()), *_failures(scores)]
 
 
 def _size(scores: pd.DataFrame) -> str:
