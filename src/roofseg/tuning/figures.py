@@ -10,18 +10,15 @@ from typing import get_args
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from roofseg.drawing import Image, colour, rendered
 from roofseg.recipe.params import Augmentation, Params
 from roofseg.results.disclaimers import data_label
+from roofseg.studies.report.figures import IOU, Order, legend_beside, new_figure
 from roofseg.tuning.table import tuned_keys
 
-IOU = "validation IoU (mean over tiles)"
 PRESETS = get_args(Augmentation)  # from the mildest to the strongest
-
-Places = Mapping[str, int]  # index of each attempt in params.yaml, which decides its colour
 
 
 def figures(table: pd.DataFrame, params: Params) -> dict[str, Image]:
@@ -41,7 +38,7 @@ def figures(table: pd.DataFrame, params: Params) -> dict[str, Image]:
 
 
 def against(
-    table: pd.DataFrame, key: str, places: Places, labels: Mapping[str, str], title: str
+    table: pd.DataFrame, key: str, places: Order, labels: Mapping[str, str], title: str
 ) -> Image:
     """Val IoU against the values of one key: a panel per attempt, a dot per run.
 
@@ -54,8 +51,8 @@ def against(
     """
     scored = table.dropna(subset=["val_iou", key])
     attempts = list(dict.fromkeys(scored.attempt))
-    figure = _figure(f"Tuning, {title}: each run a dot; the other keys differ from run to run")
-    panels = figure.subplots(1, max(1, len(attempts)), sharey=True, squeeze=False)[0]
+    heading = f"Tuning, {title}: each run a dot; the other keys differ from run to run"
+    figure, panels = new_figure(heading, 4.5, ncols=max(1, len(attempts)), sharey=True)
     for axes, attempt in zip(panels, attempts, strict=False):
         _panel(axes, scored[scored.attempt == attempt], key, colour(places[attempt]))
         axes.set_title(labels[attempt], fontsize=10)
@@ -76,7 +73,6 @@ def _panel(axes: Axes, own: pd.DataFrame, key: str, ink: str) -> None:
     # Labels as tuning.yaml writes the values: 3e-05, not 0.00003.
     labels = [value if isinstance(value, str) else f"{value:g}" for value in values]
     axes.set_xticks(range(len(values)), labels)
-    _plain(axes)
 
 
 def _order(value: float | str) -> tuple[int, float, str]:
@@ -89,16 +85,13 @@ def _order(value: float | str) -> tuple[int, float, str]:
         return 2, 0, str(value)
 
 
-def best_so_far(
-    table: pd.DataFrame, places: Places, labels: Mapping[str, str], title: str
-) -> Image:
+def best_so_far(table: pd.DataFrame, places: Order, labels: Mapping[str, str], title: str) -> Image:
     """The best val IoU of each attempt against the number of its runs, including failed runs.
 
     Args:
         table, places, labels, title: see `against`.
     """
-    figure = _figure(f"Tuning, {title}: best val IoU so far")
-    axes = figure.subplots()
+    figure, [axes] = new_figure(f"Tuning, {title}: best val IoU so far", 4.5)
     for attempt, own in table.dropna(subset="val_iou").groupby("attempt", sort=False):
         ordered = own.sort_values("number")
         axes.step(
@@ -115,18 +108,5 @@ def best_so_far(
     axes.set_xlabel("runs used")
     axes.set_ylabel(f"best {IOU}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
-    _plain(axes)
+    legend_beside(axes)
     return rendered(figure)
-
-
-def _figure(title: str) -> Figure:
-    figure = Figure(figsize=(10, 4.5), dpi=160, layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
-    return figure
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -27,9 +27,10 @@ def budget(runs: pd.DataFrame, table: pd.DataFrame, order: Order, data: str) -> 
         data: the data that the figure is about, for its title.
 
     Returns:
-        (H, W, 3) uint8 RGB, 1600 x 960 px.
+        (H, W, 3) uint8 RGB, 1600 px wide.
     """
-    figure, axes = _figure(f"Data budget, {data}: mean and range over seeds, each run a dot")
+    title = f"Data budget, {data}: mean and range over seeds, each run a dot"
+    figure, [axes] = new_figure(title, 6.09)
     _lines(axes, runs, table, order, "tiles", sorted(table.tiles.unique()))
     axes.set_xlabel("training tiles")
     return rendered(figure)
@@ -53,16 +54,15 @@ def augmentation(
         (H, W, 3) uint8 RGB, 1600 px wide.
     """
     presets = list(table.augmentation.unique())
-    figure, (axes, below) = _figure(
-        f"Augmentation, {data}: mean and range over seeds, each run a dot",
-        heights=(3.4, 0.55 + 0.34 * len(contrasts)),
-    )
+    title = f"Augmentation, {data}: mean and range over seeds, each run a dot"
+    figure, [axes, below] = _two_panels(title, len(contrasts))
     _lines(axes, runs, table, order, "augmentation", presets)
     axes.set_xlabel("augmentation")
     names = [
-        f"{row.label}\nminus {row.than}" if row.than else row.label for row in _rows(contrasts)
+        f"{row.label}\nminus {row.than}" if row.than else row.label
+        for row in contrasts.itertuples()
     ]
-    _intervals(below, contrasts, names, [colour(order[row.label]) for row in _rows(contrasts)])
+    _intervals(below, contrasts, names, [colour(order[label]) for label in contrasts.label])
     below.set_xlabel("IoU under mild minus IoU under strong augmentation, 95 % interval")
     return rendered(figure)
 
@@ -77,10 +77,8 @@ def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, order: Order, data: str) -> I
     Returns:
         (H, W, 3) uint8 RGB, 1600 px wide.
     """
-    figure, (axes, below) = _figure(
-        f"Seeds, {data}: each run a dot, those of one seed joined, means as bars",
-        heights=(3.4, 0.55 + 0.34 * len(pairs)),
-    )
+    title = f"Seeds, {data}: each run a dot, those of one seed joined, means as bars"
+    figure, [axes, below] = _two_panels(title, len(pairs))
     table = runs.pivot(index="seed", columns="label", values="val_iou")[runs.label.unique()]
     across, means = range(len(table.columns)), table.mean()
     for _, row in table.iterrows():
@@ -92,22 +90,36 @@ def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, order: Order, data: str) -> I
     axes.set_xticks(list(across), [f"{label}\nmean {means[label]:.3f}" for label in table])
     axes.set_xlim(-0.5, len(table.columns) - 0.5)
     axes.set_ylabel(IOU)
-    names = [f"{row.one}\nminus {row.other}" for row in _rows(pairs)]
-    _intervals(below, pairs, names, [colour(order[row.one]) for row in _rows(pairs)])
+    names = [f"{row.one}\nminus {row.other}" for row in pairs.itertuples()]
+    _intervals(below, pairs, names, [colour(order[label]) for label in pairs.one])
     below.set_xlabel("difference in IoU, paired by seed: mean and 95 % interval (Student's t)")
     return rendered(figure)
 
 
-def _figure(title: str, heights: Sequence[float] = (4.6,)) -> tuple[Figure, Any]:
-    size = (10, 0.8 + 1.15 * sum(heights))
-    figure = Figure(figsize=size, dpi=160, layout="constrained", facecolor="white")
+def new_figure(title: str, height: float, **grid: Any) -> tuple[Figure, Any]:
+    """An empty figure 1600 px wide and its axes, an array.
+
+    ``height`` is in inches of 160 px; ``grid`` goes to `Figure.subplots`.
+    """
+    figure = Figure(figsize=(10, height), dpi=160, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
-    grid = figure.subplots(len(heights), 1, height_ratios=list(heights), squeeze=False)
-    for axes in grid[:, 0]:
+    panels = figure.subplots(squeeze=False, **grid).ravel()
+    for axes in panels:
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, grid[0, 0] if len(heights) == 1 else grid[:, 0]
+    return figure, panels
+
+
+def legend_beside(axes: Axes) -> None:
+    """Put the legend of axes to their right."""
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
+
+
+def _two_panels(title: str, differences: int) -> tuple[Figure, Any]:
+    """A figure with axes for runs and, below, axes for this number of differences."""
+    heights = (3.4, 0.55 + 0.34 * differences)
+    return new_figure(title, 0.8 + 1.15 * sum(heights), nrows=2, height_ratios=heights)
 
 
 def _lines(
@@ -152,7 +164,7 @@ def _lines(
         axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
         axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylabel(IOU)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
+    legend_beside(axes)
 
 
 def _intervals(axes: Axes, table: pd.DataFrame, names: Sequence[str], inks: Sequence[str]) -> None:
@@ -166,7 +178,7 @@ def _intervals(axes: Axes, table: pd.DataFrame, names: Sequence[str], inks: Sequ
     if reach > 0:  # False for no rows, and for intervals that are NaN
         ends = max(table.low.min(), -reach), min(table.high.max(), reach)
         axes.set_xlim(min(ends[0], 0) - 0.05 * reach, max(ends[1], 0) + 0.05 * reach)
-    for y, (row, ink) in enumerate(zip(_rows(table), inks, strict=True)):
+    for y, (row, ink) in enumerate(zip(table.itertuples(), inks, strict=True)):
         axes.plot([row.low, row.high], [y, y], color=ink, linewidth=2.5, solid_capstyle="butt")
         axes.plot(row.difference, y, "o", color=ink, markersize=8, markeredgecolor="white")
         for cut, end, arrow in ((row.low < -reach, -reach, "<"), (row.high > reach, reach, ">")):
@@ -175,7 +187,3 @@ def _intervals(axes: Axes, table: pd.DataFrame, names: Sequence[str], inks: Sequ
     axes.set_yticks(range(len(table)), list(names), fontsize=8)
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-
-
-def _rows(table: pd.DataFrame) -> list[Any]:
-    return list(table.itertuples(index=False))
