@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from roofseg.drawing import Image, colour, rendered
 
@@ -132,20 +131,18 @@ def _lines(
 ) -> None:
     """Draw a line of means per label, bars from its worst to its best seed, and a dot per run."""
     words = isinstance(ticks[0], str)
+    places = {value: place if words else value for place, value in enumerate(ticks)}
     labels = list(table.label.unique())
     # Shift each label by a share of the narrowest gap, so that bars do not cover each other.
-    gap = 1.0 if words else min(np.diff(ticks), default=1)
+    gap = min(np.diff(list(places.values())), default=1)
     for index, label in enumerate(labels):
         own, dots = table[table.label == label], runs[runs.label == label]
         shift = 0.05 * gap * (index - (len(labels) - 1) / 2)
-
-        def place(values: pd.Series, shift: float = shift) -> np.ndarray:
-            return np.array([ticks.index(v) if words else v for v in values], float) + shift
-
         ink = colour(order[label])
-        axes.plot(place(dots[x]), dots.val_iou, ".", color=ink, alpha=0.5, markersize=7)
+        across = dots[x].map(places) + shift
+        axes.plot(across, dots.val_iou, ".", color=ink, alpha=0.5, markersize=7)
         axes.errorbar(
-            place(own[x]),
+            own[x].map(places) + shift,
             own.val_iou,
             yerr=[own.val_iou - own["min"], own["max"] - own.val_iou],
             color=ink,
@@ -158,11 +155,7 @@ def _lines(
             label=label,
             zorder=3,
         )
-    if words:
-        axes.set_xticks(range(len(ticks)), list(ticks))
-    else:
-        axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
-        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(list(places.values()), list(map(str, ticks)))
     axes.set_ylabel(IOU)
     legend_beside(axes)
 
