@@ -24,8 +24,7 @@ from roofseg.metrics import table
 from roofseg.models.roof_model import build_model
 from roofseg.patches import read_patches
 from roofseg.recipe.params import Params, Recipe, parse_params
-from roofseg.studies.runs.scores import tile_scores
-from roofseg.studies.runs.subsets import subset
+from roofseg.studies.runs import subset, tile_scores
 from roofseg.training.callbacks import EpochReport
 from stages import study_recipe, study_run
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roofseg.core.errors import UserError
-from roofseg.studies.runs.subsets import subset
+from roofseg.studies.runs import subset
 
 TILES = [f"austin{number}" for number in range(24)]
 
