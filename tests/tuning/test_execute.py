@@ -43,11 +43,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_results_are_read_from_experiments(project: Path) -> None:
     results = read_results([RUNS[2], OTHER, *RUNS[:2]])
-    assert [(result.run, result.number, result.state) for result in results] == [
-        (RUNS[2], 1, "not queued"),
-        (OTHER, 1, "not queued"),
-        (RUNS[0], 2, "done"),
-        (RUNS[1], 3, "done"),
+    assert [(result.run, result.state) for result in results] == [
+        (RUNS[2], "not queued"),
+        (OTHER, "not queued"),
+        (RUNS[0], "done"),
+        (RUNS[1], "done"),
     ]
     counts = results[2].counts
     assert counts is not None

@@ -87,18 +87,12 @@ def read_val_iou(run: Run, finished: Mapping[str, Finished]) -> float | None:
 def read_results(runs: Iterable[Run]) -> list[Result]:
     """The results of these runs; a run that is not finished has its state in DVC's queue."""
     finished, tasks = dvc_queue.finished(), dvc_queue.status().tasks
-    results: list[Result] = []
+    results = []
     for run in runs:
-        number = 1 + sum(run.attempt == result.run.attempt for result in results)
         if run.name in finished:
-            results.append(Result(run, number, DONE, _read_counts(run, finished)))
+            text = finished[run.name].read(f"metrics/attempts/{run.attempt}/tiles.csv")
+            tiles = pd.read_csv(io.StringIO(text), dtype={"tile": str}, keep_default_na=False)
+            results.append(Result(run, DONE, tiles[tiles.split == "val"]))
         else:
-            results.append(Result(run, number, tasks.get(run.name, "not queued").lower()))
+            results.append(Result(run, tasks.get(run.name, "not queued").lower()))
     return results
-
-
-def _read_counts(run: Run, finished: Mapping[str, Finished]) -> pd.DataFrame:
-    """A row per val tile with the columns tile, tp, fp and fn, as evaluate wrote them."""
-    text = finished[run.name].read(f"metrics/attempts/{run.attempt}/tiles.csv")
-    tiles = pd.read_csv(io.StringIO(text), dtype={"tile": str}, keep_default_na=False)
-    return tiles[tiles.split == "val"]
