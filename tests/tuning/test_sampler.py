@@ -13,7 +13,7 @@ from project import PARAMS
 from roofseg.core.errors import UserError
 from roofseg.recipe.params import parse_params
 from roofseg.tuning import sampler
-from roofseg.tuning.grid import Run, Tuning, build_spaces, parse_tuning
+from roofseg.tuning.grid import Run, Tuning, build_spaces
 from roofseg.tuning.sampler import batches, known_runs, propose, search_name
 
 LRS, PRESETS = (0.0001, 0.001, 0.01), ("none", "light", "heavy", None)
@@ -36,7 +36,7 @@ def score(run: Run) -> float:
 
 
 def tuning(name: str, runs: int, seed: int = 1) -> Tuning:
-    return parse_tuning(f"{{sampler: {name}, seed: {seed}, runs: {runs}, attempts: {{a: {{}}}}}}")
+    return Tuning(sampler=name, seed=seed, runs=runs, attempts={"a": {}})  # type: ignore[arg-type]
 
 
 def search(
@@ -66,9 +66,8 @@ class TestGrid:
 
     def test_the_sample_of_a_declared_grid_is_seeded(self) -> None:
         def sample(seed: int) -> list[Run]:
-            attempts = "{small: {lr: [0.1, 0.2, 0.3]}}"
-            declared = parse_tuning(
-                f"{{sampler: grid, seed: {seed}, runs: 2, attempts: {attempts}}}"
+            declared = Tuning(
+                sampler="grid", seed=seed, runs=2, attempts={"small": {"lr": [0.1, 0.2, 0.3]}}
             )
             spaces = build_spaces(declared, parse_params(PARAMS), identify=str)
             return known_runs(declared, spaces, SEARCHES)

@@ -228,19 +228,23 @@ def parse(text: str, model: type[Model], source: str) -> Model:
         raise UserError(f"{source}: {key}: {problem}") from None
 
 
+def read_text(path: Path) -> str:
+    """The text of a file that studies/profiles/ has for each profile; UserError without one."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). Copy one of studies/profiles/ there."
+        ) from None
+
+
 def read_studies(path: Path, params: Params) -> tuple[Studies, Params]:
     """Read and validate studies.yaml; return it and the parameters with its attempts added.
 
     Raises:
         UserError: the file cannot be read, or is invalid (see `parse_studies`)
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}). Copy one of studies/profiles/ there."
-        ) from None
-    studies = parse_studies(text, params, str(path))
+    studies = parse_studies(read_text(path), params, str(path))
     return studies, with_attempts(params, studies.attempts, source=str(path))
 
 
