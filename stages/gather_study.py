@@ -10,8 +10,7 @@ import argparse
 from roofseg.core.files import atomic_write, write_text
 from roofseg.core.images import write_png
 from roofseg.studies.declaration import STUDY_NAMES
-from roofseg.studies.report.page import study_markdown
-from roofseg.studies.report.results import gather
+from roofseg.studies.report.results import gather, study_markdown
 from stages import run
 from stages.studies import PLOTS, RECORDS, RESULTS, STUDIES, studies_in_force
 

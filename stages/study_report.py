@@ -8,9 +8,9 @@ import pandas as pd
 
 from roofseg.core.files import write_text
 from roofseg.recipe.params import Params
-from roofseg.studies.report.page import studies_html, unfinished, with_figure
 from roofseg.studies.report.records import finished_runs
-from roofseg.studies.report.results import gather
+from roofseg.studies.report.results import gather, studies_html
+from roofseg.studies.report.sections import unfinished_section
 from roofseg.tuning.figures import figures
 from roofseg.tuning.section import tuning_section
 from stages import run
@@ -27,9 +27,9 @@ def main() -> None:
         finished = finished_runs(RECORDS, name, study, params, source=str(STUDIES))
         if len(finished) == len(study.runs()):
             results = gather(name, study, params, records=RECORDS, source=str(STUDIES))
-            sections.append(with_figure(name, results.section, results.figure))
+            sections.append(results.section)
         else:
-            sections.append(unfinished(name, len(finished), len(study.runs())))
+            sections.append(unfinished_section(name, len(finished), len(study.runs())))
     if (table := tuning_table(params)) is not None:
         labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
         sections.append(tuning_section(table.replace({"attempt": labels}), figures(table, params)))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from page_reader import PageReader
 
-from roofseg.studies.report.page import studies_html
+from roofseg.studies.report.results import studies_html
 from roofseg.tuning.section import tuning_section
 from roofseg.tuning.table import HEAD, SCORES
 

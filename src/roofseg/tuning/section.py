@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from roofseg.core.images import Image
-from roofseg.pages.page import Figure, Prose, Section, data_uri
-from roofseg.studies.report.page import WIDTH
-from roofseg.studies.report.sections import page_table
+from roofseg.pages.page import Figure, Prose, Section
+from roofseg.studies.report.sections import page_figure, page_table
 from roofseg.tuning.table import DONE, tuned_keys, winners
 
 
@@ -53,8 +52,7 @@ def _figure(name: str, picture: Image) -> Figure:
     caption = f"Val IoU against {name}; a dot per run."
     if name == "best":
         caption = "The best val IoU against the number of runs spent on it."
-    alt = f"{caption} The numbers are in the table below."
-    return Figure(caption, alt, source=data_uri(picture, WIDTH))
+    return page_figure(picture, caption, f"{caption} The numbers are in the table below.")
 
 
 def _shown(value: object) -> str:

@@ -9,13 +9,14 @@ import pytest
 from graph import ROOT
 from page_reader import PageReader
 from ruamel.yaml import YAML
+from studies.report.test_results import made
 
-from roofseg.pages.page import TEMPLATES, Prose, Section, Table
-from roofseg.studies.report.page import CAPTIONS, studies_html, unfinished, with_figure
+from roofseg.pages.page import TEMPLATES, Section
+from roofseg.studies.report.results import studies_html
+from roofseg.studies.report.sections import unfinished_section
 from roofseg.tuning.table import HEAD, SCORES
 from stages import study_report
 
-PICTURE = np.full((20, 40, 3), 200, np.uint8)
 RUNS = [
     ("unet", 1, "a", "done", 0.001, "light", 0.71, 0.82, -0.02, -0.05, 0.01, "yes"),
     ("unet", 2, "b", "done", 0.003, "heavy", 0.73, 0.84, 0.0, 0.0, 0.0, "yes"),
@@ -29,21 +30,21 @@ def read(*sections: Section) -> PageReader:
     return PageReader(studies_html("sample", 64, sections))
 
 
-def test_a_study_shows_its_figure_after_its_first_block() -> None:
-    table = Table("Numbers", ["attempt"], [["unet"]])
-    section = with_figure("budget", Section("Data budget", [Prose("Verdict."), table]), PICTURE)
-    assert [block.kind for block in section.blocks] == ["prose", "figure", "table"]
+@pytest.mark.parametrize("name", ["budget", "seeds", "augmentation"])
+def test_a_study_shows_its_figure_after_its_first_block(name: str) -> None:
+    section = made(name).section
+    assert [block.kind for block in section.blocks[:3]] == ["prose", "figure", "table"]
     page = read(section)
     [image] = page.all("img")
     assert image["src"].startswith("data:image/jpeg;base64,")  # type: ignore[union-attr]
-    assert image["alt"] == "Data budget: the numbers are in the tables of this section."
-    assert CAPTIONS["budget"] in page.text
+    assert image["alt"] == f"{section.title}: the numbers are in the tables of this section."
     assert not page.all("script", "link")
-    assert "Synthetic. The sample tiles are generated" in page.text[: page.text.index("Verdict.")]
+    caption = section.blocks[1].caption  # type: ignore[union-attr]
+    assert "Synthetic. The sample tiles are generated" in page.text[: page.text.index(caption)]
 
 
 def test_an_unfinished_study_is_named_with_its_command() -> None:
-    text = read(unfinished("seeds", 3, 12)).text
+    text = read(unfinished_section("seeds", 3, 12)).text
     assert "Not finished: 3 of 12 runs are done." in text
     assert "roofseg studies seeds" in text
 

@@ -7,17 +7,23 @@ from typing import Any
 
 import pandas as pd
 
+from roofseg.core.images import Image
 from roofseg.pages.page import (
     Block,
     Cell,
+    Figure,
     Prose,
     Section,
     Table,
+    data_uri,
     join_words,
     number,
     with_interval,
 )
 from roofseg.studies.report.tables import agreement, per_run, ranks
+
+WIDTH = 1400  # pixels of a figure: two for each pixel that a screen shows
+TITLES = {"budget": "Data budget", "seeds": "Seeds", "augmentation": "Augmentation"}
 
 ATTEMPTS = ("label", "than", "one", "other")
 """The columns of `roofseg.studies.report.tables` that hold names of attempts."""
@@ -54,13 +60,21 @@ def page_table(
     return Table(caption, list(columns), cells, frozenset(words))
 
 
-def budget_section(scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFrame) -> Section:
+def page_figure(picture: Image, caption: str, alt: str) -> Figure:
+    """A figure for a page, from (H, W, 3) uint8 RGB."""
+    return Figure(caption, alt, source=data_uri(picture, WIDTH))
+
+
+def budget_section(
+    scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFrame, picture: Image
+) -> Section:
     """The section on IoU against the number of training tiles.
 
     Args:
         scores: rows of `records.read_records`.
         summary: `tables.spread` by label and tiles.
         gains: `tables.gains`.
+        picture: `figures.budget`.
     """
     lines = []
     for label, own in summary.groupby("label", sort=False):
@@ -73,6 +87,12 @@ def budget_section(scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFr
         lines.append(f"{line}.")
     blocks: list[Block] = [
         Prose(" ".join(lines)),
+        _figure(
+            "budget",
+            picture,
+            "Val IoU against the number of training tiles: a point per run, a line through the "
+            "means over seeds, with bars from the worst seed to the best.",
+        ),
         _spread(summary, "Val IoU by number of training tiles.", {"training tiles": "tiles"}),
     ]
     if len(gains):
@@ -84,16 +104,19 @@ def budget_section(scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFr
         "initial weights, draws and augmentation. Every run has the same number of steps, however "
         "few its tiles are."
     )
-    return Section("Data budget", [*blocks, *_method(scores, method)])
+    return Section(TITLES["budget"], [*blocks, *_method(scores, method)])
 
 
-def seeds_section(scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame) -> Section:
+def seeds_section(
+    scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame, picture: Image
+) -> Section:
     """The section on the spread over seeds, ranks, and the share of seed noise in each gap.
 
     Args:
         scores: rows of `records.read_records`.
         summary: `tables.spread` by label.
         pairs: `tables.pairs`.
+        picture: `figures.seeds`.
     """
     tau = agreement(scores)
     counts = ranks(scores)
@@ -108,6 +131,12 @@ def seeds_section(scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFra
                 if tau == tau
                 else "There are no rankings to compare: there is one attempt, or all are equal."
             )
+        ),
+        _figure(
+            "seeds",
+            picture,
+            "Val IoU of every seed, and the mean lead of one attempt over another with its 95 % "
+            "interval over seeds.",
         ),
         _spread(summary, "Val IoU over seeds.", {}),
         page_table(
@@ -131,13 +160,14 @@ def seeds_section(scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFra
         "Intervals of differences are Student's t over seeds, on these val tiles; they are not "
         "corrected for the number of pairs."
     )
-    return Section("Seeds", [*blocks, *_method(scores, noise)])
+    return Section(TITLES["seeds"], [*blocks, *_method(scores, noise)])
 
 
 def augmentation_section(
     scores: pd.DataFrame,
     summary: pd.DataFrame,
     contrasts: pd.DataFrame,
+    picture: Image,
     *,
     mild: Sequence[str],
     strong: Sequence[str],
@@ -149,6 +179,7 @@ def augmentation_section(
         scores: rows of `records.read_records`.
         summary: `tables.spread` by label and augmentation.
         contrasts: `tables.contrasts`, of presets ``mild`` and ``strong``.
+        picture: `figures.augmentation`.
         differences: by label of a frozen attempt, the keys other than those of freezing in which
             its recipe differs from that of the unfrozen one.
     """
@@ -178,11 +209,31 @@ def augmentation_section(
     shown = contrasts.assign(answer=contrasts.answer.where(contrasts.than != "", ""))
     blocks = [
         Prose(" ".join(lines)),
+        _figure(
+            "augmentation",
+            picture,
+            "Val IoU under each preset, from mild to strong, and the preference for mild presets "
+            "with its 95 % interval.",
+        ),
         page_table(shown, caption, columns, ("attempt", "minus that of", "answer")),
         _spread(summary, "Val IoU by augmentation.", {"augmentation": "augmentation"}),
         *_method(scores),
     ]
-    return Section("Augmentation", blocks)
+    return Section(TITLES["augmentation"], blocks)
+
+
+def unfinished_section(name: str, finished: int, runs: int) -> Section:
+    """The section of a study of which only ``finished`` of its ``runs`` have a record."""
+    text = (
+        f"Not finished: {finished} of {runs} runs are done. `roofseg studies {name}` runs the "
+        "others."
+    )
+    return Section(TITLES[name], [Prose(text)])
+
+
+def _figure(study: str, picture: Image, caption: str) -> Figure:
+    alt = f"{TITLES[study]}: the numbers are in the tables of this section."
+    return page_figure(picture, caption, alt)
 
 
 def _spread(summary: pd.DataFrame, caption: str, by: Mapping[str, str]) -> Table:
