@@ -22,6 +22,7 @@ from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
 from unwritable import nobody, public_folder
 
 from roofseg import cli
+from roofseg.core.signals import STOP_SIGNALS
 from roofseg.version import VERSION
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,7 +45,7 @@ def tiles(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def signals() -> Any:
     """What `cli.main` sets for its process must not outlast a test."""
-    before = {each: signal.getsignal(each) for each in cli.STOPS}
+    before = {each: signal.getsignal(each) for each in STOP_SIGNALS}
     yield
     for each, handler in before.items():
         signal.signal(each, handler)
@@ -196,7 +197,8 @@ class TestResume:
             running.send_signal(number)
             printed, said = running.communicate(timeout=60)
         assert running.returncode == status
-        assert "stopped" in said
+        stopped = f"error: stopped by {signal.Signals(number).name}; run the same command again"
+        assert stopped in said
         assert "Traceback" not in said
         assert names(out) == ["a.tif"]
         assert printed.startswith(f"{out / 'a.tif'}: ")

@@ -116,7 +116,7 @@ def test_a_stopped_tuning_leaves_nothing_running(tuned: Tuned) -> None:
     assert tuned.status == 130
     assert tuned.stopped.count("queued tune-") == 4
     assert "stopping what runs, after its last whole epoch" in tuned.stopped
-    assert "stopped; run the same command again" in tuned.stopped
+    assert "error: stopped by SIGINT; run the same command again" in tuned.stopped
     assert tuned.left_running == []
 
 

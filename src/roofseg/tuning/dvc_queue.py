@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from roofseg.core.errors import UserError
+from roofseg.core.signals import stop_signals
 
 POLL_S = 2.0  # between two checks for finished experiments, which need only git
 STATUS_EVERY = 10  # polls from one `dvc queue status`, which takes a second of CPU, to the next
@@ -26,8 +27,6 @@ SETTLE_S = 2.0  # after a request to stop, which reaches a worker within a secon
 
 # Workers are gone after this many statuses without any: on a busy machine one may miss them.
 NO_WORKERS = 3
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 REF = re.compile(r"refs/exps/(\w\w)/(\w{38})/(\S+) (\w+)")
 TASK = re.compile(r"^[0-9a-f]{7} +(\S+) .*(Queued|Running|Success|Failed)$")
@@ -87,12 +86,13 @@ def delayed_signals() -> Iterator[None]:
     # A signal mask would not do: it holds for one thread, and NumPy's threads would get the
     # signals.
     received: list[int] = []
-    caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = [signal.signal(number, lambda number, _: received.append(number)) for number in caught]
+    handlers = {number: signal.getsignal(number) for number in stop_signals()}
+    for number in handlers:
+        signal.signal(number, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        for number, handler in zip(caught, before, strict=True):
+        for number, handler in handlers.items():
             signal.signal(number, handler)
         if received:
             signal.raise_signal(received[0])
