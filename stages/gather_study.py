@@ -9,6 +9,7 @@ import argparse
 
 from roofseg.core.files import atomic_write, write_text
 from roofseg.core.images import write_png
+from roofseg.results.tables import write_csv
 from roofseg.studies.declaration import STUDY_NAMES
 from roofseg.studies.report.results import gather, study_markdown
 from stages import run
@@ -27,8 +28,7 @@ def main() -> None:
         for key, table in results.tables.items():
             # DVC's plots colour lines by the column `attempt` and show its values as labels.
             shown = table.rename(columns={"label": "attempt"})
-            lines = shown.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-            write_text(folder / f"{key}.csv", lines)
+            write_csv(folder / f"{key}.csv", shown, float_format="%.6f")
         write_text(folder / "report.md", text)
     with atomic_write(PLOTS / f"{name}.png") as path:
         write_png(path, results.figure)

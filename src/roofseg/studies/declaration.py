@@ -50,8 +50,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Checked(BaseModel):
-    """A block of YAML. Unknown keys are errors; so is a value of another type, as ``true`` for "
-    "1."""
+    """A block of YAML. Unknown keys and values of another type (``true`` for 1) are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -320,10 +319,11 @@ def overridden(
     The values are validated as in params.yaml; UserError names ``source`` instead of that file.
     """
     params.recipe(attempt)  # raises for an unknown attempt
-    values = params.model_dump(mode="json")
-    values["attempts"] = {attempt: {**params.attempts[attempt], **overrides}}
-    values["final"] = {attempt: None}
-    return _validated(values, source).recipe(attempt)
+    alone = {
+        "attempts": {attempt: {**params.attempts[attempt], **overrides}},
+        "final": {attempt: None},
+    }
+    return _validated({**params.model_dump(mode="json"), **alone}, source).recipe(attempt)
 
 
 def _validated(values: Mapping[str, Any], source: str) -> Params:

@@ -113,14 +113,13 @@ def forget(names: Collection[str]) -> None:
 
     A running task is lost if no worker is left, for example after the machine was switched off.
     """
-    now = status()
-    lost = {name for name in names if now.tasks.get(name) == "Running"}
-    for _ in range(NO_WORKERS):
-        if lost and _any_workers(status()):
-            lost = set()
+    tasks = status().tasks
+    lost = {name for name in names if tasks.get(name) == "Running"}
+    if lost and any(_any_workers(status()) for _ in range(NO_WORKERS)):
+        lost = set()
     if lost:
         _dvc("queue", "kill", "--force", *sorted(lost))
-    failed = {name for name in names if now.tasks.get(name) == "Failed"}
+    failed = {name for name in names if tasks.get(name) == "Failed"}
     if lost or failed:
         _dvc("queue", "remove", *sorted(lost | failed))
 

@@ -53,8 +53,7 @@ def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
 
 
 def read_records(records: Path, name: str, study: Study) -> pd.DataFrame:
-    """The rows of `read_record` for all runs of a study; UserError names the first missing "
-    "record."""
+    """The rows of `read_record` for all runs of a study; UserError if a record is missing."""
     return pd.concat([read_record(records, name, run) for run in study.runs()])
 
 
