@@ -1,4 +1,4 @@
-"""The results of finished experiments, which here are commits made by git alone."""
+"""The results of finished experiments; git makes their commits here, without DVC."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def test_results_are_read_from_experiments(project: Path) -> None:
 
 
 def test_the_val_iou_is_that_of_the_experiment(project: Path) -> None:
-    (project / "metrics/attempts/small/scores.json").write_text("of the workspace")
+    (project / "metrics/attempts/small/scores.json").write_text("the workspace's")
     finished = dvc_queue.finished()
     assert [read_val_iou(run, finished) for run in RUNS] == [0.7, 0.6, None]
 
 
-def test_finished_runs_are_told_without_running_again(
+def test_finished_runs_are_reported_and_not_repeated(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the next batch is asked for only after the lines of the one before it."""
+    """The next batch is taken only after the lines of the previous one were printed."""
 
     def batches() -> Iterator[list[Run]]:
         yield [RUNS[0]]

@@ -70,7 +70,7 @@ def test_presets_are_sorted_by_strength_and_numbers_by_size(
 
 
 def test_a_key_may_hold_numbers_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As freeze_epochs and ema_decay do; read from a CSV file, their numbers are words too."""
+    """As freeze_epochs and ema_decay do. After reading a CSV file, their numbers are text too."""
     figures = []
     monkeypatch.setattr(figures_module, "rendered", figures.append)
     for values in ([20, "all", 3, "null", 0, 3], ["20", "all", "3", "null", "0", "3"]):
@@ -88,7 +88,7 @@ def test_the_best_so_far_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(lines["smaller $ & <b>"]) == [0.4]
 
 
-def test_a_run_without_a_score_counts_as_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_counts_as_used(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
     monkeypatch.setattr(figures_module, "rendered", figures.append)
     first_failed = table()

@@ -85,7 +85,7 @@ def test_another_seed_gives_another_order() -> None:
 def test_a_sample_takes_all_values_of_a_key_equally_often(
     sizes: list[int], seed: int, data: st.DataObject
 ) -> None:
-    """With no more runs than the longest list has values, no value of it is used twice."""
+    """With at most as many runs as the longest list has values, none of these is used twice."""
     keys = dict(zip(["lr", "dropout", "bce_weight"], sizes, strict=False))
     lists = {key: [round(0.1 * (n + 1), 1) for n in range(size)] for key, size in keys.items()}
     runs = data.draw(st.integers(1, max(sizes)))
@@ -112,7 +112,7 @@ def test_a_sample_of_a_large_grid_takes_all_values_of_a_key_about_equally_often(
 
 
 def test_a_run_is_named_by_its_recipe() -> None:
-    """Its name does not depend on a tuned key's value in params.yaml, but on all other keys."""
+    """The name depends on all keys except a tuned key's value in params.yaml."""
     before = [run.name for run in read(TUNING)["small"]]
     tuning = parse(TUNING, Tuning, SOURCE)
 
@@ -128,7 +128,7 @@ def test_a_run_is_named_by_its_recipe() -> None:
 
 
 def test_settings_change_the_attempt_alone(tmp_path: Path) -> None:
-    """DVC writes the run's recipe by them, whether or not the attempt had the key."""
+    """With them DVC writes the run's recipe, whether or not the attempt had the key."""
     for runs in read(TUNING).values():
         for run in runs:
             path = tmp_path / "params.yaml"

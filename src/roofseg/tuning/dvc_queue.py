@@ -8,6 +8,7 @@ with a slash after its second digit.
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
 import subprocess
@@ -170,10 +171,10 @@ def watch(names: Collection[str]) -> Iterator[tuple[str, bool]]:
 
     Raises UserError if no worker is left to run the others.
     """
-    waiting, turn, without_workers = set(names), 0, 0
-    while waiting:
+    waiting, without_workers = set(names), 0
+    for turn in itertools.count(1):
         failed: set[str] = set()
-        if turn % STATUS_EVERY == STATUS_EVERY - 1:
+        if turn % STATUS_EVERY == 0:
             now = status()
             failed = {name for name in waiting if now.tasks.get(name) == "Failed"}
             without_workers = 0 if _any_workers(now) else without_workers + 1
@@ -181,14 +182,14 @@ def watch(names: Collection[str]) -> Iterator[tuple[str, bool]]:
         for name in sorted(ended | failed):
             yield name, name in ended
         waiting -= ended | failed
-        if waiting and without_workers == NO_WORKERS:
+        if not waiting:
+            return
+        if without_workers == NO_WORKERS:
             raise UserError(
                 f"DVC's queue stopped with {len(waiting)} experiments left, for example "
                 f"{min(waiting)} (see `dvc queue status`). Run the same command again to go on."
             )
-        if waiting:
-            time.sleep(POLL_S)
-        turn += 1
+        time.sleep(POLL_S)
 
 
 def _dvc(*arguments: str) -> str:

@@ -58,7 +58,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_page_tells_of_what_there_is(project: Path) -> None:
+def test_the_page_shows_the_studies_and_tuning_runs_that_exist(project: Path) -> None:
     study_report.main()
     page = PageReader((project / "studies/report.html").read_text())
     assert page.text.count("Not finished: 0 of") == 3
@@ -72,7 +72,7 @@ def test_the_page_tells_of_what_there_is(project: Path) -> None:
     study_report.main()
     assert "Tuning" not in PageReader((project / "studies/report.html").read_text()).text
     known["dataset"] = "sample"
-    removed = known.assign(attempt="removed")  # and is no more in params.yaml
+    removed = known.assign(attempt="removed")  # not in params.yaml any more
     pd.concat([known, removed]).to_csv(project / "metrics/studies/tuning.csv", index=False)
     study_report.main()
     page = PageReader((project / "studies/report.html").read_text())
@@ -87,7 +87,7 @@ def test_the_page_tells_of_what_there_is(project: Path) -> None:
 
 
 def test_the_stage_depends_on_parameters_results_and_templates() -> None:
-    """All parameters: a run of another learning rate does not count."""
+    """It depends on all of params.yaml, since runs with other parameters are left out."""
     stages = YAML(typ="safe").load(ROOT / "studies/dvc.yaml")["stages"]
     templates = {TEMPLATES.parent.relative_to(ROOT).as_posix()}
     needed = templates | {"metrics/studies", "params.yaml", "studies/studies.yaml"}
