@@ -1,7 +1,7 @@
 """One run of a study: train a recipe, on a subset of the training tiles, and score it on val.
 
 The recipe comes from the file that the stage recipe@ATTEMPT wrote; nothing else in params.yaml or
-studies.yaml decides the result. The run keeps its state after every epoch, but not its model.
+studies.yaml decides the result. The run saves its state after every epoch. Its model is not kept.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ COMMANDS = {
     "predict": predict,
     "export": export,
 }
-READ_TILES = {"new-dataset", "check-data", "predict"}  # tiles and test are sealed to all others
-RUN_ANYWHERE = {"predict", "export"}  # all others work on the project in the current folder
+READ_TILES = {"new-dataset", "check-data", "predict"}  # other commands cannot open tiles or test
+RUN_ANYWHERE = {"predict", "export"}  # other commands need a project in the current folder
 EXIT_STATUS = (
     "Exit status: 0 done; 2 an error, explained by a message; 129, 130, 141 or 143 stopped by a "
     "closed terminal, Ctrl-C, a closed pipe or SIGTERM."

@@ -115,7 +115,7 @@ def test_a_stopped_tuning_leaves_nothing_running(tuned: Tuned) -> None:
     """Even if it is interrupted again while it stops."""
     assert tuned.status == 130
     assert tuned.stopped.count("queued tune-") == 4
-    assert "stopping what runs, after its last whole epoch" in tuned.stopped
+    assert "stopping the running experiments after their last whole epoch" in tuned.stopped
     assert "error: stopped by SIGINT; run the same command again" in tuned.stopped
     assert tuned.left_running == []
 

@@ -22,12 +22,10 @@ from dataclasses import dataclass
 from roofseg.core.errors import UserError
 from roofseg.core.signals import stop_signals
 
-POLL_S = 2.0  # between two checks for finished experiments, which need only git
-STATUS_EVERY = 10  # polls from one `dvc queue status`, which takes a second of CPU, to the next
-SETTLE_S = 2.0  # after a request to stop, which reaches a worker within a second
-
-# Workers are gone after this many statuses without any: on a busy machine one may miss them.
-NO_WORKERS = 3
+POLL_S = 2.0  # seconds between checks for finished experiments, which need only git
+STATUS_EVERY = 10  # checks between calls of `dvc queue status`, which takes a second of CPU
+SETTLE_S = 2.0  # seconds to wait after a request to stop, which reaches workers within a second
+NO_WORKERS = 3  # statuses without workers until they count as gone; a busy machine may miss some
 
 REF = re.compile(r"refs/exps/(\w\w)/(\w{38})/(\S+) (\w+)")
 TASK = re.compile(r"^[0-9a-f]{7} +(\S+) .*(Queued|Running|Success|Failed)$")
@@ -138,7 +136,7 @@ def workers(jobs: int, names: Collection[str]) -> Iterator[None]:
     except BaseException:
         with delayed_signals():  # a second Ctrl-C must not interrupt stopping, which takes seconds
             try:
-                print("stopping what runs, after its last whole epoch", flush=True)
+                print("stopping the running experiments after their last whole epoch", flush=True)
             finally:  # print fails if the reader of a pipe is gone
                 stop(names)
         raise
@@ -146,7 +144,7 @@ def workers(jobs: int, names: Collection[str]) -> Iterator[None]:
 
 def start(jobs: int) -> None:
     """Start ``jobs`` workers in the background, which work on the queue until it is empty."""
-    # Idle workers take a task or end within seconds; DVC would count those that are ending.
+    # DVC would count idle workers that are about to end; within seconds they end or take a task.
     while status().idle:
         time.sleep(POLL_S)
     _dvc("queue", "start", "--jobs", str(jobs))
@@ -158,7 +156,7 @@ def stop(names: Collection[str]) -> None:
     Signals are delayed: an interrupted stop would leave workers that nobody watches.
     """
     with delayed_signals():
-        # `queue stop --kill` would not do: a worker whose task is killed first takes the next task.
+        # `queue stop --kill` kills tasks first, and then their workers would take the next tasks.
         _dvc("queue", "stop")
         time.sleep(SETTLE_S)
         tasks = status().tasks
@@ -187,7 +185,7 @@ def watch(names: Collection[str]) -> Iterator[tuple[str, bool]]:
         if without_workers == NO_WORKERS:
             raise UserError(
                 f"DVC's queue stopped with {len(waiting)} experiments left, for example "
-                f"{min(waiting)} (see `dvc queue status`). Run the same command again to go on."
+                f"{min(waiting)} (see `dvc queue status`). Run the same command again to continue."
             )
         time.sleep(POLL_S)
 

@@ -32,8 +32,8 @@ def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section
             Prose(
                 f"{sum(table.state == DONE)} runs were finished when `roofseg tuning-report` last "
                 "ran. The best of several runs on the same few tiles is biased upwards, and more "
-                "so with more runs. A **tie** cannot be told from its attempt's best by these "
-                "tiles."
+                "so with more runs. A run marked **tie** cannot be told from its attempt's best "
+                "on these tiles."
             ),
             page_table(runs.loc[winners(table).index], "The best run of each attempt.", own, words),
             *(_figure(name, picture) for name, picture in figures.items()),

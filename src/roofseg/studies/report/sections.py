@@ -155,8 +155,8 @@ def seeds_section(
         )
         blocks.append(page_table(shown, caption, columns, ("attempt", "minus")))
     noise = (
-        "Seed noise is its share in the gap of a single seed, sd² / mean(difference²): at 0 % "
-        "every seed shows the same gap; at 100 % the gap of one seed says nothing about others. "
+        "Seed noise is the share of noise in the gap of a single seed, sd² / mean(difference²). At "
+        "0 % every seed shows the same gap; at 100 % one seed's gap says nothing about others. "
         "Intervals of differences are Student's t over seeds, on these val tiles; they are not "
         "corrected for the number of pairs."
     )
