@@ -1,4 +1,9 @@
-"""Figures of the studies, as pixels; the same input gives the same pixels."""
+"""Figures of the studies: (H, W, 3) uint8 RGB, 1600 px wide, the same for the same input.
+
+The figure of a study takes ``runs`` (`tables.per_run`), ``table`` (`tables.spread` by label and the
+key that the study varies), ``contrasts`` or ``pairs`` (the functions of these names in `tables`),
+``order``, and ``data``, which names the data that the runs are trained on, for the title.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +22,7 @@ Order = Mapping[str, int]  # the index of each label among all attempts, which d
 
 
 def budget(runs: pd.DataFrame, table: pd.DataFrame, order: Order, data: str) -> Image:
-    """Val IoU against the number of training tiles: means, ranges over seeds, and every run.
-
-    Args:
-        runs: `tables.per_run`.
-        table: `tables.spread` by label and tiles.
-        order: the index of each label, which decides its colour.
-        data: the data that the figure is about, for its title.
-
-    Returns:
-        (H, W, 3) uint8 RGB, 1600 px wide.
-    """
+    """Val IoU against the number of training tiles: means, ranges over seeds, and every run."""
     title = f"Data budget, {data}: mean and range over seeds, each run a dot"
     figure, [axes] = new_figure(title, 6.09)
     _lines(axes, runs, table, order, "tiles", sorted(table.tiles.unique()))
@@ -42,16 +37,7 @@ def augmentation(
     order: Order,
     data: str,
 ) -> Image:
-    """Val IoU under each preset; below, how much each attempt prefers the mild presets.
-
-    Args:
-        runs, order, data: as for `budget`.
-        table: `tables.spread` by label and augmentation.
-        contrasts: `tables.contrasts`.
-
-    Returns:
-        (H, W, 3) uint8 RGB, 1600 px wide.
-    """
+    """Val IoU under each preset; below, how much each attempt prefers the mild presets."""
     presets = list(table.augmentation.unique())
     title = f"Augmentation, {data}: mean and range over seeds, each run a dot"
     figure, [axes, below] = _two_panels(title, len(contrasts))
@@ -67,15 +53,7 @@ def augmentation(
 
 
 def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, order: Order, data: str) -> Image:
-    """Val IoU of each run by attempt, with a line per seed; below, each gap with its interval.
-
-    Args:
-        runs, order, data: as for `budget`.
-        pairs: `tables.pairs`.
-
-    Returns:
-        (H, W, 3) uint8 RGB, 1600 px wide.
-    """
+    """Val IoU of each run by attempt, with a line per seed; below, each gap with its interval."""
     title = f"Seeds, {data}: each run a dot, those of one seed joined, means as bars"
     figure, [axes, below] = _two_panels(title, len(pairs))
     table = runs.pivot(index="seed", columns="label", values="val_iou")[runs.label.unique()]

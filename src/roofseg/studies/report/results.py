@@ -61,16 +61,21 @@ def summarize(
         scores: rows of `read_records`.
         order: the index of each label among all attempts, which decides its colour.
         data: the data that the runs are trained on, for the title of the figure.
-        differences: see `sections.augmentation_section`; empty for the other studies.
+        differences: `Augmentations.other_differences`; empty for the other studies.
     """
     runs = tables.per_run(scores)
     if isinstance(study, Augmentations):
         comparison, summary = "contrasts", tables.spread(scores, ["label", "augmentation"])
-        sides = {"mild": study.mild, "strong": study.strong}
-        compared = tables.contrasts(scores, frozen=study.frozen, unfrozen=study.unfrozen, **sides)
+        compared = tables.contrasts(
+            scores,
+            frozen=study.frozen,
+            unfrozen=study.unfrozen,
+            mild=study.mild,
+            strong=study.strong,
+        )
         figure = figures.augmentation(runs, summary, compared, order, data)
         section = sections.augmentation_section(
-            scores, summary, compared, figure, **sides, differences=differences
+            scores, summary, compared, figure, study, differences
         )
     elif isinstance(study, Budget):
         comparison, summary = "gains", tables.spread(scores, ["label", "tiles"])

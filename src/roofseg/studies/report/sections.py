@@ -1,4 +1,9 @@
-"""Sections of a page (`roofseg.pages.page`) that describe the studies in words and tables."""
+"""Sections of a page (`roofseg.pages.page`) that describe the studies in words and tables.
+
+The section of a study takes ``scores`` (rows of `records.read_records`), ``summary``
+(`tables.spread` by label and the key that the study varies), the table of its comparison
+(`tables.gains`, `tables.pairs` or `tables.contrasts`), and ``picture``, its figure.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +25,7 @@ from roofseg.pages.page import (
     number,
     with_interval,
 )
+from roofseg.studies.declaration import Augmentations
 from roofseg.studies.report.tables import agreement, per_run, ranks
 
 WIDTH = 1400  # pixels of a figure: two for each pixel that a screen shows
@@ -68,14 +74,7 @@ def page_figure(picture: Image, caption: str, alt: str) -> Figure:
 def budget_section(
     scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFrame, picture: Image
 ) -> Section:
-    """The section on IoU against the number of training tiles.
-
-    Args:
-        scores: rows of `records.read_records`.
-        summary: `tables.spread` by label and tiles.
-        gains: `tables.gains`.
-        picture: `figures.budget`.
-    """
+    """The section on IoU against the number of training tiles."""
     lines = []
     for label, own in summary.groupby("label", sort=False):
         ordered = own.sort_values("tiles")
@@ -85,59 +84,44 @@ def budget_section(
             difference = with_interval(gain.difference, gain.low, gain.high)
             line += f", with {last.tiles} {_bold(last.val_iou)}: a difference of {difference}"
         lines.append(f"{line}.")
-    blocks: list[Block] = [
-        Prose(" ".join(lines)),
-        _figure(
-            "budget",
-            picture,
-            "Val IoU against the number of training tiles: a point per run, a line through the "
-            "means over seeds, with bars from the worst seed to the best.",
-        ),
-        _spread(summary, "Val IoU by number of training tiles.", {"training tiles": "tiles"}),
-    ]
+    drawn = (
+        "Val IoU against the number of training tiles: a point per run, a line through the means "
+        "over seeds, with bars from the worst seed to the best."
+    )
+    tables = [_spread(summary, "Val IoU by number of training tiles.", {"training tiles": "tiles"})]
     if len(gains):
         caption = "Gain of more tiles, paired by seed and val tile."
         columns = {"attempt": "label", "training tiles": "tiles", "minus": "than"}
-        blocks.append(page_table(gains, caption, {**columns, "difference": "difference"}))
+        tables.append(page_table(gains, caption, {**columns, "difference": "difference"}))
     method = (
         "With one seed, a smaller set of tiles is a subset of a larger one; the seed also decides "
         "initial weights, draws and augmentation. Every run has the same number of steps, however "
         "few its tiles are."
     )
-    return Section(TITLES["budget"], [*blocks, *_method(scores, method)])
+    return _section("budget", " ".join(lines), drawn, picture, tables, scores, method)
 
 
 def seeds_section(
     scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame, picture: Image
 ) -> Section:
-    """The section on the spread over seeds, ranks, and the share of seed noise in each gap.
-
-    Args:
-        scores: rows of `records.read_records`.
-        summary: `tables.spread` by label.
-        pairs: `tables.pairs`.
-        picture: `figures.seeds`.
-    """
-    tau = agreement(scores)
-    counts = ranks(scores)
-    seeds = scores.seed.nunique()
-    blocks: list[Block] = [
-        Prose(
-            f"Over {seeds} seeds the val IoU of an attempt has a standard deviation of "
-            f"{number(summary.sd.min())} to {number(summary.sd.max())}. "
-            + (
-                f"Kendall's tau between the rankings of two seeds is **{number(tau, 2)}** on "
-                "average: 1 means the same ranking every time, 0 means chance."
-                if tau == tau
-                else "There are no rankings to compare: there is one attempt, or all are equal."
-            )
-        ),
-        _figure(
-            "seeds",
-            picture,
-            "Val IoU of every seed, and the mean lead of one attempt over another with its 95 % "
-            "interval over seeds.",
-        ),
+    """The section on the spread over seeds, ranks, and the share of seed noise in each gap."""
+    tau, counts, seeds = agreement(scores), ranks(scores), scores.seed.nunique()
+    text = (
+        f"Over {seeds} seeds the val IoU of an attempt has a standard deviation of "
+        f"{number(summary.sd.min())} to {number(summary.sd.max())}. "
+    )
+    if tau == tau:
+        text += (
+            f"Kendall's tau between the rankings of two seeds is **{number(tau, 2)}** on average: "
+            "1 means the same ranking every time, 0 means chance."
+        )
+    else:
+        text += "There are no rankings to compare: there is one attempt, or all are equal."
+    drawn = (
+        "Val IoU of every seed, and the mean lead of one attempt over another with its 95 % "
+        "interval over seeds."
+    )
+    tables = [
         _spread(summary, "Val IoU over seeds.", {}),
         page_table(
             counts.rename_axis("label").reset_index(),
@@ -153,14 +137,14 @@ def seeds_section(
             ahead=[f"{row.ahead} of {row.seeds}" for row in pairs.itertuples()],
             noise=pairs.noise.map(lambda share: f"{100 * share:.0f} %"),
         )
-        blocks.append(page_table(shown, caption, columns, ("attempt", "minus")))
+        tables.append(page_table(shown, caption, columns, ("attempt", "minus")))
     noise = (
         "Seed noise is the share of noise in the gap of a single seed, sd² / mean(difference²). At "
         "0 % every seed shows the same gap; at 100 % one seed's gap says nothing about others. "
         "Intervals of differences are Student's t over seeds, on these val tiles; they are not "
         "corrected for the number of pairs."
     )
-    return Section(TITLES["seeds"], [*blocks, *_method(scores, noise)])
+    return _section("seeds", text, drawn, picture, tables, scores, noise)
 
 
 def augmentation_section(
@@ -168,20 +152,12 @@ def augmentation_section(
     summary: pd.DataFrame,
     contrasts: pd.DataFrame,
     picture: Image,
-    *,
-    mild: Sequence[str],
-    strong: Sequence[str],
+    study: Augmentations,
     differences: Mapping[str, Sequence[str]],
 ) -> Section:
     """The section that compares presets and says whether a frozen encoder prefers milder ones.
 
-    Args:
-        scores: rows of `records.read_records`.
-        summary: `tables.spread` by label and augmentation.
-        contrasts: `tables.contrasts`, of presets ``mild`` and ``strong``.
-        picture: `figures.augmentation`.
-        differences: by label of a frozen attempt, the keys other than those of freezing in which
-            its recipe differs from that of the unfrozen one.
+    ``differences`` are `Augmentations.other_differences` of the study.
     """
     lines = []
     for row in contrasts[contrasts.than != ""].itertuples():
@@ -203,23 +179,20 @@ def augmentation_section(
             lines.append(
                 "This answer is about a random frozen ViT; for SAM the question stays open."
             )
-    caption = f"Preference: IoU under {join_words(mild)} minus that under {join_words(strong)}."
+    mild, strong = join_words(study.mild), join_words(study.strong)
+    caption = f"Preference: IoU under {mild} minus that under {strong}."
     columns = {"attempt": "label", "minus that of": "than"}
     columns |= {"difference": "difference", "answer": "answer"}
     shown = contrasts.assign(answer=contrasts.answer.where(contrasts.than != "", ""))
-    blocks = [
-        Prose(" ".join(lines)),
-        _figure(
-            "augmentation",
-            picture,
-            "Val IoU under each preset, from mild to strong, and the preference for mild presets "
-            "with its 95 % interval.",
-        ),
+    drawn = (
+        "Val IoU under each preset, from mild to strong, and the preference for mild presets with "
+        "its 95 % interval."
+    )
+    tables = [
         page_table(shown, caption, columns, ("attempt", "minus that of", "answer")),
         _spread(summary, "Val IoU by augmentation.", {"augmentation": "augmentation"}),
-        *_method(scores),
     ]
-    return Section(TITLES["augmentation"], blocks)
+    return _section("augmentation", " ".join(lines), drawn, picture, tables, scores)
 
 
 def unfinished_section(name: str, finished: int, runs: int) -> Section:
@@ -231,9 +204,21 @@ def unfinished_section(name: str, finished: int, runs: int) -> Section:
     return Section(TITLES[name], [Prose(text)])
 
 
-def _figure(study: str, picture: Image, caption: str) -> Figure:
-    alt = f"{TITLES[study]}: the numbers are in the tables of this section."
-    return page_figure(picture, caption, alt)
+def _section(
+    name: str,
+    text: str,
+    drawn: str,
+    picture: Image,
+    tables: Sequence[Table],
+    scores: pd.DataFrame,
+    method: str = "",
+) -> Section:
+    """Put a section together: text, figure with the caption ``drawn``, tables, method, failures."""
+    alt = f"{TITLES[name]}: the numbers are in the tables of this section."
+    method = f"{method} {_size(scores)} {_intervals(scores)}".lstrip()
+    figure = page_figure(picture, drawn, alt)
+    blocks: list[Block] = [Prose(text), figure, *tables, Prose(method), *_failures(scores)]
+    return Section(TITLES[name], blocks)
 
 
 def _spread(summary: pd.DataFrame, caption: str, by: Mapping[str, str]) -> Table:
@@ -241,11 +226,6 @@ def _spread(summary: pd.DataFrame, caption: str, by: Mapping[str, str]) -> Table
     columns = {"attempt": "label", **by, "seeds": "seeds", "val IoU": "val_iou", "sd": "sd"}
     columns |= {"worst seed": "min", "best seed": "max"}
     return page_table(summary, caption, columns, ("attempt", "augmentation"), interval="val_iou")
-
-
-def _method(scores: pd.DataFrame, method: str = "") -> list[Block]:
-    """The end of a section: how the runs were made, and which of them ended early."""
-    return [Prose(f"{method} {_size(scores)} {_intervals(scores)}".lstrip()), *_failures(scores)]
 
 
 def _size(scores: pd.DataFrame) -> str:
@@ -267,7 +247,7 @@ def _intervals(scores: pd.DataFrame) -> str:
     )
 
 
-def _failures(scores: pd.DataFrame) -> list[Block]:
+def _failures(scores: pd.DataFrame) -> list[Prose]:
     runs = per_run(scores)
     return [
         Prose(
