@@ -13,7 +13,7 @@ from roofseg.results.tables import write_csv
 from roofseg.studies.declaration import STUDY_NAMES
 from roofseg.studies.report.results import gather, study_markdown
 from stages import run
-from stages.studies import PLOTS, RECORDS, RESULTS, STUDIES, studies_in_force
+from stages.studies import PLOTS, RECORDS, RESULTS, studies_in_force
 
 
 def main() -> None:
@@ -21,8 +21,7 @@ def main() -> None:
     parser.add_argument("study", choices=STUDY_NAMES, help="a study of studies.yaml")
     name = parser.parse_args().study
     studies, params = studies_in_force()
-    study = studies.study(name)
-    results = gather(name, study, params, records=RECORDS, source=str(STUDIES))
+    results = gather(name, studies.study(name), params, RECORDS)
     text = study_markdown(params.dataset, params.patch_size, results.section)
     with atomic_write(RESULTS / name) as folder:
         for key, table in results.tables.items():

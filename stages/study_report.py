@@ -14,7 +14,7 @@ from roofseg.studies.report.sections import unfinished_section
 from roofseg.tuning.figures import figures
 from roofseg.tuning.section import tuning_section
 from stages import run
-from stages.studies import RECORDS, RESULTS, STUDIES, studies_in_force
+from stages.studies import RECORDS, RESULTS, studies_in_force
 
 PAGE = Path("studies/report.html")
 TUNING = RESULTS / "tuning.csv"
@@ -24,10 +24,9 @@ def main() -> None:
     studies, params = studies_in_force()
     sections = []
     for name, study in studies.by_name().items():
-        finished = finished_runs(RECORDS, name, study, params, source=str(STUDIES))
+        finished = finished_runs(RECORDS, name, study, params)
         if len(finished) == len(study.runs()):
-            results = gather(name, study, params, records=RECORDS, source=str(STUDIES))
-            sections.append(results.section)
+            sections.append(gather(name, study, params, RECORDS).section)
         else:
             sections.append(unfinished_section(name, len(finished), len(study.runs())))
     if (table := tuning_table(params)) is not None:

@@ -59,21 +59,21 @@ def test_a_run_has_the_recipe_of_its_attempt_with_overrides_and_axis_values() ->
     studies = parse_studies(STUDIES, TINY)
     every = with_attempts(TINY, studies.attempts, source="here")
     budget, augmentation = studies.study("budget"), studies.study("augmentation")
-    own = budget.recipe(every, budget.runs()["smaller-1-2"], "here")
+    own = budget.recipe(every, budget.runs()["smaller-1-2"])
     assert own == TINY.recipe("smaller").model_copy(update={"epochs": 3, "seed": 2})
-    other = augmentation.recipe(every, augmentation.runs()["cold-heavy-7"], "here")
+    other = augmentation.recipe(every, augmentation.runs()["cold-heavy-7"])
     assert (other.augmentation, other.seed, other.freeze_epochs) == ("heavy", 7, "all")
 
 
 def test_other_differences_of_frozen_attempts_are_named() -> None:
     studies = parse_studies(STUDIES, TINY)
     every = with_attempts(TINY, studies.attempts, source="here")
-    assert studies.studies.augmentation.other_differences(every, "here") == {"cold": []}
+    assert studies.studies.augmentation.other_differences(every) == {"cold": []}
     text = STUDIES.replace("all\n", "all\n    architecture: deeplabv3plus\n    lr: 0.1\n", 1)
     text = text.replace("    architecture: unet\n", "", 1)
     studies = parse_studies(text, TINY)
     every = with_attempts(TINY, studies.attempts, source="here")
-    differences = studies.studies.augmentation.other_differences(every, "here")
+    differences = studies.studies.augmentation.other_differences(every)
     assert differences == {"cold": ["lr", "architecture"]}
 
 

@@ -34,6 +34,8 @@ from roofseg.recipe.params import (
     parse_params,
 )
 
+SOURCE = "studies/studies.yaml"
+
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -93,9 +95,9 @@ class Study(Checked):
             for values in product(*axes.values())
         }
 
-    def recipe(self, params: Params, run: Mapping[str, Any], source: str) -> Recipe:
+    def recipe(self, params: Params, run: Mapping[str, Any]) -> Recipe:
         """The resolved recipe of one of `runs`; ``params`` include the attempts of studies.yaml."""
-        recipe = overridden(params, run["attempt"], self.overrides, source=source)
+        recipe = overridden(params, run["attempt"], self.overrides)
         varied = run.keys() & SharedRecipe.model_fields.keys()
         return recipe.model_copy(update={key: run[key] for key in varied})
 
@@ -147,15 +149,14 @@ class Augmentations(Study):
     def axes(self) -> dict[str, Sequence[Any]]:
         return {"attempt": self.attempts, "augmentation": self.presets, "seed": self.seeds}
 
-    def other_differences(self, params: Params, source: str) -> dict[str, list[str]]:
+    def other_differences(self, params: Params) -> dict[str, list[str]]:
         """The keys, other than those of freezing, in which frozen recipes differ from the unfrozen.
 
         Returns the keys by the label of the frozen attempt. ``params`` include the attempts of
         studies.yaml.
         """
         unfrozen, *recipes = (
-            overridden(params, attempt, self.overrides, source=source)
-            for attempt in [self.unfrozen, *self.frozen]
+            overridden(params, attempt, self.overrides) for attempt in [self.unfrozen, *self.frozen]
         )
         return {
             recipe.label(attempt): [
@@ -247,7 +248,7 @@ def read_studies(path: Path, params: Params) -> tuple[Studies, Params]:
     return studies, with_attempts(params, studies.attempts, source=str(path))
 
 
-def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml") -> Studies:
+def parse_studies(text: str, params: Params, source: str = SOURCE) -> Studies:
     """Parse studies.yaml and validate it against the parameters.
 
     Raises:
@@ -272,7 +273,7 @@ def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml
             overridden(every, attempt, study.overrides, source=f"{key}.overrides")
     comparison = studies.studies.augmentation
     for attempt in [*comparison.frozen, comparison.unfrozen]:
-        recipe = overridden(every, attempt, comparison.overrides, source=source)
+        recipe = overridden(every, attempt, comparison.overrides)
         if (recipe.thaw_epoch is None) != (attempt in comparison.frozen):
             raise UserError(
                 f"{source}: studies.augmentation: {attempt} is compared as "
@@ -282,7 +283,7 @@ def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml
     return studies
 
 
-def check_budget(studies: Studies, split: Mapping[str, str], *, source: str) -> None:
+def check_budget(studies: Studies, split: Mapping[str, str]) -> None:
     """Raise UserError if the budget study needs more tiles than the split has for training.
 
     ``split`` maps tiles to train, val or test.
@@ -291,7 +292,7 @@ def check_budget(studies: Studies, split: Mapping[str, str], *, source: str) -> 
     for count in studies.studies.budget.tiles:
         if count > available:
             raise UserError(
-                f"{source}: studies.budget.tiles: found {count}; expected at most {available}, the "
+                f"{SOURCE}: studies.budget.tiles: found {count}; expected at most {available}, the "
                 "number of training tiles in split.csv"
             )
 
@@ -312,7 +313,7 @@ def with_attempts(
 
 
 def overridden(
-    params: Params, attempt: str, overrides: Mapping[str, Any], *, source: str
+    params: Params, attempt: str, overrides: Mapping[str, Any], *, source: str = SOURCE
 ) -> Recipe:
     """The resolved recipe of an attempt with other values for some of its keys.
 

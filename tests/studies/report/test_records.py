@@ -39,9 +39,9 @@ def test_runs_with_other_data_or_another_recipe_do_not_count(tmp_path: Path) -> 
     studies = parse_studies(STUDIES, TINY)
     params = with_attempts(TINY, studies.attempts, source="here")
     study = studies.study("budget")
-    assert finished_runs(tmp_path, "budget", study, params, source="here") == []
+    assert finished_runs(tmp_path, "budget", study, params) == []
     name, values = next(iter(study.runs().items()))
-    recipe = study.recipe(params, values, "here").model_dump(mode="json")
+    recipe = study.recipe(params, values).model_dump(mode="json")
     record = {"dataset": "tiny", "patch_size": 64, "recipe": recipe}
     for change, finished in (
         ({}, [name]),
@@ -53,4 +53,4 @@ def test_runs_with_other_data_or_another_recipe_do_not_count(tmp_path: Path) -> 
         ),  # earlier parameters
     ):
         write_json(record_file(tmp_path, "budget", name), {**record, **change})
-        assert finished_runs(tmp_path, "budget", study, params, source="here") == finished
+        assert finished_runs(tmp_path, "budget", study, params) == finished

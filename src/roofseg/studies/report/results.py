@@ -26,7 +26,7 @@ class StudyResults:
     figure: Image
 
 
-def gather(name: str, study: Study, params: Params, *, records: Path, source: str) -> StudyResults:
+def gather(name: str, study: Study, params: Params, records: Path) -> StudyResults:
     """Read the records of all runs of a study and summarize them.
 
     Args:
@@ -34,7 +34,6 @@ def gather(name: str, study: Study, params: Params, *, records: Path, source: st
         study: as studies.yaml declares it.
         params: the parameters, with the attempts of studies.yaml.
         records: the folder of records, see `read_record`.
-        source: the name of studies.yaml, for errors.
 
     Raises:
         UserError: a record is missing or broken
@@ -43,7 +42,7 @@ def gather(name: str, study: Study, params: Params, *, records: Path, source: st
     order = {recipe.label(key): at for at, (key, recipe) in enumerate(params.recipes().items())}
     data, differences = data_label(params.dataset, params.patch_size), {}
     if isinstance(study, Augmentations):
-        differences = study.other_differences(params, source)
+        differences = study.other_differences(params)
     return summarize(study, scores, order, data, differences)
 
 
