@@ -3,27 +3,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from graph import ROOT
 from page_reader import PageReader
 from ruamel.yaml import YAML
 from studies.report.test_results import made
+from tuning.test_section import TABLE
 
 from roofseg.pages.page import TEMPLATES, Section
 from roofseg.studies.report.results import studies_html
 from roofseg.studies.report.sections import unfinished_section
-from roofseg.tuning.table import HEAD, SCORES
 from stages import study_report
-
-RUNS = [
-    ("unet", 1, "a", "done", 0.001, "light", 0.71, 0.82, -0.02, -0.05, 0.01, "yes"),
-    ("unet", 2, "b", "done", 0.003, "heavy", 0.73, 0.84, 0.0, 0.0, 0.0, "yes"),
-    ("unet", 3, "c", "done", 0.1, "light", 0.59, 0.8, -0.14, -0.2, -0.1, "no"),
-    ("sam", 1, "d", "not queued", 0.001, None, *[np.nan] * 5, None),
-]
-TUNING = pd.DataFrame(RUNS, columns=[*HEAD, "lr", "augmentation", *SCORES])
 
 
 def read(*sections: Section) -> PageReader:
@@ -64,7 +55,7 @@ def test_the_page_shows_the_studies_and_tuning_runs_that_exist(project: Path) ->
     assert page.text.count("Not finished: 0 of") == 3
     assert "Tuning" not in page.text
     attempts = YAML(typ="safe").load(project / "params.yaml")["attempts"]
-    known = TUNING.replace({"attempt": {"unet": "unet_imagenet", "sam": "sam_unet"}})
+    known = TABLE.replace({"attempt": {"unet": "unet_imagenet", "sam": "sam_unet"}})
     assert set(known.attempt) <= set(attempts)
     (project / "metrics/studies").mkdir(parents=True)
     known["dataset"] = "city"  # tuned under another profile
