@@ -8,7 +8,6 @@ editable install or PYTHONPATH points every clone and queued experiment to one f
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,20 +17,13 @@ PARENT = os.getppid()  # read now: importing torch takes seconds, and the parent
 sys.path.insert(0, str(ROOT / "src"))
 
 
-def stop(number: int, frame: object) -> None:
-    """Handle a signal: print one line and raise SystemExit, so that open blocks are left cleanly.
-
-    The exit status is 128 plus the number of the signal, as in a shell.
-    """
-    print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr)
-    sys.exit(128 + number)
-
+from roofseg.core.entry_point import entry_point  # noqa: E402
+from roofseg.core.files import user_path  # noqa: E402
+from roofseg.core.signals import exit_on_stop  # noqa: E402
 
 # With `python -m stages.NAME`, handle signals from here on: the imports of a stage take seconds.
 if sys.argv[0] == "-m":
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
-            signal.signal(number, stop)
+    exit_on_stop()
 
 
 def state_root() -> Path:
@@ -40,8 +32,6 @@ def state_root() -> Path:
     A DVC experiment that runs in a copy of the project (--temp, --queue) uses the .state of the
     original project, DVC_ROOT, so that its state outlives the copy.
     """
-    from roofseg.core.files import user_path
-
     folder = os.environ.get("ROOFSEG_STATE_DIR")
     if folder:
         return user_path(folder).resolve()
@@ -53,7 +43,5 @@ def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
 
     `roofseg.core.entry_point.entry_point` says which files are sealed and how errors are reported.
     """
-    from roofseg.core.entry_point import entry_point
-
     with entry_point(Path(sys.argv[0]).stem, project=Path(), reads_tiles=reads_tiles):
         main()

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from roofseg.core.files import write_json
 from roofseg.recipe.split import read_split
-from roofseg.studies.declaration import check_budget
+from roofseg.studies.declaration import SOURCE, check_budget
 from stages import run
-from stages.studies import RESULTS, STUDIES, studies_in_force
+from stages.studies import RESULTS, studies_in_force
 
 
 def main() -> None:
     studies, params = studies_in_force()
-    check_budget(studies, read_split(Path("data") / params.dataset), source=str(STUDIES))
-    write_json(RESULTS / "check.json", {STUDIES.as_posix(): "valid"})
+    check_budget(studies, read_split(Path("data") / params.dataset))
+    write_json(RESULTS / "check.json", {SOURCE: "valid"})
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import argparse
 
 from roofseg.core.files import atomic_write, write_text
 from roofseg.core.images import write_png
+from roofseg.results.tables import write_csv
 from roofseg.studies.declaration import STUDY_NAMES
-from roofseg.studies.report.page import study_markdown
-from roofseg.studies.report.results import gather
+from roofseg.studies.report.results import gather, study_markdown
 from stages import run
-from stages.studies import PLOTS, RECORDS, RESULTS, STUDIES, studies_in_force
+from stages.studies import PLOTS, RECORDS, RESULTS, studies_in_force
 
 
 def main() -> None:
@@ -21,15 +21,13 @@ def main() -> None:
     parser.add_argument("study", choices=STUDY_NAMES, help="a study of studies.yaml")
     name = parser.parse_args().study
     studies, params = studies_in_force()
-    study = studies.study(name)
-    results = gather(name, study, params, records=RECORDS, source=str(STUDIES))
+    results = gather(name, studies.study(name), params, RECORDS)
     text = study_markdown(params.dataset, params.patch_size, results.section)
     with atomic_write(RESULTS / name) as folder:
         for key, table in results.tables.items():
             # DVC's plots colour lines by the column `attempt` and show its values as labels.
             shown = table.rename(columns={"label": "attempt"})
-            lines = shown.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-            write_text(folder / f"{key}.csv", lines)
+            write_csv(folder / f"{key}.csv", shown, float_format="%.6f")
         write_text(folder / "report.md", text)
     with atomic_write(PLOTS / f"{name}.png") as path:
         write_png(path, results.figure)

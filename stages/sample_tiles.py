@@ -13,11 +13,9 @@ FOLDER = Path("data/sample")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.sample_tiles", description=__doc__)
-    parser.add_argument("--tiles", type=int, default=36, help="number of tiles (default 36)")
-    parser.add_argument(
-        "--size", type=int, default=1250, help="side of a tile in pixels (default 1250)"
-    )
-    parser.add_argument("--seed", type=int, default=42, help="seed of the dataset (default 42)")
+    parser.add_argument("--tiles", type=int, required=True, help="number of tiles")
+    parser.add_argument("--size", type=int, required=True, help="side of a tile in pixels")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the dataset")
     args = parser.parse_args()
     imgs, msks = FOLDER / "imgs", FOLDER / "msks"
     write_sample(imgs, msks, tiles=args.tiles, size=args.size, seed=args.seed)

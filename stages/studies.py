@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from roofseg.recipe.params import Params, read_params
-from roofseg.studies.declaration import Studies, read_studies
+from roofseg.studies.declaration import SOURCE, Studies, read_studies
 
-STUDIES = Path("studies/studies.yaml")
 RECIPES = Path("studies/recipes")
 RESULTS = Path("metrics/studies")
 RECORDS = RESULTS / "runs"
@@ -16,4 +15,4 @@ PLOTS = Path("plots/studies")
 
 def studies_in_force() -> tuple[Studies, Params]:
     """Read studies.yaml, and params.yaml with the attempts that studies.yaml adds."""
-    return read_studies(STUDIES, read_params(Path("params.yaml")))
+    return read_studies(Path(SOURCE), read_params(Path("params.yaml")))

@@ -13,7 +13,7 @@ from pathlib import Path
 from roofseg.core.files import atomic_write, sha256_file, write_json
 from roofseg.studies.declaration import overridden
 from stages import run
-from stages.studies import RECIPES, STUDIES, studies_in_force
+from stages.studies import RECIPES, studies_in_force
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     with atomic_write(RECIPES / attempt) as folder:
         write_json(folder / "studies.json", list(used_in))  # DVC warns about an empty folder
         for name, study in used_in.items():
-            recipe = overridden(params, attempt, study.overrides, source=str(STUDIES))
+            recipe = overridden(params, attempt, study.overrides)
             record = {
                 "study": name,
                 "attempt": attempt,

@@ -7,15 +7,14 @@ from pathlib import Path
 import pandas as pd
 
 from roofseg.core.files import write_text
-from roofseg.pages.page import Section
 from roofseg.recipe.params import Params
-from roofseg.studies.report.page import studies_html, unfinished, with_figure
 from roofseg.studies.report.records import finished_runs
-from roofseg.studies.report.results import gather
+from roofseg.studies.report.results import gather, studies_html
+from roofseg.studies.report.sections import unfinished_section
 from roofseg.tuning.figures import figures
 from roofseg.tuning.section import tuning_section
 from stages import run
-from stages.studies import RECORDS, RESULTS, STUDIES, studies_in_force
+from stages.studies import RECORDS, RESULTS, studies_in_force
 
 PAGE = Path("studies/report.html")
 TUNING = RESULTS / "tuning.csv"
@@ -25,14 +24,14 @@ def main() -> None:
     studies, params = studies_in_force()
     sections = []
     for name, study in studies.by_name().items():
-        finished = finished_runs(RECORDS, name, study, params, source=str(STUDIES))
+        finished = finished_runs(RECORDS, name, study, params)
         if len(finished) == len(study.runs()):
-            results = gather(name, study, params, records=RECORDS, source=str(STUDIES))
-            sections.append(with_figure(name, results.section, results.figure))
+            sections.append(gather(name, study, params, RECORDS).section)
         else:
-            sections.append(unfinished(name, len(finished), len(study.runs())))
+            sections.append(unfinished_section(name, len(finished), len(study.runs())))
     if (table := tuning_table(params)) is not None:
-        sections.append(tuning(table, params))
+        labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
+        sections.append(tuning_section(table.replace({"attempt": labels}), figures(table, params)))
     write_text(PAGE, studies_html(params.dataset, params.patch_size, sections))
     print(f"{PAGE}: {', '.join(section.title for section in sections)}")
 
@@ -48,19 +47,6 @@ def tuning_table(params: Params) -> pd.DataFrame | None:
     table = pd.read_csv(TUNING, keep_default_na=False, na_values=[""])
     own = table[(table.dataset == params.dataset) & table.attempt.isin(list(params.attempts))]
     return None if own.empty else own.drop(columns="dataset").reset_index(drop=True)
-
-
-def tuning(table: pd.DataFrame, params: Params) -> Section:
-    """The page's section about the runs in ``table``."""
-    captions = {"best": "The best val IoU against the number of runs spent on it."}
-    labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
-    return tuning_section(
-        table.replace({"attempt": labels}),
-        {
-            captions.get(name, f"Val IoU against {name}; a dot per run."): picture
-            for name, picture in figures(table, params).items()
-        },
-    )
 
 
 if __name__ == "__main__":

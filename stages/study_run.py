@@ -1,7 +1,7 @@
 """One run of a study: train a recipe, on a subset of the training tiles, and score it on val.
 
 The recipe comes from the file that the stage recipe@ATTEMPT wrote; nothing else in params.yaml or
-studies.yaml decides the result. The run keeps its state after every epoch, but not its model.
+studies.yaml decides the result. The run saves its state after every epoch. Its model is not kept.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from roofseg.core.errors import UserError
 from roofseg.core.files import flush, read_json, remove_scratch, sha256_file, write_json
 from roofseg.core.run_states import remove_state
+from roofseg.metrics import COUNTS
 from roofseg.patches import read_patches
 from roofseg.recipe.digest import inputs_hash
 from roofseg.recipe.params import Recipe, read_params
-from roofseg.studies.runs.scores import val_scores
-from roofseg.studies.runs.subsets import subset
+from roofseg.studies.runs import subset, tile_scores
 from roofseg.training.augment import PRESETS
 from roofseg.training.resume import locked_state, state_name
 from stages import run, state_root
@@ -64,12 +64,14 @@ def main() -> None:
         if trained is None:  # not the first process of a run on several devices
             return
         check_parent()
+        scores = tile_scores(trained.model, val_patches, machine.device)
         record = {
             **declared,
             "train_tiles": tiles,
             "inputs": inputs,
             "result": trained.record(),
-            **val_scores(trained.model, val_patches, machine.device),
+            "val": scores[["tile", *COUNTS]].to_dict("records"),
+            "val_iou": float(scores.iou.mean()),
         }
         remove_scratch(out)
         write_json(out, record)

@@ -22,7 +22,7 @@ def study_scores(
     augmentation: str = "light",
     tiles: int = 2,
 ) -> pd.DataFrame:
-    """The table that `read_record` gives for a run with these IoUs, one per val tile."""
+    """The table of `read_record` for a run with these IoUs, one per val tile."""
     values = np.asarray(ious)
     return pd.DataFrame(
         {

@@ -22,6 +22,7 @@ from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
 from unwritable import nobody, public_folder
 
 from roofseg import cli
+from roofseg.core.signals import STOP_SIGNALS
 from roofseg.version import VERSION
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,8 +44,8 @@ def tiles(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def signals() -> Any:
-    """What `cli.main` sets for its process must not outlast a test."""
-    before = {each: signal.getsignal(each) for each in cli.STOPS}
+    """Restore the signal handlers that `cli.main` replaces."""
+    before = {each: signal.getsignal(each) for each in STOP_SIGNALS}
     yield
     for each, handler in before.items():
         signal.signal(each, handler)
@@ -196,7 +197,8 @@ class TestResume:
             running.send_signal(number)
             printed, said = running.communicate(timeout=60)
         assert running.returncode == status
-        assert "stopped" in said
+        stopped = f"error: stopped by {signal.Signals(number).name}; run the same command again"
+        assert stopped in said
         assert "Traceback" not in said
         assert names(out) == ["a.tif"]
         assert printed.startswith(f"{out / 'a.tif'}: ")
@@ -455,7 +457,7 @@ class TestCommand:
         assert not any(tmp_path.iterdir())
 
 
-# Puts a command in the place of another that tries to open files, and prints those it could open.
+# Replaces a command by one that tries to open files and prints those that it could open.
 OPENER = """
 import sys
 from pathlib import Path
@@ -480,7 +482,7 @@ cli.main([command])
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
 def test_only_commands_that_need_them_can_open_tiles_and_test(command: str, tmp_path: Path) -> None:
-    """Each in a process of its own: the seal of a process cannot be removed."""
+    """Each command has its own process, since the seal of a process cannot be removed."""
     (tmp_path / "dvc.yaml").touch()
     paths = ["data/x/imgs/a.tif", "data/x/msks/a.tif", "patches/test/a.png"]
     for path in paths:

@@ -25,6 +25,7 @@ from roofseg.commands import (
 )
 from roofseg.commands.project import check_project_folder
 from roofseg.core.entry_point import entry_point
+from roofseg.core.signals import exit_on_stop
 from roofseg.version import VERSION
 
 COMMANDS = {
@@ -39,9 +40,8 @@ COMMANDS = {
     "predict": predict,
     "export": export,
 }
-READ_TILES = {"new-dataset", "check-data", "predict"}  # tiles and test are sealed to all others
-RUN_ANYWHERE = {"predict", "export"}  # all others work on the project in the current folder
-STOPS = (signal.SIGTERM, signal.SIGHUP)
+READ_TILES = {"new-dataset", "check-data", "predict"}  # other commands cannot open tiles or test
+RUN_ANYWHERE = {"predict", "export"}  # other commands need a project in the current folder
 EXIT_STATUS = (
     "Exit status: 0 done; 2 an error, explained by a message; 129, 130, 141 or 143 stopped by a "
     "closed terminal, Ctrl-C, a closed pipe or SIGTERM."
@@ -51,25 +51,18 @@ EXIT_STATUS = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line ``arguments`` (default: those of the process)."""
     args = make_parser().parse_args(arguments)
-    # Raise SystemExit, so that context managers remove half-written files, as after Ctrl-C.
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
-            signal.signal(number, _stop)
-    try:
-        with entry_point(
-            f"roofseg {args.command}", project=Path(), reads_tiles=args.command in READ_TILES
-        ):
-            if args.command not in RUN_ANYWHERE:
-                check_project_folder()
-            try:
-                args.main(args)
-                sys.stdout.flush()
-            except BrokenPipeError:  # `roofseg predict ... | head`
-                # Python flushes stdout again when it exits, which must not fail.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(128 + signal.SIGPIPE)
-    except KeyboardInterrupt:
-        _stop(signal.SIGINT, None)
+    exit_on_stop()
+    reads_tiles = args.command in READ_TILES
+    with entry_point(f"roofseg {args.command}", project=Path(), reads_tiles=reads_tiles):
+        if args.command not in RUN_ANYWHERE:
+            check_project_folder()
+        try:
+            args.main(args)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `roofseg predict ... | head`
+            # Python flushes stdout again when it exits, which must not fail.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -123,8 +116,3 @@ class _HelpFormatter(argparse.HelpFormatter):
             else textwrap.fill(" ".join(paragraph.split()), width, break_on_hyphens=False)
             for paragraph in text.split("\n\n")
         )
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    print("stopped; run the same command again to continue", file=sys.stderr)
-    sys.exit(128 + number)

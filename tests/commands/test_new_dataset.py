@@ -28,7 +28,7 @@ from roofseg.recipe.split import read_split
 from roofseg.tiles.rasters import Grid
 
 SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
-STOPPED = "stopped; run the same command again to continue\n"
+STOPPED = "error: stopped by SIGTERM; run the same command again to continue\n"
 
 Roofseg = Callable[..., None]
 
@@ -48,7 +48,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files but what git and DVC keep for themselves."""
+    """The contents of all files except those in .git and .dvc."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -84,7 +84,7 @@ class TestNewDataset:
         assert told.err == ""
         assert make(Path("data/oslo"), tmp_path / "patches") == []
 
-        # What it says comes next works; and DVC has the tiles.
+        # The commands that it prints work, and DVC has the tiles.
         run = {"cwd": project, "check": True, "capture_output": True, "text": True}
         add = re.search(r"git add (.*) &&", told.out)
         assert add
@@ -135,7 +135,7 @@ class TestNewDataset:
         unlisted = TileReport("b", "", Grid(40, 40, None, None), 0.1, 0.0, ())
         assert fitting_patch_size(Report((*tiles, unlisted), (), ()), largest) == patch
 
-    def test_a_split_and_a_gsd_of_ones_own(
+    def test_a_split_and_a_gsd_that_the_user_gives(
         self, project: Path, tmp_path: Path, roofseg: Roofseg, capsys: pytest.CaptureFixture[str]
     ) -> None:
         images, masks = write_pairs(tmp_path, suffixes=(".jpg", ".png"), georeferenced=False)
@@ -194,7 +194,7 @@ class TestNewDataset:
             "DVC fails",
         ],
     )
-    def test_what_fails_leaves_nothing(
+    def test_an_error_leaves_nothing(
         self,
         project: Path,
         tmp_path: Path,
@@ -212,26 +212,28 @@ class TestNewDataset:
         assert not list(project.glob("data/.*"))
 
     @pytest.mark.parametrize("name", ["a b", "", ".oslo", "-x/y", "../oslo", "oslo/x", "ø", "a\n"])
-    def test_names_that_are_none(self, project: Path, roofseg: Roofseg, name: str) -> None:
+    def test_invalid_names_are_errors(self, project: Path, roofseg: Roofseg, name: str) -> None:
         for command in (("new-dataset", "--imgs", "i", "--msks", "m"), ("check-data",)):
             with pytest.raises(UserError, match=f"^NAME: found {re.escape(repr(name))}; expected"):
                 roofseg(*command, "--", name)
         with pytest.raises(UserError, match="dataset: found"):
             parse_params(SAMPLE.replace("dataset: sample", f"dataset: {json.dumps(name)}"))
 
-    def test_a_name_that_is_too_long(self, project: Path, roofseg: Roofseg) -> None:
+    def test_a_name_that_is_too_long_is_an_error(self, project: Path, roofseg: Roofseg) -> None:
         with pytest.raises(UserError, match=r"^profiles/a+\.yaml: File name too long"):
             roofseg("new-dataset", "--imgs", "i", "--msks", "m", "--base", "sample", "a" * 300)
 
-    def test_git_is_told_of_nothing(self, project: Path, tmp_path: Path, roofseg: Roofseg) -> None:
-        """Also where DVC is set to stage what it adds: from a folder that is gone at the end."""
+    def test_nothing_is_staged_in_git(
+        self, project: Path, tmp_path: Path, roofseg: Roofseg
+    ) -> None:
+        """Even if DVC is set to stage the files that it adds, which are in a scratch folder."""
         run = {"cwd": project, "check": True, "capture_output": True, "text": True}
         subprocess.run([sys.executable, "-m", "dvc", "config", "core.autostage", "true"], **run)
         bring(roofseg, *write_pairs(tmp_path))
         listed = subprocess.run(["git", "ls-files", "data"], **run).stdout
         assert listed == ""
 
-    def test_what_a_killed_run_left_is_removed(
+    def test_leftovers_of_a_killed_run_are_removed(
         self, project: Path, tmp_path: Path, roofseg: Roofseg
     ) -> None:
         for left in ("data/.oslo.abcd_123", "profiles/.oslo.yaml.abcd_123"):
@@ -249,7 +251,7 @@ class TestNewDataset:
             bring(roofseg, images, masks)
         assert contents(project) == before
 
-    def test_stopped_it_leaves_nothing(self, project: Path, tmp_path: Path) -> None:
+    def test_a_stopped_command_leaves_nothing(self, project: Path, tmp_path: Path) -> None:
         images, masks = write_pairs(tmp_path)
         before = contents(project)
         command = [sys.executable, "-m", "roofseg", "new-dataset", "oslo", "--base", "sample"]
@@ -261,7 +263,7 @@ class TestNewDataset:
             text=True,
         ) as running:
             deadline = time.monotonic() + 120
-            while not list(project.glob("data/.oslo.*")):  # it is being made
+            while not list(project.glob("data/.oslo.*")):  # until it has begun
                 assert running.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -270,7 +272,7 @@ class TestNewDataset:
         assert (running.returncode, said) == (143, STOPPED)
         assert contents(project) == before
 
-    def test_a_project_that_may_not_be_written(
+    def test_a_project_without_write_permission_is_an_error(
         self, roofseg: Roofseg, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with public_folder() as public:
@@ -328,8 +330,8 @@ class TestCheckData:
 
 
 @pytest.mark.parametrize("name", ["my tiles", "o'brien's $tuff `x`", "Ålesund"])
-def test_make_passes_what_is_given_and_no_more(name: str) -> None:
-    """A name arrives whole, whatever its characters; empty variables are no options."""
+def test_make_passes_only_the_options_that_are_given(name: str) -> None:
+    """A name may have any characters; empty variables give no options."""
     given = [f"NAME={name}", f"IMGS={name}", f"MSKS={name}/roofs.gpkg", "BLOCK=500", "BASE="]
     done = subprocess.run(
         ["make", "--no-print-directory", "-n", "new-dataset", *given],
@@ -345,7 +347,7 @@ def test_make_passes_what_is_given_and_no_more(name: str) -> None:
 
 @pytest.mark.slow
 def test_a_new_dataset_goes_through_the_pipeline(tmp_path: Path) -> None:
-    """New-dataset, git add, profile and dvc repro, as it says itself; with any names of tiles."""
+    """The commands that it prints work (git add, profile, dvc repro), with any names of tiles."""
     names = ("north 1", "Ålesund (øst)", "x.v2", "-e", "007", "NA")
     images, masks = write_pairs(tmp_path, names)
     (tmp_path / "project").mkdir()

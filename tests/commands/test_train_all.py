@@ -110,7 +110,7 @@ def start() -> Iterator[Start]:
                 text=True,
             )
             stack.enter_context(jobs)
-            stack.callback(jobs.terminate)  # where a test failed; else it has ended
+            stack.callback(jobs.terminate)  # if the test failed; otherwise it has ended
             return jobs
 
         yield start
@@ -133,7 +133,7 @@ def locked() -> dict[str, object]:
 def test_attempts_at_once_leave_a_complete_dvc_lock(
     project: Callable[..., Path], start: Start
 ) -> None:
-    """All eight have begun before the first ends, so they end together, over one dvc.lock."""
+    """All eight start before the first ends, so they write dvc.lock at about the same time."""
     names = [f"attempt{number}" for number in range(8)]
     project(names, MEET % 8 + TRAIN)
     jobs = start("--jobs", "8")
@@ -150,7 +150,7 @@ def test_no_more_attempts_at_once_than_jobs(project: Callable[..., Path], start:
     project(list("abcd"), MEET % 2 + "until [ -e go ]; do sleep 0.1; done\n" + TRAIN)
     jobs = start("--jobs", "2")
     wait_for(jobs, "begun/*", 2)
-    # Without a limit there would be one for each attempt by now: they are all started at once.
+    # Without a limit all four attempts would have started by now.
     assert len(psutil.Process(jobs.pid).children()) == 2
     Path("go").touch()
     out, err = jobs.communicate()
@@ -159,7 +159,7 @@ def test_no_more_attempts_at_once_than_jobs(project: Callable[..., Path], start:
 
 
 def test_a_failed_attempt_stops_no_other(project: Callable[..., Path], start: Start) -> None:
-    """And it is named at the end; the same command then trains it alone. One job is the default."""
+    """It is named at the end, and the same command trains it alone. One job is the default."""
     project(list("ab"), f"[ $1 != a ] || [ -e mended ] || {{ echo 'no luck'; exit 3; }}\n{TRAIN}")
     jobs = start()
     out, err = jobs.communicate()
@@ -199,7 +199,7 @@ def test_data_pulled_in_part_is_enough(project: Callable[..., Path], start: Star
 def test_a_signal_stops_all_attempts(
     project: Callable[..., Path], start: Start, number: signal.Signals
 ) -> None:
-    """They get Ctrl-C, and end in order; none begins after it, and none is left behind."""
+    """They get SIGINT and end in order; none starts afterwards, and none is left running."""
     wait = "trap 'echo in order; exit 130' INT\necho $$ > pid.$1\nwhile :; do sleep 0.1; done\n"
     project(list("abc"), MEET % 2 + wait)
     jobs = start("--jobs", "2")

@@ -39,7 +39,7 @@ TUNE, REPORT = f"{ROOFSEG} tune", f"{ROOFSEG} tuning-report"
 
 @dataclass(frozen=True)
 class Tuned:
-    """The output of the commands, and the table that they led to."""
+    """The output of the commands, and the table that they wrote."""
 
     project: Project
     stopped: str
@@ -56,7 +56,7 @@ class Tuned:
         ).stdout.strip()
 
     def shown(self, name: str, path: str) -> str:
-        """A file of the experiment that git keeps."""
+        """The text of a file in the commit of an experiment."""
         return self.project.run(f"git show {self.ref(name)}:{path}").stdout
 
 
@@ -73,7 +73,7 @@ def of_this_project(project: Project) -> list[str]:
 
 
 def stop_after(project: Project, command: str, *lines: str) -> tuple[str, int]:
-    """Interrupt a command after each of ``lines``, patterns; gives its output and exit status."""
+    """Interrupt a command after each of ``lines`` (patterns); return its output and exit status."""
     process = subprocess.Popen(
         command.split(),
         cwd=project.folder,
@@ -112,16 +112,16 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 
 
 def test_a_stopped_tuning_leaves_nothing_running(tuned: Tuned) -> None:
-    """Nor does one that is interrupted again while it stops."""
+    """Even if it is interrupted again while it stops."""
     assert tuned.status == 130
     assert tuned.stopped.count("queued tune-") == 4
-    assert "stopping what runs, after its last whole epoch" in tuned.stopped
-    assert "stopped; run the same command again" in tuned.stopped
+    assert "stopping the running experiments after their last whole epoch" in tuned.stopped
+    assert "error: stopped by SIGINT; run the same command again" in tuned.stopped
     assert tuned.left_running == []
 
 
-def test_a_stopped_tuning_goes_on(tuned: Tuned) -> None:
-    """Finished runs stay finished, queued ones queued: only the killed one is queued again."""
+def test_a_stopped_tuning_continues(tuned: Tuned) -> None:
+    """Finished runs stay finished and queued runs queued; only the killed run is queued again."""
     assert tuned.gone_on.count(", already finished") == 1
     assert tuned.gone_on.count("queued tune-") <= 1
     assert tuned.gone_on.count(": val IoU") == 4
@@ -139,7 +139,7 @@ def test_every_attempt_had_the_same_budget(tuned: Tuned) -> None:
     assert own.lr.nunique() == own.augmentation.nunique() == 2
 
 
-def test_a_run_has_the_stages_of_its_attempt_alone(tuned: Tuned) -> None:
+def test_a_run_runs_only_the_stages_of_its_attempt(tuned: Tuned) -> None:
     for row in tuned.table.itertuples():
         stages = YAML(typ="safe").load(tuned.shown(row.name, "dvc.lock"))["stages"]
         others = {stage for stage in stages if "@" in stage}
@@ -149,7 +149,7 @@ def test_a_run_has_the_stages_of_its_attempt_alone(tuned: Tuned) -> None:
         assert recipe["recipe"]["augmentation"] == row.augmentation
 
 
-def test_tuning_opens_val_alone(tuned: Tuned) -> None:
+def test_tuning_scores_only_val(tuned: Tuned) -> None:
     for row in tuned.table.itertuples():
         folder = f"metrics/attempts/{row.attempt}"
         scores = json.loads(tuned.shown(row.name, f"{folder}/scores.json"))
@@ -171,14 +171,14 @@ def test_the_report_draws_and_prints_the_commands_that_apply_the_best(tuned: Tun
 
 
 def test_the_commands_of_the_report_apply_the_best_runs(tuned: Tuned) -> None:
-    """Both give the tuned models, and the second keeps the first in force."""
+    """Both give the tuned models, and the second command keeps the effect of the first."""
     apply, others = (
         re.search(rf"^dvc exp {word} .*$", tuned.report, re.MULTILINE) for word in ("apply", "run")
     )
     assert apply
     assert others
     project = tuned.project
-    # DVC complains of outputs that were never made here (another dataset's tiles), at the end.
+    # At the end DVC complains about outputs that were never made here (another dataset's tiles).
     done = project.run(apply[0], check=False)
     assert done.returncode == 0 or "Checkout failed" in done.stderr
     assert "params.yaml" in project.run("git diff --stat").stdout
@@ -214,12 +214,12 @@ def test_dvc_shows_every_run_as_an_experiment(tuned: Tuned) -> None:
     assert [scores["old"], scores["new"]] == pytest.approx(tuned.table.val_iou[:2].to_list())
 
 
-def test_the_sampler_tpe_runs_experiments_and_goes_on(tuned: Tuned) -> None:
-    """It takes what the grid ran, runs the rest two at a time, and is stopped and goes on."""
+def test_the_sampler_tpe_runs_experiments_and_continues(tuned: Tuned) -> None:
+    """It takes the runs of the grid, runs the rest two at a time, and continues after a stop."""
     pytest.importorskip("optuna")
     project = tuned.project
     project.replace("studies/tuning.yaml", "sampler: grid", "sampler: tpe")
-    # Another grid for `smaller` alone, of which no run is done.
+    # Change the grid of `smaller` only; none of its new runs is done.
     project.replace("studies/tuning.yaml", "[0.00001, 0.0003]", "[0.0001, 0.0005]")
     command = f"{TUNE} --jobs 2"
     stopped, status = stop_after(project, command, r"smaller[^\n]*: val IoU.*queued tune-smaller")
@@ -243,7 +243,7 @@ def test_the_sampler_tpe_runs_experiments_and_goes_on(tuned: Tuned) -> None:
     assert project.run("git status --porcelain params.yaml dvc.lock").stdout == ""
 
 
-def test_a_failed_run_is_named_and_the_others_are_run(tuned: Tuned) -> None:
+def test_a_failed_run_is_named_and_the_others_run(tuned: Tuned) -> None:
     """With either sampler; the same command tries it again."""
     project = tuned.project
     project.run("git checkout -q studies/tuning.yaml")

@@ -45,8 +45,8 @@ def roofseg(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_final_has_to_be_committed(project: Path) -> None:
-    """An experiment with another value fails, but only after its training."""
+def test_uncommitted_changes_of_final_are_an_error(project: Path) -> None:
+    """Otherwise an experiment would fail, but only after its training."""
     check_final(["small", "smaller"], parse_params(PARAMS))
     final = parse_params(PARAMS.replace("  small: null", "  small: 0123456789ab"))
     with pytest.raises(
@@ -79,7 +79,7 @@ def test_jobs_are_a_positive_number(project: Path, jobs: str) -> None:
     "name", ["patches/test/images/c.png", "data/tiny/imgs/a.tif", "data/tiny/msks/c.tif"]
 )
 def test_test_patches_and_tiles_are_sealed(project: Path, name: str) -> None:
-    """Opening one fails the command, even where the error is caught."""
+    """Opening one fails the command, even if the error is caught."""
     path = project / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")

@@ -102,7 +102,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_outputs_are_found_however_they_are_written(project: Path, spelling: str) -> None:
+def test_outputs_are_found_in_every_spelling(project: Path, spelling: str) -> None:
     path = Path("data/dvc.yaml")
     path.write_text(SPELLINGS[spelling])
     assert {project / "data/a/imgs", project / "data/a/msks"} <= stage_outputs(path)

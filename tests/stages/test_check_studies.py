@@ -29,7 +29,7 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("studies/studies.yaml")
 
 
-def test_studies_that_can_be_run_pass(studies: Path, say: object) -> None:
+def test_valid_studies_pass(studies: Path, say: object) -> None:
     say(check_studies)
     passed = Path("metrics/studies/check.json").read_bytes()
     studies.write_text(STUDIES.replace("      - 2\n    seeds", "    seeds"))
@@ -64,18 +64,18 @@ def test_a_recipe_changes_only_with_its_own_keys(studies: Path, say: object) -> 
     before = recipes()
     assert set(before) == {"studies.json", "budget.json", "seeds.json", "augmentation.json"}
     assert json.loads(before["budget.json"])["recipe"]["epochs"] == 1
-    Path("params.yaml").write_text(PARAMS.replace("lr: 0.0003", "lr: 0.0004"))  # of `smaller`
+    Path("params.yaml").write_text(PARAMS.replace("lr: 0.0003", "lr: 0.0004"))  # smaller's lr
     assert recipes() == before
     studies.write_text(STUDIES.replace("epochs: 1\n  seeds", "epochs: 2\n  seeds"))
     assert {name for name, text in recipes().items() if text != before[name]} == {"budget.json"}
 
 
-def test_a_study_is_gathered_from_the_runs_that_it_has_now(
+def test_a_study_is_gathered_only_from_its_declared_runs(
     studies: Path, say: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = Path("metrics/studies/runs/seeds")
     counts = [(60, 20, 20), (80, 10, 10)]
-    for seed in (1, 2, 9):  # 9 is of an earlier studies.yaml
+    for seed in (1, 2, 9):  # seed 9 is from an earlier studies.yaml
         write_run(runs / f"small-{seed}.json", attempt="small", seed=seed, counts=counts)
     say(gather_study, "seeds")
     table = pd.read_csv("metrics/studies/seeds/runs.csv")

@@ -1,4 +1,4 @@
-"""The small entry points, and what all of them share; the pipeline as a whole is in test_pipeline.
+"""The small entry points, and the code that all share; test_pipeline.py has the whole pipeline.
 
 Most run in this process: `main` is what `python -m` runs. The exit status, and that a smoke run
 writes nothing, are seen from outside.
@@ -178,7 +178,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that is ready to train: tiny patches, an empty prior, the tests' parameters."""
     folder = tmp_path_factory.mktemp("project")
     make(write_dataset(folder / "data" / "tiny", SPLIT), folder / "patches")
-    shutil.rmtree(folder / "patches" / "test")  # training has no use for it
+    shutil.rmtree(folder / "patches" / "test")  # training does not need it
     write_weights(folder / "weights" / "scratch.safetensors", {})
     (folder / "params.yaml").write_text(PARAMS)
     return folder
@@ -247,7 +247,7 @@ def test_train_writes_model_recipe_and_results(project: Path, say: object) -> No
     assert re.fullmatch("[0-9a-f]{64}", record["training_inputs"])
     times = read_json(Path(metrics) / "times.json")
     assert set(times) == {"minutes", "seconds_per_epoch", "peak_memory_gb"}
-    # Again: the same bytes, but for the times.
+    # A second run gives the same bytes, except for the times.
     before = {name: sha256_file(Path(name)) for name in made if not name.endswith("times.json")}
     say(train, "--attempt", "small")
     assert {name: sha256_file(Path(name)) for name in before} == before

@@ -1,4 +1,4 @@
-"""One run of a study: the pipeline's own training on a subset, resumable, and scored on val."""
+"""One run of a study: train on a subset with the code of the pipeline, resume, score val."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from roofseg.metrics import table
 from roofseg.models.roof_model import build_model
 from roofseg.patches import read_patches
 from roofseg.recipe.params import Params, Recipe, parse_params
-from roofseg.studies.runs.scores import tile_scores
-from roofseg.studies.runs.subsets import subset
+from roofseg.studies.runs import subset, tile_scores
 from roofseg.training.callbacks import EpochReport
 from stages import study_recipe, study_run
 
@@ -46,7 +45,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def params(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The parameters of a project ready to train, without test, that is the current folder."""
+    """A project that is ready to train, without test patches, in the current folder; its params."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROOFSEG_STATE_DIR", raising=False)
     for split in ("train", "val"):
@@ -92,7 +91,7 @@ def test_the_record_has_the_subset_the_recipe_and_the_counts(params: Params, say
 
 
 def test_tiles_outside_the_subset_do_not_matter(params: Params, say: Say) -> None:
-    """A model learns the same if the training tiles outside its subset change."""
+    """The model stays the same if training tiles outside its subset change."""
     write_recipe("budget", params.recipe("small").model_copy(update={"epochs": 1}))
 
     def run() -> dict[str, Any]:
@@ -153,7 +152,7 @@ def test_seed_and_augmentation_are_those_of_the_run(
     assert "augmentation: cold-heavy-7: val IoU" in capsys.readouterr().out
 
 
-def test_another_prior_than_the_recipes_is_named(params: Params, say: Say) -> None:
+def test_a_prior_that_is_not_the_recipes_is_named(params: Params, say: Say) -> None:
     write_recipe("seeds", params.recipe("small"))
     write_weights(Path("weights/scratch.safetensors"), {"other": torch.zeros(1)})
     with pytest.raises(

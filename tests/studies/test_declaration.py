@@ -55,37 +55,37 @@ def test_the_runs_of_a_study_are_the_product_of_its_axes() -> None:
     }
 
 
-def test_a_run_has_the_recipe_of_its_attempt_study_and_place() -> None:
+def test_a_run_has_the_recipe_of_its_attempt_with_overrides_and_axis_values() -> None:
     studies = parse_studies(STUDIES, TINY)
     every = with_attempts(TINY, studies.attempts, source="here")
     budget, augmentation = studies.study("budget"), studies.study("augmentation")
-    own = budget.recipe(every, budget.runs()["smaller-1-2"], "here")
+    own = budget.recipe(every, budget.runs()["smaller-1-2"])
     assert own == TINY.recipe("smaller").model_copy(update={"epochs": 3, "seed": 2})
-    other = augmentation.recipe(every, augmentation.runs()["cold-heavy-7"], "here")
+    other = augmentation.recipe(every, augmentation.runs()["cold-heavy-7"])
     assert (other.augmentation, other.seed, other.freeze_epochs) == ("heavy", 7, "all")
 
 
 def test_other_differences_of_frozen_attempts_are_named() -> None:
     studies = parse_studies(STUDIES, TINY)
     every = with_attempts(TINY, studies.attempts, source="here")
-    assert studies.studies.augmentation.other_differences(every, "here") == {"cold": []}
+    assert studies.studies.augmentation.other_differences(every) == {"cold": []}
     text = STUDIES.replace("all\n", "all\n    architecture: deeplabv3plus\n    lr: 0.1\n", 1)
     text = text.replace("    architecture: unet\n", "", 1)
     studies = parse_studies(text, TINY)
     every = with_attempts(TINY, studies.attempts, source="here")
-    differences = studies.studies.augmentation.other_differences(every, "here")
+    differences = studies.studies.augmentation.other_differences(every)
     assert differences == {"cold": ["lr", "architecture"]}
 
 
 @pytest.mark.parametrize("name", ["sample", "austin512", "inria"])
-def test_every_profile_suits_the_parameters_of_its_name(name: str) -> None:
+def test_the_studies_of_every_profile_fit_its_parameters(name: str) -> None:
     params = parse_params((ROOT / "profiles" / f"{name}.yaml").read_text())
     text = (ROOT / "studies" / "profiles" / name / "studies.yaml").read_text()
     studies = parse_studies(text, params)
     assert max(studies.studies.budget.tiles) == 24
 
 
-def test_an_override_is_resolved_and_another_key_stays() -> None:
+def test_overrides_replace_keys_and_keep_the_others() -> None:
     recipe = overridden(TINY, "smaller", {"epochs": 7, "lr": 1e-3}, source="here")
     assert (recipe.epochs, recipe.lr, recipe.architecture) == (7, 0.001, "deeplabv3plus")
     assert overridden(TINY, "smaller", {}, source="here") == TINY.recipe("smaller")
@@ -168,7 +168,7 @@ def test_an_empty_file_is_an_error() -> None:
 def test_a_block_that_is_commented_out_is_empty() -> None:
     bare = STUDIES.replace("overrides: {epochs: 3}", "overrides:  # epochs: 3")
     assert parse_studies(bare, TINY).studies.budget.overrides == {}
-    # DVC merges `attempts` with those of params.yaml: nothing is no mapping to it.
+    # DVC merges `attempts` with those of params.yaml, and cannot merge null.
     head, _, rest = STUDIES.partition("studies:")
     with pytest.raises(
         UserError, match=r"attempts: found no value; for no attempts, write `attempts: {}`"
@@ -177,7 +177,7 @@ def test_a_block_that_is_commented_out_is_empty() -> None:
 
 
 def test_the_studies_in_force_are_those_of_the_sample() -> None:
-    """The parameters that a fresh clone has in force are those of the sample, too."""
+    """As params.yaml of a fresh clone is that of the sample."""
     folder = Path(ROOT / "studies")
     for name in ("studies.yaml", "tuning.yaml"):
         assert (folder / name).read_text() == (folder / "profiles/sample" / name).read_text()

@@ -95,7 +95,7 @@ def test_signals_wait_until_the_block_is_over() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_signal_that_is_ignored_stays_so() -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with dvc_queue.delayed_signals():
@@ -144,13 +144,13 @@ def queue(lr: int, attempt: str = "a") -> str:
     return f"try-{lr}"
 
 
-def test_an_error_of_dvc_is_told(project: Path) -> None:
+def test_an_error_of_dvc_is_reported(project: Path) -> None:
     with pytest.raises(UserError, match=r"^`dvc exp run` fails: .*nosuch"):
         dvc_queue.queue("x", [], ["nosuch"])
 
 
 @pytest.mark.slow
-def test_the_queue_is_stopped_and_goes_on(project: Path) -> None:
+def test_a_stopped_queue_continues(project: Path) -> None:
     names = [queue(lr, attempt) for lr, attempt in ((2, "a"), (3, "b"), (9, "a"))]
     assert dvc_queue.status() == dvc_queue.Status(dict.fromkeys(names, "Queued"), active=0, idle=0)
     dvc_queue.start(1)
@@ -159,7 +159,7 @@ def test_the_queue_is_stopped_and_goes_on(project: Path) -> None:
     dvc_queue.stop(names)
     assert dvc_queue.status().tasks == {"try-2": "Failed", "try-3": "Queued", "try-9": "Queued"}
     wait_until(lambda: not at_work(project, "queue-worker"))
-    assert len(begun.read_text().split()) == 1  # no other task has begun
+    assert len(begun.read_text().split()) == 1  # no other task was started
 
     dvc_queue.forget(names)
     assert dvc_queue.status().tasks == {"try-3": "Queued", "try-9": "Queued"}
@@ -180,7 +180,7 @@ def test_the_queue_is_stopped_and_goes_on(project: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_waits_until_an_experiment_is_queued(project: Path) -> None:
-    """DVC writes the settings into params.yaml meanwhile, and puts it back."""
+    """Meanwhile DVC writes the settings into params.yaml, and then restores it."""
     before = (project / "params.yaml").read_text()
 
     def interrupt() -> None:
@@ -197,7 +197,7 @@ def test_ctrl_c_waits_until_an_experiment_is_queued(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_waits_until_all_is_stopped(project: Path) -> None:
+def test_ctrl_c_waits_until_everything_is_stopped(project: Path) -> None:
     name = queue(2)
     dvc_queue.start(1)
     wait_until((project.parent / "begun").exists)
@@ -206,7 +206,7 @@ def test_ctrl_c_waits_until_all_is_stopped(project: Path) -> None:
         dvc_queue.stop([name])
     assert dvc_queue.status().tasks == {name: "Failed"}
     wait_until(lambda: not at_work(project, "queue-worker"))
-    (project.parent / "go").touch()  # for the stage, which does not look for its parent
+    (project.parent / "go").touch()  # ends the stage, which does not watch its parent
 
 
 @pytest.mark.slow

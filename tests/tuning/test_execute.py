@@ -1,4 +1,4 @@
-"""The results of finished experiments, which here are commits made by git alone."""
+"""The results of finished experiments; git makes their commits here, without DVC."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_results_are_read_from_experiments(project: Path) -> None:
     results = read_results([RUNS[2], OTHER, *RUNS[:2]])
-    assert [(result.run, result.number, result.state) for result in results] == [
-        (RUNS[2], 1, "not queued"),
-        (OTHER, 1, "not queued"),
-        (RUNS[0], 2, "done"),
-        (RUNS[1], 3, "done"),
+    assert [(result.run, result.state) for result in results] == [
+        (RUNS[2], "not queued"),
+        (OTHER, "not queued"),
+        (RUNS[0], "done"),
+        (RUNS[1], "done"),
     ]
     counts = results[2].counts
     assert counts is not None
@@ -59,15 +59,15 @@ def test_results_are_read_from_experiments(project: Path) -> None:
 
 
 def test_the_val_iou_is_that_of_the_experiment(project: Path) -> None:
-    (project / "metrics/attempts/small/scores.json").write_text("of the workspace")
+    (project / "metrics/attempts/small/scores.json").write_text("the workspace's")
     finished = dvc_queue.finished()
     assert [read_val_iou(run, finished) for run in RUNS] == [0.7, 0.6, None]
 
 
-def test_finished_runs_are_told_without_running_again(
+def test_finished_runs_are_reported_and_not_repeated(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the next batch is asked for only after the lines of the one before it."""
+    """The next batch is taken only after the lines of the previous one were printed."""
 
     def batches() -> Iterator[list[Run]]:
         yield [RUNS[0]]

@@ -14,8 +14,9 @@ from roofseg.tuning import figures as figures_module
 from roofseg.tuning.figures import against, best_so_far
 from roofseg.tuning.table import HEAD, SCORES
 
-TITLE = "tiny, 64 px"
-PLACES, LABELS = {"small": 0, "smaller": 3}, {"small": "small", "smaller": "smaller $ & <b>"}
+HEADING = "Tuning, tiny, 64 px"
+INKS = {"small": colour(0), "smaller": colour(3)}
+LABELS = {"small": "small", "smaller": "smaller $ & <b>"}
 
 
 def table(**changes: object) -> pd.DataFrame:
@@ -28,7 +29,8 @@ def table(**changes: object) -> pd.DataFrame:
         ("smaller", 2, "queued", 0.003, "heavy", None),
     ]
     columns = ["attempt", "number", "state", "lr", "augmentation", "val_iou"]
-    return pd.DataFrame(rows, columns=columns).assign(**changes)
+    runs = pd.DataFrame(rows, columns=columns)
+    return runs.assign(label=runs.attempt.map(LABELS), ink=runs.attempt.map(INKS), **changes)
 
 
 def pixels_of(image: np.ndarray, index: int) -> int:
@@ -38,7 +40,7 @@ def pixels_of(image: np.ndarray, index: int) -> int:
 
 @pytest.mark.parametrize("key", ["lr", "augmentation"])
 def test_runs_are_drawn_in_their_attempts_colour(key: str) -> None:
-    image = against(table(), key, PLACES, LABELS, TITLE)
+    image = against(table(), key, HEADING)
     assert image.dtype == np.uint8
     assert image.shape[1] == 1600
     assert pixels_of(image, 0) > pixels_of(image, 3) > 100
@@ -48,7 +50,7 @@ def test_runs_are_drawn_in_their_attempts_colour(key: str) -> None:
 def test_every_scored_run_is_a_dot_at_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
     monkeypatch.setattr(figures_module, "rendered", figures.append)
-    against(table(), "lr", PLACES, LABELS, TITLE)
+    against(table(), "lr", HEADING)
     dots = [panel.collections[0].get_offsets().tolist() for panel in figures[0].axes]
     assert dots == [[[0, 0.5], [2, 0.7], [1, 0.6], [1, 0.65]], [[0, 0.4]]]
     line = figures[0].axes[0].get_lines()[0]
@@ -60,21 +62,21 @@ def test_presets_are_sorted_by_strength_and_numbers_by_size(
 ) -> None:
     figures = []
     monkeypatch.setattr(figures_module, "rendered", figures.append)
-    against(table(), "augmentation", PLACES, LABELS, TITLE)
+    against(table(), "augmentation", HEADING)
     ticks = [label.get_text() for label in figures[0].axes[0].get_xticklabels()]
     assert ticks == ["light", "heavy", "extreme"]
-    against(table(), "lr", PLACES, LABELS, TITLE)
+    against(table(), "lr", HEADING)
     assert [label.get_text() for label in figures[1].axes[0].get_xticklabels()] == [
         *("0.0001", "0.001", "0.003")
     ]
 
 
 def test_a_key_may_hold_numbers_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As freeze_epochs and ema_decay do; read from a CSV file, their numbers are words too."""
+    """As freeze_epochs and ema_decay do. After reading a CSV file, their numbers are text too."""
     figures = []
     monkeypatch.setattr(figures_module, "rendered", figures.append)
     for values in ([20, "all", 3, "null", 0, 3], ["20", "all", "3", "null", "0", "3"]):
-        against(table(freeze_epochs=values), "freeze_epochs", PLACES, LABELS, TITLE)
+        against(table(freeze_epochs=values), "freeze_epochs", HEADING)
         ticks = [label.get_text() for label in figures[-1].axes[0].get_xticklabels()]
         assert ticks == ["3", "20", "all", "null"]
 
@@ -82,26 +84,26 @@ def test_a_key_may_hold_numbers_and_words(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_best_so_far_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
     monkeypatch.setattr(figures_module, "rendered", figures.append)
-    best_so_far(table(), PLACES, LABELS, TITLE)
+    best_so_far(table(), HEADING)
     lines = {line.get_label(): line.get_ydata() for line in figures[0].axes[0].get_lines()}
     assert list(lines["small"]) == [0.5, 0.7, 0.7, 0.7]
     assert list(lines["smaller $ & <b>"]) == [0.4]
 
 
-def test_a_run_without_a_score_counts_as_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_counts_as_used(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
     monkeypatch.setattr(figures_module, "rendered", figures.append)
     first_failed = table()
     first_failed.loc[0, ["state", "val_iou"]] = ["failed", None]
-    best_so_far(first_failed, PLACES, LABELS, TITLE)
+    best_so_far(first_failed, HEADING)
     lines = {line.get_label(): line for line in figures[0].axes[0].get_lines()}
     assert list(lines["small"].get_xdata()) == [2, 3, 4]
 
 
 def test_the_same_runs_give_the_same_pixels() -> None:
     for draw in (
-        lambda t: against(t, "lr", PLACES, LABELS, TITLE),
-        lambda t: best_so_far(t, PLACES, LABELS, TITLE),
+        lambda t: against(t, "lr", HEADING),
+        lambda t: best_so_far(t, HEADING),
     ):
         assert np.array_equal(draw(table()), draw(table()))
 

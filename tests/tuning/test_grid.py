@@ -18,11 +18,13 @@ from project import PARAMS
 from roofseg.core.errors import UserError
 from roofseg.recipe.digest import digest
 from roofseg.recipe.params import Recipe, parse_params
+from roofseg.studies.declaration import parse
 from roofseg.tuning.grid import (
+    SOURCE,
     Run,
+    Tuning,
     build_spaces,
     hash_training_code,
-    parse_tuning,
     read_tuning,
     settings,
 )
@@ -51,7 +53,7 @@ def identify(recipe: Recipe) -> str:
 def read(text: str, **changes: str) -> dict[str, list[Run]]:
     for old, new in changes.items():
         text = re.sub(rf"(?m)^( *){old}:.*$", rf"\g<1>{new}", text, count=1)
-    return build_spaces(parse_tuning(text), PARAMETERS, identify=identify)
+    return build_spaces(parse(text, Tuning, SOURCE), PARAMETERS, identify=identify)
 
 
 def test_a_grid_has_every_combination_once() -> None:
@@ -83,7 +85,7 @@ def test_another_seed_gives_another_order() -> None:
 def test_a_sample_takes_all_values_of_a_key_equally_often(
     sizes: list[int], seed: int, data: st.DataObject
 ) -> None:
-    """With no more runs than the longest list has values, no value of it is used twice."""
+    """With at most as many runs as the longest list has values, none of these is used twice."""
     keys = dict(zip(["lr", "dropout", "bce_weight"], sizes, strict=False))
     lists = {key: [round(0.1 * (n + 1), 1) for n in range(size)] for key, size in keys.items()}
     runs = data.draw(st.integers(1, max(sizes)))
@@ -110,15 +112,14 @@ def test_a_sample_of_a_large_grid_takes_all_values_of_a_key_about_equally_often(
 
 
 def test_a_run_is_named_by_its_recipe() -> None:
-    """Its name does not depend on a tuned key's value in params.yaml, but on all other keys."""
+    """The name depends on all keys except a tuned key's value in params.yaml."""
     before = [run.name for run in read(TUNING)["small"]]
+    tuning = parse(TUNING, Tuning, SOURCE)
 
     def names(params: str) -> list[str]:
         return [
             run.name
-            for run in build_spaces(parse_tuning(TUNING), parse_params(params), identify=identify)[
-                "small"
-            ]
+            for run in build_spaces(tuning, parse_params(params), identify=identify)["small"]
         ]
 
     assert names(PARAMS.replace("lr: 0.001\n", "lr: 0.02\n")) == before
@@ -127,7 +128,7 @@ def test_a_run_is_named_by_its_recipe() -> None:
 
 
 def test_settings_change_the_attempt_alone(tmp_path: Path) -> None:
-    """DVC writes the run's recipe by them, whether or not the attempt had the key."""
+    """With them DVC writes the run's recipe, whether or not the attempt had the key."""
     for runs in read(TUNING).values():
         for run in runs:
             path = tmp_path / "params.yaml"
@@ -207,7 +208,8 @@ attempts:
 @pytest.mark.parametrize("profile", ["sample", "inria", "austin512"])
 def test_every_profile_has_a_tuning_file_that_fits_it(profile: str) -> None:
     params = parse_params((ROOT / "profiles" / f"{profile}.yaml").read_text())
-    tuning = parse_tuning((ROOT / "studies/profiles" / profile / "tuning.yaml").read_text())
+    path = ROOT / "studies/profiles" / profile / "tuning.yaml"
+    tuning = parse(path.read_text(), Tuning, str(path))
     for attempt, grid in tuning.attempts.items():
         assert {"lr", "augmentation", "dropout", "bce_weight"} == grid.keys()
         largest = tuning.model_copy(update={"runs": 144, "attempts": {attempt: grid}})

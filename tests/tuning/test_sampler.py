@@ -13,7 +13,7 @@ from project import PARAMS
 from roofseg.core.errors import UserError
 from roofseg.recipe.params import parse_params
 from roofseg.tuning import sampler
-from roofseg.tuning.grid import Run, Tuning, build_spaces, parse_tuning
+from roofseg.tuning.grid import Run, Tuning, build_spaces
 from roofseg.tuning.sampler import batches, known_runs, propose, search_name
 
 LRS, PRESETS = (0.0001, 0.001, 0.01), ("none", "light", "heavy", None)
@@ -36,7 +36,7 @@ def score(run: Run) -> float:
 
 
 def tuning(name: str, runs: int, seed: int = 1) -> Tuning:
-    return parse_tuning(f"{{sampler: {name}, seed: {seed}, runs: {runs}, attempts: {{a: {{}}}}}}")
+    return Tuning(sampler=name, seed=seed, runs=runs, attempts={"a": {}})  # type: ignore[arg-type]
 
 
 def search(
@@ -48,7 +48,7 @@ def search(
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches are kept in a folder of their own."""
+    """Keep searches.json in a folder of the test."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -66,9 +66,8 @@ class TestGrid:
 
     def test_the_sample_of_a_declared_grid_is_seeded(self) -> None:
         def sample(seed: int) -> list[Run]:
-            attempts = "{small: {lr: [0.1, 0.2, 0.3]}}"
-            declared = parse_tuning(
-                f"{{sampler: grid, seed: {seed}, runs: 2, attempts: {attempts}}}"
+            declared = Tuning(
+                sampler="grid", seed=seed, runs=2, attempts={"small": {"lr": [0.1, 0.2, 0.3]}}
             )
             spaces = build_spaces(declared, parse_params(PARAMS), identify=str)
             return known_runs(declared, spaces, SEARCHES)
@@ -86,10 +85,10 @@ class TestTpe:
         found = search(3)
         assert [[run.attempt for run in batch] for batch in found] == [["small", "smaller"]] * 3
         assert len({run.name for batch in found for run in batch}) == 6
-        assert {run.name for _, run in found} == {run.name for run in OTHER}  # all of its grid
+        assert {run.name for _, run in found} == {run.name for run in OTHER}  # its whole grid
 
-    def test_a_batch_is_proposed_when_the_one_before_it_has_scores(self) -> None:
-        """Which runs have a score is asked then, and of those alone."""
+    def test_a_batch_is_proposed_after_the_previous_one_has_scores(self) -> None:
+        """Scores are asked for only then, and only those of earlier runs."""
         scored: set[str] = set()
 
         def known(run: Run) -> float:
@@ -112,7 +111,7 @@ class TestTpe:
         assert one != other
 
     def test_the_first_runs_are_drawn_independently(self) -> None:
-        """Drawn from the same numbers, two runs of a large grid would differ in one value only."""
+        """With the same random numbers, two runs of a large grid would differ in only one value."""
 
         def first_two(seed: int) -> tuple[Run, Run]:
             one = propose(SPACE, [], runs=8, seed=seed)
@@ -146,28 +145,27 @@ class TestTpe:
         assert search(6, spaces={"small": SPACE}) == whole
 
     def test_the_file_and_the_results_lead_to_the_same_search(self) -> None:
-        """A lost file is made again from the results alone."""
+        """If the file is lost, the results alone give the same file."""
         whole = search(3)
         before = SEARCHES.read_bytes()
         SEARCHES.unlink()
         assert search(3) == whole
         assert SEARCHES.read_bytes() == before
 
-    def test_what_was_proposed_stays_when_results_change(self) -> None:
-        """A run that failed at first, for example."""
+    def test_proposed_runs_stay_when_results_change(self) -> None:
+        """For example, when a run that failed succeeds later."""
         first = search(3)
         assert search(3, lambda run: 1 - score(run)) == first
         assert [run for batch in first for run in batch] == known_runs(
             tuning("tpe", 3), SPACES, SEARCHES
         )
 
-    def test_a_larger_budget_goes_on_and_a_smaller_one_shows_less(self) -> None:
+    def test_a_larger_budget_continues_and_a_smaller_one_shows_fewer_runs(self) -> None:
         first = search(2, spaces={"small": SPACE})
         assert search(4, spaces={"small": SPACE})[:2] == first
         assert [known_runs(tuning("tpe", 1), {"small": SPACE}, SEARCHES)] == first[:1]
 
-    def test_a_failed_run_is_neither_proposed_again_nor_a_result(self) -> None:
-        """Among results, a failed run changes nothing but that it is not proposed."""
+    def test_a_failed_run_is_not_proposed_again(self) -> None:
         found = search(len(SPACE), lambda run: None, {"small": SPACE})
         assert {run.name for (run,) in found} == {run.name for run in SPACE}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from page_reader import PageReader
 
-from roofseg.studies.report.page import studies_html
+from roofseg.studies.report.results import studies_html
 from roofseg.tuning.section import tuning_section
 from roofseg.tuning.table import HEAD, SCORES
 
@@ -21,7 +21,7 @@ TABLE = pd.DataFrame(RUNS, columns=[*HEAD, "lr", "augmentation", *SCORES])
 
 
 def test_the_section_shows_the_best_of_each_attempt_and_every_run() -> None:
-    section = tuning_section(TABLE, {"IoU against lr.": PICTURE})
+    section = tuning_section(TABLE, {"lr": PICTURE})
     page = PageReader(studies_html("city", 64, [section]))
     assert page.rows[0] == ["attempt", "lr", "augmentation", "val IoU"]
     assert page.rows[1] == ["unet", "0.003", "heavy", "0.730"]
@@ -34,5 +34,5 @@ def test_the_section_shows_the_best_of_each_attempt_and_every_run() -> None:
     assert page.rows[6][3:] == ["", dash, dash, ""]
     assert "3 runs were finished when" in page.text
     assert [image["alt"] for image in page.all("img")] == [
-        "IoU against lr. The numbers are in the table below."
+        "Val IoU against lr; a dot per run. The numbers are in the table below."
     ]

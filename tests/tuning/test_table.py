@@ -36,12 +36,12 @@ FAILED = run("small", "tune-small-4", lr=0.5, augmentation="heavy")
 OTHER = run("smaller", "tune-smaller-1", lr=0.0003, dropout=0.5)
 LATER = run("smaller", "tune-smaller-2", lr=0.001, dropout=0.0)
 RESULTS = [
-    Result(ONE, 1, DONE, NEAR),
-    Result(OTHER, 1, DONE, BAD),
-    Result(TWO, 2, DONE, GOOD.sample(frac=1, random_state=1)),
-    Result(LATER, 2, "queued"),
-    Result(THREE, 3, DONE, BAD),
-    Result(FAILED, 4, "failed"),
+    Result(ONE, DONE, NEAR),
+    Result(OTHER, DONE, BAD),
+    Result(TWO, DONE, GOOD.sample(frac=1, random_state=1)),
+    Result(LATER, "queued"),
+    Result(THREE, DONE, BAD),
+    Result(FAILED, "failed"),
 ]
 
 
@@ -56,6 +56,7 @@ def test_every_run_has_its_row_by_attempt(table: pd.DataFrame) -> None:
         *("attempt", "number", "name", "state", "lr", "augmentation", "dropout"),
         *("val_iou", "val_f1", "difference", "low", "high", "tie"),
     ]
+    assert list(table.number) == [1, 2, 3, 4, 1, 2]
     assert table.augmentation.isna().sum() == table.attempt.eq("smaller").sum()
     assert table.loc[0, "val_iou"] == pytest.approx(0.848333, abs=1e-6)
     queued = table[table.state == "queued"].iloc[0]
@@ -70,7 +71,7 @@ def test_a_run_without_scores_is_not_the_best(table: pd.DataFrame) -> None:
 
 
 def test_the_earlier_of_two_equal_runs_is_the_best() -> None:
-    table = tuning_table([Result(TWO, 1, DONE, GOOD), Result(ONE, 2, DONE, GOOD)])
+    table = tuning_table([Result(TWO, DONE, GOOD), Result(ONE, DONE, GOOD)])
     assert list(winners(table).name) == ["tune-small-2"]
 
 
@@ -89,7 +90,7 @@ def test_ties_follow_from_the_paired_interval(table: pd.DataFrame) -> None:
 
 
 def test_without_scores_there_is_no_best() -> None:
-    table = tuning_table([Result(ONE, 1, "running"), Result(TWO, 2, "failed")])
+    table = tuning_table([Result(ONE, "running"), Result(TWO, "failed")])
     assert table.difference.isna().all()
     assert winners(table).empty
     assert tuning_table([]).empty
@@ -97,7 +98,7 @@ def test_without_scores_there_is_no_best() -> None:
 
 def test_null_is_shown_and_a_missing_value_is_none() -> None:
     runs = [run("small", "a", ema_decay=None), run("small", "b", ema_decay=0.9), OTHER]
-    table = tuning_table([Result(run, 1, DONE, GOOD) for run in runs])
+    table = tuning_table([Result(run, DONE, GOOD) for run in runs])
     assert list(table.ema_decay[:2]) == ["null", 0.9]
     assert pd.isna(table.ema_decay[2])
 

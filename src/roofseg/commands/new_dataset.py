@@ -73,20 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seed of the division (default: %(default)s)",
     )
-    split.add_argument(
-        "--val",
-        type=number(0, 1),
-        default=1 / 6,
-        metavar="SHARE",
-        help="share of tiles in val (default: 1/6)",
-    )
-    split.add_argument(
-        "--test",
-        type=number(0, 1),
-        default=1 / 6,
-        metavar="SHARE",
-        help="share of tiles in test (default: 1/6)",
-    )
+    for name in ("val", "test"):
+        split.add_argument(
+            f"--{name}",
+            type=number(0, 1),
+            default=1 / 6,
+            metavar="SHARE",
+            help=f"share of tiles in {name} (default: 1/6)",
+        )
     split.add_argument(
         "--block",
         type=number(1e-6),

@@ -19,9 +19,8 @@ from pathlib import Path
 from roofseg.commands.project import DATA, PARAMS, dvc_command, stage_environment
 from roofseg.recipe.params import read_params
 from roofseg.recipe.split import read_split
-from roofseg.studies.declaration import STUDY_NAMES, check_budget, read_studies
+from roofseg.studies.declaration import SOURCE, STUDY_NAMES, check_budget, read_studies
 
-STUDIES = Path("studies/studies.yaml")
 STAGES = "studies/dvc.yaml"
 
 
@@ -36,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    studies, params = read_studies(STUDIES, read_params(PARAMS))
-    check_budget(studies, read_split(DATA / params.dataset), source=str(STUDIES))
+    studies, params = read_studies(Path(SOURCE), read_params(PARAMS))
+    check_budget(studies, read_split(DATA / params.dataset))
     targets = _targets(args.name)
     print("dvc repro", *targets, flush=True)
     # DVC replaces this process, so that signals reach it.

@@ -21,6 +21,7 @@ from contextlib import suppress
 from roofseg.commands.arguments import count
 from roofseg.commands.project import PARAMS, dvc_command, stage_environment
 from roofseg.core.errors import StoppedError
+from roofseg.core.signals import stop_signals
 from roofseg.recipe.params import read_params
 
 
@@ -71,9 +72,8 @@ class Jobs:
         ``priors`` maps each attempt's name to its prior. Returns ``["inputs"]`` if the inputs of
         training (patches and priors) cannot be made. Raises StoppedError after a signal.
         """
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup`
-                asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
+        for number in stop_signals():
+            asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
         weights = (f"weights/dvc.yaml:{prior}" for prior in sorted(set(priors.values())))
         failed = ["inputs"] if await self.repro("inputs", "make_patches", *weights) else []
         if not failed:

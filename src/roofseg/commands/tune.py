@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from roofseg.commands.arguments import count
+from roofseg.commands.project import DATA, PARAMS, stage_environment
 from roofseg.core.errors import UserError
 from roofseg.recipe.params import Params, parse_params, read_params
+from roofseg.tuning import dvc_queue
+from roofseg.tuning.execute import execute, read_val_iou
+from roofseg.tuning.grid import Spaces, Tuning, read_tuning
+from roofseg.tuning.sampler import batches
 
 TUNING, SEARCHES = Path("studies/tuning.yaml"), Path("studies/searches.json")
 
@@ -36,17 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    from roofseg.tuning import dvc_queue  # with pandas: `--help` must not wait for it
-    from roofseg.tuning.execute import execute, read_val_iou
-    from roofseg.tuning.grid import read_tuning
-    from roofseg.tuning.sampler import batches
-
-    params = read_params(Path("params.yaml"))
-    tuning, spaces = read_tuning(
-        TUNING, params, dataset=Path("data") / params.dataset, pipeline=Path("dvc.yaml")
-    )
+    params = read_params(PARAMS)
+    tuning, spaces = tuning_in_force(params)
     check_final(spaces, params)
-    prepare_environment(args.jobs)
+    # DVC, its workers and the stages inherit the environment of this process.
+    os.environ |= stage_environment()
+    if args.jobs > 1:  # more threads than cores would wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // args.jobs)))
     sizes = ", ".join(f"{len(space)} recipes of {name}" for name, space in spaces.items())
     picked_from = f"picked by the sampler {tuning.sampler} from {sizes}"
     print(f"{tuning.runs} runs of each attempt, {picked_from}", flush=True)
@@ -61,12 +61,15 @@ def main(args: argparse.Namespace) -> None:
     print("All runs are done. `roofseg tuning-report` compares them.")
 
 
+def tuning_in_force(params: Params) -> tuple[Tuning, Spaces]:
+    """Read studies/tuning.yaml, and build the grids that it declares."""
+    return read_tuning(TUNING, params, dataset=DATA / params.dataset, pipeline=Path("dvc.yaml"))
+
+
 def check_final(attempts: Iterable[str], params: Params) -> None:
     """Raise UserError if ``final`` has uncommitted changes: evaluate would fail after training."""
-    from roofseg.tuning.dvc_queue import Finished, head
-
-    commit = head()
-    committed = parse_params(Finished(commit, commit).read("params.yaml")).final
+    commit = dvc_queue.head()
+    committed = parse_params(dvc_queue.Finished(commit, commit).read("params.yaml")).final
     for name in attempts:
         if params.final[name] != committed.get(name):
             raise UserError(
@@ -74,12 +77,3 @@ def check_final(attempts: Iterable[str], params: Params) -> None:
                 f"{committed.get(name)!r} in the current commit. Commit params.yaml, or undo "
                 "the change: otherwise each run fails in evaluate, after its training."
             )
-
-
-def prepare_environment(jobs: int) -> None:
-    """Set the variables of this process that DVC, its workers and the stages inherit."""
-    # DVC starts its workers as `dvc`, and the stages as `python`: both must be found first on PATH.
-    own = str(Path(sys.executable).parent)
-    os.environ["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
-    if jobs > 1:  # more threads than cores would wait for each other
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))

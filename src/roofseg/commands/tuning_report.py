@@ -10,9 +10,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from roofseg.commands.tune import SEARCHES, TUNING
+import pandas as pd
+
+from roofseg.commands.project import PARAMS
+from roofseg.commands.tune import SEARCHES, TUNING, tuning_in_force
 from roofseg.core.errors import UserError
+from roofseg.core.images import write_png
 from roofseg.recipe.params import read_params
+from roofseg.results.disclaimers import data_label
+from roofseg.results.tables import markdown_table, write_csv
+from roofseg.tuning import dvc_queue
+from roofseg.tuning.execute import read_results
+from roofseg.tuning.sampler import known_runs
+from roofseg.tuning.table import how_to_apply, tuning_table
 
 TABLE, PLOTS = Path("metrics/studies/tuning.csv"), Path("plots/studies")
 
@@ -22,27 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    import pandas as pd  # with Matplotlib: `--help` must not wait for it
+    from roofseg.tuning.figures import figures  # with Matplotlib: `--help` must not wait for it
 
-    from roofseg.core.images import write_png
-    from roofseg.results.disclaimers import data_label
-    from roofseg.results.tables import markdown_table, write_csv
-    from roofseg.tuning import dvc_queue
-    from roofseg.tuning.execute import read_results
-    from roofseg.tuning.figures import figures
-    from roofseg.tuning.grid import read_tuning
-    from roofseg.tuning.sampler import known_runs
-    from roofseg.tuning.table import how_to_apply, tuning_table
-
-    def cell(value: object) -> str:
-        if pd.isna(value):
-            return ""
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    params = read_params(Path("params.yaml"))
-    tuning, spaces = read_tuning(
-        TUNING, params, dataset=Path("data") / params.dataset, pipeline=Path("dvc.yaml")
-    )
+    params = read_params(PARAMS)
+    tuning, spaces = tuning_in_force(params)
     runs = {run.name: run for run in known_runs(tuning, spaces, SEARCHES)}
     table = tuning_table(read_results(runs.values()))
     if table.val_iou.isna().all():
@@ -52,10 +45,16 @@ def main(args: argparse.Namespace) -> None:
         write_png(PLOTS / f"tuning_{name}.png", picture)
     print(f"Runs on {data_label(params.dataset, params.patch_size)}, by {tuning.sampler}\n")
     labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
-    printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(cell)
+    printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(_cell)
     print("\n".join(markdown_table(list(printed.columns), printed.to_numpy().tolist())))
     print()
     head = dvc_queue.head()
     current = {name for name, found in dvc_queue.finished().items() if found.baseline == head}
     applicable = set() if tuning.common else current
     print(how_to_apply(table, runs, params, applicable=applicable))
+
+
+def _cell(value: object) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -34,6 +34,8 @@ from roofseg.recipe.params import (
     parse_params,
 )
 
+SOURCE = "studies/studies.yaml"
+
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,8 +52,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Checked(BaseModel):
-    """A block of YAML. Unknown keys are errors; so is a value of another type, as ``true`` for "
-    "1."""
+    """A block of YAML. Unknown keys and values of another type (``true`` for 1) are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -94,9 +95,9 @@ class Study(Checked):
             for values in product(*axes.values())
         }
 
-    def recipe(self, params: Params, run: Mapping[str, Any], source: str) -> Recipe:
+    def recipe(self, params: Params, run: Mapping[str, Any]) -> Recipe:
         """The resolved recipe of one of `runs`; ``params`` include the attempts of studies.yaml."""
-        recipe = overridden(params, run["attempt"], self.overrides, source=source)
+        recipe = overridden(params, run["attempt"], self.overrides)
         varied = run.keys() & SharedRecipe.model_fields.keys()
         return recipe.model_copy(update={key: run[key] for key in varied})
 
@@ -148,15 +149,14 @@ class Augmentations(Study):
     def axes(self) -> dict[str, Sequence[Any]]:
         return {"attempt": self.attempts, "augmentation": self.presets, "seed": self.seeds}
 
-    def other_differences(self, params: Params, source: str) -> dict[str, list[str]]:
+    def other_differences(self, params: Params) -> dict[str, list[str]]:
         """The keys, other than those of freezing, in which frozen recipes differ from the unfrozen.
 
         Returns the keys by the label of the frozen attempt. ``params`` include the attempts of
         studies.yaml.
         """
         unfrozen, *recipes = (
-            overridden(params, attempt, self.overrides, source=source)
-            for attempt in [self.unfrozen, *self.frozen]
+            overridden(params, attempt, self.overrides) for attempt in [self.unfrozen, *self.frozen]
         )
         return {
             recipe.label(attempt): [
@@ -228,23 +228,27 @@ def parse(text: str, model: type[Model], source: str) -> Model:
         raise UserError(f"{source}: {key}: {problem}") from None
 
 
+def read_text(path: Path) -> str:
+    """The text of a file that studies/profiles/ has for each profile; UserError without one."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). Copy one of studies/profiles/ there."
+        ) from None
+
+
 def read_studies(path: Path, params: Params) -> tuple[Studies, Params]:
     """Read and validate studies.yaml; return it and the parameters with its attempts added.
 
     Raises:
         UserError: the file cannot be read, or is invalid (see `parse_studies`)
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}). Copy one of studies/profiles/ there."
-        ) from None
-    studies = parse_studies(text, params, str(path))
+    studies = parse_studies(read_text(path), params, str(path))
     return studies, with_attempts(params, studies.attempts, source=str(path))
 
 
-def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml") -> Studies:
+def parse_studies(text: str, params: Params, source: str = SOURCE) -> Studies:
     """Parse studies.yaml and validate it against the parameters.
 
     Raises:
@@ -269,7 +273,7 @@ def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml
             overridden(every, attempt, study.overrides, source=f"{key}.overrides")
     comparison = studies.studies.augmentation
     for attempt in [*comparison.frozen, comparison.unfrozen]:
-        recipe = overridden(every, attempt, comparison.overrides, source=source)
+        recipe = overridden(every, attempt, comparison.overrides)
         if (recipe.thaw_epoch is None) != (attempt in comparison.frozen):
             raise UserError(
                 f"{source}: studies.augmentation: {attempt} is compared as "
@@ -279,7 +283,7 @@ def parse_studies(text: str, params: Params, source: str = "studies/studies.yaml
     return studies
 
 
-def check_budget(studies: Studies, split: Mapping[str, str], *, source: str) -> None:
+def check_budget(studies: Studies, split: Mapping[str, str]) -> None:
     """Raise UserError if the budget study needs more tiles than the split has for training.
 
     ``split`` maps tiles to train, val or test.
@@ -288,7 +292,7 @@ def check_budget(studies: Studies, split: Mapping[str, str], *, source: str) -> 
     for count in studies.studies.budget.tiles:
         if count > available:
             raise UserError(
-                f"{source}: studies.budget.tiles: found {count}; expected at most {available}, the "
+                f"{SOURCE}: studies.budget.tiles: found {count}; expected at most {available}, the "
                 "number of training tiles in split.csv"
             )
 
@@ -309,17 +313,18 @@ def with_attempts(
 
 
 def overridden(
-    params: Params, attempt: str, overrides: Mapping[str, Any], *, source: str
+    params: Params, attempt: str, overrides: Mapping[str, Any], *, source: str = SOURCE
 ) -> Recipe:
     """The resolved recipe of an attempt with other values for some of its keys.
 
     The values are validated as in params.yaml; UserError names ``source`` instead of that file.
     """
     params.recipe(attempt)  # raises for an unknown attempt
-    values = params.model_dump(mode="json")
-    values["attempts"] = {attempt: {**params.attempts[attempt], **overrides}}
-    values["final"] = {attempt: None}
-    return _validated(values, source).recipe(attempt)
+    alone = {
+        "attempts": {attempt: {**params.attempts[attempt], **overrides}},
+        "final": {attempt: None},
+    }
+    return _validated({**params.model_dump(mode="json"), **alone}, source).recipe(attempt)
 
 
 def _validated(values: Mapping[str, Any], source: str) -> Params:

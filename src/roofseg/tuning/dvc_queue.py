@@ -8,6 +8,7 @@ with a slash after its second digit.
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
 import subprocess
@@ -19,15 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from roofseg.core.errors import UserError
+from roofseg.core.signals import stop_signals
 
-POLL_S = 2.0  # between two checks for finished experiments, which need only git
-STATUS_EVERY = 10  # polls from one `dvc queue status`, which takes a second of CPU, to the next
-SETTLE_S = 2.0  # after a request to stop, which reaches a worker within a second
-
-# Workers are gone after this many statuses without any: on a busy machine one may miss them.
-NO_WORKERS = 3
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+POLL_S = 2.0  # seconds between checks for finished experiments, which need only git
+STATUS_EVERY = 10  # checks between calls of `dvc queue status`, which takes a second of CPU
+SETTLE_S = 2.0  # seconds to wait after a request to stop, which reaches workers within a second
+NO_WORKERS = 3  # statuses without workers until they count as gone; a busy machine may miss some
 
 REF = re.compile(r"refs/exps/(\w\w)/(\w{38})/(\S+) (\w+)")
 TASK = re.compile(r"^[0-9a-f]{7} +(\S+) .*(Queued|Running|Success|Failed)$")
@@ -87,12 +85,13 @@ def delayed_signals() -> Iterator[None]:
     # A signal mask would not do: it holds for one thread, and NumPy's threads would get the
     # signals.
     received: list[int] = []
-    caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = [signal.signal(number, lambda number, _: received.append(number)) for number in caught]
+    handlers = {number: signal.getsignal(number) for number in stop_signals()}
+    for number in handlers:
+        signal.signal(number, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        for number, handler in zip(caught, before, strict=True):
+        for number, handler in handlers.items():
             signal.signal(number, handler)
         if received:
             signal.raise_signal(received[0])
@@ -113,14 +112,13 @@ def forget(names: Collection[str]) -> None:
 
     A running task is lost if no worker is left, for example after the machine was switched off.
     """
-    now = status()
-    lost = {name for name in names if now.tasks.get(name) == "Running"}
-    for _ in range(NO_WORKERS):
-        if lost and _any_workers(status()):
-            lost = set()
+    tasks = status().tasks
+    lost = {name for name in names if tasks.get(name) == "Running"}
+    if lost and any(_any_workers(status()) for _ in range(NO_WORKERS)):
+        lost = set()
     if lost:
         _dvc("queue", "kill", "--force", *sorted(lost))
-    failed = {name for name in names if now.tasks.get(name) == "Failed"}
+    failed = {name for name in names if tasks.get(name) == "Failed"}
     if lost or failed:
         _dvc("queue", "remove", *sorted(lost | failed))
 
@@ -138,7 +136,7 @@ def workers(jobs: int, names: Collection[str]) -> Iterator[None]:
     except BaseException:
         with delayed_signals():  # a second Ctrl-C must not interrupt stopping, which takes seconds
             try:
-                print("stopping what runs, after its last whole epoch", flush=True)
+                print("stopping the running experiments after their last whole epoch", flush=True)
             finally:  # print fails if the reader of a pipe is gone
                 stop(names)
         raise
@@ -146,7 +144,7 @@ def workers(jobs: int, names: Collection[str]) -> Iterator[None]:
 
 def start(jobs: int) -> None:
     """Start ``jobs`` workers in the background, which work on the queue until it is empty."""
-    # Idle workers take a task or end within seconds; DVC would count those that are ending.
+    # DVC would count idle workers that are about to end; within seconds they end or take a task.
     while status().idle:
         time.sleep(POLL_S)
     _dvc("queue", "start", "--jobs", str(jobs))
@@ -158,7 +156,7 @@ def stop(names: Collection[str]) -> None:
     Signals are delayed: an interrupted stop would leave workers that nobody watches.
     """
     with delayed_signals():
-        # `queue stop --kill` would not do: a worker whose task is killed first takes the next task.
+        # `queue stop --kill` kills tasks first, and then their workers would take the next tasks.
         _dvc("queue", "stop")
         time.sleep(SETTLE_S)
         tasks = status().tasks
@@ -171,10 +169,10 @@ def watch(names: Collection[str]) -> Iterator[tuple[str, bool]]:
 
     Raises UserError if no worker is left to run the others.
     """
-    waiting, turn, without_workers = set(names), 0, 0
-    while waiting:
+    waiting, without_workers = set(names), 0
+    for turn in itertools.count(1):
         failed: set[str] = set()
-        if turn % STATUS_EVERY == STATUS_EVERY - 1:
+        if turn % STATUS_EVERY == 0:
             now = status()
             failed = {name for name in waiting if now.tasks.get(name) == "Failed"}
             without_workers = 0 if _any_workers(now) else without_workers + 1
@@ -182,14 +180,14 @@ def watch(names: Collection[str]) -> Iterator[tuple[str, bool]]:
         for name in sorted(ended | failed):
             yield name, name in ended
         waiting -= ended | failed
-        if waiting and without_workers == NO_WORKERS:
+        if not waiting:
+            return
+        if without_workers == NO_WORKERS:
             raise UserError(
                 f"DVC's queue stopped with {len(waiting)} experiments left, for example "
-                f"{min(waiting)} (see `dvc queue status`). Run the same command again to go on."
+                f"{min(waiting)} (see `dvc queue status`). Run the same command again to continue."
             )
-        if waiting:
-            time.sleep(POLL_S)
-        turn += 1
+        time.sleep(POLL_S)
 
 
 def _dvc(*arguments: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -33,31 +34,29 @@ def execute(
     Returns:
         The names of the runs that failed.
     """
-    ended, failed = 0, []
+    failed: list[str] = []
+    numbers = itertools.count(1)
+
+    def tell(run: Run, outcome: str) -> None:
+        print(f"[{next(numbers)}/{total}] {run.label}: {outcome}", flush=True)
+
     for batch in batches:
         done = dvc_queue.finished()
-        waiting = {run.name: run for run in batch if run.name not in done}
         for run in batch:
             if run.name in done:
-                ended += 1
-                _report(ended, total, run, f"{_outcome(run, done)}, already finished")
+                tell(run, f"{_outcome(run, done)}, already finished")
+        waiting = {run.name: run for run in batch if run.name not in done}
         if not waiting:
             continue
         _queue(waiting, params)
         with dvc_queue.workers(jobs, waiting):
             for name, succeeded in dvc_queue.watch(waiting):
-                ended += 1
-                run = waiting[name]
                 if succeeded:
-                    _report(ended, total, run, _outcome(run, dvc_queue.finished()))
+                    tell(waiting[name], _outcome(waiting[name], dvc_queue.finished()))
                 else:
                     failed.append(name)
-                    _report(ended, total, run, f"failed (dvc queue logs {name})")
+                    tell(waiting[name], f"failed (dvc queue logs {name})")
     return failed
-
-
-def _report(number: int, total: int, run: Run, outcome: str) -> None:
-    print(f"[{number}/{total}] {run.label}: {outcome}", flush=True)
 
 
 def _outcome(run: Run, finished: Mapping[str, Finished]) -> str:
@@ -76,8 +75,7 @@ def _queue(runs: Mapping[str, Run], params: Params) -> None:
 
 
 def read_val_iou(run: Run, finished: Mapping[str, Finished]) -> float | None:
-    """The mean IoU of a run over val tiles, as evaluate wrote it; None if the run is not "
-    "finished."""
+    """The mean IoU of a run over val tiles, as evaluate wrote it; None unless it is finished."""
     if run.name not in finished:
         return None
     text = finished[run.name].read(f"metrics/attempts/{run.attempt}/scores.json")
@@ -87,18 +85,12 @@ def read_val_iou(run: Run, finished: Mapping[str, Finished]) -> float | None:
 def read_results(runs: Iterable[Run]) -> list[Result]:
     """The results of these runs; a run that is not finished has its state in DVC's queue."""
     finished, tasks = dvc_queue.finished(), dvc_queue.status().tasks
-    results: list[Result] = []
+    results = []
     for run in runs:
-        number = 1 + sum(run.attempt == result.run.attempt for result in results)
         if run.name in finished:
-            results.append(Result(run, number, DONE, _read_counts(run, finished)))
+            text = finished[run.name].read(f"metrics/attempts/{run.attempt}/tiles.csv")
+            tiles = pd.read_csv(io.StringIO(text), dtype={"tile": str}, keep_default_na=False)
+            results.append(Result(run, DONE, tiles[tiles.split == "val"]))
         else:
-            results.append(Result(run, number, tasks.get(run.name, "not queued").lower()))
+            results.append(Result(run, tasks.get(run.name, "not queued").lower()))
     return results
-
-
-def _read_counts(run: Run, finished: Mapping[str, Finished]) -> pd.DataFrame:
-    """A row per val tile with the columns tile, tp, fp and fn, as evaluate wrote them."""
-    text = finished[run.name].read(f"metrics/attempts/{run.attempt}/tiles.csv")
-    tiles = pd.read_csv(io.StringIO(text), dtype={"tile": str}, keep_default_na=False)
-    return tiles[tiles.split == "val"]

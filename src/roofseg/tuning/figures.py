@@ -5,23 +5,19 @@ Every function returns (H, W, 3) uint8 RGB, the same pixels for the same input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import get_args
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from roofseg.drawing import Image, colour, rendered
 from roofseg.recipe.params import Augmentation, Params
 from roofseg.results.disclaimers import data_label
+from roofseg.studies.report.figures import IOU, legend_beside, new_figure
 from roofseg.tuning.table import tuned_keys
 
-IOU = "validation IoU (mean over tiles)"
 PRESETS = get_args(Augmentation)  # from the mildest to the strongest
-
-Places = Mapping[str, int]  # index of each attempt in params.yaml, which decides its colour
 
 
 def figures(table: pd.DataFrame, params: Params) -> dict[str, Image]:
@@ -31,34 +27,30 @@ def figures(table: pd.DataFrame, params: Params) -> dict[str, Image]:
         table: `roofseg.tuning.table.tuning_table`.
         params: the parameters in force, for the names, order and colours of the attempts.
     """
-    places = {name: index for index, name in enumerate(params.attempts)}
     labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
-    title = data_label(params.dataset, params.patch_size)
-    return {
-        **{key: against(table, key, places, labels, title) for key in tuned_keys(table)},
-        "best": best_so_far(table, places, labels, title),
-    }
+    inks = {name: colour(index) for index, name in enumerate(params.attempts)}
+    runs = table.assign(label=table.attempt.map(labels), ink=table.attempt.map(inks))
+    heading = f"Tuning, {data_label(params.dataset, params.patch_size)}"
+    by_key = {key: against(runs, key, heading) for key in tuned_keys(table)}
+    return {**by_key, "best": best_so_far(runs, heading)}
 
 
-def against(
-    table: pd.DataFrame, key: str, places: Places, labels: Mapping[str, str], title: str
-) -> Image:
+def against(runs: pd.DataFrame, key: str, heading: str) -> Image:
     """Val IoU against the values of one key: a panel per attempt, a dot per run.
 
     Args:
-        table: `roofseg.tuning.table.tuning_table`.
+        runs: `roofseg.tuning.table.tuning_table` with two more columns: the attempt's ``label``, as
+            figures show it, and its colour ``ink``.
         key: a column of the table; its values are drawn at equal distances.
-        places: the index of each attempt in params.yaml.
-        labels: each attempt's name as figures show it.
-        title: the data that the runs are trained on, for the heading.
+        heading: the start of the title, which names the data that the runs are trained on.
     """
-    scored = table.dropna(subset=["val_iou", key])
-    attempts = list(dict.fromkeys(scored.attempt))
-    figure = _figure(f"Tuning, {title}: each run a dot; the other keys differ from run to run")
-    panels = figure.subplots(1, max(1, len(attempts)), sharey=True, squeeze=False)[0]
-    for axes, attempt in zip(panels, attempts, strict=False):
-        _panel(axes, scored[scored.attempt == attempt], key, colour(places[attempt]))
-        axes.set_title(labels[attempt], fontsize=10)
+    scored = runs.dropna(subset=["val_iou", key])
+    attempts = list(scored.groupby("label", sort=False))
+    title = f"{heading}: each run a dot; the other keys differ from run to run"
+    figure, panels = new_figure(title, 4.5, ncols=max(1, len(attempts)), sharey=True)
+    for axes, (label, own) in zip(panels, attempts, strict=False):
+        _panel(axes, own, key)
+        axes.set_title(label, fontsize=10)
         axes.set_xlabel(key)
     panels[0].set_ylabel(IOU)
     (mean,) = panels[0].plot([], [], color="0.3", linewidth=2, label="mean of the runs")
@@ -66,7 +58,8 @@ def against(
     return rendered(figure)
 
 
-def _panel(axes: Axes, own: pd.DataFrame, key: str, ink: str) -> None:
+def _panel(axes: Axes, own: pd.DataFrame, key: str) -> None:
+    ink = own.ink.iloc[0]
     values = sorted(own[key].unique(), key=_order)
     means = own.groupby(key, sort=False).val_iou.mean()
     axes.plot(range(len(values)), means.loc[values], color=ink, linewidth=2, alpha=0.6)
@@ -76,7 +69,6 @@ def _panel(axes: Axes, own: pd.DataFrame, key: str, ink: str) -> None:
     # Labels as tuning.yaml writes the values: 3e-05, not 0.00003.
     labels = [value if isinstance(value, str) else f"{value:g}" for value in values]
     axes.set_xticks(range(len(values)), labels)
-    _plain(axes)
 
 
 def _order(value: float | str) -> tuple[int, float, str]:
@@ -89,44 +81,27 @@ def _order(value: float | str) -> tuple[int, float, str]:
         return 2, 0, str(value)
 
 
-def best_so_far(
-    table: pd.DataFrame, places: Places, labels: Mapping[str, str], title: str
-) -> Image:
+def best_so_far(runs: pd.DataFrame, heading: str) -> Image:
     """The best val IoU of each attempt against the number of its runs, including failed runs.
 
-    Args:
-        table, places, labels, title: see `against`.
+    For the arguments see `against`.
     """
-    figure = _figure(f"Tuning, {title}: best val IoU so far")
-    axes = figure.subplots()
-    for attempt, own in table.dropna(subset="val_iou").groupby("attempt", sort=False):
+    figure, [axes] = new_figure(f"{heading}: best val IoU so far", 4.5)
+    for label, own in runs.dropna(subset="val_iou").groupby("label", sort=False):
         ordered = own.sort_values("number")
         axes.step(
             ordered.number,
             ordered.val_iou.cummax(),
             where="post",
-            color=colour(places[attempt]),
+            color=own.ink.iloc[0],
             linewidth=2,
             marker="o",
             markersize=7,
             markeredgecolor="white",
-            label=labels[attempt],
+            label=label,
         )
     axes.set_xlabel("runs used")
     axes.set_ylabel(f"best {IOU}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
-    _plain(axes)
+    legend_beside(axes)
     return rendered(figure)
-
-
-def _figure(title: str) -> Figure:
-    figure = Figure(figsize=(10, 4.5), dpi=160, layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
-    return figure
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

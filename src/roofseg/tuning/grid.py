@@ -19,17 +19,24 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
-from ruamel.yaml import YAML
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file
 from roofseg.recipe.digest import digest
-from roofseg.recipe.params import Params, Recipe, SharedRecipe
+from roofseg.recipe.params import Params, Recipe, SharedRecipe, parse_mapping
 from roofseg.recipe.split import read_nudges, read_split
-from roofseg.studies.declaration import Checked, Count, Overrides, Seed, Several, overridden, parse
+from roofseg.studies.declaration import (
+    Checked,
+    Count,
+    Overrides,
+    Seed,
+    Several,
+    overridden,
+    parse,
+    read_text,
+)
 
 SOURCE = "studies/tuning.yaml"
-HASH_LENGTH = 12  # hex digits, like a recipe's digest
 
 # Every recipe of a grid is validated, and ordering them takes quadratic time: with a larger grid,
 # each command would spend minutes on recipes that nobody trains.
@@ -91,13 +98,7 @@ def read_tuning(
     Raises:
         UserError: the file cannot be read, or declares something that cannot be run
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}). Copy one of studies/profiles/ there."
-        ) from None
-    tuning = parse_tuning(text, str(path))
+    tuning = parse(read_text(path), Tuning, str(path))
     split, nudges, code = read_split(dataset), read_nudges(dataset), hash_training_code(pipeline)
 
     def identify(recipe: Recipe) -> str:
@@ -112,29 +113,14 @@ def hash_training_code(pipeline: Path) -> str:
     It covers the contents and the names, from the project's root, of the .py files that dvc.yaml
     lists under src and stages, and of those below the folders that it lists there.
     """
-    stages = YAML(typ="safe").load(pipeline.read_text(encoding="utf-8"))["stages"]
+    stages = parse_mapping(pipeline.read_text(encoding="utf-8"), str(pipeline))["stages"]
     root = pipeline.parent
-    listed = [
-        root / path
-        for path in stages["train"]["do"]["deps"]
-        if path.startswith(("src/", "stages/"))
-    ]
-    files = {
-        file
-        for path in listed
-        for file in (path.rglob("*.py") if path.is_dir() else [path])
-        if file.suffix == ".py"
-    }
+    files: set[Path] = set()
+    for path in stages["train"]["do"]["deps"]:
+        if path.startswith(("src/", "stages/")):
+            files.update([root / path] if path.endswith(".py") else (root / path).rglob("*.py"))
     lines = sorted(f"{file.relative_to(root).as_posix()} {sha256_file(file)}" for file in files)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def parse_tuning(text: str, source: str = SOURCE) -> Tuning:
-    """Parse tuning.yaml from YAML 1.2 text; `build_spaces` checks it against the parameters.
-
-    Raises UserError naming ``source``, the key and what was found.
-    """
-    return parse(text, Tuning, source)
 
 
 def build_spaces(
@@ -233,8 +219,8 @@ def _spread(runs: list[Run], seed: int) -> list[Run]:
 
 
 def short_hash(text: str) -> str:
-    """The first 12 hex digits of the text's SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+    """The first 12 hex digits, like a recipe's digest, of the text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def settings(run: Run, params: Params) -> list[str]:

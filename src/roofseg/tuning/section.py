@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from roofseg.core.images import Image
-from roofseg.pages.page import Cell, Figure, Prose, Section, Table, data_uri, with_interval
+from roofseg.pages.page import Figure, Prose, Section
+from roofseg.studies.report.sections import page_figure, page_table
 from roofseg.tuning.table import DONE, tuned_keys, winners
-
-WIDTH = 1400  # of a figure, in pixels: two for each pixel of a screen
 
 
 def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section:
@@ -18,61 +17,46 @@ def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section
 
     Args:
         table: `roofseg.tuning.table.tuning_table`, with the attempts' names as pages show them.
-        figures: (H, W, 3) uint8 RGB, by caption.
+        figures: `roofseg.tuning.figures.figures` of the table, (H, W, 3) uint8 RGB.
     """
     keys = tuned_keys(table)
-    words = frozenset({"attempt", "state", "", *keys})
-
-    def start(row: Mapping[str, object], *columns: str) -> list[Cell | str]:
-        shown = (_shown(row[column]) for column in (*columns, *keys))
-        return [Cell(str(row["attempt"]), code=True), *shown]
-
+    values = {key: table[key].map(_shown) for key in keys}
+    ties = table.tie.map({"yes": "tie"}).fillna("")
+    runs = table.rename(columns={"attempt": "label"}).assign(**values, tie=ties)
+    words = ("attempt", "state", "", *keys)
+    own = {"attempt": "label", **{key: key for key in keys}, "val IoU": "val_iou"}
+    all_columns = {"attempt": "label", "state": "state", **own, "difference": "difference"}
     return Section(
         "Tuning",
         [
             Prose(
                 f"{sum(table.state == DONE)} runs were finished when `roofseg tuning-report` last "
                 "ran. The best of several runs on the same few tiles is biased upwards, and more "
-                "so with more runs. A **tie** cannot be told from its attempt's best by these "
-                "tiles."
+                "so with more runs. A run marked **tie** cannot be told from its attempt's best "
+                "on these tiles."
             ),
-            Table(
-                "The best run of each attempt.",
-                ["attempt", *keys, "val IoU"],
-                [
-                    [*start(row), f"{row['val_iou']:.3f}"]
-                    for row in winners(table).to_dict("records")
-                ],
-                words,
-            ),
-            *(
-                Figure(
-                    caption,
-                    f"{caption} The numbers are in the table below.",
-                    source=data_uri(picture, WIDTH),
-                )
-                for caption, picture in figures.items()
-            ),
-            Table(
+            page_table(runs.loc[winners(table).index], "The best run of each attempt.", own, words),
+            *(_figure(name, picture) for name, picture in figures.items()),
+            page_table(
+                runs,
                 "Every run, with its difference in IoU to its attempt's best and the paired 95 % "
                 "interval over tiles.",
-                ["attempt", "state", *keys, "val IoU", "difference", ""],
-                [
-                    [
-                        *start(row, "state"),
-                        with_interval(row["val_iou"], float("nan"), float("nan")),
-                        with_interval(row["difference"], row["low"], row["high"]),
-                        "tie" if row["tie"] == "yes" else "",
-                    ]
-                    for row in table.to_dict("records")
-                ],
+                {**all_columns, "": "tie"},
                 words,
             ),
         ],
     )
 
 
+def _figure(name: str, picture: Image) -> Figure:
+    caption = f"Val IoU against {name}; a dot per run."
+    if name == "best":
+        caption = "The best val IoU against the number of runs spent on it."
+    return page_figure(picture, caption, f"{caption} The numbers are in the table below.")
+
+
 def _shown(value: object) -> str:
-    if value is None or value != value:
+    """A value of a tuned key as tuning.yaml writes it; "" for a missing value."""
+    if pd.isna(value):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)

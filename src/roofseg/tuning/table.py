@@ -27,13 +27,11 @@ SCORES = ["val_iou", "val_f1", "difference", "low", "high", "tie"]
 class Result:
     """A run and its result.
 
-    ``number`` counts an attempt's runs from 1, in the order in which they were picked. ``state`` is
-    `DONE` or the state of a run without scores, such as "failed". ``counts`` has a row per val tile
-    with the columns tile, tp, fp and fn; None if the run is not done.
+    ``state`` is `DONE` or the state of a run without scores, such as "failed". ``counts`` has a row
+    per val tile with the columns tile, tp, fp and fn; None if the run is not done.
     """
 
     run: Run
-    number: int
     state: str
     counts: pd.DataFrame | None = None
 
@@ -41,23 +39,23 @@ class Result:
 def tuning_table(results: Sequence[Result]) -> pd.DataFrame:
     """One row per run, those of an attempt together, in the order of ``results``.
 
-    Columns are `HEAD`, every key that any attempt tunes, and `SCORES`: val_iou and val_f1 are means
-    over tiles; difference is val_iou minus that of the attempt's best run, with its 95 % interval
-    from low to high; tie is "yes" if the interval includes 0 (as for the best run itself),
-    else "no".
+    Columns are `HEAD`, every key that any attempt tunes, and `SCORES`. ``number`` counts an
+    attempt's runs from 1. A value of a key is "null" for null, and missing if the attempt does not
+    tune the key. ``val_iou`` and ``val_f1`` are means over tiles. ``difference`` is val_iou minus
+    that of the attempt's best run, with its 95 % interval from ``low`` to ``high``. ``tie`` is
+    "yes" if the interval includes 0 (as for the best run itself), else "no".
     """
     keys = list(dict.fromkeys(key for result in results for key in result.run.values))
-    rows = [
-        {
-            **{"attempt": attempt, "number": result.number},
-            **{"name": result.run.name, "state": result.state},
-            **{key: _shown(result.run.values, key) for key in keys},
-            **_scores(result, _best_counts(results, attempt)),
-        }
-        for attempt in dict.fromkeys(result.run.attempt for result in results)
-        for result in results
-        if result.run.attempt == attempt
-    ]
+    rows = []
+    for attempt in dict.fromkeys(result.run.attempt for result in results):
+        own = [result for result in results if result.run.attempt == attempt]
+        counts = [result.counts for result in own if result.counts is not None]
+        best = max(counts, key=_mean_iou, default=None)
+        for number, result in enumerate(own, start=1):
+            run = result.run
+            row = {"attempt": attempt, "number": number, "name": run.name, "state": result.state}
+            values = {key: "null" if value is None else value for key, value in run.values.items()}
+            rows.append({**row, **values, **_scores(result.counts, best)})
     return pd.DataFrame(rows, columns=[*HEAD, *keys, *SCORES])
 
 
@@ -66,36 +64,23 @@ def tuned_keys(table: pd.DataFrame) -> list[str]:
     return [name for name in table.columns if name not in (*HEAD, *SCORES)]
 
 
-def _shown(values: Mapping[str, object], key: str) -> object:
-    """A cell of the table: "null" for null, None if the attempt does not tune the key."""
-    return "null" if key in values and values[key] is None else values.get(key)
-
-
 def _mean_iou(counts: pd.DataFrame) -> float:
-    return float(iou(*(counts[column] for column in COUNTS)).mean())
+    return float(iou(counts.tp, counts.fp, counts.fn).mean())
 
 
-def _best_counts(results: Sequence[Result], attempt: str) -> pd.DataFrame | None:
-    scored = [
-        result.counts
-        for result in results
-        if result.run.attempt == attempt and result.counts is not None
-    ]
-    return max(scored, key=_mean_iou, default=None)
-
-
-def _scores(result: Result, best: pd.DataFrame | None) -> dict[str, object]:
-    if result.counts is None or best is None:
+def _scores(counts: pd.DataFrame | None, best: pd.DataFrame | None) -> dict[str, object]:
+    """The columns `SCORES` of a run; empty without counts."""
+    if counts is None or best is None:
         return {}
-    own, highest = (
-        counts.sort_values("tile")[COUNTS].to_numpy() for counts in (result.counts, best)
-    )
+    own, highest = (found.sort_values("tile")[COUNTS].to_numpy() for found in (counts, best))
     comparison = compare(own, highest, STATISTICS["iou"])
     interval = comparison.difference
     return {
-        "val_iou": _mean_iou(result.counts),
-        "val_f1": float(f1(*(result.counts[column] for column in COUNTS)).mean()),
-        **{"difference": interval.value, "low": interval.low, "high": interval.high},
+        "val_iou": _mean_iou(counts),
+        "val_f1": float(f1(counts.tp, counts.fp, counts.fn).mean()),
+        "difference": interval.value,
+        "low": interval.low,
+        "high": interval.high,
         "tie": "yes" if comparison.tie else "no",
     }
 

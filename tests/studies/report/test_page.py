@@ -3,47 +3,39 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from graph import ROOT
 from page_reader import PageReader
 from ruamel.yaml import YAML
+from studies.report.test_results import made
+from tuning.test_section import TABLE
 
-from roofseg.pages.page import TEMPLATES, Prose, Section, Table
-from roofseg.studies.report.page import CAPTIONS, studies_html, unfinished, with_figure
-from roofseg.tuning.table import HEAD, SCORES
+from roofseg.pages.page import TEMPLATES, Section
+from roofseg.studies.report.results import studies_html
+from roofseg.studies.report.sections import unfinished_section
 from stages import study_report
-
-PICTURE = np.full((20, 40, 3), 200, np.uint8)
-RUNS = [
-    ("unet", 1, "a", "done", 0.001, "light", 0.71, 0.82, -0.02, -0.05, 0.01, "yes"),
-    ("unet", 2, "b", "done", 0.003, "heavy", 0.73, 0.84, 0.0, 0.0, 0.0, "yes"),
-    ("unet", 3, "c", "done", 0.1, "light", 0.59, 0.8, -0.14, -0.2, -0.1, "no"),
-    ("sam", 1, "d", "not queued", 0.001, None, *[np.nan] * 5, None),
-]
-TUNING = pd.DataFrame(RUNS, columns=[*HEAD, "lr", "augmentation", *SCORES])
 
 
 def read(*sections: Section) -> PageReader:
     return PageReader(studies_html("sample", 64, sections))
 
 
-def test_a_study_shows_its_figure_after_its_first_block() -> None:
-    table = Table("Numbers", ["attempt"], [["unet"]])
-    section = with_figure("budget", Section("Data budget", [Prose("Verdict."), table]), PICTURE)
-    assert [block.kind for block in section.blocks] == ["prose", "figure", "table"]
+@pytest.mark.parametrize("name", ["budget", "seeds", "augmentation"])
+def test_a_study_shows_its_figure_after_its_first_block(name: str) -> None:
+    section = made(name).section
+    assert [block.kind for block in section.blocks[:3]] == ["prose", "figure", "table"]
     page = read(section)
     [image] = page.all("img")
     assert image["src"].startswith("data:image/jpeg;base64,")  # type: ignore[union-attr]
-    assert image["alt"] == "Data budget: the numbers are in the tables of this section."
-    assert CAPTIONS["budget"] in page.text
+    assert image["alt"] == f"{section.title}: the numbers are in the tables of this section."
     assert not page.all("script", "link")
-    assert "Synthetic. The sample tiles are generated" in page.text[: page.text.index("Verdict.")]
+    caption = section.blocks[1].caption  # type: ignore[union-attr]
+    assert "Synthetic. The sample tiles are generated" in page.text[: page.text.index(caption)]
 
 
 def test_an_unfinished_study_is_named_with_its_command() -> None:
-    text = read(unfinished("seeds", 3, 12)).text
+    text = read(unfinished_section("seeds", 3, 12)).text
     assert "Not finished: 3 of 12 runs are done." in text
     assert "roofseg studies seeds" in text
 
@@ -57,13 +49,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_page_tells_of_what_there_is(project: Path) -> None:
+def test_the_page_shows_the_studies_and_tuning_runs_that_exist(project: Path) -> None:
     study_report.main()
     page = PageReader((project / "studies/report.html").read_text())
     assert page.text.count("Not finished: 0 of") == 3
     assert "Tuning" not in page.text
     attempts = YAML(typ="safe").load(project / "params.yaml")["attempts"]
-    known = TUNING.replace({"attempt": {"unet": "unet_imagenet", "sam": "sam_unet"}})
+    known = TABLE.replace({"attempt": {"unet": "unet_imagenet", "sam": "sam_unet"}})
     assert set(known.attempt) <= set(attempts)
     (project / "metrics/studies").mkdir(parents=True)
     known["dataset"] = "city"  # tuned under another profile
@@ -71,7 +63,7 @@ def test_the_page_tells_of_what_there_is(project: Path) -> None:
     study_report.main()
     assert "Tuning" not in PageReader((project / "studies/report.html").read_text()).text
     known["dataset"] = "sample"
-    removed = known.assign(attempt="removed")  # and is no more in params.yaml
+    removed = known.assign(attempt="removed")  # not in params.yaml any more
     pd.concat([known, removed]).to_csv(project / "metrics/studies/tuning.csv", index=False)
     study_report.main()
     page = PageReader((project / "studies/report.html").read_text())
@@ -86,7 +78,7 @@ def test_the_page_tells_of_what_there_is(project: Path) -> None:
 
 
 def test_the_stage_depends_on_parameters_results_and_templates() -> None:
-    """All parameters: a run of another learning rate does not count."""
+    """It depends on all of params.yaml, since runs with other parameters are left out."""
     stages = YAML(typ="safe").load(ROOT / "studies/dvc.yaml")["stages"]
     templates = {TEMPLATES.parent.relative_to(ROOT).as_posix()}
     needed = templates | {"metrics/studies", "params.yaml", "studies/studies.yaml"}

@@ -1,4 +1,4 @@
-"""The records of a study's runs: what is read of them, and which of them count."""
+"""Reading the records of a study's runs, and which of them count as finished."""
 
 from __future__ import annotations
 
@@ -35,19 +35,22 @@ def test_a_missing_record_is_named_with_the_stage_that_makes_it(tmp_path: Path) 
         read_records(tmp_path, "seeds", study)
 
 
-def test_runs_of_other_data_or_another_recipe_do_not_count(tmp_path: Path) -> None:
+def test_runs_with_other_data_or_another_recipe_do_not_count(tmp_path: Path) -> None:
     studies = parse_studies(STUDIES, TINY)
     params = with_attempts(TINY, studies.attempts, source="here")
     study = studies.study("budget")
-    assert finished_runs(tmp_path, "budget", study, params, source="here") == []
+    assert finished_runs(tmp_path, "budget", study, params) == []
     name, values = next(iter(study.runs().items()))
-    recipe = study.recipe(params, values, "here").model_dump(mode="json")
+    recipe = study.recipe(params, values).model_dump(mode="json")
     record = {"dataset": "tiny", "patch_size": 64, "recipe": recipe}
     for change, finished in (
         ({}, [name]),
         ({"patch_size": 512}, []),
         ({"dataset": "city"}, []),
-        ({"recipe": {**recipe, "epochs": recipe["epochs"] + 1}}, []),  # of earlier parameters
+        (
+            {"recipe": {**recipe, "epochs": recipe["epochs"] + 1}},
+            [],
+        ),  # earlier parameters
     ):
         write_json(record_file(tmp_path, "budget", name), {**record, **change})
-        assert finished_runs(tmp_path, "budget", study, params, source="here") == finished
+        assert finished_runs(tmp_path, "budget", study, params) == finished

@@ -92,12 +92,12 @@ def test_a_budget_of_one_size_has_no_gain() -> None:
 
 
 def test_the_budgets_line_rises_with_its_means() -> None:
-    """The line of an attempt, alone in its full colour, is higher where the mean is."""
+    """Only the line of an attempt has its full colour; it is higher where the mean is higher."""
     ink = [int(colour(ORDER["small"])[at : at + 2], 16) for at in (1, 3, 5)]
     found = made("budget")
     rows, columns = np.nonzero((found.figure[:, :LEGEND] == ink).all(axis=2))
     left, right = rows[columns < columns.min() + 20], rows[columns > columns.max() - 20]
-    # By as much as the mean, on the scale of the whole axis: half of it, in this study.
+    # The means differ by more than 0.03, which is about half the height of the axes.
     means = found.tables["summary"].set_index(["label", "tiles"]).val_iou
     assert means["small", 2] - means["small", 1] > 0.03
     assert left.mean() - right.mean() > 100
@@ -110,7 +110,7 @@ def test_the_seeds_study_says_how_often_each_attempt_came_first() -> None:
     assert "2 of 2" in text(found)
 
 
-def test_a_single_attempt_has_a_spread_but_no_order() -> None:
+def test_a_single_attempt_has_a_spread_but_no_ranking() -> None:
     studies = parse_studies(STUDIES, TINY)
     scores = scores_of(studies, "seeds")
     found = summarize(studies.study("seeds"), scores[scores.label == "small"], ORDER, "tiny", {})
@@ -127,13 +127,13 @@ def test_the_hypothesis_is_answered_in_words() -> None:
     assert "IoU under light minus that under heavy" in text(found)
 
 
-def test_other_differences_between_attempts_are_named() -> None:
+def test_other_differences_between_recipes_are_named() -> None:
     assert "also differ" not in text(made("augmentation", differences={"cold": []}))
     said = text(made("augmentation", differences={"cold": ["architecture", "lr"]}))
     assert "They also differ in architecture and lr, so" in said
 
 
-def test_with_a_single_seed_no_interval_is_for_other_seeds() -> None:
+def test_intervals_from_a_single_seed_do_not_claim_to_cover_other_seeds() -> None:
     assert "for other val tiles and other seeds" in text(made("budget"))
     studies = parse_studies(STUDIES, TINY)
     scores = scores_of(studies, "budget")
@@ -157,7 +157,7 @@ def test_a_run_that_ended_early_is_named() -> None:
     assert "**Ended early**: `small`, 1 training tile, light, seed 1: loss is not finite." in broken
 
 
-def test_an_interval_that_is_far_wider_than_the_others_is_cut(
+def test_an_interval_far_wider_than_the_others_ends_in_arrows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[Figure] = []

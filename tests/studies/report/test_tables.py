@@ -22,7 +22,7 @@ from roofseg.studies.report.tables import (
     spread,
 )
 
-# Of three attempts and four seeds: the mean val IoU of each run.
+# The mean val IoU of each run: three attempts, four seeds.
 IOUS = {"a": [0.70, 0.72, 0.71, 0.69], "b": [0.68, 0.73, 0.66, 0.67], "c": [0.5, 0.5, 0.52, 0.51]}
 
 
@@ -51,7 +51,7 @@ def test_the_spread_is_over_seeds(scores: pd.DataFrame) -> None:
         assert row.low < row.val_iou < row.high
 
 
-def test_the_interval_of_an_iou_holds_nothing_that_is_none() -> None:
+def test_the_interval_of_an_iou_lies_between_0_and_1() -> None:
     runs = [
         study_scores(attempt="a", seed=seed, ious=[iou, iou + 0.02])
         for seed, iou in enumerate([0.1, 0.9])
@@ -61,7 +61,7 @@ def test_the_interval_of_an_iou_holds_nothing_that_is_none() -> None:
 
 
 def test_gains_are_paired_by_seed_and_tile() -> None:
-    """What tiles and seeds have in common cancels: a tile more is 0.01 more, everywhere."""
+    """Effects of the seed and of the val tile cancel: each training tile adds 0.01 everywhere."""
     rng = np.random.default_rng(1)
     tiles, seeds = rng.random(6) / 2, rng.random(3) / 4
     runs = [
@@ -91,12 +91,12 @@ def test_ranks_are_counted_seed_by_seed(scores: pd.DataFrame) -> None:
 def test_the_agreement_is_the_mean_of_kendalls_tau_over_pairs_of_seeds(
     scores: pd.DataFrame,
 ) -> None:
-    # Seed 2 has a and b the other way round: tau is 1/3 against each of the other three.
+    # Seed 2 ranks b before a: its tau with each of the other three seeds is 1/3.
     assert agreement(scores) == pytest.approx((3 * 1 + 3 / 3) / 6)
     rows = by_seed(scores).to_numpy()
     assert kendalltau(rows[0], rows[1]).statistic == pytest.approx(1 / 3)
     assert np.isnan(agreement(scores[scores.seed == 1]))
-    # Attempts that are all equal have no order: that seed is left out.
+    # A seed in which all attempts are equal has no ranking, so it is left out.
     level = scores.assign(iou=scores.iou.where(scores.seed != 2, 0.3))
     assert agreement(level) == pytest.approx(1)
 
@@ -117,7 +117,7 @@ def test_pairs_are_compared_as_scipys_paired_t_test_does(scores: pd.DataFrame) -
     st.floats(0.02, 0.2),
     st.lists(st.floats(-0.01, 0.01), min_size=3, max_size=6).filter(lambda s: np.ptp(s) > 1e-4),
 )
-def test_noise_is_the_share_of_it_in_a_gap(gap: float, noise: list[float]) -> None:
+def test_noise_is_the_share_of_seed_noise_in_a_gap(gap: float, noise: list[float]) -> None:
     def frame(shares: list[float]) -> pd.DataFrame:
         runs = [
             study_scores(attempt=name, seed=seed, ious=[0.5 + (name == "a") * share])
@@ -134,7 +134,7 @@ def test_noise_is_the_share_of_it_in_a_gap(gap: float, noise: list[float]) -> No
 
 
 def augmented(preference: dict[str, float], tile_noise: float) -> pd.DataFrame:
-    """Runs of attempts under two presets: each loses its ``preference`` under the strong one."""
+    """Runs under two presets: the strong one lowers the IoU of an attempt by its ``preference``."""
     rng = np.random.default_rng(4)
     return pd.concat(
         study_scores(
@@ -177,7 +177,7 @@ def test_the_hypothesis_is_answered_by_an_interval(
 
 
 def test_runs_are_paired_by_seed_and_tile() -> None:
-    """What is the same in both attempts, tile by tile, leaves the interval no width."""
+    """A difference that is the same on every tile has an interval without width."""
     tiles = np.array([0.3, 0.5, 0.8])
     runs = [
         study_scores(

@@ -1,4 +1,9 @@
-"""Figures of the studies, as pixels; the same input gives the same pixels."""
+"""Figures of the studies: (H, W, 3) uint8 RGB, 1600 px wide, the same for the same input.
+
+The figure of a study takes ``runs`` (`tables.per_run`), ``table`` (`tables.spread` by label and the
+key that the study varies), ``contrasts`` or ``pairs`` (the functions of these names in `tables`),
+``order``, and ``data``, which names the data that the runs are trained on, for the title.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from roofseg.drawing import Image, colour, rendered
 
@@ -18,18 +22,9 @@ Order = Mapping[str, int]  # the index of each label among all attempts, which d
 
 
 def budget(runs: pd.DataFrame, table: pd.DataFrame, order: Order, data: str) -> Image:
-    """Val IoU against the number of training tiles: means, ranges over seeds, and every run.
-
-    Args:
-        runs: `tables.per_run`.
-        table: `tables.spread` by label and tiles.
-        order: the index of each label, which decides its colour.
-        data: the data that the figure is about, for its title.
-
-    Returns:
-        (H, W, 3) uint8 RGB, 1600 x 960 px.
-    """
-    figure, axes = _figure(f"Data budget, {data}: mean and range over seeds, each run a dot")
+    """Val IoU against the number of training tiles: means, ranges over seeds, and every run."""
+    title = f"Data budget, {data}: mean and range over seeds, each run a dot"
+    figure, [axes] = new_figure(title, 6.09)
     _lines(axes, runs, table, order, "tiles", sorted(table.tiles.unique()))
     axes.set_xlabel("training tiles")
     return rendered(figure)
@@ -42,45 +37,25 @@ def augmentation(
     order: Order,
     data: str,
 ) -> Image:
-    """Val IoU under each preset; below, how much each attempt prefers the mild presets.
-
-    Args:
-        runs, order, data: as for `budget`.
-        table: `tables.spread` by label and augmentation.
-        contrasts: `tables.contrasts`.
-
-    Returns:
-        (H, W, 3) uint8 RGB, 1600 px wide.
-    """
+    """Val IoU under each preset; below, how much each attempt prefers the mild presets."""
     presets = list(table.augmentation.unique())
-    figure, (axes, below) = _figure(
-        f"Augmentation, {data}: mean and range over seeds, each run a dot",
-        heights=(3.4, 0.55 + 0.34 * len(contrasts)),
-    )
+    title = f"Augmentation, {data}: mean and range over seeds, each run a dot"
+    figure, [axes, below] = _two_panels(title, len(contrasts))
     _lines(axes, runs, table, order, "augmentation", presets)
     axes.set_xlabel("augmentation")
     names = [
-        f"{row.label}\nminus {row.than}" if row.than else row.label for row in _rows(contrasts)
+        f"{row.label}\nminus {row.than}" if row.than else row.label
+        for row in contrasts.itertuples()
     ]
-    _intervals(below, contrasts, names, [colour(order[row.label]) for row in _rows(contrasts)])
+    _intervals(below, contrasts, names, [colour(order[label]) for label in contrasts.label])
     below.set_xlabel("IoU under mild minus IoU under strong augmentation, 95 % interval")
     return rendered(figure)
 
 
 def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, order: Order, data: str) -> Image:
-    """Val IoU of each run by attempt, with a line per seed; below, each gap with its interval.
-
-    Args:
-        runs, order, data: as for `budget`.
-        pairs: `tables.pairs`.
-
-    Returns:
-        (H, W, 3) uint8 RGB, 1600 px wide.
-    """
-    figure, (axes, below) = _figure(
-        f"Seeds, {data}: each run a dot, those of one seed joined, means as bars",
-        heights=(3.4, 0.55 + 0.34 * len(pairs)),
-    )
+    """Val IoU of each run by attempt, with a line per seed; below, each gap with its interval."""
+    title = f"Seeds, {data}: each run a dot, those of one seed joined, means as bars"
+    figure, [axes, below] = _two_panels(title, len(pairs))
     table = runs.pivot(index="seed", columns="label", values="val_iou")[runs.label.unique()]
     across, means = range(len(table.columns)), table.mean()
     for _, row in table.iterrows():
@@ -92,22 +67,36 @@ def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, order: Order, data: str) -> I
     axes.set_xticks(list(across), [f"{label}\nmean {means[label]:.3f}" for label in table])
     axes.set_xlim(-0.5, len(table.columns) - 0.5)
     axes.set_ylabel(IOU)
-    names = [f"{row.one}\nminus {row.other}" for row in _rows(pairs)]
-    _intervals(below, pairs, names, [colour(order[row.one]) for row in _rows(pairs)])
+    names = [f"{row.one}\nminus {row.other}" for row in pairs.itertuples()]
+    _intervals(below, pairs, names, [colour(order[label]) for label in pairs.one])
     below.set_xlabel("difference in IoU, paired by seed: mean and 95 % interval (Student's t)")
     return rendered(figure)
 
 
-def _figure(title: str, heights: Sequence[float] = (4.6,)) -> tuple[Figure, Any]:
-    size = (10, 0.8 + 1.15 * sum(heights))
-    figure = Figure(figsize=size, dpi=160, layout="constrained", facecolor="white")
+def new_figure(title: str, height: float, **grid: Any) -> tuple[Figure, Any]:
+    """An empty figure 1600 px wide and its axes, an array.
+
+    ``height`` is in inches of 160 px; ``grid`` goes to `Figure.subplots`.
+    """
+    figure = Figure(figsize=(10, height), dpi=160, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
-    grid = figure.subplots(len(heights), 1, height_ratios=list(heights), squeeze=False)
-    for axes in grid[:, 0]:
+    panels = figure.subplots(squeeze=False, **grid).ravel()
+    for axes in panels:
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, grid[0, 0] if len(heights) == 1 else grid[:, 0]
+    return figure, panels
+
+
+def legend_beside(axes: Axes) -> None:
+    """Put the legend of axes to their right."""
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
+
+
+def _two_panels(title: str, differences: int) -> tuple[Figure, Any]:
+    """A figure with axes for runs and, below, axes for this number of differences."""
+    heights = (3.4, 0.55 + 0.34 * differences)
+    return new_figure(title, 0.8 + 1.15 * sum(heights), nrows=2, height_ratios=heights)
 
 
 def _lines(
@@ -120,20 +109,18 @@ def _lines(
 ) -> None:
     """Draw a line of means per label, bars from its worst to its best seed, and a dot per run."""
     words = isinstance(ticks[0], str)
+    places = {value: place if words else value for place, value in enumerate(ticks)}
     labels = list(table.label.unique())
     # Shift each label by a share of the narrowest gap, so that bars do not cover each other.
-    gap = 1.0 if words else min(np.diff(ticks), default=1)
+    gap = min(np.diff(list(places.values())), default=1)
     for index, label in enumerate(labels):
         own, dots = table[table.label == label], runs[runs.label == label]
         shift = 0.05 * gap * (index - (len(labels) - 1) / 2)
-
-        def place(values: pd.Series, shift: float = shift) -> np.ndarray:
-            return np.array([ticks.index(v) if words else v for v in values], float) + shift
-
         ink = colour(order[label])
-        axes.plot(place(dots[x]), dots.val_iou, ".", color=ink, alpha=0.5, markersize=7)
+        across = dots[x].map(places) + shift
+        axes.plot(across, dots.val_iou, ".", color=ink, alpha=0.5, markersize=7)
         axes.errorbar(
-            place(own[x]),
+            own[x].map(places) + shift,
             own.val_iou,
             yerr=[own.val_iou - own["min"], own["max"] - own.val_iou],
             color=ink,
@@ -146,13 +133,9 @@ def _lines(
             label=label,
             zorder=3,
         )
-    if words:
-        axes.set_xticks(range(len(ticks)), list(ticks))
-    else:
-        axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
-        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(list(places.values()), list(map(str, ticks)))
     axes.set_ylabel(IOU)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
+    legend_beside(axes)
 
 
 def _intervals(axes: Axes, table: pd.DataFrame, names: Sequence[str], inks: Sequence[str]) -> None:
@@ -166,7 +149,7 @@ def _intervals(axes: Axes, table: pd.DataFrame, names: Sequence[str], inks: Sequ
     if reach > 0:  # False for no rows, and for intervals that are NaN
         ends = max(table.low.min(), -reach), min(table.high.max(), reach)
         axes.set_xlim(min(ends[0], 0) - 0.05 * reach, max(ends[1], 0) + 0.05 * reach)
-    for y, (row, ink) in enumerate(zip(_rows(table), inks, strict=True)):
+    for y, (row, ink) in enumerate(zip(table.itertuples(), inks, strict=True)):
         axes.plot([row.low, row.high], [y, y], color=ink, linewidth=2.5, solid_capstyle="butt")
         axes.plot(row.difference, y, "o", color=ink, markersize=8, markeredgecolor="white")
         for cut, end, arrow in ((row.low < -reach, -reach, "<"), (row.high > reach, reach, ">")):
@@ -175,7 +158,3 @@ def _intervals(axes: Axes, table: pd.DataFrame, names: Sequence[str], inks: Sequ
     axes.set_yticks(range(len(table)), list(names), fontsize=8)
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-
-
-def _rows(table: pd.DataFrame) -> list[Any]:
-    return list(table.itertuples(index=False))

@@ -53,14 +53,11 @@ def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
 
 
 def read_records(records: Path, name: str, study: Study) -> pd.DataFrame:
-    """The rows of `read_record` for all runs of a study; UserError names the first missing "
-    "record."""
+    """The rows of `read_record` for all runs of a study; UserError if a record is missing."""
     return pd.concat([read_record(records, name, run) for run in study.runs()])
 
 
-def finished_runs(
-    records: Path, name: str, study: Study, params: Params, *, source: str
-) -> list[str]:
+def finished_runs(records: Path, name: str, study: Study, params: Params) -> list[str]:
     """The runs of a study whose records match the dataset, patch size and recipes in force.
 
     Records of another profile, or of earlier parameters, stay in the folder but are ignored.
@@ -69,7 +66,7 @@ def finished_runs(
         run
         for run, values in study.runs().items()
         if (path := record_file(records, name, run)).is_file()
-        and _matches(path, params, study.recipe(params, values, source).model_dump(mode="json"))
+        and _matches(path, params, study.recipe(params, values).model_dump(mode="json"))
     ]
 
 

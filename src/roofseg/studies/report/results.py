@@ -1,4 +1,4 @@
-"""The results of a study: its tables, the section that describes them, and its figure."""
+"""The results of a study (tables, a section that describes them, a figure), and their pages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from roofseg.core.images import Image
-from roofseg.pages.page import Section
+from roofseg.pages.page import Page, Section, html, markdown
 from roofseg.recipe.params import Params
-from roofseg.results.disclaimers import data_label
+from roofseg.results.disclaimers import SYNTHETIC, SYNTHETIC_DATASETS, data_label
 from roofseg.studies.declaration import Augmentations, Budget, Study
 from roofseg.studies.report import figures, sections, tables
 from roofseg.studies.report.records import read_records
@@ -26,7 +26,7 @@ class StudyResults:
     figure: Image
 
 
-def gather(name: str, study: Study, params: Params, *, records: Path, source: str) -> StudyResults:
+def gather(name: str, study: Study, params: Params, records: Path) -> StudyResults:
     """Read the records of all runs of a study and summarize them.
 
     Args:
@@ -34,22 +34,16 @@ def gather(name: str, study: Study, params: Params, *, records: Path, source: st
         study: as studies.yaml declares it.
         params: the parameters, with the attempts of studies.yaml.
         records: the folder of records, see `read_record`.
-        source: the name of studies.yaml, for errors.
 
     Raises:
         UserError: a record is missing or broken
     """
+    scores = read_records(records, name, study)
     order = {recipe.label(key): at for at, (key, recipe) in enumerate(params.recipes().items())}
-    differences = (
-        study.other_differences(params, source) if isinstance(study, Augmentations) else {}
-    )
-    return summarize(
-        study,
-        read_records(records, name, study),
-        order,
-        data_label(params.dataset, params.patch_size),
-        differences,
-    )
+    data, differences = data_label(params.dataset, params.patch_size), {}
+    if isinstance(study, Augmentations):
+        differences = study.other_differences(params)
+    return summarize(study, scores, order, data, differences)
 
 
 def summarize(
@@ -66,28 +60,63 @@ def summarize(
         scores: rows of `read_records`.
         order: the index of each label among all attempts, which decides its colour.
         data: the data that the runs are trained on, for the title of the figure.
-        differences: see `sections.augmentation_section`; empty for the other studies.
+        differences: `Augmentations.other_differences`; empty for the other studies.
     """
     runs = tables.per_run(scores)
     if isinstance(study, Augmentations):
-        summary = tables.spread(scores, ["label", "augmentation"])
-        sides = {"mild": study.mild, "strong": study.strong}
-        contrasts = tables.contrasts(scores, frozen=study.frozen, unfrozen=study.unfrozen, **sides)
-        comparison = {"contrasts": contrasts}
-        section = sections.augmentation_section(
-            scores, summary, contrasts, **sides, differences=differences
+        comparison, summary = "contrasts", tables.spread(scores, ["label", "augmentation"])
+        compared = tables.contrasts(
+            scores,
+            frozen=study.frozen,
+            unfrozen=study.unfrozen,
+            mild=study.mild,
+            strong=study.strong,
         )
-        figure = figures.augmentation(runs, summary, contrasts, order, data)
+        figure = figures.augmentation(runs, summary, compared, order, data)
+        section = sections.augmentation_section(
+            scores, summary, compared, figure, study, differences
+        )
     elif isinstance(study, Budget):
-        summary, gains = tables.spread(scores, ["label", "tiles"]), tables.gains(scores)
-        comparison = {"gains": gains}
-        section = sections.budget_section(scores, summary, gains)
+        comparison, summary = "gains", tables.spread(scores, ["label", "tiles"])
+        compared = tables.gains(scores)
         figure = figures.budget(runs, summary, order, data)
+        section = sections.budget_section(scores, summary, compared, figure)
     else:
-        summary, pairs = tables.spread(scores, ["label"]), tables.pairs(scores)
-        comparison = {"pairs": pairs}
-        section = sections.seeds_section(scores, summary, pairs)
-        figure = figures.seeds(runs, pairs, order, data)
+        comparison, summary = "pairs", tables.spread(scores, ["label"])
+        compared = tables.pairs(scores)
+        figure = figures.seeds(runs, compared, order, data)
+        section = sections.seeds_section(scores, summary, compared, figure)
         ranks = tables.ranks(scores).add_prefix("rank_").reset_index(drop=True)
         summary = summary.join(ranks)
-    return StudyResults({"summary": summary, "runs": runs, **comparison}, section, figure)
+    return StudyResults({"summary": summary, "runs": runs, comparison: compared}, section, figure)
+
+
+def study_markdown(dataset: str, patch_size: int, section: Section) -> str:
+    """The page of one study, in Markdown. ``patch_size`` is in pixels."""
+    return markdown(
+        Page(
+            title=f"Study: {section.title.lower()}",
+            lead=f"Dataset `{dataset}`, patches of {patch_size} px.",
+            sections=[section],
+            caveats=_caveats(dataset),
+        )
+    )
+
+
+def studies_html(dataset: str, patch_size: int, sections: Sequence[Section]) -> str:
+    """The page of all studies, in HTML. ``patch_size`` is in pixels."""
+    return html(
+        Page(
+            title=f"Studies on {dataset}",
+            lead="Experiments in addition to the leaderboard, on patches of "
+            f"{patch_size} x {patch_size} px. All scores are on val: no study reads test.",
+            sections=sections,
+            caveats=_caveats(dataset),
+        )
+    )
+
+
+def _caveats(dataset: str) -> Mapping[str, str]:
+    if dataset not in SYNTHETIC_DATASETS:
+        return {}
+    return {"Synthetic": SYNTHETIC[0].upper() + SYNTHETIC[1:]}

@@ -1,32 +1,80 @@
-"""Sections of a page (`roofseg.pages.page`) that describe the studies in words and tables."""
+"""Sections of a page (`roofseg.pages.page`) that describe the studies in words and tables.
+
+The section of a study takes ``scores`` (rows of `records.read_records`), ``summary``
+(`tables.spread` by label and the key that the study varies), the table of its comparison
+(`tables.gains`, `tables.pairs` or `tables.contrasts`), and ``picture``, its figure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
+from roofseg.core.images import Image
 from roofseg.pages.page import (
     Block,
     Cell,
+    Figure,
     Prose,
     Section,
     Table,
+    data_uri,
     join_words,
     number,
     with_interval,
 )
+from roofseg.studies.declaration import Augmentations
 from roofseg.studies.report.tables import agreement, per_run, ranks
 
+WIDTH = 1400  # pixels of a figure: two for each pixel that a screen shows
+TITLES = {"budget": "Data budget", "seeds": "Seeds", "augmentation": "Augmentation"}
 
-def budget_section(scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFrame) -> Section:
-    """The section on IoU against the number of training tiles.
+ATTEMPTS = ("label", "than", "one", "other")
+"""The columns of `roofseg.studies.report.tables` that hold names of attempts."""
+
+
+def page_table(
+    rows: pd.DataFrame,
+    caption: str,
+    columns: Mapping[str, str],
+    words: Collection[str] = ("attempt",),
+    interval: str = "difference",
+) -> Table:
+    """A table for a page, with a row per row of a data frame.
+
+    Names of attempts are shown as code, and floats with three decimals.
 
     Args:
-        scores: rows of `records.read_records`.
-        summary: `tables.spread` by label and tiles.
-        gains: `tables.gains`.
+        rows: the data frame.
+        caption: the text above the table.
+        columns: the column of ``rows`` under each heading.
+        words: the headings of the columns that hold words, see `Table`.
+        interval: the column of ``rows`` that is shown with its interval, the columns low and high.
     """
+
+    def cell(row: Mapping[str, Any], key: str) -> Cell | str:
+        value = row[key]
+        if key == interval:
+            return with_interval(value, row["low"], row["high"])
+        if isinstance(value, float):
+            return number(value)
+        return Cell(str(value), code=key in ATTEMPTS and isinstance(value, str) and value != "")
+
+    cells = [[cell(row, key) for key in columns.values()] for row in rows.to_dict("records")]
+    return Table(caption, list(columns), cells, frozenset(words))
+
+
+def page_figure(picture: Image, caption: str, alt: str) -> Figure:
+    """A figure for a page, from (H, W, 3) uint8 RGB."""
+    return Figure(caption, alt, source=data_uri(picture, WIDTH))
+
+
+def budget_section(
+    scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFrame, picture: Image
+) -> Section:
+    """The section on IoU against the number of training tiles."""
     lines = []
     for label, own in summary.groupby("label", sort=False):
         ordered = own.sort_values("tiles")
@@ -36,86 +84,80 @@ def budget_section(scores: pd.DataFrame, summary: pd.DataFrame, gains: pd.DataFr
             difference = with_interval(gain.difference, gain.low, gain.high)
             line += f", with {last.tiles} {_bold(last.val_iou)}: a difference of {difference}"
         lines.append(f"{line}.")
+    drawn = (
+        "Val IoU against the number of training tiles: a point per run, a line through the means "
+        "over seeds, with bars from the worst seed to the best."
+    )
+    tables = [_spread(summary, "Val IoU by number of training tiles.", {"training tiles": "tiles"})]
+    if len(gains):
+        caption = "Gain of more tiles, paired by seed and val tile."
+        columns = {"attempt": "label", "training tiles": "tiles", "minus": "than"}
+        tables.append(page_table(gains, caption, {**columns, "difference": "difference"}))
     method = (
         "With one seed, a smaller set of tiles is a subset of a larger one; the seed also decides "
         "initial weights, draws and augmentation. Every run has the same number of steps, however "
         "few its tiles are."
     )
-    blocks: list[Block] = [
-        Prose(" ".join(lines)),
-        _spread(summary, "Val IoU by number of training tiles.", {"tiles": "training tiles"}),
-    ]
-    if len(gains):
-        blocks.append(_gains(gains))
-    blocks += [
-        Prose(f"{method} {_size(scores)} {_intervals(scores)}"),
-        *_failures(scores),
-    ]
-    return Section("Data budget", blocks)
+    return _section("budget", " ".join(lines), drawn, picture, tables, scores, method)
 
 
-def seeds_section(scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame) -> Section:
-    """The section on the spread over seeds, ranks, and the share of seed noise in each gap.
-
-    Args:
-        scores: rows of `records.read_records`.
-        summary: `tables.spread` by label.
-        pairs: `tables.pairs`.
-    """
-    tau = agreement(scores)
-    counts = ranks(scores)
-    seeds = scores.seed.nunique()
-    blocks: list[Block] = [
-        Prose(
-            f"Over {seeds} seeds the val IoU of an attempt has a standard deviation of "
-            f"{number(summary.sd.min())} to {number(summary.sd.max())}. "
-            + (
-                f"Kendall's tau between the rankings of two seeds is **{number(tau, 2)}** on "
-                "average: 1 means the same ranking every time, 0 means chance."
-                if tau == tau
-                else "There are no rankings to compare: there is one attempt, or all are equal."
-            )
-        ),
+def seeds_section(
+    scores: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame, picture: Image
+) -> Section:
+    """The section on the spread over seeds, ranks, and the share of seed noise in each gap."""
+    tau, counts, seeds = agreement(scores), ranks(scores), scores.seed.nunique()
+    text = (
+        f"Over {seeds} seeds the val IoU of an attempt has a standard deviation of "
+        f"{number(summary.sd.min())} to {number(summary.sd.max())}. "
+    )
+    if tau == tau:
+        text += (
+            f"Kendall's tau between the rankings of two seeds is **{number(tau, 2)}** on average: "
+            "1 means the same ranking every time, 0 means chance."
+        )
+    else:
+        text += "There are no rankings to compare: there is one attempt, or all are equal."
+    drawn = (
+        "Val IoU of every seed, and the mean lead of one attempt over another with its 95 % "
+        "interval over seeds."
+    )
+    tables = [
         _spread(summary, "Val IoU over seeds.", {}),
-        Table(
-            caption=f"Ranks: in how many of {seeds} seeds an attempt came first, second and so on.",
-            header=["attempt", *(f"rank {rank}" for rank in counts)],
-            rows=[
-                [Cell(str(label), code=True), *(str(count) for count in row)]
-                for label, row in zip(counts.index, counts.to_numpy(), strict=True)
-            ],
-            words=frozenset({"attempt"}),
+        page_table(
+            counts.rename_axis("label").reset_index(),
+            f"Ranks: in how many of {seeds} seeds an attempt came first, second and so on.",
+            {"attempt": "label", **{f"rank {rank}": rank for rank in counts}},
         ),
     ]
     if len(pairs):
-        blocks.append(_pairs(pairs))
+        caption = "Every two attempts, the better one first: its lead over the other."
+        columns = {"attempt": "one", "minus": "other", "difference": "difference", "sd": "sd"}
+        columns |= {"ahead in": "ahead", "seed noise": "noise"}
+        shown = pairs.assign(
+            ahead=[f"{row.ahead} of {row.seeds}" for row in pairs.itertuples()],
+            noise=pairs.noise.map(lambda share: f"{100 * share:.0f} %"),
+        )
+        tables.append(page_table(shown, caption, columns, ("attempt", "minus")))
     noise = (
-        "Seed noise is its share in the gap of a single seed, sd² / mean(difference²): at 0 % "
-        "every seed shows the same gap; at 100 % the gap of one seed says nothing about others. "
+        "Seed noise is the share of noise in the gap of a single seed, sd² / mean(difference²). At "
+        "0 % every seed shows the same gap; at 100 % one seed's gap says nothing about others. "
         "Intervals of differences are Student's t over seeds, on these val tiles; they are not "
         "corrected for the number of pairs."
     )
-    blocks += [Prose(f"{noise} {_size(scores)} {_intervals(scores)}"), *_failures(scores)]
-    return Section("Seeds", blocks)
+    return _section("seeds", text, drawn, picture, tables, scores, noise)
 
 
 def augmentation_section(
     scores: pd.DataFrame,
     summary: pd.DataFrame,
     contrasts: pd.DataFrame,
-    *,
-    mild: Sequence[str],
-    strong: Sequence[str],
+    picture: Image,
+    study: Augmentations,
     differences: Mapping[str, Sequence[str]],
 ) -> Section:
     """The section that compares presets and says whether a frozen encoder prefers milder ones.
 
-    Args:
-        scores: rows of `records.read_records`.
-        summary: `tables.spread` by label and augmentation.
-        contrasts: `tables.contrasts`, of presets ``mild`` and ``strong``.
-        differences: by label of a frozen attempt, the keys other than those of freezing in which
-            its recipe differs from that of the unfrozen one.
+    ``differences`` are `Augmentations.other_differences` of the study.
     """
     lines = []
     for row in contrasts[contrasts.than != ""].itertuples():
@@ -137,81 +179,53 @@ def augmentation_section(
             lines.append(
                 "This answer is about a random frozen ViT; for SAM the question stays open."
             )
-    blocks: list[Block] = [
-        Prose(" ".join(lines)),
-        Table(
-            caption=f"Preference: IoU under {join_words(mild)} minus that under "
-            f"{join_words(strong)}.",
-            header=["attempt", "minus that of", "difference", "answer"],
-            rows=[
-                [
-                    Cell(str(row.label), code=True),
-                    Cell(str(row.than), code=True) if row.than else "",
-                    with_interval(row.difference, row.low, row.high),
-                    str(row.answer) if row.than else "",
-                ]
-                for row in contrasts.itertuples()
-            ],
-            words=frozenset({"attempt", "minus that of", "answer"}),
-        ),
+    mild, strong = join_words(study.mild), join_words(study.strong)
+    caption = f"Preference: IoU under {mild} minus that under {strong}."
+    columns = {"attempt": "label", "minus that of": "than"}
+    columns |= {"difference": "difference", "answer": "answer"}
+    shown = contrasts.assign(answer=contrasts.answer.where(contrasts.than != "", ""))
+    drawn = (
+        "Val IoU under each preset, from mild to strong, and the preference for mild presets with "
+        "its 95 % interval."
+    )
+    tables = [
+        page_table(shown, caption, columns, ("attempt", "minus that of", "answer")),
         _spread(summary, "Val IoU by augmentation.", {"augmentation": "augmentation"}),
-        Prose(f"{_size(scores)} {_intervals(scores)}"),
-        *_failures(scores),
     ]
-    return Section("Augmentation", blocks)
+    return _section("augmentation", " ".join(lines), drawn, picture, tables, scores)
 
 
-def _spread(summary: pd.DataFrame, caption: str, by: dict[str, str]) -> Table:
-    return Table(
-        caption=caption,
-        header=["attempt", *by.values(), "seeds", "val IoU", "sd", "worst seed", "best seed"],
-        rows=[
-            [
-                Cell(str(row["label"]), code=True),
-                *(str(row[key]) for key in by),
-                str(row["seeds"]),
-                with_interval(row["val_iou"], row["low"], row["high"]),
-                *(number(row[key]) for key in ("sd", "min", "max")),
-            ]
-            for row in summary.to_dict("records")
-        ],
-        words=frozenset({"attempt", "augmentation"}),
+def unfinished_section(name: str, finished: int, runs: int) -> Section:
+    """The section of a study of which only ``finished`` of its ``runs`` have a record."""
+    text = (
+        f"Not finished: {finished} of {runs} runs are done. `roofseg studies {name}` runs the "
+        "others."
     )
+    return Section(TITLES[name], [Prose(text)])
 
 
-def _gains(gains: pd.DataFrame) -> Table:
-    return Table(
-        caption="Gain of more tiles, paired by seed and val tile.",
-        header=["attempt", "training tiles", "minus", "difference"],
-        rows=[
-            [
-                Cell(str(row.label), code=True),
-                *(str(row.tiles), str(row.than)),
-                with_interval(row.difference, row.low, row.high),
-            ]
-            for row in gains.itertuples()
-        ],
-        words=frozenset({"attempt"}),
-    )
+def _section(
+    name: str,
+    text: str,
+    drawn: str,
+    picture: Image,
+    tables: Sequence[Table],
+    scores: pd.DataFrame,
+    method: str = "",
+) -> Section:
+    """Put a section together: text, figure with the caption ``drawn``, tables, method, failures."""
+    alt = f"{TITLES[name]}: the numbers are in the tables of this section."
+    method = f"{method} {_size(scores)} {_intervals(scores)}".lstrip()
+    figure = page_figure(picture, drawn, alt)
+    blocks: list[Block] = [Prose(text), figure, *tables, Prose(method), *_failures(scores)]
+    return Section(TITLES[name], blocks)
 
 
-def _pairs(pairs: pd.DataFrame) -> Table:
-    return Table(
-        caption="Every two attempts, the better one first: its lead over the other.",
-        header=["attempt", "minus", "difference", "sd", "ahead in", "seed noise"],
-        rows=[
-            [
-                Cell(str(row.one), code=True),
-                Cell(str(row.other), code=True),
-                with_interval(row.difference, row.low, row.high),
-                number(row.sd),
-                f"{row.ahead} of {row.seeds}",
-                f"{100 * row.noise:.0f} %",
-            ]
-            for row in pairs.itertuples()
-        ],
-        words=frozenset({"attempt", "minus"}),
-    )
+def _spread(summary: pd.DataFrame, caption: str, by: Mapping[str, str]) -> Table:
+    """The table of `tables.spread`; ``by`` maps headings to the columns of the groups."""
+    columns = {"attempt": "label", **by, "seeds": "seeds", "val IoU": "val_iou", "sd": "sd"}
+    columns |= {"worst seed": "min", "best seed": "max"}
+    return page_table(summary, caption, columns, ("attempt", "augmentation"), interval="val_iou")
 
 
 def _size(scores: pd.DataFrame) -> str:
@@ -233,7 +247,7 @@ def _intervals(scores: pd.DataFrame) -> str:
     )
 
 
-def _failures(scores: pd.DataFrame) -> list[Block]:
+def _failures(scores: pd.DataFrame) -> list[Prose]:
     runs = per_run(scores)
     return [
         Prose(

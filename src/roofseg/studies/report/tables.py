@@ -13,9 +13,8 @@ Sources:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,24 +50,11 @@ def spread(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         and low and high, the 95 % interval over seeds and tiles (`crossed_interval`), clipped to
         [0, 1].
     """
-    rows = []
-    for key, group in scores.groupby(list(by), sort=False):
-        table = by_tile(group)
-        means = table.mean(axis=1)
-        interval = crossed_interval(table)
-        rows.append(
-            {
-                **dict(zip(by, key, strict=True)),
-                "seeds": len(means),
-                "val_iou": interval.value,
-                "sd": means.std(ddof=1) if len(means) > 1 else np.nan,
-                "min": means.min(),
-                "max": means.max(),
-                "low": np.clip(interval.low, 0, 1),
-                "high": np.clip(interval.high, 0, 1),
-            }
-        )
-    return pd.DataFrame(rows)
+    groups = [by_tile(group) for _, group in scores.groupby(list(by), sort=False)]
+    means = scores.groupby([*by, "seed"], sort=False).iou.mean().groupby(list(by), sort=False)
+    summary = means.agg(seeds="size", val_iou="mean", sd="std", min="min", max="max")
+    ends = pd.DataFrame([_with_interval(group) for group in groups]).clip(0, 1)
+    return summary.reset_index().assign(low=ends.low, high=ends.high)
 
 
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
@@ -82,16 +68,10 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for label, own in scores.groupby("label", sort=False):
         than, *others = sorted(own.tiles.unique())
+        fewest = by_tile(own[own.tiles == than])
         for tiles in others:
-            interval = crossed_interval(
-                by_tile(own[own.tiles == tiles]) - by_tile(own[own.tiles == than])
-            )
-            rows.append(
-                {
-                    **{"label": label, "than": than, "tiles": tiles},
-                    **{"difference": interval.value, "low": interval.low, "high": interval.high},
-                }
-            )
+            gain = _with_interval(by_tile(own[own.tiles == tiles]) - fewest)
+            rows.append({"label": label, "than": than, "tiles": tiles, **gain})
     return pd.DataFrame(rows, columns=GAINS)
 
 
@@ -152,19 +132,9 @@ def pairs(scores: pd.DataFrame) -> pd.DataFrame:
         gaps = (table[one] - table[other]).to_numpy()
         mean, sd, square = gaps.mean(), gaps.std(ddof=1), (gaps**2).mean()
         half = t.ppf((1 + CONFIDENCE) / 2, len(gaps) - 1) * sd / np.sqrt(len(gaps))
-        rows.append(
-            {
-                "one": one,
-                "other": other,
-                "seeds": len(gaps),
-                "difference": mean,
-                "sd": sd,
-                "low": mean - half,
-                "high": mean + half,
-                "ahead": int((gaps > 0).sum()),
-                "noise": min(1.0, sd**2 / square) if square else 1.0,
-            }
-        )
+        ahead = int((gaps > 0).sum())
+        noise = min(1.0, sd**2 / square) if square else 1.0
+        rows.append((one, other, len(gaps), mean, sd, mean - half, mean + half, ahead, noise))
     return pd.DataFrame(rows, columns=PAIRS)
 
 
@@ -193,28 +163,29 @@ def contrasts(
         answer: ``yes`` (the interval lies above 0), ``no`` (below 0) or ``open`` (it includes 0).
     """
     labels = dict(zip(scores.attempt, scores.label, strict=True))
+
+    def mean_over(attempt: str, presets: Sequence[str]) -> Floats:
+        """The IoU of an attempt, averaged over presets: (seeds, tiles)."""
+        own = scores[scores.attempt == attempt]
+        return np.mean([by_tile(own[own.augmentation == preset]) for preset in presets], axis=0)
+
     preference = {
-        attempt: _mean_over(scores, attempt, mild) - _mean_over(scores, attempt, strong)
+        attempt: mean_over(attempt, mild) - mean_over(attempt, strong)
         for attempt in [*frozen, unfrozen]
     }
-    rows = [_contrast(labels[name], "", table) for name, table in preference.items()]
-    rows += [
-        _contrast(labels[name], labels[unfrozen], preference[name] - preference[unfrozen])
-        for name in frozen
+    rows = [
+        {"label": labels[name], "than": "", **_with_interval(table)}
+        for name, table in preference.items()
     ]
-    return pd.DataFrame(rows)
+    for name in frozen:
+        difference = _with_interval(preference[name] - preference[unfrozen])
+        rows.append({"label": labels[name], "than": labels[unfrozen], **difference})
+    table = pd.DataFrame(rows)
+    answers = np.select([table.low > 0, table.high < 0], ["yes", "no"], "open")
+    return table.assign(answer=answers)
 
 
-def _mean_over(scores: pd.DataFrame, attempt: str, presets: Sequence[str]) -> Floats:
-    """The IoU of an attempt, averaged over presets: (seeds, tiles)."""
-    own = scores[scores.attempt == attempt]
-    return np.mean([by_tile(own[own.augmentation == preset]) for preset in presets], axis=0)
-
-
-def _contrast(label: str, than: str, table: Floats) -> Mapping[str, Any]:
-    interval = crossed_interval(table)
-    answer = "yes" if interval.low > 0 else "no" if interval.high < 0 else "open"
-    return {
-        **{"label": label, "than": than, "difference": interval.value},
-        **{"low": interval.low, "high": interval.high, "answer": answer},
-    }
+def _with_interval(differences: Floats) -> dict[str, float]:
+    """The columns difference, low and high of a row, from differences (seeds, tiles)."""
+    interval = crossed_interval(differences)
+    return {"difference": interval.value, "low": interval.low, "high": interval.high}

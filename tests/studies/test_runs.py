@@ -1,4 +1,4 @@
-"""Subsets of the training tiles: of the size asked for, nested, seeded."""
+"""Subsets of the training tiles have the size asked for, are nested, and depend on the seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roofseg.core.errors import UserError
-from roofseg.studies.runs.subsets import subset
+from roofseg.studies.runs import subset
 
 TILES = [f"austin{number}" for number in range(24)]
 
@@ -44,7 +44,11 @@ def test_another_tile_replaces_at_most_one(tiles: set[str], seed: int, data: st.
 
 
 def test_subsets_are_the_same_on_every_machine() -> None:
-    assert subset(TILES, 3, 1) == ["austin12", "austin13", "austin22"]  # as sha256sum orders them
+    assert subset(TILES, 3, 1) == [
+        "austin12",
+        "austin13",
+        "austin22",
+    ]  # by sha256sum
 
 
 def test_all_tiles_are_drawn_about_equally_often() -> None:
@@ -52,11 +56,11 @@ def test_all_tiles_are_drawn_about_equally_often() -> None:
     assert {tile: 70 < taken.count(tile) < 130 for tile in TILES} == dict.fromkeys(TILES, True)
 
 
-def test_without_a_size_it_is_all_tiles() -> None:
+def test_without_a_count_all_tiles_are_taken() -> None:
     assert subset(reversed(TILES), None, seed=3) == sorted(TILES)
 
 
 @pytest.mark.parametrize("count", [-1, 0, 25])
-def test_a_size_out_of_range_is_refused(count: int) -> None:
+def test_a_count_out_of_range_is_an_error(count: int) -> None:
     with pytest.raises(UserError, match=rf"subset of {count} .*; expected 1 to 24"):
         subset(TILES, count, seed=0)
