@@ -20,7 +20,6 @@ from roofseg.training.data import (
     DistributedBatches,
     Draws,
     PatchBatches,
-    PlainPatches,
     TrainPatches,
     view_seed,
 )
@@ -160,14 +159,12 @@ def test_a_training_patch_is_augmented_with_its_seed() -> None:
     assert tile == "t1"
 
 
-def test_plain_patches_are_not_augmented() -> None:
-    data = patches(3)
-    plain = PlainPatches(data)
-    assert len(plain) == 3
-    for patch, (image, mask, tile) in zip(data, (plain[index] for index in range(3)), strict=True):
-        np.testing.assert_array_equal(image, patch.image.transpose(2, 0, 1))
-        np.testing.assert_array_equal(mask, patch.mask[None])
-        assert tile == patch.tile
+def test_val_patches_are_not_augmented() -> None:
+    val = list(batches(batch_size=1).val_dataloader())
+    for patch, (image, mask, tile) in zip(patches(3), val, strict=True):
+        np.testing.assert_array_equal(image[0], patch.image.transpose(2, 0, 1))
+        np.testing.assert_array_equal(mask[0], patch.mask[None])
+        assert list(tile) == [patch.tile]
 
 
 def test_batches_have_the_shapes_that_the_engine_expects() -> None:

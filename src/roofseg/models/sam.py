@@ -8,6 +8,7 @@ too few for the statistics of BatchNorm.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 
 import torch
@@ -36,23 +37,15 @@ STATISTICS = (
 class SamEncoder(ImageEncoderViT):
     """SAM's ViT-B image encoder for any input size that is a multiple of 16 pixels.
 
-    The parameters keep the prior's native size (64x64 tokens, 1024 px), so one weights file fits
-    every patch size: each call resizes the position embedding and the relative positions of the
-    attention (`FusedAttention`). Parameter names are those of Meta's checkpoint without the prefix
-    ``image_encoder.``.
+    The parameters keep the prior's native size (64x64 tokens, 1024 px) and each call resizes the
+    position embedding and the attention's relative positions, so one weights file fits every patch
+    size. Parameter names are those of Meta's checkpoint without the prefix ``image_encoder.``.
     """
 
     def __init__(self) -> None:
+        # The other arguments have ViT-B's values by default.
         super().__init__(
-            img_size=1024,
-            patch_size=TOKEN,
-            embed_dim=WIDTH,
-            depth=12,
-            num_heads=12,
-            mlp_ratio=4,
-            out_chans=NECK,
-            qkv_bias=True,
-            norm_layer=_TokenNorm,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
             use_rel_pos=True,
             window_size=14,
             global_attn_indexes=SKIPS,
@@ -62,8 +55,8 @@ class SamEncoder(ImageEncoderViT):
         # (Dosovitskiy et al. 2021; timm). torch's own initialisation of the linear layers has
         # nearly that deviation at this width (1/sqrt(3*768) = 0.021) and is kept.
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        for block in self.blocks:
-            block.attn = FusedAttention.from_attention(block.attn)
+        for block in self.blocks:  # the parameters stay, only `forward` is another
+            block.attn.__class__ = FusedAttention
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Encode normalised images.
@@ -94,31 +87,14 @@ class FusedAttention(Attention):
     in a global block at 1024 px. The fused kernels compute it in blocks, and take b as a mask in
     the dtype of q.
 
-    There is a way without a mask: with rel_h and rel_w appended to q / sqrt(C), and each key's row
-    and column (one-hot) appended to k, the product q k^T includes b, but is three times as wide. In
-    the global blocks a CPU needed twice as long for it. For the whole encoder an H100 needed up to
-    a sixth less time in bfloat16, but a quarter more in float32. In windows of 14 x 14 tokens both
-    ways took equally long.
+    The mask can be avoided: with rel_h and rel_w appended to q / sqrt(C), and each key's row and
+    column (one-hot) appended to k, q k^T includes b, but is three times as wide. The global blocks
+    then took a CPU twice as long. The encoder took an H100 up to a sixth less time in bfloat16, but
+    a quarter more in float32.
 
     On a CPU with gradients, segment-anything's own code runs: no fused CPU kernel takes a mask with
-    a gradient, and the way without a mask needed nearly twice as long in bfloat16.
+    a gradient, and without a mask training took nearly twice as long in bfloat16.
     """
-
-    @classmethod
-    def from_attention(cls, attention: Attention) -> FusedAttention:
-        """The fused form of ``attention``, with the same parameters."""
-        tables = attention.rel_pos_h, attention.rel_pos_w  # (2 * size - 1, C) each
-        height, width = ((len(table) + 1) // 2 for table in tables)
-        # On the meta device, initialisation draws no random numbers.
-        with torch.device("meta"):
-            fused = cls(
-                attention.qkv.in_features,
-                attention.num_heads,
-                use_rel_pos=True,
-                input_size=(height, width),
-            )
-        fused.load_state_dict(attention.state_dict(), assign=True)
-        return fused
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attention over all H * W tokens; input and output are (B, H, W, dim)."""
@@ -191,13 +167,6 @@ def _attend_in_slices(
         part = chosen, slice(query, query + queries)
         out[part] = _attend(q[part], k[chosen], v[chosen], rel_h[part], rel_w[part])
     return out
-
-
-class _TokenNorm(nn.LayerNorm):
-    """LayerNorm with the epsilon that SAM's weights were trained with."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, eps=1e-6)
 
 
 def resize_position_embedding(

@@ -143,7 +143,7 @@ class PredictionVisualizer(Callback):
         if self.every == 0 or epoch % self.every:
             return
         cells = []
-        for patch in trainer.datamodule.val.patches:  # type: ignore[attr-defined]
+        for patch in trainer.datamodule.val:  # type: ignore[attr-defined]
             picture = overlay(patch.image, patch.mask, pl_module.val_masks[patch.tile])
             cells.append((picture, f"{patch.tile}\nIoU {pl_module.val_tiles[patch.tile]:.3f}"))
         title = f"{self.label}, epoch {epoch}: truth green, prediction red"

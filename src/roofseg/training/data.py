@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import lightning as L  # noqa: N812
 import numpy as np
@@ -53,7 +52,7 @@ class Draws(Sampler[Draw]):
                 view_seed(self.seed, patch, view)
                 for patch, view in zip(indices, views, strict=True)
             ]
-        return iter(list(zip(indices, seeds, strict=True)))
+        return zip(indices, seeds, strict=True)
 
 
 class DistributedBatches(Sampler[list[Draw]]):
@@ -106,27 +105,6 @@ class TrainPatches(Dataset[Sample]):
         return _to_sample(*self.augmenter(patch.image, patch.mask, seed), patch.tile)
 
 
-class PoolDraws(Dataset[Draw]):
-    """The draws themselves, for training on a pool: `PatchBatches` says how it gets the views."""
-
-    def __getitem__(self, draw: Draw) -> Draw:
-        return draw
-
-
-class PlainPatches(Dataset[Sample]):
-    """Patches without augmentation, by their index."""
-
-    def __init__(self, patches: Sequence[Patch]) -> None:
-        self.patches = patches
-
-    def __len__(self) -> int:
-        return len(self.patches)
-
-    def __getitem__(self, index: int) -> Sample:
-        patch = self.patches[index]
-        return _to_sample(patch.image, patch.mask, patch.tile)
-
-
 class PatchBatches(L.LightningDataModule):
     """Batches of train and val patches for one recipe.
 
@@ -151,19 +129,17 @@ class PatchBatches(L.LightningDataModule):
         pool: int | None = None,
     ) -> None:
         super().__init__()
-        self.train, self.val = TrainPatches(train, preset), PlainPatches(val)
+        self.train, self.val = TrainPatches(train, preset), val
         self.draws = Draws(len(train), draws, seed, pool)
         self.batch_size, self.workers = batch_size, workers
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Sample] | DistributedBatches:
         rank, processes = 0, 1
         if self.trainer:
             rank, processes = self.trainer.global_rank, self.trainer.world_size
         batches = DistributedBatches(self.draws, self.batch_size, rank, processes)
         if self.draws.pool is not None:
-            return DataLoader(
-                PoolDraws(), batch_sampler=batches, collate_fn=list, generator=torch.Generator()
-            )
+            return batches
         return DataLoader(
             self.train,
             batch_sampler=batches,
@@ -176,4 +152,5 @@ class PatchBatches(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return DataLoader(self.val, batch_size=self.batch_size)
+        samples = [_to_sample(patch.image, patch.mask, patch.tile) for patch in self.val]
+        return DataLoader(samples, batch_size=self.batch_size)  # type: ignore[arg-type]
