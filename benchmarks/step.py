@@ -76,8 +76,7 @@ def rows(folder: Path) -> list[Row]:
 
 
 def write_patches(folder: Path) -> list[Patch]:
-    """Write smooth colours, which compress like aerial images; noise would take longer to "
-    "decode."""
+    """Write smooth colours, which compress like aerial images."""
     rng = np.random.default_rng(0)
     patches = []
     for name in "abcdefgh":
