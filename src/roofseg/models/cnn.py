@@ -42,8 +42,7 @@ class SmpDecoder(nn.Module):
         self.head = head
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.dropout(self.decoder(features)))
-        return logits
+        return self.head(self.dropout(self.decoder(features)))
 
 
 def unet(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
@@ -72,10 +71,7 @@ def statistics(encoder: str) -> Statistics:
 
 
 def _split(
-    build: Callable[..., smp.base.SegmentationModel],
-    encoder: str,
-    dropout: float,
-    **options: float,
+    build: Callable[..., smp.base.SegmentationModel], encoder: str, dropout: float, **options: float
 ) -> tuple[nn.Module, nn.Module]:
     check_encoder(encoder)
     try:

@@ -89,8 +89,7 @@ class RoofModel(nn.Module):
 
     def decode(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Logits (B, 1, H, W) from the features of ``encode``, which are not changed."""
-        logits: torch.Tensor = self.decoder(features)
-        return logits
+        return self.decoder(features)
 
     def freeze_encoder(self, frozen: bool) -> None:
         """Freeze or thaw the encoder.

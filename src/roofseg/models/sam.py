@@ -209,8 +209,7 @@ class ConvDecoder(nn.Module):
         self.head = _head(32, dropout)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.stages(self.entry(features[-1])))
-        return logits
+        return self.head(self.stages(self.entry(features[-1])))
 
 
 class UnetDecoder(nn.Module):
@@ -250,8 +249,7 @@ class UnetDecoder(nn.Module):
             reversed(shallow), self.skips, self.ups, self.merges, strict=True
         ):
             x = merge(torch.cat([up(x), skip(tokens)], dim=1))
-        logits: torch.Tensor = self.head(self.last(x))
-        return logits
+        return self.head(self.last(x))
 
 
 class _Project(nn.Module):
@@ -267,8 +265,7 @@ class _Project(nn.Module):
         self.project = nn.Conv2d(WIDTH, width, kernel_size=1)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        mapped: torch.Tensor = self.project(self.norm(tokens).permute(0, 3, 1, 2))
-        return mapped
+        return self.project(self.norm(tokens).permute(0, 3, 1, 2))
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:

@@ -529,9 +529,5 @@ def lay_out(rng: np.random.Generator, size: int, index: int, centre: str | None)
             ``car park``; None for an ordinary block.
     """
     kind = NEIGHBOURHOODS[index % len(NEIGHBOURHOODS)]
-    kind = replace(
-        kind,
-        bare=rng.uniform(0.15, 0.75),
-        trees=kind.trees * rng.uniform(0.6, 1.3),
-    )
+    kind = replace(kind, bare=rng.uniform(0.15, 0.75), trees=kind.trees * rng.uniform(0.6, 1.3))
     return _Layout(rng, size, kind).fill(centre)

@@ -48,11 +48,7 @@ class EpochReport(Callback):
         return self._earlier_seconds + time.monotonic() - self._start
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "seconds": self.seconds,
-            "peak_memory_gb": self.peak_memory_gb,
-        }
+        return {"rows": self.rows, "seconds": self.seconds, "peak_memory_gb": self.peak_memory_gb}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._earlier_seconds = state_dict["seconds"]

@@ -14,12 +14,7 @@ from typing import Any
 import lightning as L  # noqa: N812
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    RichProgressBar,
-    WeightAveraging,
-)
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar, WeightAveraging
 from rich.console import Console
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -175,10 +170,7 @@ def train(
     keep = KeepState(state)
     report = EpochReport(recipe.label(attempt), live if first else None)
     pictures = PredictionVisualizer(
-        recipe.label(attempt),
-        overlays,
-        machine.overlay_every if first else 0,
-        state / "overlays",
+        recipe.label(attempt), overlays, machine.overlay_every if first else 0, state / "overlays"
     )
     stop = StopBetweenSteps(parent)
     failure = None
@@ -221,9 +213,7 @@ def train(
         return None
     # Weights that were frozen at the best epoch still equal the initial ones.
     load_weights(
-        model,
-        {**initial, **keep.best_weights()},
-        f"{keep.folder}: not the weights of this run",
+        model, {**initial, **keep.best_weights()}, f"{keep.folder}: not the weights of this run"
     )
     return Trained(
         model=model.cpu().eval(),
