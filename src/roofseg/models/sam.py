@@ -98,11 +98,9 @@ class FusedAttention(Attention):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attention over all H * W tokens; input and output are (B, H, W, dim)."""
-        attended: torch.Tensor
         on_cpu = x.device.type == "cpu"
         if on_cpu and torch.is_grad_enabled():
-            attended = super().forward(x)
-            return attended
+            return super().forward(x)
         batch, height, width, _ = x.shape
         q, k, v = (  # (B * heads, H * W, C) each
             self.qkv(x)
@@ -117,17 +115,15 @@ class FusedAttention(Attention):
         attend = _attend_in_slices if on_cpu else _attend
         out = attend(q, k, v, rel_h.flatten(1, 2), rel_w.flatten(1, 2))
         out = out.unflatten(0, (batch, self.num_heads)).transpose(1, 2)
-        attended = self.proj(out.reshape(x.shape))
-        return attended
+        return self.proj(out.reshape(x.shape))
 
 
 def _relative_positions(table: torch.Tensor, size: int) -> torch.Tensor:
     """The embeddings of each query's position relative to each key, on one axis: (size, size, C).
 
-    ``table`` (2 n - 1, C) holds the embeddings of the offsets -(n - 1) to n - 1. For a size other
-    than n it is resized as in segment-anything's ``get_rel_pos``, which this function replaces:
-    ``get_rel_pos`` makes its index in host memory, and waiting for the copies took an H100 a sixth
-    of the time for four images of 1024 px.
+    ``table`` (2 n - 1, C) holds the embeddings of the offsets -(n - 1) to n - 1, and is resized if
+    size is not n. Unlike segment-anything's ``get_rel_pos`` this makes its index on the device: an
+    H100 spent a sixth of its time waiting for copies from host memory.
     """
     if len(table) != 2 * size - 1:
         table = F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
@@ -172,11 +168,10 @@ def _attend_in_slices(
 def resize_position_embedding(
     embedding: torch.Tensor, size: torch.Size | tuple[int, int]
 ) -> torch.Tensor:
-    """Resize a position embedding (1, H, W, C) to ``size`` tokens (h, w).
+    """Resize a position embedding (1, H, W, C) to ``size`` tokens (h, w), unless it has that size.
 
     Bicubic with antialiasing, as in timm's ``resample_abs_pos_embed``: a token of a small patch
-    gets the mean of the positions that it covers, not a sample of them. An embedding that already
-    has this size is returned unchanged.
+    gets the mean of the positions that it covers, not a sample of them.
     """
     if embedding.shape[1:3] == tuple(size):
         return embedding
@@ -218,8 +213,7 @@ class UnetDecoder(nn.Module):
     All blocks of a ViT have one resolution. As in UNETR (Hatamizadeh et al. 2022, "UNETR:
     Transformers for 3D Medical Image Segmentation", figure 2), transposed convolutions upscale each
     skip to the resolution it has in a U-Net: block 12 stays at 1/16 as the bottleneck, block 9 goes
-    to 1/8, block 6 to 1/4, block 3 to 1/2. Unlike UNETR it has no skip from the image itself. It
-    does not use the encoder's neck.
+    to 1/8, block 6 to 1/4, block 3 to 1/2. Unlike UNETR it has no skip from the image itself.
 
     Shape:
         - features[:4]: (B, h, w, 768), outputs of blocks 3, 6, 9, 12

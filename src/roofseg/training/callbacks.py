@@ -23,8 +23,8 @@ METRICS = ("train/loss", "val/loss", "val/iou", "val/f1")
 class EpochReport(Callback):
     """Logs every epoch with DVCLive (its steps are epochs, from 1) and prints a block of lines.
 
-    A resumed run logs its earlier epochs again, since DVC removed their files. Without a
-    ``folder`` (in all processes of a run but the first) nothing is logged or printed.
+    A resumed run logs its earlier epochs again, since DVC removed their files. Only the first
+    process of a run has a ``folder``; the others log and print nothing.
     """
 
     def __init__(self, label: str, folder: Path | None) -> None:
@@ -32,8 +32,7 @@ class EpochReport(Callback):
         self.rows: list[dict[str, float]] = []
         self._live: Live | None = None
         if folder:
-            # dvc.yaml declares these files: DVCLive must not write a dvc.yaml, nor save an
-            # experiment.
+            # DVCLive must neither write a dvc.yaml, which the project has, nor save an experiment.
             self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
             self._live.step = 1
         self._earlier_seconds = 0.0

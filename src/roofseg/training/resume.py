@@ -67,14 +67,10 @@ def is_first_process() -> bool:
 
 @contextmanager
 def locked_state(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
-    """Lock a run's state folder for this process; make the folder if it is missing.
+    """Lock a run's state folder, which is made if it is missing, in the run's first process.
 
-    If another process holds the lock, wait for it, up to ``patience_s`` seconds. Only the first
-    process of a run takes the lock. The folder stays when the block ends, unless the block removes
-    it.
-
-    Raises:
-        UserError: another process still holds the lock, or the folder cannot be written
+    If another run holds the lock, wait up to ``patience_s`` seconds. UserError if it still holds
+    the lock then, or if the folder cannot be written.
     """
     if not is_first_process():
         yield folder
