@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import default_collate
 
-from benchmarks.table import ROUNDS, Row, dearer, faster
+from benchmarks.table import ROUNDS, Row, faster, slower
 from roofseg.models.device import full_float32, resolve_precision
 from roofseg.models.roof_model import build_model
 from roofseg.patches import Patch
@@ -181,8 +181,8 @@ class Alternate(Callback):
                 for how in ("ours", "decoder alone", "encoder anew")
             )
             rows += [
-                dearer(what, against, ours, alone, percent=5),
-                faster("the same", "with the encoder anew", ours[: len(anew)], anew, reach=None),
+                slower(what, against, ours, alone, percent=5),
+                faster("the same", "with the encoder anew", ours[: len(anew)], anew, target=None),
             ]
         return rows
 

@@ -70,7 +70,7 @@ def repro() -> Row:
 
     Uses --dry, which checks the same and runs nothing if a stage is out of date.
     """
-    what, reach = "`dvc repro` with nothing to do", "under 6 s"
+    what, target = "`dvc repro` with nothing to do", "under 6 s"
     with TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "-q", ROOT, folder], check=True)
         places = {"in this checkout": (ROOT, ()), "in a clone": (folder, ("--allow-missing",))}
@@ -80,8 +80,8 @@ def repro() -> Row:
             except NotUpToDateError:
                 continue
             seconds = statistics.median(times)
-            return Row(f"{what}, {place}", "", reach, f"{seconds:.2f} s", "", "", seconds < 6)
-    return Row(f"{what}: not measured, dvc.lock is not up to date", "", reach, "", "", "", None)
+            return Row(f"{what}, {place}", "", target, f"{seconds:.2f} s", "", "", seconds < 6)
+    return Row(f"{what}: not measured, dvc.lock is not up to date", "", target, "", "", "", None)
 
 
 def dry_run(where: Path, *options: str) -> None:

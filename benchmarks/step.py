@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import SimpleProfiler
 
 from benchmarks.plain import BATCH, ENCODER
-from benchmarks.table import Row, dearer, faster
+from benchmarks.table import Row, faster, slower
 from benchmarks.training import watch
 from roofseg.core.images import read_image, read_mask, write_jpeg, write_png
 from roofseg.core.weights import write_weights
@@ -62,9 +62,9 @@ def rows(folder: Path) -> list[Row]:
             "plain loop: float32, NCHW, patches read and decoded at every draw",
             ours,
             plain_times,
-            reach=3 if bf16 else None,
+            target=3 if bf16 else None,
         ),
-        dearer(
+        slower(
             "the same",
             "bare loop: same model, precision and layout, data in memory",
             ours,

@@ -26,7 +26,7 @@ class Row:
 
     what: str
     against: str
-    reach: str
+    target: str
     ours: str
     baseline: str
     ratio: str
@@ -34,14 +34,14 @@ class Row:
 
     def __str__(self) -> str:
         met = {True: "yes", False: "**no**", None: ""}[self.met]
-        cells = (self.what, self.against, self.reach, self.ours, self.baseline, self.ratio, met)
+        cells = (self.what, self.against, self.target, self.ours, self.baseline, self.ratio, met)
         return f"| {' | '.join(cells)} |"
 
 
 def heading() -> str:
     """The table's first two lines."""
     return (
-        "| what | against | reach | ours | baseline | ratio | met |\n"
+        "| what | against | target | ours | baseline | ratio | met |\n"
         "| --- | --- | --- | ---: | ---: | ---: | --- |"
     )
 
@@ -62,21 +62,21 @@ def alternate(*runs: Run, rounds: int = ROUNDS, warm_up: int = 1) -> list[list[f
 
 
 def faster(
-    what: str, against: str, ours: Sequence[float], plain: Sequence[float], reach: float | None
+    what: str, against: str, ours: Sequence[float], plain: Sequence[float], target: float | None
 ) -> Row:
-    """A row that shows how many times faster ours is; no target if ``reach`` is None."""
+    """A row that shows how many times faster ours is; no target if ``target`` is None."""
     times = median_ratio(plain, ours)
     return Row(
         what,
         against,
-        "" if reach is None else "faster" if reach == 1 else f"{reach:g}x faster",
+        "" if target is None else "faster" if target == 1 else f"{target:g}x faster",
         *(f"{statistics.median(each):.3g} s" for each in (ours, plain)),
         f"{times:.2f}x",
-        None if reach is None else times >= reach,
+        None if target is None else times >= target,
     )
 
 
-def dearer(
+def slower(
     what: str, against: str, ours: Sequence[float], bare: Sequence[float], percent: float
 ) -> Row:
     """A row that shows by how many per cent ours is slower than the least possible time."""

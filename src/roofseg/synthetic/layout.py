@@ -173,17 +173,13 @@ class _Layout:
         roads += [plan.line(s, -far, s, far) for s in s_lines]
         walk = pick(rng, CONCRETE, 6)
         verge = pick(rng, LAWN, 5)
-        for road in roads:
-            self._paint(road, verge, Material.GRASS, self.street + 14)
+        strips = [(verge, Material.GRASS, 14)]
         if rng.random() < 0.7:
+            strips += [(walk, Material.CONCRETE, 12), (verge, Material.GRASS, 7)]
+        strips += [(walk, Material.CONCRETE, 2), (self.asphalt, Material.ASPHALT, 0)]
+        for colour, material, wider in strips:
             for road in roads:
-                self._paint(road, walk, Material.CONCRETE, self.street + 12)
-            for road in roads:
-                self._paint(road, verge, Material.GRASS, self.street + 7)
-        for road in roads:
-            self._paint(road, walk, Material.CONCRETE, self.street + 2)
-        for road in roads:
-            self._paint(road, self.asphalt, Material.ASPHALT, self.street)
+                self._paint(road, colour, material, self.street + wider)
         dark, light = toned(self.asphalt, 0.86), toned(self.asphalt, 1.1)
         for road in roads:
             for _ in range(rng.integers(2, 9)):  # repairs and seams
