@@ -21,15 +21,18 @@ def portable_opencv() -> Iterator[None]:
 
     OpenCV chooses its code by the instruction set of the CPU (SSE, AVX2, AVX-512, Intel's IPP), and
     blurs, warps and resizes round differently in each. Inside the block OpenCV runs its baseline
-    code, in all threads of the process.
+    code, in one thread: its worker threads would go on using IPP, each for another part of an image
+    in every run.
     """
-    optimized, ipp = cv2.useOptimized(), cv2.ipp.useIPP()
+    optimized, ipp, threads = cv2.useOptimized(), cv2.ipp.useIPP(), cv2.getNumThreads()
     cv2.setUseOptimized(False)
+    cv2.setNumThreads(1)
     try:
         yield
     finally:
         cv2.setUseOptimized(optimized)
         cv2.ipp.setUseIPP(ipp)
+        cv2.setNumThreads(threads)
 
 
 def _decode(path: Path, flags: int) -> Image:
