@@ -22,9 +22,9 @@ WIDTH = 768  # channels of a token in ViT-B
 NECK = 256  # channels of the encoder's output
 SKIPS = (2, 5, 8, 11)  # blocks 3, 6, 9, 12 counted from 1; they are also the global-attention ones
 GROUPS = 8
-# Size of a slice of attention on a CPU (`_attend_in_slices`). At 1024 px and two threads a slice is
-# 1024 queries of one head, two of the kernel's blocks per thread, and its bias takes 8 MB in
-# bfloat16. Half and twice that size were slower.
+# Size of a slice of attention on a CPU (`_attend_in_slices`). At 1024 px and two threads a slice
+# holds 1024 queries of one head, and its bias takes 8 MB in bfloat16. Slices of half and of twice
+# that size were slower.
 QUERIES = 1024
 SLICE = 2**21  # elements of bias per thread
 # SAM's pixel_mean and pixel_std for RGB in 0..255 (segment_anything/build_sam.py), on [0, 1].
@@ -55,7 +55,7 @@ class SamEncoder(ImageEncoderViT):
         # (Dosovitskiy et al. 2021; timm). torch's own initialisation of the linear layers has
         # nearly that deviation at this width (1/sqrt(3*768) = 0.021) and is kept.
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        for block in self.blocks:  # the parameters stay, only `forward` is another
+        for block in self.blocks:  # the parameters stay; only `forward` changes
             block.attn.__class__ = FusedAttention
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:

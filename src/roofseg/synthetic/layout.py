@@ -74,7 +74,7 @@ NEIGHBOURHOODS: tuple[Neighbourhood, ...] = (
 
 
 def _conditions(rng: np.random.Generator) -> Conditions:
-    """Draw season, air and camera; the ranges are such that tiles differ as flights do."""
+    """Draw season, air and camera, which differ between tiles as between flights."""
     red, green, blue = (1 + rng.normal(0, 0.018, 3)).tolist()
     return Conditions(
         green=rng.uniform(0.15, 0.85),
@@ -141,7 +141,7 @@ class _Layout:
             self.tree(x, y, 1.15)
 
     def car(self, x: float, y: float, angle: float) -> None:
-        """Park one car, or sometimes a truck: a pale box with a shadow that is not a roof."""
+        """Park a car, or sometimes a truck."""
         if not self._visible(x, y):
             return
         make = truck if self.rng.random() < 0.04 else car
@@ -234,9 +234,9 @@ class _Layout:
             self._paint(plan.area(s0, s1, front + way * depth * 0.6, back), yard, Material.SOIL)
 
         def spot(across: float, deep: float) -> tuple[float, float, float]:
-            """Position on the tile and direction of the lot; ``deep`` is in pixels from the kerb.
+            """Position on the tile, and the direction of the lot.
 
-            ``across`` is a share of the lot's width.
+            ``across`` is a share of the lot's width, ``deep`` a distance from the kerb in pixels.
             """
             x, y, angle = plan.frame(s0 + across * width, front + way * deep)
             return x, y, angle if way > 0 else angle + math.pi

@@ -32,8 +32,8 @@ from roofseg.core.weights import read_weights, write_weights
 from roofseg.models.device import resolve_device, resolve_precision
 from roofseg.recipe.params import Machine, Recipe
 
-# If `dvc repro` is killed, its training process ends only after its step, which can take long on a
-# CPU. A new run waits for it this many seconds.
+# If `dvc repro` is killed, the training process first finishes its step, which can take long on a
+# CPU. A new run of the same attempt waits this many seconds for it.
 PATIENCE_S = 60.0
 
 # Libraries whose version can change the result.
