@@ -195,11 +195,8 @@ def measure(name: str) -> list[Row]:
     torch.manual_seed(0)
     model = build_model(architecture, encoder, dropout=chosen.dropout, patch_size=size)
     module = Segmenter(model.to(memory_format=torch.channels_last), chosen, feature_cache_gb=16)
-    data = PatchBatches(
-        patches(PATCHES, size), patches(VAL_BATCHES * batch_size, size),
-        preset=chosen.augmentation, draws=chosen.draws_per_epoch, batch_size=batch_size,
-        seed=chosen.seed, workers=0, pool=VIEWS,
-    )  # fmt: skip
+    val = patches(VAL_BATCHES * batch_size, size)
+    data = PatchBatches(patches(PATCHES, size), val, chosen)
     alternate = Alternate()
     with _quiet(set()):
         # As in roofseg.training.engine.train.

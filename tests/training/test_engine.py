@@ -554,15 +554,14 @@ def watch(
     **changes: Any,
 ) -> Watch:
     """Train the small model; ``script`` replaces its val IoU."""
-    small = recipe(**{"epochs": len(script or "1234"), "draws_per_epoch": 4, **changes})
+    defaults = {"epochs": len(script or "1234"), "draws_per_epoch": 4, "augmentation": "none"}
+    small = recipe(**{**defaults, "seed": 0, **changes})
     module = (Segmenter if script is None else Scripted)(pixelwise(head), small)
     if isinstance(module, Scripted) and script:
         module.script = script
-    data = PatchBatches(
-        TRAIN, VAL, preset="none", draws=small.draws_per_epoch, batch_size=2, seed=0, workers=0
-    )
     seen = Watch()
     watching = [seen, *(callbacks or [])]
+    data = PatchBatches(TRAIN, VAL, small)
     trainer = fit(module, data, watching, max_epochs=small.epochs, log_every_n_steps=1)
     if checkpoint:
         trainer.save_checkpoint(checkpoint)

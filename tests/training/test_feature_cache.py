@@ -208,16 +208,7 @@ def look(
     given = recipe(**{**FROZEN, "augmentation_pool": pool, **changes})
     torch.manual_seed(0)
     model = build_model(given.architecture, given.encoder, dropout=given.dropout, patch_size=P)
-    data = PatchBatches(
-        TRAIN,
-        VAL,
-        preset=given.augmentation,
-        draws=given.draws_per_epoch,
-        batch_size=given.batch_size,
-        seed=given.seed,
-        workers=0,
-        pool=pool,
-    )
+    data = PatchBatches(TRAIN, VAL, given)
     data.draws = draws or data.draws
     seen = Seen()
     module = Segmenter(model, given, gb)

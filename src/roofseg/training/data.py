@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from roofseg.core.guard import worker_guard
 from roofseg.patches import Patch
-from roofseg.recipe.params import dropped_draws
+from roofseg.recipe.params import Recipe, dropped_draws
 from roofseg.training.augment import Augmenter
 
 Draw = tuple[int, int]
@@ -112,26 +112,19 @@ class PatchBatches(L.LightningDataModule):
     processes train, each gets its share of a training batch and all of val, so that all compute the
     same scores and make the same decisions.
 
-    With a ``pool`` (see `Draws`) a training batch is the list of its draws. The view of a draw,
+    With an augmentation pool a training batch is the list of its draws. The view of a draw,
     ``train[draw]``, is always the same, so `Segmenter` makes it once and keeps its features.
     """
 
     def __init__(
-        self,
-        train: Sequence[Patch],
-        val: Sequence[Patch],
-        *,
-        preset: str,
-        draws: int,
-        batch_size: int,
-        seed: int,
-        workers: int,
-        pool: int | None = None,
+        self, train: Sequence[Patch], val: Sequence[Patch], recipe: Recipe, workers: int = 0
     ) -> None:
         super().__init__()
-        self.train, self.val = TrainPatches(train, preset), val
-        self.draws = Draws(len(train), draws, seed, pool)
-        self.batch_size, self.workers = batch_size, workers
+        self.train, self.val = TrainPatches(train, recipe.augmentation), val
+        self.draws = Draws(
+            len(train), recipe.draws_per_epoch, recipe.seed, recipe.augmentation_pool
+        )
+        self.batch_size, self.workers = recipe.batch_size, workers
 
     def train_dataloader(self) -> DataLoader[Sample] | DistributedBatches:
         rank, processes = 0, 1

@@ -156,16 +156,7 @@ def train(
     module = Segmenter(
         model.to(memory_format=torch.channels_last), recipe, machine.feature_cache_gb
     )
-    batches = PatchBatches(
-        train_patches,
-        val_patches,
-        preset=recipe.augmentation,
-        draws=recipe.draws_per_epoch,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        workers=machine.workers,
-        pool=recipe.augmentation_pool,
-    )
+    batches = PatchBatches(train_patches, val_patches, recipe, machine.workers)
     first = is_first_process()
     keep = KeepState(state)
     report = EpochReport(recipe.label(attempt), live if first else None)
