@@ -75,7 +75,7 @@ class Alternate(Callback):
         self.began = 0.0
 
     def count(self, what: str) -> None:
-        """Add the time since the last call to ``what`` ("" for nothing), and start again."""
+        """Add the time since the last call to ``what``, or to nothing if that is ""."""
         now = time.perf_counter()
         if what:
             self.epochs[-1][what] = self.epochs[-1].get(what, 0.0) + now - self.began

@@ -1,5 +1,6 @@
-"""`roofseg predict` with U-Net on ResNet34, against two baselines: the bare model on the same
-batches, and a plain loop over a whole tile in memory.
+"""`roofseg predict` with U-Net on ResNet34, against two baselines.
+
+They are the bare model on the same batches, and a plain loop over a whole tile in memory.
 
 ``python -m benchmarks.predicting ours|plain TILE.tif`` predicts one tile.
 """

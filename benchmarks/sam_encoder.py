@@ -17,8 +17,7 @@ ROUNDS = 3
 
 
 def rows() -> list[Row]:
-    """A row in the precision of training on this machine, with the target, and one in float32,
-    the precision of scores."""
+    """One row in the precision of training here, if that is bfloat16, and one in float32."""
     torch.manual_seed(0)
     ours = SamEncoder().eval()
     for block in ours.blocks:  # they are zero without a checkpoint

@@ -66,9 +66,9 @@ def imports() -> list[Row]:
 
 
 def repro() -> Row:
-    """Measure in this checkout if it is up to date, else in a clone of HEAD, which has no data.
+    """Time `dvc repro` in this checkout, or in a clone (without data) if this one is outdated.
 
-    Uses --dry, which checks the same and runs nothing if a stage is out of date.
+    With --dry it makes the same checks, and runs nothing if a stage is outdated.
     """
     what, target = "`dvc repro` with nothing to do", "under 6 s"
     with TemporaryDirectory() as folder:

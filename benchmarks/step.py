@@ -1,5 +1,7 @@
-"""A training step of U-Net on ResNet34 on the CPU, in a real run: against a plain loop, a bare
-loop, and the time that the run waits for data."""
+"""A training step of U-Net on ResNet34 on the CPU, in a real run.
+
+It is compared with a plain loop and with a bare one, and with the time that it waits for data.
+"""
 
 from __future__ import annotations
 
