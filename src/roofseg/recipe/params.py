@@ -27,7 +27,7 @@ from roofseg.recipe.architectures import SAM_ENCODER, check_architecture, check_
 
 # DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
 ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-PATCH_MULTIPLE = 32  # the stride of the encoders' deepest features, pixels
+PATCH_MULTIPLE = 32  # pixels: the encoders halve a patch five times
 
 Augmentation = Literal["none", "light", "medium", "heavy", "extreme"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -42,10 +42,8 @@ class _Checked(BaseModel):
     @classmethod
     def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
         """Reject ``lr: true``, which pydantic would read as 1.0."""
-        if (
-            isinstance(value, bool)
-            and cls.model_fields[str(info.field_name)].annotation is not bool
-        ):
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and wanted is not bool:
             raise ValueError("expected a number or a word, not true or false")
         return value
 
@@ -54,18 +52,8 @@ class PatchSettings(_Checked):
     """How patches are cut. Sizes are in pixels; fractions are of a patch's area."""
 
     dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    patch_size: int
+    patch_size: int = Field(gt=0, multiple_of=PATCH_MULTIPLE)
     min_building_fraction: Fraction
-
-    @field_validator("patch_size")
-    @classmethod
-    def _multiple(cls, value: int) -> int:
-        if value <= 0 or value % PATCH_MULTIPLE:
-            raise ValueError(
-                f"expected a positive multiple of {PATCH_MULTIPLE} pixels, since the encoders "
-                "halve a patch five times"
-            )
-        return value
 
 
 class SharedRecipe(_Checked):
