@@ -1,13 +1,11 @@
 """make_patches on tiles of 5000 x 5000 px, with crops off centre, against reading whole tiles.
 
-``python -m benchmarks.cutting ours|plain FOLDER`` cuts all tiles once and prints the seconds and
-the peak memory. It has its own process, so that the peak is that of this run alone.
+``python -m benchmarks.cutting ours|plain FOLDER`` cuts all tiles once.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
-from benchmarks.table import Row, alternate, child, median_ratio
+from benchmarks.table import Measured, Row, measure_one, median_ratio, ours_and_plain
 from roofseg.core.images import write_jpeg, write_png
 from roofseg.cutting.cut import make_patches
 
@@ -28,24 +26,22 @@ PLAIN = "reading both whole with rasterio, summed-area table of the full mask"
 
 def rows(folder: Path) -> list[Row]:
     write_dataset(folder)
-    peaks: dict[str, list[float]] = {"ours": [], "plain": []}
+    ours, plain = ours_and_plain("benchmarks.cutting", folder)
+    times = median_ratio(plain.seconds, ours.seconds)
 
-    def cut(how: str) -> float:
-        seconds, peak = map(float, child("-m", "benchmarks.cutting", how, str(folder)).split())
-        peaks[how].append(peak)
-        return seconds / len(TILES)
+    def cell(measured: Measured) -> str:
+        per_tile = statistics.median(measured.seconds) / len(TILES)
+        return f"{per_tile:.3g} s, {measured.peak_mb:.0f} MB"
 
-    ours, plain = alternate(lambda: cut("ours"), lambda: cut("plain"))
-    times, most = median_ratio(plain, ours), {how: max(each) for how, each in peaks.items()}
     return [
         Row(
             f"make_patches, one {SIZE} x {SIZE} px tile with its mask (a third of three)",
             PLAIN,
             f"faster, under {LIMIT_MB} MB",
-            f"{statistics.median(ours):.3g} s, {most['ours']:.0f} MB",
-            f"{statistics.median(plain):.3g} s, {most['plain']:.0f} MB",
+            cell(ours),
+            cell(plain),
             f"{times:.2f}x",
-            times > 1 and most["ours"] < LIMIT_MB,
+            times > 1 and ours.peak_mb < LIMIT_MB,
         )
     ]
 
@@ -77,7 +73,8 @@ def write_dataset(folder: Path) -> None:
     (folder / "nudges.csv").write_text("tile,row,col\n")
 
 
-def ours(folder: Path) -> None:
+def ours(folder: Path) -> float:
+    start = time.perf_counter()
     make_patches(
         folder,
         folder / "patches",
@@ -85,9 +82,11 @@ def ours(folder: Path) -> None:
         min_building_fraction=FRACTION,
         warn=lambda _: None,
     )
+    return time.perf_counter() - start
 
 
-def plain(folder: Path) -> None:
+def plain(folder: Path) -> float:
+    start = time.perf_counter()
     for name in TILES:
         with rasterio.open(folder / "imgs" / f"{name}.tif") as source:
             image = source.read().transpose(1, 2, 0)
@@ -106,19 +105,8 @@ def plain(folder: Path) -> None:
         window = np.s_[rows[best] : rows[best] + PATCH, cols[best] : cols[best] + PATCH]
         write_jpeg(folder / f"{name}.jpg", image[window])
         write_png(folder / f"{name}.png", mask[window] * np.uint8(255))
-
-
-def peak_mb() -> float:
-    """Peak memory of this process, MB (10^6 bytes); getrusage would include its parent's at the "
-    "fork."""
-    status = Path("/proc/self/status")
-    if not status.exists():  # not Linux
-        return float("nan")
-    return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
-    how, where = sys.argv[1:]
-    start = time.perf_counter()
-    {"ours": ours, "plain": plain}[how](Path(where))
-    print(time.perf_counter() - start, peak_mb())
+    measure_one(ours, plain)

@@ -1,15 +1,12 @@
-"""The cost of a frozen encoder once its features are cached: ``python -m benchmarks.frozen``.
+"""The cost of a frozen encoder once its features are cached.
 
-One real training run per attempt, with an augmentation pool that is filled before. Between its
-steps,
-bare steps do the same on the same inputs: with the decoder alone (the ideal cost of an epoch and a
-validation pass), and with the encoder run anew (their cost without the cache). All three alternate;
-the table shows medians of the epochs' times and ratios.
+There is one training run per attempt, whose augmentation pool is filled beforehand. Between its
+steps, bare steps do the same on the same inputs: with the decoder alone (the ideal cost), and with
+the encoder run anew (the cost without the cache). The rows show medians over the epochs.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import itertools
 import time
@@ -23,8 +20,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import default_collate
 
-from benchmarks.table import ROUNDS, Row, dearer, faster, heading, machine
-from roofseg.models.device import full_float32, resolve_device, resolve_precision
+from benchmarks.table import ROUNDS, Row, faster, slower
+from roofseg.models.device import full_float32, resolve_precision
 from roofseg.models.roof_model import build_model
 from roofseg.patches import Patch
 from roofseg.recipe.params import Recipe
@@ -32,8 +29,8 @@ from roofseg.training.data import Draw, PatchBatches, view_seed
 from roofseg.training.engine import _quiet
 from roofseg.training.segmenter import Segmenter
 
-# Not the study's 1024 px (which `--size` takes): one such image takes SAM's encoder 10 to 25 s on
-# two cores. 448 px are four of its attention windows.
+# Not the study's 1024 px: one such image takes SAM's encoder 10 to 25 s on two cores. 448 px are
+# four of its attention windows.
 SIZE = {"sam_vit_b": 448, "tu-tf_efficientnet_lite0": 512}
 ATTEMPTS = {
     "sam_conv": ("sam_conv", "sam_vit_b", 2),
@@ -47,9 +44,9 @@ STEPS, VAL_BATCHES = 6, 2
 ENCODER_ROUNDS = 2  # of the steps with the encoder, which take most of the time
 
 
-def recipe(architecture: str, encoder: str, batch_size: int, rounds: int) -> Recipe:
+def recipe(architecture: str, encoder: str, batch_size: int) -> Recipe:
     return Recipe(
-        architecture=architecture, encoder=encoder, prior="scratch", seed=SEED, epochs=rounds + 1,
+        architecture=architecture, encoder=encoder, prior="scratch", seed=SEED, epochs=ROUNDS + 1,
         draws_per_epoch=STEPS * batch_size, batch_size=batch_size, lr=1e-4, weight_decay=1e-4,
         augmentation="medium", dropout=0.3, bce_weight=0.5, scheduler="constant",
         plateau_factor=0.5, plateau_patience=3, early_stopping_patience=99, freeze_epochs="all",
@@ -78,9 +75,7 @@ class Alternate(Callback):
         self.began = 0.0
 
     def count(self, what: str) -> None:
-        """Add the time since the last call to ``what`` ("" for nothing), and start again."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        """Add the time since the last call to ``what``, or to nothing if that is ""."""
         now = time.perf_counter()
         if what:
             self.epochs[-1][what] = self.epochs[-1].get(what, 0.0) + now - self.began
@@ -186,64 +181,37 @@ class Alternate(Callback):
                 for how in ("ours", "decoder alone", "encoder anew")
             )
             rows += [
-                dearer(what, against, ours, alone, percent=5),
-                faster("the same", "with the encoder anew", ours[: len(anew)], anew, reach=None),
+                slower(what, against, ours, alone, percent=5),
+                faster("the same", "with the encoder anew", ours[: len(anew)], anew, target=None),
             ]
         return rows
 
 
-def measure(name: str, size: int | None, device: str, rounds: int) -> list[Row]:
-    """Lines of the table for one attempt: its training epochs and its validation passes."""
+def measure(name: str) -> list[Row]:
+    """Rows for one attempt: its training epochs and its validation passes."""
     architecture, encoder, batch_size = ATTEMPTS[name]
-    size = size or SIZE[encoder]
-    chosen = recipe(architecture, encoder, batch_size, rounds)
+    size = SIZE[encoder]
+    chosen = recipe(architecture, encoder, batch_size)
     torch.manual_seed(0)
     model = build_model(architecture, encoder, dropout=chosen.dropout, patch_size=size)
     module = Segmenter(model.to(memory_format=torch.channels_last), chosen, feature_cache_gb=16)
-    data = PatchBatches(
-        patches(PATCHES, size), patches(VAL_BATCHES * batch_size, size),
-        preset=chosen.augmentation, draws=chosen.draws_per_epoch, batch_size=batch_size,
-        seed=chosen.seed, workers=0, pool=VIEWS,
-    )  # fmt: skip
+    val = patches(VAL_BATCHES * batch_size, size)
+    data = PatchBatches(patches(PATCHES, size), val, chosen)
     alternate = Alternate()
     with _quiet(set()):
+        # As in roofseg.training.engine.train.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         trainer = L.Trainer(
-            accelerator={"cuda": "gpu"}.get(device, device), devices=1,
-            precision=resolve_precision("auto", device),  # type: ignore[arg-type]
+            accelerator="cpu", precision=resolve_precision("auto", "cpu"),  # type: ignore[arg-type]
             max_epochs=chosen.epochs, deterministic="warn", logger=False,
             enable_checkpointing=False, num_sanity_val_steps=0, enable_model_summary=False,
             enable_progress_bar=False, callbacks=[alternate],
         )  # fmt: skip
-        torch.utils.deterministic.fill_uninitialized_memory = (
-            False  # as in roofseg.training.engine.train
-        )
         trainer.fit(module, data)
     assert not module.features.full
     return alternate.rows(f"{batch_size} x {size} px, {name}")
 
 
-def rows(
-    attempts: Iterable[str] = ATTEMPTS,
-    size: int | None = None,
-    device: str = "cpu",
-    rounds: int = ROUNDS,
-) -> Iterator[Row]:
-    """The lines of the table; ``size`` in pixels replaces `SIZE`."""
-    for name in attempts:
-        yield from measure(name, size, resolve_device(device), rounds)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("attempts", nargs="*", help=f"some of {', '.join(ATTEMPTS)} (default: all)")
-    parser.add_argument("--size", type=int, help="size of patches, in pixels")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    args = parser.parse_args()
-    print(f"Medians of {args.rounds} rounds on {machine()}.\n\n{heading()}")
-    for row in rows(args.attempts or ATTEMPTS, args.size, args.device, args.rounds):
-        print(row, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def rows() -> Iterator[Row]:
+    for name in ATTEMPTS:
+        yield from measure(name)

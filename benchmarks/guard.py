@@ -21,4 +21,4 @@ def rows() -> list[Row]:
         return float(child("-c", CODE))
 
     what = "opening a file 20,000 times under the guard"
-    return [faster(what, "without it", *alternate(guarded, plain), reach=None)]
+    return [faster(what, "without it", *alternate(guarded, plain), target=None)]

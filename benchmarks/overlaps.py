@@ -50,7 +50,7 @@ def rows() -> list[Row]:
             f"the same of {FEW}",
             "comparing every pair",
             *alternate(lambda: compare(few), compare_every_pair, rounds=ROUNDS, warm_up=0),
-            reach=None,
+            target=None,
         ),
     ]
 

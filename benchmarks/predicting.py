@@ -1,14 +1,13 @@
-"""`roofseg predict` with U-Net on ResNet34, against two baselines: the bare model on the same
-batches, and a plain loop over a whole tile in memory.
+"""`roofseg predict` with U-Net on ResNet34, against two baselines.
 
-``python -m benchmarks.predicting ours|plain TILE.tif`` predicts one tile and prints the seconds
-and the peak memory. It has its own process, so that the peak is that of this run alone.
+They are the bare model on the same batches, and a plain loop over a whole tile in memory.
+
+``python -m benchmarks.predicting ours|plain TILE.tif`` predicts one tile.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -19,8 +18,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
-from benchmarks.cutting import peak_mb
-from benchmarks.table import Row, alternate, child, median_ratio
+from benchmarks.table import Row, alternate, measure_one, median_ratio, ours_and_plain
 from roofseg.inference.predictor import Images, Predictor, Probabilities
 from roofseg.mapping.predict import Options, predict_raster
 from roofseg.sliding_window.blocks import predict_blocks
@@ -34,13 +32,13 @@ PLAIN = "plain loop: tile and result whole in memory, windows side by side, floa
 
 
 def rows(folder: Path) -> Iterator[Row]:
-    tile = write_tile(folder / "tile.tif", SIZE)
+    tile = write_tile(folder / "tile.tif")
     yield against_bare(tile, folder / "out.tif")
     yield against_plain(tile)
 
 
 def against_bare(tile: Path, out: Path) -> Row:
-    predictor = make_predictor("auto")
+    predictor = make_predictor()
     batches: list[Images] = []
 
     def record(images: Iterator[Images]) -> Iterator[Probabilities]:
@@ -71,38 +69,30 @@ def against_bare(tile: Path, out: Path) -> Row:
 
 
 def against_plain(tile: Path) -> Row:
-    peaks: dict[str, list[float]] = {"ours": [], "plain": []}
-
-    def run(how: str) -> float:
-        printed = child("-m", "benchmarks.predicting", how, str(tile))
-        seconds, peak = map(float, printed.split()[-2:])
-        peaks[how].append(peak)
-        return seconds
-
-    ours, plain_ = alternate(partial(run, "ours"), partial(run, "plain"), rounds=1, warm_up=0)
+    ours, plain = ours_and_plain("benchmarks.predicting", tile, rounds=1, warm_up=0)
     return Row(
         f"predict: {SIZE} x {SIZE} px to a mask, {OPTIONS.overlap:.0%} overlap",
         PLAIN,
         "",
         *(
-            f"{SIZE**2 / 1e6 / statistics.median(times):.3g} MP/s, {max(peaks[how]):.0f} MB"
-            for how, times in (("ours", ours), ("plain", plain_))
+            f"{SIZE**2 / 1e6 / statistics.median(run.seconds):.3g} MP/s, {run.peak_mb:.0f} MB"
+            for run in (ours, plain)
         ),
-        f"{median_ratio(plain_, ours):.2f}x",
+        f"{median_ratio(plain.seconds, ours.seconds):.2f}x",
         None,
     )
 
 
-def write_tile(path: Path, size: int) -> Path:
+def write_tile(path: Path) -> Path:
     """Write smooth colours, which compress like aerial images, as a tiled GeoTIFF."""
-    coarse = np.random.default_rng(0).integers(0, 255, (size // 8, size // 8, 3), dtype=np.uint8)
-    image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    coarse = np.random.default_rng(0).integers(0, 255, (SIZE // 8, SIZE // 8, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
     with rasterio.open(
         path,
         "w",
         driver="GTiff",
-        width=size,
-        height=size,
+        width=SIZE,
+        height=SIZE,
         count=3,
         dtype="uint8",
         tiled=True,
@@ -114,7 +104,7 @@ def write_tile(path: Path, size: int) -> Path:
     return path
 
 
-def make_predictor(precision: str) -> Predictor:
+def make_predictor() -> Predictor:
     import torch
 
     from roofseg.inference.torch_predictor import TorchPredictor
@@ -124,18 +114,18 @@ def make_predictor(precision: str) -> Predictor:
     torch.manual_seed(0)
     model = build_model("unet", ENCODER, dropout=0.3, patch_size=WINDOW)
     keep_freed_memory()
-    return TorchPredictor(model, window=WINDOW, precision=resolve_precision(precision, "cpu"))
+    return TorchPredictor(model, window=WINDOW, precision=resolve_precision("auto", "cpu"))
 
 
 def ours(tile: Path) -> float:
-    predictor = make_predictor("auto")
+    predictor = make_predictor()
     start = time.perf_counter()
     predict_raster(predictor, str(tile), tile.with_name("out.tif"), OPTIONS)
     return time.perf_counter() - start
 
 
 def plain(tile: Path) -> float:
-    """What one writes first."""
+    """A straightforward first version."""
     import torch
 
     from roofseg.models.roof_model import build_model
@@ -166,5 +156,4 @@ def plain(tile: Path) -> float:
 
 
 if __name__ == "__main__":
-    seconds = {"ours": ours, "plain": plain}[sys.argv[1]](Path(sys.argv[2]))
-    print(seconds, peak_mb())
+    measure_one(ours, plain)

@@ -17,8 +17,7 @@ ROUNDS = 3
 
 
 def rows() -> list[Row]:
-    """A row in the precision of training on this machine, with the target, and one in float32,
-    the precision of scores."""
+    """One row in the precision of training here, if that is bfloat16, and one in float32."""
     torch.manual_seed(0)
     ours = SamEncoder().eval()
     for block in ours.blocks:  # they are zero without a checkpoint
@@ -53,8 +52,8 @@ def rows() -> list[Row]:
             f"CPU (output off by {error:.0e} of its deviation)"
         )
         times = alternate(fast, plain, rounds=ROUNDS)
-        reach = 2 if bfloat16 else None
-        return faster(what, "segment-anything as published, float32", *times, reach=reach)
+        target = 2 if bfloat16 else None
+        return faster(what, "segment-anything as published, float32", *times, target=target)
 
     has_bfloat16 = resolve_precision("auto", "cpu") == "bf16-mixed"
     return [line(bfloat16) for bfloat16 in ((True, False) if has_bfloat16 else (False,))]

@@ -66,11 +66,11 @@ def imports() -> list[Row]:
 
 
 def repro() -> Row:
-    """Measure in this checkout if it is up to date, else in a clone of HEAD, which has no data.
+    """Time `dvc repro` in this checkout, or in a clone (without data) if this one is outdated.
 
-    Uses --dry, which checks the same and runs nothing if a stage is out of date.
+    With --dry it makes the same checks, and runs nothing if a stage is outdated.
     """
-    what, reach = "`dvc repro` with nothing to do", "under 6 s"
+    what, target = "`dvc repro` with nothing to do", "under 6 s"
     with TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "-q", ROOT, folder], check=True)
         places = {"in this checkout": (ROOT, ()), "in a clone": (folder, ("--allow-missing",))}
@@ -80,8 +80,8 @@ def repro() -> Row:
             except NotUpToDateError:
                 continue
             seconds = statistics.median(times)
-            return Row(f"{what}, {place}", "", reach, f"{seconds:.2f} s", "", "", seconds < 6)
-    return Row(f"{what}: not measured, dvc.lock is not up to date", "", reach, "", "", "", None)
+            return Row(f"{what}, {place}", "", target, f"{seconds:.2f} s", "", "", seconds < 6)
+    return Row(f"{what}: not measured, dvc.lock is not up to date", "", target, "", "", "", None)
 
 
 def dry_run(where: Path, *options: str) -> None:

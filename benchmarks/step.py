@@ -1,5 +1,7 @@
-"""A training step of U-Net on ResNet34 on the CPU, in a real run: against a plain loop, a bare
-loop, and the time that the run waits for data."""
+"""A training step of U-Net on ResNet34 on the CPU, in a real run.
+
+It is compared with a plain loop and with a bare one, and with the time that it waits for data.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import SimpleProfiler
 
 from benchmarks.plain import BATCH, ENCODER
-from benchmarks.table import Row, dearer, faster
+from benchmarks.table import Row, faster, slower
 from benchmarks.training import watch
 from roofseg.core.images import read_image, read_mask, write_jpeg, write_png
 from roofseg.core.weights import write_weights
@@ -62,9 +64,9 @@ def rows(folder: Path) -> list[Row]:
             "plain loop: float32, NCHW, patches read and decoded at every draw",
             ours,
             plain_times,
-            reach=3 if bf16 else None,
+            target=3 if bf16 else None,
         ),
-        dearer(
+        slower(
             "the same",
             "bare loop: same model, precision and layout, data in memory",
             ours,
@@ -76,8 +78,7 @@ def rows(folder: Path) -> list[Row]:
 
 
 def write_patches(folder: Path) -> list[Patch]:
-    """Write smooth colours, which compress like aerial images; noise would take longer to "
-    "decode."""
+    """Write smooth colours, which compress like aerial images."""
     rng = np.random.default_rng(0)
     patches = []
     for name in "abcdefgh":

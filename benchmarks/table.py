@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from stages import ROOT
 
@@ -24,7 +26,7 @@ class Row:
 
     what: str
     against: str
-    reach: str
+    target: str
     ours: str
     baseline: str
     ratio: str
@@ -32,14 +34,14 @@ class Row:
 
     def __str__(self) -> str:
         met = {True: "yes", False: "**no**", None: ""}[self.met]
-        cells = (self.what, self.against, self.reach, self.ours, self.baseline, self.ratio, met)
+        cells = (self.what, self.against, self.target, self.ours, self.baseline, self.ratio, met)
         return f"| {' | '.join(cells)} |"
 
 
 def heading() -> str:
     """The table's first two lines."""
     return (
-        "| what | against | reach | ours | baseline | ratio | met |\n"
+        "| what | against | target | ours | baseline | ratio | met |\n"
         "| --- | --- | --- | ---: | ---: | ---: | --- |"
     )
 
@@ -60,25 +62,24 @@ def alternate(*runs: Run, rounds: int = ROUNDS, warm_up: int = 1) -> list[list[f
 
 
 def faster(
-    what: str, against: str, ours: Sequence[float], plain: Sequence[float], reach: float | None
+    what: str, against: str, ours: Sequence[float], plain: Sequence[float], target: float | None
 ) -> Row:
-    """A row that shows how many times as fast as the baseline ours is; ``reach`` None: no "
-    "target."""
+    """A row that shows how many times faster ours is; no target if ``target`` is None."""
     times = median_ratio(plain, ours)
     return Row(
         what,
         against,
-        "" if reach is None else "faster" if reach == 1 else f"{reach:g}x faster",
+        "" if target is None else "faster" if target == 1 else f"{target:g}x faster",
         *(f"{statistics.median(each):.3g} s" for each in (ours, plain)),
         f"{times:.2f}x",
-        None if reach is None else times >= reach,
+        None if target is None else times >= target,
     )
 
 
-def dearer(
+def slower(
     what: str, against: str, ours: Sequence[float], bare: Sequence[float], percent: float
 ) -> Row:
-    """How much more time than the least that it could take."""
+    """A row that shows by how many per cent ours is slower than the least possible time."""
     more = 100 * (median_ratio(ours, bare) - 1)
     return Row(
         what,
@@ -91,8 +92,7 @@ def dearer(
 
 
 def median_ratio(one: Sequence[float], other: Sequence[float]) -> float:
-    """The median of the rounds' ratios: a slow phase of the machine affects both runs of a "
-    "round."""
+    """The median of the rounds' ratios: a slow phase of the machine affects a whole round."""
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
@@ -109,3 +109,44 @@ def child(*command: str) -> str:
     """Run Python with this checkout's packages; returns what it prints."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     return subprocess.check_output([sys.executable, *command], env=environment, text=True)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of each round, and the peak memory of any, in MB (10^6 bytes)."""
+
+    seconds: list[float]
+    peak_mb: float
+
+
+def ours_and_plain(module: str, path: Path, **rounds: int) -> tuple[Measured, Measured]:
+    """Alternate the functions `ours` and `plain` of a benchmark's module, each on ``path``.
+
+    Each run has a process of its own, so that its peak memory is its own. The module calls
+    `measure_one`, if it is run as a program.
+    """
+    peaks: dict[str, list[float]] = {"ours": [], "plain": []}
+
+    def run(how: str) -> float:
+        seconds, peak = map(float, child("-m", module, how, str(path)).split()[-2:])
+        peaks[how].append(peak)
+        return seconds
+
+    times = alternate(partial(run, "ours"), partial(run, "plain"), **rounds)
+    ours, plain = (Measured(each, max(peaks[how])) for each, how in zip(times, peaks, strict=True))
+    return ours, plain
+
+
+def measure_one(ours: Callable[[Path], float], plain: Callable[[Path], float]) -> None:
+    """Run the function that the command line names, and print its seconds and peak memory."""
+    how, path = sys.argv[1:]
+    seconds = {"ours": ours, "plain": plain}[how](Path(path))
+    print(seconds, peak_mb())
+
+
+def peak_mb() -> float:
+    """Peak memory of this process; getrusage would include its parent's at the fork."""
+    status = Path("/proc/self/status")
+    if not status.exists():  # not Linux
+        return float("nan")
+    return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024 / 1e6

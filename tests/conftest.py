@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def call_main(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Call a stage's main, in this process, with these arguments."""
 
     def call(module: object, *arguments: object) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning as L  # noqa: N812
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +18,8 @@ from tiny_dataset import tile_pixels
 
 from roofseg.patches import Patch
 from roofseg.recipe.params import Machine, Recipe
-from roofseg.training.engine import Trained, train
+from roofseg.training.data import PatchBatches
+from roofseg.training.engine import Trained, _quiet, train
 
 P = 32
 RECIPE = Recipe(
@@ -90,6 +92,25 @@ class Run:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in found}
 
 
+def fit(
+    module: L.LightningModule, data: PatchBatches, callbacks: list[Callback], **options: Any
+) -> L.Trainer:
+    """Train a module with Lightning alone: no state, no curves, no pictures."""
+    with _quiet(set()):
+        trainer = L.Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            callbacks=callbacks,
+            **options,
+        )
+        trainer.fit(module, data)
+    return trainer
+
+
 def train_small(
     folder: Path,
     prior: Path,
@@ -98,7 +119,6 @@ def train_small(
     train_patches: Sequence[Patch] = TRAIN,
     on: Machine = MACHINE,
     parent: int | None = None,
-    callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> Run:
     """Train in ``folder`` with ``changes`` to the recipe."""
@@ -116,7 +136,6 @@ def train_small(
             overlays=Path("overlays"),
             state=state,
             parent=parent,
-            callbacks=callbacks,
         )
     assert trained
     return Run(folder, trained, printed.getvalue())

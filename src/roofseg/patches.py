@@ -17,16 +17,7 @@ from roofseg.core.images import Image, read_image, read_mask
 if TYPE_CHECKING:  # make_patches imports this module and need not wait half a second for pandas
     import pandas as pd
 
-CROPS_COLUMNS = (
-    "tile",
-    "row",
-    "col",
-    "method",
-    "building_fraction",
-    "gsd",
-    "crs",
-    "transform",
-)
+CROPS_COLUMNS = ("tile", "row", "col", "method", "building_fraction", "gsd", "crs", "transform")
 
 
 @dataclass(frozen=True, eq=False)

@@ -339,21 +339,21 @@ MODEL = Path("models/small/model.safetensors")
     ],
 )
 def test_the_stage_names_a_missing_file_before_it_writes_or_opens_test(
-    project: Path, say: Callable[..., None], spoil: Callable[[], object], says: str
+    project: Path, call_main: Callable[..., None], spoil: Callable[[], object], says: str
 ) -> None:
     spoil()
     with pytest.raises(UserError, match=says):
-        say(stage, "--attempt", "small")
+        call_main(stage, "--attempt", "small")
     assert not (project / "predictions").exists()
     assert not (project / "metrics").exists()
 
 
 def test_the_stage_names_the_file_that_a_full_disk_could_not_hold(
-    project: Path, say: Callable[..., None]
+    project: Path, call_main: Callable[..., None]
 ) -> None:
     full = pytest.raises(UserError, match=r"^predictions/.*: File too large\. Raise the limit")
     with full_disk(3000), full, system_errors_explained():
-        say(stage, "--attempt", "small")
+        call_main(stage, "--attempt", "small")
     assert list((project / "predictions").iterdir()) == []
     assert not list(project.rglob("scores.json"))
 

@@ -9,14 +9,13 @@ import json
 import sys
 from pathlib import Path
 
-import lightning as L  # noqa: N812
 import torch
-from small_run import TRAIN, VAL, P, machine, recipe
+from small_run import TRAIN, VAL, P, fit, machine, recipe
 
 from roofseg.core.weights import write_weights
 from roofseg.models.roof_model import RoofModel, build_model
 from roofseg.training.data import PatchBatches
-from roofseg.training.engine import _callbacks, _quiet, _strategy
+from roofseg.training.engine import _callbacks, _strategy
 from roofseg.training.segmenter import Segmenter
 
 
@@ -49,30 +48,15 @@ def main() -> None:
         model = build_model("unet", "tu-mobilenetv3_small_050", dropout=0.2, patch_size=P)
     small, on = recipe(**changes), machine(devices=devices)
     module = Segmenter(model, small)
-    batches = PatchBatches(
-        TRAIN,
-        VAL,
-        preset="light",
-        draws=small.draws_per_epoch,
-        batch_size=small.batch_size,
-        seed=3,
-        workers=0,
+    trainer = fit(
+        module,
+        PatchBatches(TRAIN, VAL, small),
+        _callbacks(small),
+        devices=devices,
+        strategy=_strategy(on, small),
+        max_epochs=small.epochs,
+        use_distributed_sampler=False,
     )
-    with _quiet(set()):
-        trainer = L.Trainer(
-            accelerator="cpu",
-            devices=devices,
-            strategy=_strategy(on, small),
-            max_epochs=small.epochs,
-            use_distributed_sampler=False,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            callbacks=_callbacks(small),
-        )
-        trainer.fit(module, batches)
     write_weights(folder / f"{trainer.global_rank}.safetensors", model.state_dict())
     seen = {key: float(value) for key, value in trainer.callback_metrics.items()}
     lr = trainer.optimizers[0].param_groups[0]["lr"]

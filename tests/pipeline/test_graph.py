@@ -99,14 +99,14 @@ def test_nothing_before_evaluate_descends_from_the_test_patches(stages: list[Sta
     assert {name.split("@")[0] for name in reached} == {"evaluate", "leaderboard"}
 
 
-def test_only_the_evaluate_stage_imports_sealed_test() -> None:
+def test_only_the_evaluate_stage_imports_sealed_split() -> None:
     """Only stages/evaluate.py imports the module that opens test."""
     sealed_split = ROOT / "src" / "roofseg" / "evaluation" / "sealed_split.py"
     importers = {file for file in CODE if sealed_split in imported(file)}
     assert importers == {ROOT / "stages" / "evaluate.py"}
 
 
-def test_only_sealed_test_lifts_the_guard() -> None:
+def test_only_sealed_split_lifts_the_guard() -> None:
     """Only roofseg.evaluation.sealed_split lifts the guard."""
     lifters = {
         file.name

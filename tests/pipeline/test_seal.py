@@ -1,8 +1,8 @@
 """The proofs that training and tuning cannot reach test, with real DVC on tiny tiles.
 
 `make prove-sealed` runs them beside those of the graph and the imports in test_graph, and prints
-the first line of each one's docstring. The parts have tests of their own: test_guard, test_looks,
-test_leakage, test_sealed.
+the first line of each one's docstring. The parts have tests of their own: core/test_guard,
+results/test_ledger, cutting/test_leakage, evaluation/test_sealed_split.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def test_a_worker_that_opens_test_stops(cut: Project, tmp_path: Path) -> None:
     assert not (project.folder / "models").exists()
 
 
-def test_evaluate_opens_test_through_sealed_test_alone(cut: Project, tmp_path: Path) -> None:
+def test_evaluate_opens_test_through_sealed_split_alone(cut: Project, tmp_path: Path) -> None:
     """An evaluate stage changed to open test by itself stops too."""
     project = cut.copy(tmp_path / "project")
     asking = "    digest = trained_digest("

@@ -29,36 +29,36 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("studies/studies.yaml")
 
 
-def test_valid_studies_pass(studies: Path, say: object) -> None:
-    say(check_studies)
+def test_studies_that_can_be_run_pass(studies: Path, call_main: object) -> None:
+    call_main(check_studies)
     passed = Path("metrics/studies/check.json").read_bytes()
     studies.write_text(STUDIES.replace("      - 2\n    seeds", "    seeds"))
-    say(check_studies)
+    call_main(check_studies)
     assert Path("metrics/studies/check.json").read_bytes() == passed  # so nothing reruns
 
 
-def test_more_tiles_than_the_split_has_are_an_error(studies: Path, say: object) -> None:
+def test_more_tiles_than_the_split_has_are_an_error(studies: Path, call_main: object) -> None:
     studies.write_text(STUDIES.replace("      - 2\n    seeds", "      - 3\n    seeds"))
     with pytest.raises(
         UserError, match=r"budget\.tiles: found 3; expected at most 2, .*in split\.csv$"
     ):
-        say(check_studies)
+        call_main(check_studies)
     assert not Path("metrics").exists()
 
 
-def test_a_missing_studies_file_is_an_error(studies: Path, say: object) -> None:
+def test_a_missing_studies_file_is_an_error(studies: Path, call_main: object) -> None:
     studies.unlink()
     with pytest.raises(UserError, match=r"studies\.yaml: cannot be read .*studies/profiles/"):
-        say(check_studies)
+        call_main(check_studies)
 
 
-def test_a_recipe_changes_only_with_its_own_keys(studies: Path, say: object) -> None:
+def test_a_recipe_changes_only_with_its_own_keys(studies: Path, call_main: object) -> None:
     Path("weights").mkdir()
     Path("weights/scratch.safetensors").write_bytes(b"nothing")
     made = Path("studies/recipes/small")
 
     def recipes() -> dict[str, bytes]:
-        say(study_recipe, "small", "--prior", "weights/scratch.safetensors")
+        call_main(study_recipe, "small", "--prior", "weights/scratch.safetensors")
         return {path.name: path.read_bytes() for path in made.iterdir()}
 
     before = recipes()
@@ -70,14 +70,14 @@ def test_a_recipe_changes_only_with_its_own_keys(studies: Path, say: object) -> 
     assert {name for name, text in recipes().items() if text != before[name]} == {"budget.json"}
 
 
-def test_a_study_is_gathered_only_from_its_declared_runs(
-    studies: Path, say: object, capsys: pytest.CaptureFixture[str]
+def test_a_study_is_gathered_from_the_runs_that_it_has_now(
+    studies: Path, call_main: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = Path("metrics/studies/runs/seeds")
     counts = [(60, 20, 20), (80, 10, 10)]
     for seed in (1, 2, 9):  # seed 9 is from an earlier studies.yaml
         write_run(runs / f"small-{seed}.json", attempt="small", seed=seed, counts=counts)
-    say(gather_study, "seeds")
+    call_main(gather_study, "seeds")
     table = pd.read_csv("metrics/studies/seeds/runs.csv")
     assert list(table.attempt) == ["small", "small"]
     assert list(table.seed) == [1, 2]
@@ -87,12 +87,12 @@ def test_a_study_is_gathered_only_from_its_declared_runs(
     assert sorted(path.name for path in Path("metrics/studies/seeds").iterdir()) == sorted(made)
     outputs = [Path("metrics/studies/seeds", name) for name in made]
     written = {path: path.read_bytes() for path in [*outputs, Path("plots/studies/seeds.png")]}
-    say(gather_study, "seeds")
+    call_main(gather_study, "seeds")
     assert {path: path.read_bytes() for path in written} == written
 
     with pytest.raises(SystemExit):
-        say(gather_study, "seed")
+        call_main(gather_study, "seed")
     assert "invalid choice: 'seed'" in capsys.readouterr().err
     (runs / "small-2.json").unlink()
     with pytest.raises(UserError, match=r"small-2\.json: .*dvc\.yaml:seeds@small-2`"):
-        say(gather_study, "seeds")
+        call_main(gather_study, "seeds")

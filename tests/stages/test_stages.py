@@ -111,7 +111,7 @@ def checked(here: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "dvc", "stage"])
-def test_tiles_may_be_present_or_come_from_dvc(checked: Path, say: object, kind: str) -> None:
+def test_tiles_may_be_present_or_come_from_dvc(checked: Path, call_main: object, kind: str) -> None:
     tiles = [Path("data/tiny/imgs"), Path("data/tiny/msks")]
     if kind != "folder":
         for folder in tiles:
@@ -123,7 +123,7 @@ def test_tiles_may_be_present_or_come_from_dvc(checked: Path, say: object, kind:
         made = {"outs": [*map(str, tiles)], "cmd": "true", "wdir": ".."}
         with Path("data/dvc.yaml").open("w") as file:
             YAML().dump({"stages": {"tiny": made}}, file)
-    say(check_params)
+    call_main(check_params)
     assert Path("metrics/params_check.json").is_file()
 
 
@@ -141,10 +141,12 @@ def test_tiles_may_be_present_or_come_from_dvc(checked: Path, say: object, kind:
         (lambda: shutil.rmtree("data/tiny/msks"), r"^data/tiny/msks: no such .*`dvc add data/tiny"),
     ],
 )
-def test_a_missing_dataset_is_named(checked: Path, say: object, spoil: object, says: str) -> None:
+def test_a_missing_dataset_is_named(
+    checked: Path, call_main: object, spoil: object, says: str
+) -> None:
     spoil()
     with pytest.raises(UserError, match=says):
-        say(check_params)
+        call_main(check_params)
     assert not Path("metrics").exists()
 
 
@@ -153,21 +155,23 @@ def test_every_model_of_a_profile_can_be_built(name: str) -> None:
     check_params.check_models(read_params(ROOT / "profiles" / f"{name}.yaml"))
 
 
-def test_a_model_that_cannot_be_built_is_named_with_its_attempt(checked: Path, say: object) -> None:
+def test_a_model_that_cannot_be_built_is_named_with_its_attempt(
+    checked: Path, call_main: object
+) -> None:
     head, attempt, rest = PARAMS.partition("  smaller:\n")
     rest = rest.replace("tu-mobilenetv3_small_050", "densenet121")
     Path("params.yaml").write_text(head + attempt + rest)
     with pytest.raises(UserError, match=r"attempts\.smaller\.encoder: .*'densenet121', which Deep"):
-        say(check_params)
+        call_main(check_params)
 
 
-def test_a_folder_that_cannot_be_written_is_named(checked: Path, say: object) -> None:
+def test_a_folder_that_cannot_be_written_is_named(checked: Path, call_main: object) -> None:
     Path("metrics").touch()
     with (
         pytest.raises(UserError, match=r"^metrics: File exists\. Move away"),
         system_errors_explained(),
     ):
-        say(check_params)
+        call_main(check_params)
 
 
 # make_patches and train
@@ -190,11 +194,11 @@ def project(cut: Path, here: Path) -> Path:
     return here
 
 
-def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, say: object) -> None:
+def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, call_main: object) -> None:
     before = contents(project)
     full = pytest.raises(UserError, match=r"^patches/.*: File too large\. Raise the limit")
     with full_disk(1000), full, system_errors_explained():
-        say(make_patches)
+        call_main(make_patches)
     assert contents(project) == before
 
 
@@ -209,8 +213,8 @@ def test_a_smoke_run_writes_nothing(project: Path) -> None:
     assert contents(project) == before
 
 
-def test_train_writes_model_recipe_and_results(project: Path, say: object) -> None:
-    say(train, "--attempt", "small")
+def test_train_writes_model_recipe_and_results(project: Path, call_main: object) -> None:
+    call_main(train, "--attempt", "small")
     made = sorted(
         {
             name
@@ -249,26 +253,26 @@ def test_train_writes_model_recipe_and_results(project: Path, say: object) -> No
     assert set(times) == {"minutes", "seconds_per_epoch", "peak_memory_gb"}
     # A second run gives the same bytes, except for the times.
     before = {name: sha256_file(Path(name)) for name in made if not name.endswith("times.json")}
-    say(train, "--attempt", "small")
+    call_main(train, "--attempt", "small")
     assert {name: sha256_file(Path(name)) for name in before} == before
 
 
 def test_a_run_that_ends_early_keeps_its_best_weights_and_says_so(
-    project: Path, say: object, capsys: pytest.CaptureFixture[str]
+    project: Path, call_main: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = PARAMS.replace("freeze_epochs: 0", "freeze_epochs: 1").replace(
         "encoder_lr_factor: 1.0", "encoder_lr_factor: 1e30"
     )
     (project / "params.yaml").write_text(text)
     with pytest.raises(SystemExit) as caught:
-        run(lambda: say(train, "--attempt", "small"))
+        run(lambda: call_main(train, "--attempt", "small"))
     assert caught.value.code == 2
     assert re.search(r"^error: the .* at epoch 2, step \d", capsys.readouterr().err, re.MULTILINE)
     assert read_json(Path("models/small/recipe.json"))["result"]["best_epoch"] == 1
     assert Path("models/small/model.safetensors").is_file()
     # A smoke run says so too.
     with pytest.raises(UserError, match=r"at epoch 2, step \d"):
-        say(train, "--attempt", "small", "--smoke")
+        call_main(train, "--attempt", "small", "--smoke")
 
 
 @pytest.mark.parametrize(
@@ -280,9 +284,9 @@ def test_a_run_that_ends_early_keeps_its_best_weights_and_says_so(
     ],
 )
 def test_an_attempt_that_cannot_be_trained_is_an_error_and_writes_no_model(
-    project: Path, say: object, spoil: object, says: str
+    project: Path, call_main: object, spoil: object, says: str
 ) -> None:
     spoil()
     with pytest.raises(UserError, match=says):
-        say(train, "--attempt", "small")
+        call_main(train, "--attempt", "small")
     assert not Path("models").exists()

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TRAIN = ["a", "b", "e", "f"]
 SPLIT = {**dict.fromkeys(TRAIN, "train"), "c": "val", "d": "val", "t": "test"}
 
-Say = Callable[..., None]
+CallMain = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,12 @@ def write_recipe(study: str, recipe: Recipe) -> None:
     write_json(Path(f"studies/recipes/small/{study}.json"), record)
 
 
-def test_the_record_has_the_subset_the_recipe_and_the_counts(params: Params, say: Say) -> None:
+def test_the_record_has_the_subset_the_recipe_and_the_counts(
+    params: Params, call_main: CallMain
+) -> None:
     recipe = params.recipe("small")
     write_recipe("budget", recipe)
-    say(study_run, "budget", "small-2-5", "--attempt", "small", "--tiles", 2, "--seed", 5)
+    call_main(study_run, "budget", "small-2-5", "--attempt", "small", "--tiles", 2, "--seed", 5)
     record = read_json(Path("metrics/studies/runs/budget/small-2-5.json"))
     assert record["train_tiles"] == subset(TRAIN, 2, 5)
     assert (record["study"], record["attempt"], record["label"]) == ("budget", "small", "small")
@@ -90,12 +92,12 @@ def test_the_record_has_the_subset_the_recipe_and_the_counts(params: Params, say
     ]
 
 
-def test_tiles_outside_the_subset_do_not_matter(params: Params, say: Say) -> None:
-    """The model stays the same if training tiles outside its subset change."""
+def test_tiles_outside_the_subset_do_not_matter(params: Params, call_main: CallMain) -> None:
+    """A model learns the same if the training tiles outside its subset change."""
     write_recipe("budget", params.recipe("small").model_copy(update={"epochs": 1}))
 
     def run() -> dict[str, Any]:
-        say(study_run, "budget", "small-2-1", "--attempt", "small", "--tiles", 2, "--seed", 1)
+        call_main(study_run, "budget", "small-2-1", "--attempt", "small", "--tiles", 2, "--seed", 1)
         return read_json(Path("metrics/studies/runs/budget/small-2-1.json"))
 
     before = run()
@@ -109,13 +111,13 @@ def test_tiles_outside_the_subset_do_not_matter(params: Params, say: Say) -> Non
 
 def test_a_run_that_was_stopped_resumes_to_the_same_bytes(
     params: Params,
-    say: Say,
+    call_main: CallMain,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_recipe("seeds", params.recipe("small"))
     arguments = ("--attempt", "small", "--seed", 1)
-    say(study_run, "seeds", "whole", *arguments)
+    call_main(study_run, "seeds", "whole", *arguments)
 
     def stop_after_one_epoch(_: EpochReport, trainer: Trainer, *__: object) -> None:
         if trainer.current_epoch == 1:
@@ -124,27 +126,27 @@ def test_a_run_that_was_stopped_resumes_to_the_same_bytes(
     with monkeypatch.context() as patched:
         patched.setattr(EpochReport, "on_train_epoch_start", stop_after_one_epoch)
         with pytest.raises(StoppedError):
-            say(study_run, "seeds", "stopped", *arguments)
+            call_main(study_run, "seeds", "stopped", *arguments)
     records = Path("metrics/studies/runs/seeds")
     assert not (records / "stopped.json").exists()
     assert [path.name.partition("@")[0] for path in Path(".state").glob("*@*/")] == ["seeds-small"]
     capsys.readouterr()
-    say(study_run, "seeds", "stopped", *arguments)
+    call_main(study_run, "seeds", "stopped", *arguments)
     assert "resumes the run after epoch 1" in capsys.readouterr().out
     assert (records / "stopped.json").read_bytes() == (records / "whole.json").read_bytes()
     assert not list(Path(".state").glob("*@*/"))
 
 
 def test_seed_and_augmentation_are_those_of_the_run(
-    params: Params, say: Say, capsys: pytest.CaptureFixture[str]
+    params: Params, call_main: CallMain, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("studies").mkdir()
     Path("studies/studies.yaml").write_text((ROOT / "tests" / "studies_tiny.yaml").read_text())
-    say(study_recipe, "cold", "--prior", "weights/scratch.safetensors")
+    call_main(study_recipe, "cold", "--prior", "weights/scratch.safetensors")
     made = Path("studies/recipes/cold")
     assert read_json(made / "studies.json") == ["augmentation"]
     run = ("augmentation", "cold-heavy-7", "--attempt", "cold", "--seed", 7)
-    say(study_run, *run, "--augmentation", "heavy")
+    call_main(study_run, *run, "--augmentation", "heavy")
     record = read_json(Path("metrics/studies/runs/augmentation/cold-heavy-7.json"))
     expected = read_json(made / "augmentation.json")["recipe"]
     assert record["recipe"] == {**expected, "seed": 7, "augmentation": "heavy"}
@@ -152,13 +154,13 @@ def test_seed_and_augmentation_are_those_of_the_run(
     assert "augmentation: cold-heavy-7: val IoU" in capsys.readouterr().out
 
 
-def test_a_prior_that_is_not_the_recipes_is_named(params: Params, say: Say) -> None:
+def test_another_prior_than_the_recipes_is_named(params: Params, call_main: CallMain) -> None:
     write_recipe("seeds", params.recipe("small"))
     write_weights(Path("weights/scratch.safetensors"), {"other": torch.zeros(1)})
     with pytest.raises(
         UserError, match=r"not the prior that .* Run `dvc repro studies/dvc\.yaml:r"
     ):
-        say(study_run, "seeds", "small-1", "--attempt", "small", "--seed", 1)
+        call_main(study_run, "seeds", "small-1", "--attempt", "small", "--seed", 1)
     assert not Path("metrics").exists()
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import PARAMS
 from ruamel.yaml import YAML
+from small_run import recipe
 from torch.utils.data import DataLoader
 
 from roofseg.core.errors import UserError
@@ -20,7 +21,6 @@ from roofseg.training.data import (
     DistributedBatches,
     Draws,
     PatchBatches,
-    PlainPatches,
     TrainPatches,
     view_seed,
 )
@@ -40,15 +40,9 @@ def patches(count: int) -> list[Patch]:
     ]
 
 
-def batches(**changes: Any) -> PatchBatches:
-    options: dict[str, Any] = {
-        "preset": "heavy",
-        "draws": 7,
-        "batch_size": 3,
-        "seed": 1,
-        "workers": 0,
-    }
-    return PatchBatches(patches(4), patches(3), **{**options, **changes})
+def batches(workers: int = 0, **changes: Any) -> PatchBatches:
+    options = {"augmentation": "heavy", "draws_per_epoch": 7, "batch_size": 3, "seed": 1}
+    return PatchBatches(patches(4), patches(3), recipe(**{**options, **changes}), workers)
 
 
 def epochs(data: PatchBatches, count: int) -> list[list[tuple[bytes, bytes, tuple[str, ...]]]]:
@@ -160,14 +154,12 @@ def test_a_training_patch_is_augmented_with_its_seed() -> None:
     assert tile == "t1"
 
 
-def test_plain_patches_are_not_augmented() -> None:
-    data = patches(3)
-    plain = PlainPatches(data)
-    assert len(plain) == 3
-    for patch, (image, mask, tile) in zip(data, (plain[index] for index in range(3)), strict=True):
-        np.testing.assert_array_equal(image, patch.image.transpose(2, 0, 1))
-        np.testing.assert_array_equal(mask, patch.mask[None])
-        assert tile == patch.tile
+def test_val_patches_are_not_augmented() -> None:
+    val = list(batches(batch_size=1).val_dataloader())
+    for patch, (image, mask, tile) in zip(patches(3), val, strict=True):
+        np.testing.assert_array_equal(image[0], patch.image.transpose(2, 0, 1))
+        np.testing.assert_array_equal(mask[0], patch.mask[None])
+        assert list(tile) == [patch.tile]
 
 
 def test_batches_have_the_shapes_that_the_engine_expects() -> None:
@@ -186,7 +178,7 @@ def test_batches_have_the_shapes_that_the_engine_expects() -> None:
 @settings(max_examples=30)
 @given(draws=st.integers(2, 20), batch_size=st.integers(1, 6))
 def test_only_a_last_batch_of_one_is_dropped(draws: int, batch_size: int) -> None:
-    data = batches(draws=draws, batch_size=batch_size, preset="none")
+    data = batches(draws_per_epoch=draws, batch_size=batch_size, augmentation="none")
     sizes = [len(tiles) for *_, tiles in data.train_dataloader()]
     alone = batch_size > 1 and draws % batch_size == 1
     assert sum(sizes) == draws - alone
@@ -197,7 +189,7 @@ def test_only_a_last_batch_of_one_is_dropped(draws: int, batch_size: int) -> Non
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_of_a_pool_are_its_draws(workers: int) -> None:
-    data = batches(pool=2, workers=workers)
+    data = batches(workers, augmentation_pool=2)
     loader = data.train_dataloader()
     for epoch in range(2):
         data.draws.set_epoch(epoch)
@@ -298,14 +290,12 @@ def test_an_epoch_that_would_train_on_nothing_is_an_error() -> None:
 
 
 def test_a_last_val_batch_of_one_is_kept() -> None:
-    data = PatchBatches(
-        patches(2), patches(3), preset="none", draws=4, batch_size=2, seed=0, workers=0
-    )
+    data = batches(batch_size=2)
     assert [len(tiles) for *_, tiles in data.val_dataloader()] == [2, 1]
 
 
 def test_the_number_of_workers_changes_no_byte() -> None:
-    alone, shared = epochs(batches(), 2), epochs(batches(workers=2), 2)
+    alone, shared = epochs(batches(), 2), epochs(batches(2), 2)
     assert alone == shared
     # 7 draws in threes: a last batch of one is dropped.
     assert [[len(tiles) for *_, tiles in epoch] for epoch in alone] == [[3, 3], [3, 3]]
@@ -318,7 +308,7 @@ def test_loading_does_not_draw_from_the_global_generator(workers: int) -> None:
     # Dropout draws from it: if the loader did too, the weights would depend on the workers.
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    data = batches(workers=workers, draws=2)
+    data = batches(workers, draws_per_epoch=2)
     assert isinstance(data.train_dataloader(), DataLoader)
     epochs(data, 2)
     assert torch.equal(torch.get_rng_state(), before)

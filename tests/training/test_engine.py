@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from small_run import RECIPE, TRAIN, VAL, P, Run, as_bytes, machine, recipe, train_small
+from small_run import RECIPE, TRAIN, VAL, P, Run, as_bytes, fit, machine, recipe, train_small
 
 from roofseg.core.errors import UserError
 from roofseg.core.images import read_image
@@ -554,29 +554,17 @@ def watch(
     **changes: Any,
 ) -> Watch:
     """Train the small model; ``script`` replaces its val IoU."""
-    small = recipe(**{"epochs": len(script or "1234"), "draws_per_epoch": 4, **changes})
+    defaults = {"epochs": len(script or "1234"), "draws_per_epoch": 4, "augmentation": "none"}
+    small = recipe(**{**defaults, "seed": 0, **changes})
     module = (Segmenter if script is None else Scripted)(pixelwise(head), small)
     if isinstance(module, Scripted) and script:
         module.script = script
-    data = PatchBatches(
-        TRAIN, VAL, preset="none", draws=small.draws_per_epoch, batch_size=2, seed=0, workers=0
-    )
     seen = Watch()
-    with _quiet(set()):
-        trainer = L.Trainer(
-            accelerator="cpu",
-            max_epochs=small.epochs,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            callbacks=[seen, *(callbacks or [])],
-        )
-        trainer.fit(module, data)
-        if checkpoint:
-            trainer.save_checkpoint(checkpoint)
+    watching = [seen, *(callbacks or [])]
+    data = PatchBatches(TRAIN, VAL, small)
+    trainer = fit(module, data, watching, max_epochs=small.epochs, log_every_n_steps=1)
+    if checkpoint:
+        trainer.save_checkpoint(checkpoint)
     return seen
 
 

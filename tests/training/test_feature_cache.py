@@ -14,12 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
-from small_run import RECIPE, TRAIN, VAL, P, Run, as_bytes, machine, recipe, train_small
+from small_run import RECIPE, TRAIN, VAL, P, Run, as_bytes, fit, machine, recipe, train_small
 
 from roofseg.core.weights import write_weights
 from roofseg.models.roof_model import build_model
 from roofseg.training.data import Draw, Draws, PatchBatches
-from roofseg.training.engine import _quiet
 from roofseg.training.feature_cache import FeatureCache, memory
 from roofseg.training.segmenter import NotFiniteError, Segmenter
 
@@ -209,31 +208,11 @@ def look(
     given = recipe(**{**FROZEN, "augmentation_pool": pool, **changes})
     torch.manual_seed(0)
     model = build_model(given.architecture, given.encoder, dropout=given.dropout, patch_size=P)
-    data = PatchBatches(
-        TRAIN,
-        VAL,
-        preset=given.augmentation,
-        draws=given.draws_per_epoch,
-        batch_size=given.batch_size,
-        seed=given.seed,
-        workers=0,
-        pool=pool,
-    )
+    data = PatchBatches(TRAIN, VAL, given)
     data.draws = draws or data.draws
     seen = Seen()
-    with _quiet(set()):
-        trainer = L.Trainer(
-            accelerator="cpu",
-            precision=given.precision,  # type: ignore[arg-type]
-            max_epochs=given.epochs,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            callbacks=[seen],
-        )
-        trainer.fit(Segmenter(model, given, gb), data)
+    module = Segmenter(model, given, gb)
+    fit(module, data, [seen], precision=given.precision, max_epochs=given.epochs)
     return seen
 
 

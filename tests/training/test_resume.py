@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from graph import ROOT
-from lightning.pytorch.callbacks import Callback
 from small_run import RECIPE, TRAIN, P, Run, machine, recipe, train_small
 from unwritable import full_disk
 
@@ -24,6 +23,7 @@ from roofseg.core.run_states import mark_finished, remove_state
 from roofseg.core.weights import write_weights
 from roofseg.models.roof_model import build_model
 from roofseg.patches import Patch
+from roofseg.training.data import PatchBatches
 from roofseg.training.resume import KeepState, locked_state, state_name
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -120,18 +120,22 @@ def test_a_stopped_run_says_which_epochs_are_kept(
     assert signal.getsignal(number) == handler
 
 
-class SignalWhenReady(Callback):
-    """Sends this process a signal before the loader starts, ahead of the first step."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_before_the_first_step_stops_the_run(
+    tmp_path: Path, prior: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    loader = PatchBatches.train_dataloader
 
-    def on_fit_start(self, *args: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+    def signal_first(batches: PatchBatches) -> object:
+        os.kill(os.getpid(), number)
+        return loader(batches)
 
-
-def test_a_signal_before_the_first_step_stops_the_run(tmp_path: Path, prior: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(StoppedError, match=r"stopped by SIGINT\. Kept: 0 of 3 epochs"):
-        train_small(tmp_path / "run", prior, tmp_path / "s", callbacks=[SignalWhenReady()])
-    assert signal.getsignal(signal.SIGINT) == before
+    monkeypatch.setattr(PatchBatches, "train_dataloader", signal_first)
+    before = signal.getsignal(number)
+    name = signal.Signals(number).name
+    with pytest.raises(StoppedError, match=rf"stopped by {name}\. Kept: 0 of 3 epochs"):
+        train_small(tmp_path / "run", prior, tmp_path / "s")
+    assert signal.getsignal(number) == before
 
 
 WORKERS_SIGNALLED = """

@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from errno import (
-    EACCES,
-    EDQUOT,
-    EEXIST,
-    EFBIG,
-    EIO,
-    EISDIR,
-    EMFILE,
-    ENAMETOOLONG,
-    ENFILE,
-    ENOMEM,
-    ENOSPC,
-    ENOTDIR,
-    EPERM,
-    EPIPE,
-    EROFS,
-)
 
 # Python raises these errors of write(2) without the name of the file.
-DISK_FULL = (EDQUOT, EFBIG, ENOSPC)
+DISK_FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
 
 _PERMISSIONS = "Change the permissions of that file or of its folder"
 _FEWER_WORKERS = "lower `workers` in params.yaml"
 REMEDIES = {
-    ENOSPC: "Free space on that disk",
-    EDQUOT: "Free space on that disk, or raise your quota",
-    EFBIG: "Raise the limit on file sizes (`ulimit -f`), or use a disk that takes larger files",
-    EACCES: _PERMISSIONS,
-    EPERM: _PERMISSIONS,
-    EEXIST: "Move away the file or folder that has this name",
-    EISDIR: "Move away the folder that has the name of a file",
-    ENOTDIR: "Move away the file that has the name of this folder or of a folder above",
-    ENAMETOOLONG: "Use a shorter name",
-    EMFILE: f"Raise the limit (`ulimit -n`), or {_FEWER_WORKERS}",
-    ENFILE: f"Close other programs, or {_FEWER_WORKERS}",
-    EROFS: "Use a folder on a file system that is not read-only",
-    EIO: "Check the disk: it failed to read or write",
-    ENOMEM: f"Free memory, or {_FEWER_WORKERS}",
-    EPIPE: "Let the program that reads the output run on, or redirect the output to a file",
+    errno.ENOSPC: "Free space on that disk",
+    errno.EDQUOT: "Free space on that disk, or raise your quota",
+    errno.EFBIG: "Raise the limit on file sizes (`ulimit -f`), or use a disk for larger files",
+    errno.EACCES: _PERMISSIONS,
+    errno.EPERM: _PERMISSIONS,
+    errno.EEXIST: "Move away the file or folder that has this name",
+    errno.EISDIR: "Move away the folder that has the name of a file",
+    errno.ENOTDIR: "Move away the file that has the name of this folder or of a folder above",
+    errno.ENAMETOOLONG: "Use a shorter name",
+    errno.EMFILE: f"Raise the limit (`ulimit -n`), or {_FEWER_WORKERS}",
+    errno.ENFILE: f"Close other programs, or {_FEWER_WORKERS}",
+    errno.EROFS: "Use a folder on a file system that is not read-only",
+    errno.EIO: "Check the disk: it failed to read or write",
+    errno.ENOMEM: f"Free memory, or {_FEWER_WORKERS}",
+    errno.EPIPE: "Let the program that reads the output run on, or redirect the output to a file",
 }
 """The remedy for an error of the operating system, by its errno."""
 
@@ -70,18 +54,17 @@ class StoppedError(UserError):
 
 
 def explain_system_error(error: OSError) -> UserError | None:
-    """Return a UserError that names the file, the system's reason and the remedy.
+    """Return a UserError with the file, the system's reason and the remedy.
 
-    Returns None for an errno that is not in ``REMEDIES``: such an error is more likely a bug, and
-    must keep its traceback.
+    An errno without a remedy is more likely a bug, which must keep its traceback: returns None.
     """
     if error.errno not in REMEDIES:
         return None
     subject = {
-        ENOMEM: "memory",
-        EMFILE: "open files of this process",
-        ENFILE: "open files of this machine",
-        EPIPE: "output",
+        errno.ENOMEM: "memory",
+        errno.EMFILE: "open files of this process",
+        errno.ENFILE: "open files of this machine",
+        errno.EPIPE: "output",
     }.get(error.errno, "a file")
     file = error.filename2 or error.filename or subject
     return UserError(

@@ -32,6 +32,7 @@ def portable_opencv() -> Iterator[None]:
         cv2.setNumThreads(threads)
         cv2.setUseOptimized(optimized)
         cv2.ipp.setUseIPP(ipp)
+        cv2.setNumThreads(threads)
 
 
 def _decode(path: Path, flags: int) -> Image:

@@ -26,15 +26,6 @@ EXCEPTIONS: dict[str, Statistics] = {
     "dpn": ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3),
 }
 
-DROPOUTS = (
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-)
-
 
 class SmpDecoder(nn.Module):
     """An smp decoder and its head, with dropout between them.
@@ -51,13 +42,12 @@ class SmpDecoder(nn.Module):
         self.head = head
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.dropout(self.decoder(features)))
-        return logits
+        return self.head(self.dropout(self.decoder(features)))
 
 
 def unet(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder of smp's U-Net (Ronneberger et al. 2015)."""
-    return _split(smp.Unet, encoder, dropout, {})
+    return _split(smp.Unet, encoder, dropout)
 
 
 def deeplabv3plus(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
@@ -65,7 +55,7 @@ def deeplabv3plus(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
 
     The dropout inside the ASPP module, 0.5 by default in smp, is ``dropout`` too.
     """
-    return _split(smp.DeepLabV3Plus, encoder, dropout, {"decoder_aspp_dropout": dropout})
+    return _split(smp.DeepLabV3Plus, encoder, dropout, decoder_aspp_dropout=dropout)
 
 
 def statistics(encoder: str) -> Statistics:
@@ -81,10 +71,7 @@ def statistics(encoder: str) -> Statistics:
 
 
 def _split(
-    build: Callable[..., smp.base.SegmentationModel],
-    encoder: str,
-    dropout: float,
-    options: dict[str, float],
+    build: Callable[..., smp.base.SegmentationModel], encoder: str, dropout: float, **options: float
 ) -> tuple[nn.Module, nn.Module]:
     check_encoder(encoder)
     try:
@@ -123,7 +110,7 @@ def _without_dropout(encoder: nn.Module) -> None:
     The recipe's dropout acts in the decoder alone; hidden dropout would differ between encoders.
     """
     for module in encoder.modules():
-        if isinstance(module, DROPOUTS):
+        if isinstance(module, nn.modules.dropout._DropoutNd):  # all kinds of dropout
             module.p = 0.0
         for rate in ("drop_prob", "drop_rate", "_drop_connect_rate"):
             if isinstance(getattr(module, rate, None), float):

@@ -57,11 +57,10 @@ def visible_gpus() -> list[str]:
 def claim_gpus(gpus: Sequence[str], wanted: int, folder: Path) -> Iterator[list[int]]:
     """Claim the first ``wanted`` of ``gpus`` that nobody else has claimed; yield their indices.
 
-    A claim is a file lock in ``folder``, which all processes of the machine share. It ends with the
-    block or with the process, even if the process is killed. ``gpus`` are names that mean the same
-    GPU in every process (see `visible_gpus`). While too few GPUs are free, this prints one line and
-    waits without a claim. A process that sees only as many GPUs as it wants uses them even if
-    others have claimed them.
+    A claim is a file lock in ``folder``, which all processes of the machine share; it ends with the
+    block or the process. ``gpus`` are UUIDs (`visible_gpus`). While too few GPUs are free, this
+    prints one line and waits without a claim. A process that sees only as many GPUs as it wants
+    uses them even if others have claimed them.
 
     Raises UserError if a lock file cannot be locked.
     """

@@ -27,8 +27,7 @@ class RoofModel(nn.Module):
         decoder: maps that list to logits
         mean, std: statistics per RGB channel, on [0, 1], that the encoder was trained with
         multiple: height and width must be multiples of this, in pixels
-        reads: indices of the features that the decoder reads (negative ones count from the end);
-            None for all
+        reads: indices of the features that the decoder reads; None for all
 
     Shape:
         - input: (B, 3, H, W) float RGB in [0, 1]
@@ -63,12 +62,9 @@ class RoofModel(nn.Module):
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
         """The encoder's features of ``x``, for ``decode``.
 
-        A feature that the decoder does not read is on the meta device: it has a shape and no
-        values. This saves memory: SAM's four skips are twelve times as large as the neck's output,
-        and `sam.ConvDecoder` reads only the latter.
-
-        Raises:
-            ValueError: height or width is not a multiple of ``multiple``
+        To save memory, a feature that the decoder does not read is on the meta device: it has a
+        shape and no values. (SAM's four skips are twelve times as large as the neck's output, and
+        `sam.ConvDecoder` reads only the latter.)
         """
         height, width = x.shape[-2:]
         if height % self.multiple or width % self.multiple:
@@ -79,9 +75,7 @@ class RoofModel(nn.Module):
         # Without gradients no activations are kept: most of the memory of a training step.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             features: list[torch.Tensor] = self.encoder(x)
-        if self.reads is None:
-            return features
-        read = {range(len(features))[index] for index in self.reads}
+        read = range(len(features)) if self.reads is None else self.reads
         return [
             feature if index in read else torch.empty_like(feature, device="meta")
             for index, feature in enumerate(features)
@@ -89,8 +83,7 @@ class RoofModel(nn.Module):
 
     def decode(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Logits (B, 1, H, W) from the features of ``encode``, which are not changed."""
-        logits: torch.Tensor = self.decoder(features)
-        return logits
+        return self.decoder(features)
 
     def freeze_encoder(self, frozen: bool) -> None:
         """Freeze or thaw the encoder.
@@ -155,8 +148,7 @@ def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: 
         encoder: an smp encoder's name such as ``resnet34`` or ``tu-tf_efficientnet_lite0``;
             ``sam_vit_b`` for the SAM architectures
         dropout: probability, [0, 1), of every dropout layer in the decoder; encoders have none
-        patch_size: side of the training patches in pixels; UserError unless it is a multiple of the
-            stride. The model takes other multiples of the stride too
+        patch_size: side of the training patches in pixels. The model takes other sizes too
 
     Raises:
         UserError: a key has an unusable value; the message names the key
@@ -179,11 +171,7 @@ def save_model(path: Path, model: RoofModel) -> None:
 
 
 def load_model(path: Path, model: RoofModel) -> None:
-    """Load a file written by ``save_model`` into a model of the same architecture and encoder.
-
-    Raises:
-        UserError: the file is missing, is not safetensors, or holds the weights of another model
-    """
+    """Load a file written by ``save_model``; UserError if it does not hold this model's weights."""
     load_weights(
         model,
         read_weights(path),

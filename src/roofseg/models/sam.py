@@ -8,6 +8,7 @@ too few for the statistics of BatchNorm.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 
 import torch
@@ -21,9 +22,9 @@ WIDTH = 768  # channels of a token in ViT-B
 NECK = 256  # channels of the encoder's output
 SKIPS = (2, 5, 8, 11)  # blocks 3, 6, 9, 12 counted from 1; they are also the global-attention ones
 GROUPS = 8
-# Size of a slice of attention on a CPU (`_attend_in_slices`). At 1024 px and two threads a slice is
-# 1024 queries of one head, two of the kernel's blocks per thread, and its bias takes 8 MB in
-# bfloat16. Half and twice that size were slower.
+# Size of a slice of attention on a CPU (`_attend_in_slices`). At 1024 px and two threads a slice
+# holds 1024 queries of one head, and its bias takes 8 MB in bfloat16. Slices of half and of twice
+# that size were slower.
 QUERIES = 1024
 SLICE = 2**21  # elements of bias per thread
 # SAM's pixel_mean and pixel_std for RGB in 0..255 (segment_anything/build_sam.py), on [0, 1].
@@ -36,23 +37,15 @@ STATISTICS = (
 class SamEncoder(ImageEncoderViT):
     """SAM's ViT-B image encoder for any input size that is a multiple of 16 pixels.
 
-    The parameters keep the prior's native size (64x64 tokens, 1024 px), so one weights file fits
-    every patch size: each call resizes the position embedding and the relative positions of the
-    attention (`FusedAttention`). Parameter names are those of Meta's checkpoint without the prefix
-    ``image_encoder.``.
+    The parameters keep the prior's native size (64x64 tokens, 1024 px) and each call resizes the
+    position embedding and the attention's relative positions, so one weights file fits every patch
+    size. Parameter names are those of Meta's checkpoint without the prefix ``image_encoder.``.
     """
 
     def __init__(self) -> None:
+        # The other arguments have ViT-B's values by default.
         super().__init__(
-            img_size=1024,
-            patch_size=TOKEN,
-            embed_dim=WIDTH,
-            depth=12,
-            num_heads=12,
-            mlp_ratio=4,
-            out_chans=NECK,
-            qkv_bias=True,
-            norm_layer=_TokenNorm,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
             use_rel_pos=True,
             window_size=14,
             global_attn_indexes=SKIPS,
@@ -94,14 +87,13 @@ class FusedAttention(Attention):
     in a global block at 1024 px. The fused kernels compute it in blocks, and take b as a mask in
     the dtype of q.
 
-    There is a way without a mask: with rel_h and rel_w appended to q / sqrt(C), and each key's row
-    and column (one-hot) appended to k, the product q k^T includes b, but is three times as wide. In
-    the global blocks a CPU needed twice as long for it. For the whole encoder an H100 needed up to
-    a sixth less time in bfloat16, but a quarter more in float32. In windows of 14 x 14 tokens both
-    ways took equally long.
+    The mask can be avoided: with rel_h and rel_w appended to q / sqrt(C), and each key's row and
+    column (one-hot) appended to k, q k^T includes b, but is three times as wide. The global blocks
+    then took a CPU twice as long. The encoder took an H100 up to a sixth less time in bfloat16, but
+    a quarter more in float32.
 
     On a CPU with gradients, segment-anything's own code runs: no fused CPU kernel takes a mask with
-    a gradient, and the way without a mask needed nearly twice as long in bfloat16.
+    a gradient, and without a mask training took nearly twice as long in bfloat16.
     """
 
     @classmethod
@@ -122,11 +114,9 @@ class FusedAttention(Attention):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attention over all H * W tokens; input and output are (B, H, W, dim)."""
-        attended: torch.Tensor
         on_cpu = x.device.type == "cpu"
         if on_cpu and torch.is_grad_enabled():
-            attended = super().forward(x)
-            return attended
+            return super().forward(x)
         batch, height, width, _ = x.shape
         q, k, v = (  # (B * heads, H * W, C) each
             self.qkv(x)
@@ -141,17 +131,15 @@ class FusedAttention(Attention):
         attend = _attend_in_slices if on_cpu else _attend
         out = attend(q, k, v, rel_h.flatten(1, 2), rel_w.flatten(1, 2))
         out = out.unflatten(0, (batch, self.num_heads)).transpose(1, 2)
-        attended = self.proj(out.reshape(x.shape))
-        return attended
+        return self.proj(out.reshape(x.shape))
 
 
 def _relative_positions(table: torch.Tensor, size: int) -> torch.Tensor:
     """The embeddings of each query's position relative to each key, on one axis: (size, size, C).
 
-    ``table`` (2 n - 1, C) holds the embeddings of the offsets -(n - 1) to n - 1. For a size other
-    than n it is resized as in segment-anything's ``get_rel_pos``, which this function replaces:
-    ``get_rel_pos`` makes its index in host memory, and waiting for the copies took an H100 a sixth
-    of the time for four images of 1024 px.
+    ``table`` (2 n - 1, C) holds the embeddings of the offsets -(n - 1) to n - 1, and is resized if
+    size is not n. Unlike segment-anything's ``get_rel_pos`` this makes its index on the device: an
+    H100 spent a sixth of its time waiting for copies from host memory.
     """
     if len(table) != 2 * size - 1:
         table = F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
@@ -193,21 +181,13 @@ def _attend_in_slices(
     return out
 
 
-class _TokenNorm(nn.LayerNorm):
-    """LayerNorm with the epsilon that SAM's weights were trained with."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, eps=1e-6)
-
-
 def resize_position_embedding(
     embedding: torch.Tensor, size: torch.Size | tuple[int, int]
 ) -> torch.Tensor:
-    """Resize a position embedding (1, H, W, C) to ``size`` tokens (h, w).
+    """Resize a position embedding (1, H, W, C) to ``size`` tokens (h, w), unless it has that size.
 
     Bicubic with antialiasing, as in timm's ``resample_abs_pos_embed``: a token of a small patch
-    gets the mean of the positions that it covers, not a sample of them. An embedding that already
-    has this size is returned unchanged.
+    gets the mean of the positions that it covers, not a sample of them.
     """
     if embedding.shape[1:3] == tuple(size):
         return embedding
@@ -240,8 +220,7 @@ class ConvDecoder(nn.Module):
         self.head = _head(32, dropout)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.stages(self.entry(features[-1])))
-        return logits
+        return self.head(self.stages(self.entry(features[-1])))
 
 
 class UnetDecoder(nn.Module):
@@ -250,8 +229,7 @@ class UnetDecoder(nn.Module):
     All blocks of a ViT have one resolution. As in UNETR (Hatamizadeh et al. 2022, "UNETR:
     Transformers for 3D Medical Image Segmentation", figure 2), transposed convolutions upscale each
     skip to the resolution it has in a U-Net: block 12 stays at 1/16 as the bottleneck, block 9 goes
-    to 1/8, block 6 to 1/4, block 3 to 1/2. Unlike UNETR it has no skip from the image itself. It
-    does not use the encoder's neck.
+    to 1/8, block 6 to 1/4, block 3 to 1/2. Unlike UNETR it has no skip from the image itself.
 
     Shape:
         - features[:4]: (B, h, w, 768), outputs of blocks 3, 6, 9, 12
@@ -281,8 +259,7 @@ class UnetDecoder(nn.Module):
             reversed(shallow), self.skips, self.ups, self.merges, strict=True
         ):
             x = merge(torch.cat([up(x), skip(tokens)], dim=1))
-        logits: torch.Tensor = self.head(self.last(x))
-        return logits
+        return self.head(self.last(x))
 
 
 class _Project(nn.Module):
@@ -298,8 +275,7 @@ class _Project(nn.Module):
         self.project = nn.Conv2d(WIDTH, width, kernel_size=1)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        mapped: torch.Tensor = self.project(self.norm(tokens).permute(0, 3, 1, 2))
-        return mapped
+        return self.project(self.norm(tokens).permute(0, 3, 1, 2))
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:

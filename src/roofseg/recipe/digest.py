@@ -39,13 +39,11 @@ def recipe_of(
 def digest(
     recipe: Recipe, patches: PatchSettings, split: Mapping[str, str], nudges: Mapping[str, Any]
 ) -> str:
-    """The recipe digest: the first 12 hex digits of a SHA-256 over canonical JSON.
+    """The recipe digest: the first 12 hex digits of a SHA-256 over `recipe_of` as JSON.
 
-    It covers the resolved parameters as written (``precision: auto`` stays ``auto``), the patch
-    settings, the prior's name, and the split and nudges by content (tile to split, tile to row and
-    column). It does not cover the machine, paths, workers or devices, nor a key that has its value
-    in ``NEUTRAL``. Numbers are compared by value, so ``1e-3`` and ``0.001`` give one digest, and
-    the order of keys does not matter.
+    It covers the parameters as written (``precision: auto`` stays ``auto``) and the contents of
+    split and nudges, but neither the machine nor any path. ``1e-3`` and ``0.001`` give one digest,
+    and the order of keys does not matter.
     """
     canonical = json.dumps(
         recipe_of(recipe, patches, split, nudges), sort_keys=True, separators=(",", ":")
@@ -54,11 +52,7 @@ def digest(
 
 
 def inputs_hash(recipe_digest: str, paths: Iterable[Path]) -> str:
-    """SHA-256 (64 hex digits) of all inputs of a training run: its recipe and its files.
-
-    ``paths`` are files (code, prior) and folders (patches), hashed by
-    `roofseg.core.files.sha256_files`.
-    """
+    """SHA-256 (64 hex digits) of a training run's inputs: its recipe, code, prior and patches."""
     return hashlib.sha256(f"{recipe_digest} {sha256_files(paths)}".encode()).hexdigest()
 
 
@@ -70,14 +64,8 @@ def attempt_digest(params: Params, attempt: str, *, dataset: Path) -> str:
 def trained_digest(params: Params, attempt: str, *, dataset: Path, model: Path) -> str:
     """Check that a model was trained with the recipe in force, and return the recipe's digest.
 
-    Args:
-        params: the parameters in force.
-        attempt: the attempt's name in ``params``.
-        dataset: folder with split.csv and nudges.csv.
-        model: the trained model's folder, with recipe.json.
-
-    Raises:
-        UserError: the model was trained with another recipe, or its training ended early
+    ``dataset`` is the folder of split.csv and nudges.csv, ``model`` that of recipe.json. Raises
+    UserError if the model was trained with another recipe, or if its training ended early.
     """
     wanted = attempt_digest(params, attempt, dataset=dataset)
     path = model / "recipe.json"

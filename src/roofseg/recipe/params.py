@@ -27,7 +27,7 @@ from roofseg.recipe.architectures import SAM_ENCODER, check_architecture, check_
 
 # DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
 ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-PATCH_MULTIPLE = 32  # the stride of the encoders' deepest features, pixels
+PATCH_MULTIPLE = 32  # pixels: the encoders halve a patch five times
 
 Augmentation = Literal["none", "light", "medium", "heavy", "extreme"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -42,10 +42,8 @@ class _Checked(BaseModel):
     @classmethod
     def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
         """Reject ``lr: true``, which pydantic would read as 1.0."""
-        if (
-            isinstance(value, bool)
-            and cls.model_fields[str(info.field_name)].annotation is not bool
-        ):
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and wanted is not bool:
             raise ValueError("expected a number or a word, not true or false")
         return value
 
@@ -54,18 +52,8 @@ class PatchSettings(_Checked):
     """How patches are cut. Sizes are in pixels; fractions are of a patch's area."""
 
     dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    patch_size: int
+    patch_size: int = Field(gt=0, multiple_of=PATCH_MULTIPLE)
     min_building_fraction: Fraction
-
-    @field_validator("patch_size")
-    @classmethod
-    def _multiple(cls, value: int) -> int:
-        if value <= 0 or value % PATCH_MULTIPLE:
-            raise ValueError(
-                f"expected a positive multiple of {PATCH_MULTIPLE} pixels, since the encoders "
-                "halve a patch five times"
-            )
-        return value
 
 
 class SharedRecipe(_Checked):
@@ -152,28 +140,23 @@ class Params(PatchSettings, SharedRecipe, Machine, Evaluation):
             raise UserError(
                 f"attempt {attempt!r} is not in params.yaml; it has: {', '.join(self.attempts)}"
             )
-        return self._resolve(attempt)
+        shared = {key: getattr(self, key) for key in SharedRecipe.model_fields}
+        return Recipe.model_validate({**shared, **self.attempts[attempt]})
 
     def recipes(self) -> dict[str, Recipe]:
         """The resolved recipes of all attempts, in the order of params.yaml."""
-        return {name: self._resolve(name) for name in self.attempts}
+        return {name: self.recipe(name) for name in self.attempts}
 
     def machine(self) -> Machine:
         """The settings of the machine alone."""
         return Machine(**{key: getattr(self, key) for key in Machine.model_fields})
 
-    def _resolve(self, attempt: str) -> Recipe:
-        shared = {key: getattr(self, key) for key in SharedRecipe.model_fields}
-        return Recipe.model_validate({**shared, **self.attempts[attempt]})
-
 
 def parse_mapping(text: str, source: str) -> Mapping[str, Any]:
-    """Read a mapping of keys to values from YAML 1.2 text.
+    """Read a mapping of keys to values from YAML text; a UserError names ``source``.
 
-    Raises UserError, which names ``source``, if the text is not YAML or not a mapping.
-
-    ruamel.yaml reads YAML 1.2, where ``1e-05`` (as DVC writes it) is a number; PyYAML reads a
-    string.
+    In YAML 1.2, which ruamel.yaml reads, ``1e-05`` (as DVC writes it) is a number. PyYAML would
+    read it as text.
     """
     try:
         values = YAML(typ="safe").load(text)
@@ -186,10 +169,7 @@ def parse_mapping(text: str, source: str) -> Mapping[str, Any]:
 
 
 def parse_params(text: str, source: str = "params.yaml") -> Params:
-    """Parse and validate parameters from YAML 1.2 text.
-
-    Raises UserError naming ``source``, the key, what was found and what was expected.
-    """
+    """Parse and validate parameters from YAML 1.2; a UserError names ``source`` and the key."""
     try:
         params = Params.model_validate(parse_mapping(text, source))
     except ValidationError as error:
@@ -294,7 +274,7 @@ def _batch_norm_of_one_value(params: Params, recipe: Recipe) -> str:
 
 
 def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseModel]) -> str:
-    """The message about one wrong key: a key with a wrong value or name before a missing one."""
+    """The message about the first wrong key, or about a missing key if none is wrong."""
 
     def key_of(problem: Any) -> str:
         # After the key itself, pydantic appends the types that it tried for the value.

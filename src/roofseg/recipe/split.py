@@ -42,7 +42,7 @@ def read_split(folder: Path) -> dict[str, str]:
         if split not in splits.values():
             raise UserError(
                 f"{path}: no tile is in the split {split}; each of {', '.join(SPLITS)} needs at "
-                "least one. Add a line `TILE," + split + "`."
+                f"least one. Add a line `TILE,{split}`."
             )
     return splits
 

@@ -7,20 +7,11 @@ Each function draws its sizes and colours from ``rng``. Lengths are in pixels, a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from roofseg.synthetic.palette import CAR, GLASS, MEMBRANE, METAL, SHINGLE, pick
 from roofseg.synthetic.scene import Box, Building, Colour, Cover, Roof, Wing, place, rectangle
-
-
-@dataclass
-class EquippedBuilding:
-    """A building, and the boxes on its roof."""
-
-    building: Building
-    boxes: list[Box] = field(default_factory=list)
 
 
 def _item(
@@ -52,8 +43,8 @@ def house(
     length: float,
     depth: float,
     tall: float,
-) -> EquippedBuilding:
-    """Make a house of ``length`` x ``depth`` pixels with its front towards -v.
+) -> tuple[Building, list[Box]]:
+    """Make a house with its front towards -v, and the boxes on its roof.
 
     It has one wing, or two that form an L or a T, and sometimes a lower extension at the back. On
     its roof there may be vents, a chimney, skylights or solar panels. ``tall`` is the probability
@@ -61,16 +52,16 @@ def house(
     """
     shape, cover, colour = _roof_of(rng)
     eave = 5.6 if rng.random() < tall else 2.9
-    pitch = float(rng.uniform(0.28, 0.62))
+    pitch = rng.uniform(0.28, 0.62)
     wings: list[Wing] = []
     plan = rng.random()
     sign = 1.0 if rng.random() < 0.5 else -1.0
     if plan < 0.34:  # a plain rectangle with its ridge along the street or towards it
-        across = bool(rng.random() < 0.3) and depth > 0.7 * length
+        across = rng.random() < 0.3 and depth > 0.7 * length
         wings.append(Wing(0, 0, length, depth, shape, eave, pitch, across))
     else:
-        body = depth * float(rng.uniform(0.58, 0.74))
-        leg = length * float(rng.uniform(0.32, 0.5))
+        body = depth * rng.uniform(0.58, 0.74)
+        leg = length * rng.uniform(0.32, 0.5)
         side = sign * (length - leg) / 2 if plan < 0.74 else sign * length * 0.12
         front = plan < 0.6
         shift = (depth - body) / 2
@@ -79,66 +70,65 @@ def house(
         # The leg reaches to the far eave of the body, so that its ridge meets the body's slope.
         wings.append(Wing(side, 0, leg, depth, shape, leg_eave, pitch, across=leg < depth))
     if rng.random() < 0.28:  # an extension at the back with a flat roof
-        wide, out = length * float(rng.uniform(0.25, 0.5)), float(rng.uniform(7, 13))
-        at = float(rng.uniform(-0.5, 0.5)) * (length - wide)
+        wide, out = length * rng.uniform(0.25, 0.5), rng.uniform(7, 13)
+        at = rng.uniform(-0.5, 0.5) * (length - wide)
         wings.append(Wing(at, (depth + out) / 2 - 2, wide, out + 4, Roof.FLAT, 2.4))
     building = Building(x, y, angle, tuple(wings), colour, cover)
-    made = EquippedBuilding(building)
+    boxes = []
     dark, light = (70.0, 70.0, 70.0), (186.0, 186.0, 182.0)
-    for _ in range(int(rng.integers(0, 5))):  # vents
+    for _ in range(rng.integers(0, 5)):  # vents
         u, v = rng.uniform(-0.42, 0.42) * length, rng.uniform(-0.25, 0.25) * depth
         tone = dark if rng.random() < 0.5 else light
-        made.boxes.append(_item(building, u, v, (1.6, 1.6), tone, 0.0))
+        boxes.append(_item(building, u, v, (1.6, 1.6), tone, 0.0))
     if rng.random() < 0.25:  # a chimney
         u, v = sign * 0.3 * length, rng.uniform(-0.2, 0.2) * depth
         tone = pick(rng, ((130, 92, 78), (140, 130, 120)), 8)
-        made.boxes.append(_item(building, u, v, (3, 3), tone, eave + 3.2))
+        boxes.append(_item(building, u, v, (3, 3), tone, eave + 3.2))
     if rng.random() < 0.12:  # skylights
         for u in (-0.2, 0.05):
-            made.boxes.append(_item(building, u * length, 0.12 * depth, (3.4, 4), GLASS, 0.0))
+            boxes.append(_item(building, u * length, 0.12 * depth, (3.4, 4), GLASS, 0.0))
     if rng.random() < 0.06 and shape is not Roof.FLAT:  # solar panels
         for u in np.arange(-0.3, 0.2, 0.14):
             size = (0.12 * length, 0.3 * depth)
-            made.boxes.append(_item(building, u * length, -0.22 * depth, size, (44, 50, 66), 0.0))
-    return made
+            boxes.append(_item(building, u * length, -0.22 * depth, size, (44, 50, 66), 0.0))
+    return building, boxes
 
 
 def shed(rng: np.random.Generator, x: float, y: float, angle: float) -> Building:
     """Make a shed, a garage or a carport that stands behind a house."""
-    long, wide = float(rng.uniform(9, 21)), float(rng.uniform(8, 16))
+    long, wide = rng.uniform(9, 21), rng.uniform(8, 16)
     palette, cover = (METAL, Cover.METAL) if rng.random() < 0.5 else (SHINGLE, Cover.SHINGLE)
     roof = Roof.FLAT if rng.random() < 0.3 else Roof.GABLE
-    wing = Wing(0, 0, long, wide, roof, 2.3, float(rng.uniform(0.2, 0.45)))
+    wing = Wing(0, 0, long, wide, roof, 2.3, rng.uniform(0.2, 0.45))
     return Building(x, y, angle, (wing,), pick(rng, palette, 12), cover)
 
 
 def shop(
     rng: np.random.Generator, x: float, y: float, angle: float, length: float, depth: float
-) -> EquippedBuilding:
+) -> tuple[Building, list[Box]]:
     """Make a shop, workshop or office: large, mostly with a flat roof and machines on it."""
     height = float(rng.choice([4.5, 5.5, 7.0, 10.5]))
     if rng.random() < 0.18:  # a hall under sheet metal
         wing = Wing(0, 0, length, depth, Roof.GABLE, height, 0.12)
-        return EquippedBuilding(Building(x, y, angle, (wing,), pick(rng, METAL, 9), Cover.METAL))
+        return Building(x, y, angle, (wing,), pick(rng, METAL, 9), Cover.METAL), []
     wings = [Wing(0, 0, length, depth, Roof.FLAT, height)]
     if rng.random() < 0.6:  # a part of another height
-        share = float(rng.uniform(0.3, 0.6))
+        share = rng.uniform(0.3, 0.6)
         at = float(rng.choice([-1, 1])) * (1 - share) / 2 * length
-        out = float(rng.uniform(0.8, 1.25))
+        out = rng.uniform(0.8, 1.25)
         lift = height + float(rng.choice([-1.2, 1.4, 3.0]))
         wings.append(Wing(at, 0, length * share, depth * out, Roof.FLAT, lift))
     if rng.random() < 0.3:  # an awning along the front
         wings.append(Wing(0, depth / 2 + 3, length * 0.9, 9, Roof.FLAT, 3.2))
     cover = Cover.METAL if rng.random() < 0.15 else Cover.MEMBRANE
     building = Building(x, y, angle, tuple(wings), pick(rng, MEMBRANE, 8), cover)
-    return EquippedBuilding(
-        building, _machines(rng, building, length, depth, max(w.eave for w in wings))
-    )
+    top = max(wing.eave for wing in wings)
+    return building, _machines(rng, building, length, depth, top)
 
 
 def apartments(
     rng: np.random.Generator, x: float, y: float, angle: float, length: float, depth: float
-) -> EquippedBuilding:
+) -> tuple[Building, list[Box]]:
     """Make one block of flats: a long body with cross gables or a flat roof."""
     floors = float(rng.choice([5.6, 8.4]))
     if rng.random() < 0.4:
@@ -151,8 +141,8 @@ def apartments(
         for at in (-0.3, 0.3):
             wings.append(Wing(at * length, 0, depth * 0.5, depth, shape, floors, pitch, True))
     building = Building(x, y, angle, tuple(wings), colour, cover)
-    boxes = _machines(rng, building, length, depth, floors) if cover is Cover.MEMBRANE else []
-    return EquippedBuilding(building, boxes)
+    flat = cover is Cover.MEMBRANE
+    return building, _machines(rng, building, length, depth, floors) if flat else []
 
 
 def _machines(
@@ -160,15 +150,15 @@ def _machines(
 ) -> list[Box]:
     """Make air conditioners, ducts, skylights and vents on a flat roof at height ``roof`` (m)."""
     boxes = []
-    for _ in range(int(rng.poisson(2 + length * depth / 2200))):
+    for _ in range(rng.poisson(2 + length * depth / 2200)):
         u, v = rng.uniform(-0.42, 0.42) * length, rng.uniform(-0.36, 0.36) * depth
         draw = rng.random()
         if draw < 0.55:
-            size = (float(rng.uniform(4, 9)), float(rng.uniform(4, 8)))
+            size = (rng.uniform(4, 9), rng.uniform(4, 8))
             tone = pick(rng, ((176, 176, 172), (120, 120, 120), (206, 204, 198)), 10)
             boxes.append(_item(building, u, v, size, tone, roof + 1.4))
         elif draw < 0.7:
-            size = (float(rng.uniform(10, 26)), 2.5)
+            size = (rng.uniform(10, 26), 2.5)
             boxes.append(_item(building, u, v, size, (150, 152, 152), roof + 0.7))
         elif draw < 0.85:
             boxes.append(_item(building, u, v, (4, 6), pick(rng, ((214, 220, 222), GLASS), 8), 0.0))
@@ -180,7 +170,7 @@ def _machines(
 def car(rng: np.random.Generator, x: float, y: float, angle: float) -> list[Box]:
     """Make a car: its body, windscreen and rear window."""
     colour = pick(rng, CAR, 8)
-    long, wide = float(rng.uniform(14.5, 17.5)), float(rng.uniform(5.8, 6.8))
+    long, wide = rng.uniform(14.5, 17.5), rng.uniform(5.8, 6.8)
     turns = np.array([-0.5, -0.46, 0.44, 0.5, 0.5, 0.44, -0.46, -0.5]) * long
     sides = np.array([-0.36, -0.5, -0.5, -0.3, 0.3, 0.5, 0.5, 0.36]) * wide
     boxes = [Box(place(x, y, angle, turns, sides), colour, 1.45)]
@@ -192,7 +182,7 @@ def car(rng: np.random.Generator, x: float, y: float, angle: float) -> list[Box]
 
 def truck(rng: np.random.Generator, x: float, y: float, angle: float) -> list[Box]:
     """Make a delivery van or truck: a pale box that casts a shadow and is not a roof."""
-    long, wide = float(rng.uniform(19, 40)), float(rng.uniform(7.5, 8.6))
+    long, wide = rng.uniform(19, 40), rng.uniform(7.5, 8.6)
     colour = pick(rng, ((218, 218, 214), (190, 190, 188), (150, 140, 122)), 8)
     cab = place(x, y, angle, [long / 2], [0.0])[0]
     return [

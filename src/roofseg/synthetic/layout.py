@@ -38,6 +38,7 @@ from roofseg.synthetic.scene import (
     Tree,
     place,
     rectangle,
+    unturned,
 )
 
 # Side (pixels) of the open ground in a tile with an empty centre. It is so large that a window of
@@ -73,18 +74,18 @@ NEIGHBOURHOODS: tuple[Neighbourhood, ...] = (
 
 
 def _conditions(rng: np.random.Generator) -> Conditions:
-    """Draw season, air and camera; the ranges are such that tiles differ as flights do."""
-    cast = 1 + rng.normal(0, 0.018, 3)
+    """Draw season, air and camera, which differ between tiles as between flights."""
+    red, green, blue = (1 + rng.normal(0, 0.018, 3)).tolist()
     return Conditions(
-        green=float(rng.uniform(0.15, 0.85)),
-        haze=float(rng.uniform(0.0, 0.12)),
-        cast=(float(cast[0]), float(cast[1]), float(cast[2])),
-        gamma=float(rng.uniform(0.88, 1.12)),
-        contrast=float(rng.uniform(0.92, 1.18)),
-        blur=float(rng.uniform(0.3, 0.62)),
-        noise=float(rng.uniform(1.2, 3.4)),
+        green=rng.uniform(0.15, 0.85),
+        haze=rng.uniform(0.0, 0.12),
+        cast=(red, green, blue),
+        gamma=rng.uniform(0.88, 1.12),
+        contrast=rng.uniform(0.92, 1.18),
+        blur=rng.uniform(0.3, 0.62),
+        noise=rng.uniform(1.2, 3.4),
         quality=int(rng.integers(84, 97)),
-        ambient=float(rng.uniform(0.24, 0.38)),
+        ambient=rng.uniform(0.24, 0.38),
     )
 
 
@@ -97,16 +98,16 @@ class _Layout:
         self.kind = kind
         self.reach = 0.75 * size + 120  # half the side of the plan, which covers the turned tile
         self.half = size / 2 + 60  # objects further from the centre than this are not visible
-        sun = Sun(float(rng.uniform(125, 235)), float(rng.uniform(32, 56)))
+        sun = Sun(rng.uniform(125, 235), rng.uniform(32, 56))
         self.scene = Scene(sun, _conditions(rng))
         self.plan = Plan(
-            angle=float(rng.uniform(-math.pi / 2, math.pi / 2)),
-            bend=kind.bend * float(rng.uniform(0.7, 1.3)),
-            wave=float(rng.uniform(620, 1300)),
-            phase=(float(rng.uniform(0, 6.3)), float(rng.uniform(0, 6.3))),
+            angle=rng.uniform(-math.pi / 2, math.pi / 2),
+            bend=kind.bend * rng.uniform(0.7, 1.3),
+            wave=rng.uniform(620, 1300),
+            phase=(rng.uniform(0, 6.3), rng.uniform(0, 6.3)),
         )
         self.asphalt = pick(rng, ASPHALT, 4)
-        self.street = float(rng.uniform(25, 33))
+        self.street = rng.uniform(25, 33)
 
     # -- small things -------------------------------------------------------------------------
 
@@ -116,15 +117,19 @@ class _Layout:
     def _paint(self, outline: Points, colour: Colour, material: Material, width: float = 0) -> None:
         self.scene.surfaces.append(Surface(outline, colour, material, width))
 
+    def _build(self, building: Building, boxes: list[Box]) -> None:
+        self.scene.buildings.append(building)
+        self.scene.boxes.extend(boxes)
+
     def tree(self, x: float, y: float, big: float = 1.0) -> None:
         """Plant one tree."""
         if not self._visible(x, y):
             return
         rng = self.rng
-        radius = min(30.0, max(5.0, float(rng.gamma(4.5, 3.2)) * big))
+        radius = min(30.0, max(5.0, rng.gamma(4.5, 3.2) * big))
         is_bare = bool(rng.random() < self.kind.bare and radius > 7)
         palette = BARK if is_bare else (AUTUMN if rng.random() < 0.18 else EVERGREEN)
-        height = float(2.0 + 0.42 * radius * rng.uniform(0.8, 1.25))
+        height = 2.0 + 0.42 * radius * rng.uniform(0.8, 1.25)
         self.scene.trees.append(Tree(x, y, radius, height, pick(rng, palette, 7), is_bare))
 
     def grove(self, s0: float, s1: float, t0: float, t1: float, spacing: float) -> None:
@@ -136,7 +141,7 @@ class _Layout:
             self.tree(x, y, 1.15)
 
     def car(self, x: float, y: float, angle: float) -> None:
-        """Park one car, or sometimes a truck: a pale box with a shadow that is not a roof."""
+        """Park a car, or sometimes a truck."""
         if not self._visible(x, y):
             return
         make = truck if self.rng.random() < 0.04 else car
@@ -152,13 +157,13 @@ class _Layout:
             hole: width of the gap in the middle of the plan; 0 for an ordinary gap.
         """
         rng = self.rng
-        start = -hole / 2 if hole else -float(rng.uniform(0.2, 0.8)) * gaps[0]
+        start = -hole / 2 if hole else -rng.uniform(0.2, 0.8) * gaps[0]
         positions = [start]
         while positions[0] > -self.reach:
-            positions.insert(0, positions[0] - self.street - float(rng.uniform(*gaps)))
-        positions.append(start + hole if hole else start + self.street + float(rng.uniform(*gaps)))
+            positions.insert(0, positions[0] - self.street - rng.uniform(*gaps))
+        positions.append(start + hole if hole else start + self.street + rng.uniform(*gaps))
         while positions[-1] < self.reach:
-            positions.append(positions[-1] + self.street + float(rng.uniform(*gaps)))
+            positions.append(positions[-1] + self.street + rng.uniform(*gaps))
         return positions
 
     def streets(self, s_lines: list[float], t_lines: list[float]) -> None:
@@ -168,35 +173,31 @@ class _Layout:
         roads += [plan.line(s, -far, s, far) for s in s_lines]
         walk = pick(rng, CONCRETE, 6)
         verge = pick(rng, LAWN, 5)
-        for road in roads:
-            self._paint(road, verge, Material.GRASS, self.street + 14)
+        strips = [(verge, Material.GRASS, 14)]
         if rng.random() < 0.7:
+            strips += [(walk, Material.CONCRETE, 12), (verge, Material.GRASS, 7)]
+        strips += [(walk, Material.CONCRETE, 2), (self.asphalt, Material.ASPHALT, 0)]
+        for colour, material, wider in strips:
             for road in roads:
-                self._paint(road, walk, Material.CONCRETE, self.street + 12)
-            for road in roads:
-                self._paint(road, verge, Material.GRASS, self.street + 7)
-        for road in roads:
-            self._paint(road, walk, Material.CONCRETE, self.street + 2)
-        for road in roads:
-            self._paint(road, self.asphalt, Material.ASPHALT, self.street)
+                self._paint(road, colour, material, self.street + wider)
         dark, light = toned(self.asphalt, 0.86), toned(self.asphalt, 1.1)
         for road in roads:
-            for _ in range(int(rng.integers(2, 9))):  # repairs and seams
+            for _ in range(rng.integers(2, 9)):  # repairs and seams
                 begin = int(rng.integers(0, max(1, len(road) - 4)))
                 shift = rng.uniform(-0.35, 0.35) * self.street
                 normal = normals(road) * shift
                 piece = (road + normal)[begin : begin + int(rng.integers(2, 14))]
-                width = float(rng.choice([1, 1, 2, 5, 9]))
+                width = rng.choice([1, 1, 2, 5, 9])
                 tone = dark if rng.random() < 0.6 else light
                 self._paint(piece, tone, Material.ASPHALT, width)
         marked = rng.random() < 0.5
         for number, road in enumerate(roads):
             if marked and number < len(t_lines) and number % 2 == 0:
                 self._paint(road, (176, 158, 96), Material.PAINT, 1)
-            for _ in range(int(rng.poisson(len(road) / 16))):
+            for _ in range(rng.poisson(len(road) / 16)):
                 at = int(rng.integers(1, len(road) - 1))
                 ahead = road[at + 1] - road[at - 1]
-                side = float(rng.choice([-0.36, -0.2, 0.2, 0.36])) * self.street
+                side = rng.choice([-0.36, -0.2, 0.2, 0.36]) * self.street
                 x, y = road[at] + normals(road)[at] * side
                 self.car(x, y, math.atan2(ahead[1], ahead[0]))
 
@@ -204,11 +205,11 @@ class _Layout:
 
     def homes(self, s0: float, s1: float, t0: float, t1: float) -> None:
         """Fill a block with two rows of lots, back to back."""
-        middle = (t0 + t1) / 2 + float(self.rng.uniform(-6, 6))
+        middle = (t0 + t1) / 2 + self.rng.uniform(-6, 6)
         for front, back in ((t0, middle), (t1, middle)):
             s = s0
             while s1 - s > 40:
-                width = float(self.rng.uniform(*self.kind.lot))
+                width = self.rng.uniform(*self.kind.lot)
                 end = s1 if s1 - s < 1.5 * width else s + width
                 x, y = self.plan.at((s + end) / 2, (front + back) / 2)[0]
                 if self._visible(x, y):
@@ -233,23 +234,20 @@ class _Layout:
             self._paint(plan.area(s0, s1, front + way * depth * 0.6, back), yard, Material.SOIL)
 
         def spot(across: float, deep: float) -> tuple[float, float, float]:
-            """Position on the tile and direction of the lot; ``deep`` is in pixels from the kerb.
+            """Position on the tile, and the direction of the lot.
 
-            ``across`` is a share of the lot's width.
+            ``across`` is a share of the lot's width, ``deep`` a distance from the kerb in pixels.
             """
             x, y, angle = plan.frame(s0 + across * width, front + way * deep)
             return x, y, angle if way > 0 else angle + math.pi
 
-        setback = float(rng.uniform(14, 28)) if depth > 96 else float(rng.uniform(9, 17))
-        long = min(width - 7, float(rng.uniform(44, 66)) * max(1.0, width / 88))
-        deep = min(depth - setback - 14, float(rng.uniform(36, 52)))
-        x, y, angle = spot(0.5 + float(rng.uniform(-0.05, 0.05)), setback + deep / 2)
-        angle += float(rng.normal(0, 0.02 if kind.bend == 0 else 0.06))
-        stands = rng.random() < kind.built
-        if stands:
-            made = house(rng, x, y, angle, long, deep, kind.tall)
-            self.scene.buildings.append(made.building)
-            self.scene.boxes.extend(made.boxes)
+        setback = rng.uniform(14, 28) if depth > 96 else rng.uniform(9, 17)
+        long = min(width - 7, rng.uniform(44, 66) * max(1.0, width / 88))
+        deep = min(depth - setback - 14, rng.uniform(36, 52))
+        x, y, angle = spot(0.5 + rng.uniform(-0.05, 0.05), setback + deep / 2)
+        angle += rng.normal(0, 0.02 if kind.bend == 0 else 0.06)
+        if rng.random() < kind.built:
+            self._build(*house(rng, x, y, angle, long, deep, kind.tall))
         elif rng.random() < 0.6:  # a slab without its house
             slab = rectangle(x, y, long, deep, angle)
             self._paint(slab, pick(rng, CONCRETE, 12), Material.CONCRETE)
@@ -257,38 +255,38 @@ class _Layout:
         # The drive leads to one end of the house, where its garage would be.
         side = 0.24 if rng.random() < 0.5 else 0.76
         paving = pick(rng, ASPHALT if rng.random() < 0.25 else CONCRETE, 9)
-        half = float(rng.uniform(4.5, 9)) / width
-        end = setback + (2 if rng.random() < 0.6 else deep * float(rng.uniform(0.4, 1.2)))
+        half = rng.uniform(4.5, 9) / width
+        end = setback + (2 if rng.random() < 0.6 else deep * rng.uniform(0.4, 1.2))
         corners = (s0 + (side - half) * width, s0 + (side + half) * width)
         drive = plan.area(*corners, front - way * 10, front + way * end)
         # It may reach under the house: buildings are drawn over surfaces.
         self._paint(drive, paving, Material.CONCRETE)
         for _ in range(int(rng.choice([0, 1, 1, 2]))):
-            across = side + float(rng.uniform(-0.04, 0.04))
-            cx, cy, turn = spot(across, setback * float(rng.uniform(0.2, 0.7)))
-            self.car(cx, cy, turn + math.pi / 2 + float(rng.normal(0, 0.05)))
+            across = side + rng.uniform(-0.04, 0.04)
+            cx, cy, turn = spot(across, setback * rng.uniform(0.2, 0.7))
+            self.car(cx, cy, turn + math.pi / 2 + rng.normal(0, 0.05))
 
         rear = setback + deep
         room = depth - rear
         if rng.random() < 0.35:  # a terrace or a slab, which looks like a flat roof
-            px, py, turn = spot(float(rng.uniform(0.3, 0.7)), rear + float(rng.uniform(3, 9)))
+            px, py, turn = spot(rng.uniform(0.3, 0.7), rear + rng.uniform(3, 9))
             slab = rectangle(px, py, rng.uniform(14, 30), rng.uniform(10, 18), turn)
             self._paint(slab, pick(rng, CONCRETE, 12), Material.CONCRETE)
         if room > 34 and rng.random() < 0.10:
-            self.pool(*spot(float(rng.uniform(0.35, 0.65)), rear + room * 0.5))
+            self.pool(*spot(rng.uniform(0.35, 0.65), rear + room * 0.5))
         if room > 22 and rng.random() < kind.sheds:
-            hx, hy, turn = spot(float(rng.choice([0.17, 0.83])), depth - float(rng.uniform(12, 18)))
+            hx, hy, turn = spot(rng.choice([0.17, 0.83]), depth - rng.uniform(12, 18))
             self.scene.buildings.append(shed(rng, hx, hy, turn))
         elif room > 22 and rng.random() < 0.15:
-            hx, hy, turn = spot(float(rng.choice([0.2, 0.8])), depth - float(rng.uniform(12, 18)))
+            hx, hy, turn = spot(rng.choice([0.2, 0.8]), depth - rng.uniform(12, 18))
             slab = rectangle(hx, hy, rng.uniform(12, 20), rng.uniform(10, 16), turn)
             self._paint(slab, pick(rng, CONCRETE, 14), Material.CONCRETE)
-        for _ in range(int(rng.poisson(0.6))):  # things lying about
-            gx, gy, turn = spot(float(rng.uniform(0.1, 0.9)), rng.uniform(rear, depth))
+        for _ in range(rng.poisson(0.6)):  # things lying about
+            gx, gy, turn = spot(rng.uniform(0.1, 0.9), rng.uniform(rear, depth))
             long_side, short_side = rng.uniform(3, 8, 2)
-            junk = rectangle(gx, gy, long_side, short_side, turn + float(rng.uniform(0, 3)))
+            junk = rectangle(gx, gy, long_side, short_side, turn + rng.uniform(0, 3))
             tone = pick(rng, (*CONCRETE, (96, 110, 140), (170, 80, 70), (70, 70, 70)), 14)
-            self.scene.boxes.append(Box(junk, tone, float(rng.uniform(0.4, 1.6))))
+            self.scene.boxes.append(Box(junk, tone, rng.uniform(0.4, 1.6)))
         if rng.random() < 0.6:
             fence = pick(rng, ((126, 108, 92), (150, 140, 126), (98, 88, 80)), 8)
             for s in (s0, s1):
@@ -296,25 +294,25 @@ class _Layout:
                 self.scene.boxes.append(Box(line, fence, 1.7))
             self.scene.boxes.append(Box(plan.area(s0, s1, back - 0.5, back + 0.5), fence, 1.7))
 
-        for _ in range(int(rng.poisson(kind.trees))):
-            deep_at = depth * float(rng.beta(1.6, 1.1))
-            tx, ty, _ = spot(float(rng.uniform(-0.02, 1.02)), deep_at)
+        for _ in range(rng.poisson(kind.trees)):
+            deep_at = depth * rng.beta(1.6, 1.1)
+            tx, ty, _ = spot(rng.uniform(-0.02, 1.02), deep_at)
             self.tree(tx, ty)
-        for _ in range(int(rng.poisson(2.5))):  # shrubs along the walls
+        for _ in range(rng.poisson(2.5)):  # shrubs along the walls
             u, v = rng.uniform(-0.6, 0.6) * long, rng.choice([-1, 1]) * (deep / 2 + 2)
             bx, by = place(x, y, angle, [u], [v])[0]
             self.scene.trees.append(
-                Tree(bx, by, float(rng.uniform(2, 4.5)), 1.4, pick(rng, EVERGREEN, 10), False)
+                Tree(bx, by, rng.uniform(2, 4.5), 1.4, pick(rng, EVERGREEN, 10), False)
             )
 
     def pool(self, x: float, y: float, angle: float) -> None:
         """Make a swimming pool with its deck."""
         rng = self.rng
-        long, wide = float(rng.uniform(16, 30)), float(rng.uniform(9, 14))
+        long, wide = rng.uniform(16, 30), rng.uniform(9, 14)
         deck = rectangle(x, y, long + 12, wide + 10, angle)
         self._paint(deck, pick(rng, CONCRETE, 8), Material.CONCRETE)
         turns = np.linspace(0, 2 * math.pi, 20, endpoint=False)
-        power = float(rng.choice([0.35, 1.0]))  # nearly a rectangle, or an oval
+        power = rng.choice([0.35, 1.0])  # nearly a rectangle, or an oval
         u = np.sign(np.cos(turns)) * np.abs(np.cos(turns)) ** power * long / 2
         v = np.sign(np.sin(turns)) * np.abs(np.sin(turns)) ** power * wide / 2
         water = pick(rng, ((92, 166, 186), (70, 140, 170), (60, 92, 88)), 8)
@@ -354,26 +352,24 @@ class _Layout:
         rng, plan = self.rng, self.plan
         margin = 6
         s0, s1, t0, t1 = s0 + margin, s1 - margin, t0 + margin, t1 - margin
-        share = float(rng.uniform(0.35, 0.62))
+        share = rng.uniform(0.35, 0.62)
         if rng.random() < 0.5:
             split = t0 + share * (t1 - t0)
             built, lot = (t0, split), (split, t1)
         else:
             split = t1 - share * (t1 - t0)
             built, lot = (split, t1), (t0, split)
-        self.parking(s0, s1, *lot, full=float(rng.uniform(0.15, 0.7)))
+        self.parking(s0, s1, *lot, full=rng.uniform(0.15, 0.7))
         yard = pick(rng, (*CONCRETE, *ASPHALT), 8)
         self._paint(plan.area(s0, s1, *built), yard, Material.CONCRETE)
         s = s0 + 4
         while s1 - s > 50:
-            length = min(s1 - s - 4, float(rng.uniform(70, 240)))
-            deep = (built[1] - built[0]) * float(rng.uniform(0.62, 0.9))
+            length = min(s1 - s - 4, rng.uniform(70, 240))
+            deep = (built[1] - built[0]) * rng.uniform(0.62, 0.9)
             x, y, angle = plan.frame(s + length / 2, (built[0] + built[1]) / 2)
             if self._visible(x, y) or length > 120:
-                made = shop(rng, x, y, angle, length, deep)
-                self.scene.buildings.append(made.building)
-                self.scene.boxes.extend(made.boxes)
-            s += length + float(rng.choice([3, 14, 26]))
+                self._build(*shop(rng, x, y, angle, length, deep))
+            s += length + rng.choice([3, 14, 26])
         for _ in range(int((s1 - s0) / 50)):
             x, y = plan.at(rng.uniform(s0, s1), t0 if rng.random() < 0.5 else t1)[0]
             self.tree(x, y, 0.8)
@@ -382,19 +378,18 @@ class _Layout:
         """Fill a block with rows of long buildings, with car parks or pools between them."""
         rng, plan = self.rng, self.plan
         self._paint(plan.area(s0, s1, t0, t1), pick(rng, LAWN, 8), Material.GRASS)
-        deep = float(rng.uniform(36, 50))
+        deep = rng.uniform(36, 50)
         colour_seed = rng.integers(1 << 30)  # the blocks of one estate look alike
         t = t0 + 8 + deep / 2
         while t + deep / 2 < t1 - 4:
             s = s0 + 10
             while s1 - s > 70:
-                length = min(s1 - s - 8, float(rng.uniform(80, 150)))
+                length = min(s1 - s - 8, rng.uniform(80, 150))
                 x, y, angle = plan.frame(s + length / 2, t)
                 if self._visible(x, y) or length > 100:
-                    made = apartments(np.random.default_rng(colour_seed), x, y, angle, length, deep)
-                    self.scene.buildings.append(made.building)
-                    self.scene.boxes.extend(made.boxes)
-                s += length + float(rng.uniform(12, 30))
+                    alike = np.random.default_rng(colour_seed)
+                    self._build(*apartments(alike, x, y, angle, length, deep))
+                s += length + rng.uniform(12, 30)
             t += deep / 2
             if t1 - t > 60 + deep:
                 if rng.random() < 0.75:
@@ -423,7 +418,7 @@ class _Layout:
         s_mid, t_mid = (s0 + s1) / 2, (t0 + t1) / 2
         spread_s, spread_t = (s1 - s0) / 2, (t1 - t0) / 2
         if use == "car park":
-            self.parking(s0 + 6, s1 - 6, t0 + 6, t1 - 6, full=float(rng.uniform(0.25, 0.6)))
+            self.parking(s0 + 6, s1 - 6, t0 + 6, t1 - 6, full=rng.uniform(0.25, 0.6))
             return
         if rng.random() < 0.6:
             self._paint(plan.area(s0, s1, t0, t1), pick(rng, LAWN, 8), Material.GRASS)
@@ -440,24 +435,24 @@ class _Layout:
             return s_mid + s * spread_s, t_mid + t * spread_t
 
         small = min(spread_s, spread_t)
-        for _ in range(int(rng.integers(2, 7))):  # worn patches
+        for _ in range(rng.integers(2, 7)):  # worn patches
             tone = pick(rng, SOIL if rng.random() < 0.5 else LAWN, 10)
-            patch = blob(*inside(0.8), float(rng.uniform(0.08, 0.25)) * small)
+            patch = blob(*inside(0.8), rng.uniform(0.08, 0.25) * small)
             self._paint(patch, tone, Material.SOIL)
         if use == "field":
             tone = pick(rng, SOIL, 10)
             self._paint(plan.area(s0 + 20, s1 - 20, t0 + 20, t1 - 20), tone, Material.SOIL)
-            for t in np.arange(t0 + 24, t1 - 22, float(rng.uniform(7, 12))):
+            for t in np.arange(t0 + 24, t1 - 22, rng.uniform(7, 12)):
                 furrow = plan.line(s0 + 22, t, s1 - 22, t)
-                shade = toned(tone, float(rng.uniform(0.9, 1.06)))
-                self._paint(furrow, shade, Material.SOIL, float(rng.uniform(2, 6)))
+                shade = toned(tone, rng.uniform(0.9, 1.06))
+                self._paint(furrow, shade, Material.SOIL, rng.uniform(2, 6))
             self.grove(s0, s1, t0, t0 + 20, 26)
             return
         path = pick(rng, CONCRETE, 10)
         bow = np.linspace(-1, 1, 30)
         swing = 0.7 * np.sin(2.2 * bow + rng.uniform(0, 6))
         curve = plan.at(s_mid + bow * spread_s, t_mid + swing * spread_t)
-        self._paint(curve, path, Material.CONCRETE, float(rng.uniform(5, 9)))
+        self._paint(curve, path, Material.CONCRETE, rng.uniform(5, 9))
         if use == "pond":
             pond = blob(s_mid + rng.uniform(-0.2, 0.2) * spread_s, t_mid, 0.52 * small)
             self._paint(pond, pick(rng, SOIL, 10), Material.SOIL)
@@ -510,10 +505,8 @@ def _outside_roofs(trees: list[Tree], buildings: list[Building]) -> list[Tree]:
     at = np.array([(tree.x, tree.y) for tree in trees]).reshape(-1, 2)
     free = np.ones(len(trees), bool)
     for building in buildings:
-        away = at - (building.x, building.y)
-        c, s = math.cos(building.angle), math.sin(building.angle)
-        # Not `@`: BLAS chooses its code, and so its rounding, by the CPU.
-        u, v = away[:, 0] * c + away[:, 1] * s, away[:, 1] * c - away[:, 0] * s
+        x, y = (at - (building.x, building.y)).T
+        u, v = unturned(building.angle, x, y)
         for wing in building.wings:
             in_u = np.abs(u - wing.u) < wing.length / 2 - 2
             free &= ~(in_u & (np.abs(v - wing.v) < wing.width / 2 - 2))
@@ -532,9 +525,5 @@ def lay_out(rng: np.random.Generator, size: int, index: int, centre: str | None)
             ``car park``; None for an ordinary block.
     """
     kind = NEIGHBOURHOODS[index % len(NEIGHBOURHOODS)]
-    kind = replace(
-        kind,
-        bare=float(rng.uniform(0.15, 0.75)),
-        trees=kind.trees * float(rng.uniform(0.6, 1.3)),
-    )
+    kind = replace(kind, bare=rng.uniform(0.15, 0.75), trees=kind.trees * rng.uniform(0.6, 1.3))
     return _Layout(rng, size, kind).fill(centre)

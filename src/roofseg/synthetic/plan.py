@@ -16,19 +16,12 @@ from roofseg.synthetic.scene import Points, place
 
 @dataclass(frozen=True)
 class Plan:
-    """The map from street coordinates (s, t) to the tile.
+    """The map from street coordinates (s, t) to the tile."""
 
-    Attributes:
-        angle: direction of the streets, radians
-        bend: amplitude of the bend of a street, pixels
-        wave: wavelength of the bend, pixels
-        phase: phases of the bend along s and t, radians
-    """
-
-    angle: float
-    bend: float
-    wave: float
-    phase: tuple[float, float]
+    angle: float  # direction of the streets, radians
+    bend: float  # amplitude of the bend of a street, pixels
+    wave: float  # wavelength of the bend, pixels
+    phase: tuple[float, float]  # phases of the bend along s and t, radians
 
     def at(self, s: float | np.ndarray, t: float | np.ndarray) -> Points:
         """Map street coordinates to positions on the tile, (N, 2)."""

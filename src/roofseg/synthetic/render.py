@@ -32,6 +32,7 @@ from roofseg.synthetic.scene import (
     Sun,
     Surface,
     Tree,
+    unturned,
 )
 
 Field = npt.NDArray[np.float32]  # (H, W) unless said otherwise
@@ -43,21 +44,13 @@ _SHIFT = 4  # cv2 draws polygons on a grid of 1/16 pixel
 _STAMP = 64  # side of a tree's stamp before it is scaled to the tree
 
 # How strongly the fine and the coarse noise show on each material, as a share of its brightness.
-_FINE = {
-    Material.GRASS: 0.13,
-    Material.SOIL: 0.11,
-    Material.ASPHALT: 0.045,
-    Material.CONCRETE: 0.05,
-    Material.WATER: 0.02,
-    Material.PAINT: 0.03,
-}
-_COARSE = {
-    Material.GRASS: 0.16,
-    Material.SOIL: 0.15,
-    Material.ASPHALT: 0.08,
-    Material.CONCRETE: 0.07,
-    Material.WATER: 0.05,
-    Material.PAINT: 0.04,
+_TEXTURE = {
+    Material.GRASS: (0.13, 0.16),
+    Material.SOIL: (0.11, 0.15),
+    Material.ASPHALT: (0.045, 0.08),
+    Material.CONCRETE: (0.05, 0.07),
+    Material.WATER: (0.02, 0.05),
+    Material.PAINT: (0.03, 0.04),
 }
 
 
@@ -88,14 +81,8 @@ def cast_shadow(height: Field, sun: Sun) -> Field:
 
     A pixel p is dark below the maximum over distances d of ``height(p + d * towards) - d * slope``.
     The maximum is built by doubling (d = 1, 2, 4, ...), so that a shadow of n pixels costs log2(n)
-    shifts.
-
-    Args:
-        height: (H, W) metres above the ground.
-        sun: its position.
-
-    Returns:
-        (H, W), from 0 (lit) to 1 (dark).
+    shifts. ``height`` is (H, W) metres above the ground; the result is (H, W), from 0 (lit) to 1
+    (dark).
     """
     x, y = sun.towards
     fall = sun.slope * GSD  # metres per pixel
@@ -167,22 +154,22 @@ def _draw_ground(canvas: _Canvas, surfaces: list[Surface]) -> None:
     material = np.zeros((side, side), np.uint8)
     for surface in surfaces:
         points = [canvas.grid(surface.outline)]
-        kind, coat = (int(surface.material),), (*surface.colour, 255.0)
+        label, coat = (int(surface.material),), (*surface.colour, 255.0)
         if surface.width:
             thick = max(1, round(surface.width))
             cv2.polylines(paint, points, False, coat, thick, cv2.LINE_AA, _SHIFT)
-            cv2.polylines(material, points, False, kind, thick, cv2.LINE_8, _SHIFT)
+            cv2.polylines(material, points, False, label, thick, cv2.LINE_8, _SHIFT)
         else:
             cv2.fillPoly(paint, points, coat, cv2.LINE_AA, _SHIFT)
-            cv2.fillPoly(material, points, kind, cv2.LINE_8, _SHIFT)
+            cv2.fillPoly(material, points, label, cv2.LINE_8, _SHIFT)
     # Grass and soil let 40 % of the ground below show through, so that gardens share its patches.
     keep = np.where(material <= Material.SOIL, np.float32(0.4), np.float32(0))[..., None]
     share = paint[..., 3:].astype(np.float32) / 255
     # Paint was drawn on black, so its antialiased edges are already multiplied by their coverage.
     canvas.albedo *= 1 - share * (1 - keep)
     canvas.albedo += paint[..., :3] * (1 - keep)
-    fine = np.array([_FINE[Material(m)] for m in range(len(Material))], np.float32)[material]
-    coarse = np.array([_COARSE[Material(m)] for m in range(len(Material))], np.float32)[material]
+    strengths = np.array([_TEXTURE[kind] for kind in Material], np.float32)
+    fine, coarse = strengths[material, 0], strengths[material, 1]
     texture = 1 + fine * canvas.fine + coarse * canvas.coarse * 0.6 + coarse * canvas.broad * 0.4
     canvas.albedo *= np.clip(texture, 0.45, 1.6)[..., None]
 
@@ -196,9 +183,7 @@ def _draw_building(canvas: _Canvas, building: Building, streak: Field) -> None:
     if window is None:
         return
     rows, columns, x, y = window
-    c, s = math.cos(building.angle), math.sin(building.angle)
-    dx, dy = x - np.float32(building.x), y - np.float32(building.y)
-    u, v = c * dx + s * dy, c * dy - s * dx
+    u, v = unturned(building.angle, x - np.float32(building.x), y - np.float32(building.y))
 
     shape = u.shape
     top = np.full(shape, -1, np.float32)
@@ -234,8 +219,7 @@ def _draw_building(canvas: _Canvas, building: Building, streak: Field) -> None:
         edge = np.maximum(edge, inside)
 
     # Lambert's law relative to level ground: n . s / s_z, with the normal n = (-slope, 1) / |.|.
-    sun_x, sun_y = canvas.sun.towards
-    sun_u, sun_v = c * sun_x + s * sun_y, c * sun_y - s * sun_x
+    sun_u, sun_v = unturned(building.angle, *canvas.sun.towards)
     facing = 1 - (slope_u * sun_u + slope_v * sun_v) / np.float32(canvas.sun.slope)
     lit = np.clip(facing, 0.05, None) / np.sqrt(1 + slope_u**2 + slope_v**2)
 
@@ -255,11 +239,11 @@ def _draw_building(canvas: _Canvas, building: Building, streak: Field) -> None:
     colour = np.asarray(building.colour, np.float32) * np.clip(tone, 0.5, 1.5)[..., None]
     albedo = canvas.albedo[rows, columns]
     albedo += (colour - albedo) * share
-    canvas.lit[rows, columns] += (lit - canvas.lit[rows, columns]) * share[..., 0]
+    level = canvas.lit[rows, columns]
+    level += (lit - level) * share[..., 0]
     inside_all = edge >= 0
-    canvas.height[rows, columns] = np.where(
-        inside_all, np.maximum(top, canvas.height[rows, columns]), canvas.height[rows, columns]
-    )
+    below = canvas.height[rows, columns]
+    np.maximum(below, top, out=below, where=inside_all)
     canvas.mask[rows, columns] |= inside_all.astype(np.uint8)
 
 
@@ -414,12 +398,9 @@ def _expose(canvas: _Canvas, scene: Scene, size: int, rng: np.random.Generator) 
 
 @portable_opencv()
 def render(scene: Scene, size: int, rng: np.random.Generator) -> tuple[Image, Image]:
-    """Draw a scene.
+    """Draw a scene as a tile of ``size`` x ``size`` pixels, with texture and noise from ``rng``.
 
-    Args:
-        scene: the scene; shadows of objects outside the tile reach into it.
-        size: side of the tile in pixels.
-        rng: the source of all texture and noise.
+    Shadows of objects outside the tile reach into it.
 
     Returns:
         The image, (size, size, 3) uint8 RGB, and the mask, (size, size) uint8: 255 where the

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ GSD = 0.3  # metres per pixel, as in the Inria dataset
 
 Points = npt.NDArray[np.float64]  # (N, 2), x and y
 Colour = tuple[float, float, float]
+Lengths = TypeVar("Lengths", float, npt.NDArray[np.floating])
 
 
 class Material(IntEnum):
@@ -136,28 +138,17 @@ class Sun:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Season, air and camera of one tile.
+    """Season, air and camera of one tile."""
 
-    Attributes:
-        green: how green the grass is, in [0, 1]
-        haze: share of skylight added to the picture, in [0, 1]
-        cast: gain of each channel
-        gamma, contrast: the tone curve
-        blur: sigma of the point spread function, pixels
-        noise: sigma of the sensor noise, digital numbers
-        quality: JPEG quality that the tile is compressed with
-        ambient: brightness of a shadow relative to sunlight, in [0, 1]
-    """
-
-    green: float = 0.5
-    haze: float = 0.0
-    cast: Colour = (1.0, 1.0, 1.0)
-    gamma: float = 1.0
+    green: float = 0.5  # how green the grass is, in [0, 1]
+    haze: float = 0.0  # share of skylight added to the picture, in [0, 1]
+    cast: Colour = (1.0, 1.0, 1.0)  # gain of each channel
+    gamma: float = 1.0  # with `contrast`, the tone curve
     contrast: float = 1.0
-    blur: float = 0.6
-    noise: float = 2.0
-    quality: int = 90
-    ambient: float = 0.35
+    blur: float = 0.6  # sigma of the point spread function, pixels
+    noise: float = 2.0  # sigma of the sensor noise, digital numbers
+    quality: int = 90  # JPEG quality that the tile is compressed with
+    ambient: float = 0.35  # brightness of a shadow relative to sunlight, in [0, 1]
 
 
 @dataclass
@@ -180,6 +171,13 @@ def place(x: float, y: float, angle: float, u: npt.ArrayLike, v: npt.ArrayLike) 
     points[..., 0] = x + c * along - s * across
     points[..., 1] = y + s * along + c * across
     return points
+
+
+def unturned(angle: float, x: Lengths, y: Lengths) -> tuple[Lengths, Lengths]:
+    """Components (u, v) of the vector (x, y) in a frame turned by ``angle``."""
+    # Not `@`: BLAS chooses its code, and so its rounding, by the CPU.
+    c, s = math.cos(angle), math.sin(angle)
+    return c * x + s * y, c * y - s * x
 
 
 def rectangle(x: float, y: float, length: float, width: float, angle: float) -> Points:

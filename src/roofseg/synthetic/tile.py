@@ -33,17 +33,11 @@ OPEN_CENTRES = {4: "car park", 9: "field", 16: "park", 20: "pond", 34: "park"}
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile.
+    """One tile."""
 
-    Attributes:
-        image: (S, S, 3) uint8 RGB.
-        mask: (S, S) uint8, 255 on roofs (trees that hide a roof do not change it) and 0 elsewhere.
-        transform: maps (column, row) to UTM metres, 0.3 m per pixel, north up.
-    """
-
-    image: Image
-    mask: Image
-    transform: Affine
+    image: Image  # (S, S, 3) uint8 RGB
+    mask: Image  # (S, S) uint8: 255 on roofs, below trees too, and 0 elsewhere
+    transform: Affine  # maps (column, row) to UTM metres, 0.3 m per pixel, north up
 
 
 def tile_name(index: int) -> str:
@@ -81,14 +75,8 @@ def generate_tile(seed: int, index: int, size: int) -> Tile:
 def write_sample(imgs: Path, msks: Path, *, tiles: int, size: int, seed: int) -> None:
     """Write tiles 1..``tiles`` as GeoTIFF into ``imgs`` and their masks into ``msks``.
 
-    Both folders appear whole or not at all, and replace existing ones.
-
-    Args:
-        imgs: folder for NAME.tif, uint8 RGB.
-        msks: folder for NAME.tif, uint8, one band of 0 and 255.
-        tiles: the number of tiles, at least 1.
-        size: side of a tile in pixels.
-        seed: the seed of the dataset.
+    Images are uint8 RGB, masks uint8 with one band of 0 and 255; `generate_tile` explains ``size``
+    and ``seed``. Both folders appear whole or not at all, and replace existing ones.
 
     Raises:
         UserError: an argument is out of range.

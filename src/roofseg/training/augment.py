@@ -105,13 +105,7 @@ def _extreme() -> list[A.BasicTransform]:
     ]
 
 
-_BUILD = {
-    "none": list,
-    "light": _light,
-    "medium": _medium,
-    "heavy": _heavy,
-    "extreme": _extreme,
-}
+_BUILD = {"none": list, "light": _light, "medium": _medium, "heavy": _heavy, "extreme": _extreme}
 
 
 class Augmenter:

@@ -23,8 +23,8 @@ METRICS = ("train/loss", "val/loss", "val/iou", "val/f1")
 class EpochReport(Callback):
     """Logs every epoch with DVCLive (its steps are epochs, from 1) and prints a block of lines.
 
-    A resumed run logs its earlier epochs again, since DVC removed their files. Without a
-    ``folder`` (in all processes of a run but the first) nothing is logged or printed.
+    A resumed run logs its earlier epochs again, since DVC removed their files. Only the first
+    process of a run has a ``folder``; the others log and print nothing.
     """
 
     def __init__(self, label: str, folder: Path | None) -> None:
@@ -32,8 +32,7 @@ class EpochReport(Callback):
         self.rows: list[dict[str, float]] = []
         self._live: Live | None = None
         if folder:
-            # dvc.yaml declares these files: DVCLive must not write a dvc.yaml, nor save an
-            # experiment.
+            # DVCLive must neither write a dvc.yaml, which the project has, nor save an experiment.
             self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
             self._live.step = 1
         self._earlier_seconds = 0.0
@@ -48,11 +47,7 @@ class EpochReport(Callback):
         return self._earlier_seconds + time.monotonic() - self._start
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "seconds": self.seconds,
-            "peak_memory_gb": self.peak_memory_gb,
-        }
+        return {"rows": self.rows, "seconds": self.seconds, "peak_memory_gb": self.peak_memory_gb}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._earlier_seconds = state_dict["seconds"]
@@ -143,7 +138,7 @@ class PredictionVisualizer(Callback):
         if self.every == 0 or epoch % self.every:
             return
         cells = []
-        for patch in trainer.datamodule.val.patches:  # type: ignore[attr-defined]
+        for patch in trainer.datamodule.val:  # type: ignore[attr-defined]
             picture = overlay(patch.image, patch.mask, pl_module.val_masks[patch.tile])
             cells.append((picture, f"{patch.tile}\nIoU {pl_module.val_tiles[patch.tile]:.3f}"))
         title = f"{self.label}, epoch {epoch}: truth green, prediction red"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import lightning as L  # noqa: N812
 import numpy as np
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from roofseg.core.guard import worker_guard
 from roofseg.patches import Patch
-from roofseg.recipe.params import dropped_draws
+from roofseg.recipe.params import Recipe, dropped_draws
 from roofseg.training.augment import Augmenter
 
 Draw = tuple[int, int]
@@ -53,7 +52,7 @@ class Draws(Sampler[Draw]):
                 view_seed(self.seed, patch, view)
                 for patch, view in zip(indices, views, strict=True)
             ]
-        return iter(list(zip(indices, seeds, strict=True)))
+        return zip(indices, seeds, strict=True)
 
 
 class DistributedBatches(Sampler[list[Draw]]):
@@ -106,27 +105,6 @@ class TrainPatches(Dataset[Sample]):
         return _to_sample(*self.augmenter(patch.image, patch.mask, seed), patch.tile)
 
 
-class PoolDraws(Dataset[Draw]):
-    """The draws themselves, for training on a pool: `PatchBatches` says how it gets the views."""
-
-    def __getitem__(self, draw: Draw) -> Draw:
-        return draw
-
-
-class PlainPatches(Dataset[Sample]):
-    """Patches without augmentation, by their index."""
-
-    def __init__(self, patches: Sequence[Patch]) -> None:
-        self.patches = patches
-
-    def __len__(self) -> int:
-        return len(self.patches)
-
-    def __getitem__(self, index: int) -> Sample:
-        patch = self.patches[index]
-        return _to_sample(patch.image, patch.mask, patch.tile)
-
-
 class PatchBatches(L.LightningDataModule):
     """Batches of train and val patches for one recipe.
 
@@ -134,36 +112,27 @@ class PatchBatches(L.LightningDataModule):
     processes train, each gets its share of a training batch and all of val, so that all compute the
     same scores and make the same decisions.
 
-    With a ``pool`` (see `Draws`) a training batch is the list of its draws. The view of a draw,
+    With an augmentation pool a training batch is the list of its draws. The view of a draw,
     ``train[draw]``, is always the same, so `Segmenter` makes it once and keeps its features.
     """
 
     def __init__(
-        self,
-        train: Sequence[Patch],
-        val: Sequence[Patch],
-        *,
-        preset: str,
-        draws: int,
-        batch_size: int,
-        seed: int,
-        workers: int,
-        pool: int | None = None,
+        self, train: Sequence[Patch], val: Sequence[Patch], recipe: Recipe, workers: int = 0
     ) -> None:
         super().__init__()
-        self.train, self.val = TrainPatches(train, preset), PlainPatches(val)
-        self.draws = Draws(len(train), draws, seed, pool)
-        self.batch_size, self.workers = batch_size, workers
+        self.train, self.val = TrainPatches(train, recipe.augmentation), val
+        self.draws = Draws(
+            len(train), recipe.draws_per_epoch, recipe.seed, recipe.augmentation_pool
+        )
+        self.batch_size, self.workers = recipe.batch_size, workers
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Sample] | DistributedBatches:
         rank, processes = 0, 1
         if self.trainer:
             rank, processes = self.trainer.global_rank, self.trainer.world_size
         batches = DistributedBatches(self.draws, self.batch_size, rank, processes)
         if self.draws.pool is not None:
-            return DataLoader(
-                PoolDraws(), batch_sampler=batches, collate_fn=list, generator=torch.Generator()
-            )
+            return batches
         return DataLoader(
             self.train,
             batch_sampler=batches,
@@ -176,4 +145,5 @@ class PatchBatches(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return DataLoader(self.val, batch_size=self.batch_size)
+        samples = [_to_sample(patch.image, patch.mask, patch.tile) for patch in self.val]
+        return DataLoader(samples, batch_size=self.batch_size)  # type: ignore[arg-type]

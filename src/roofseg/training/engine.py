@@ -14,12 +14,7 @@ from typing import Any
 import lightning as L  # noqa: N812
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    RichProgressBar,
-    WeightAveraging,
-)
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar, WeightAveraging
 from rich.console import Console
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -62,25 +57,19 @@ class EarlyStoppingAfterThaw(EarlyStopping):
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: the model with its best weights (by val IoU, over the whole run).
-
-    ``best_epoch`` counts from 1. ``nondeterministic`` names the operations for which the device
-    has no deterministic algorithm. ``seconds`` and ``peak_memory_gb`` cover the whole run.
-    ``thaws`` says whether the recipe ever trains the encoder. ``failure`` says why a run ended
-    early; the model then has the best weights of the epochs before.
-    """
+    """A finished run: the model with its best weights (by val IoU, over the whole run)."""
 
     model: RoofModel
-    best_epoch: int
+    best_epoch: int  # counted from 1
     best_val_iou: float
     epochs_run: int
     device: str
     precision: str
-    nondeterministic: tuple[str, ...]
-    seconds: float
+    nondeterministic: tuple[str, ...]  # operations without a deterministic algorithm there
+    seconds: float  # of the whole run, as is the memory
     peak_memory_gb: float
-    thaws: bool
-    failure: NotFiniteError | None = None
+    thaws: bool  # whether the recipe ever trains the encoder
+    failure: NotFiniteError | None = None  # why the run ended early
 
     def record(self) -> dict[str, Any]:
         """The results without times and memory: the same for every run on one machine."""
@@ -102,11 +91,7 @@ class Trained:
         }
 
     def times(self) -> dict[str, float]:
-        """Values that differ between runs.
-
-        These are the minutes of the whole run, the seconds per epoch (validation included) and the
-        peak memory in GB (see `roofseg.models.device.peak_memory_gb`).
-        """
+        """Values that differ between runs; the seconds per epoch include validation."""
         return {
             "minutes": round(self.seconds / 60, 2),
             "seconds_per_epoch": round(self.seconds / self.epochs_run, 2),
@@ -127,7 +112,6 @@ def train(
     state: Path,
     parent: int | None = None,
     gpus: list[int] | None = None,
-    callbacks: Sequence[Callback] = (),
 ) -> Trained | None:
     """Train a recipe from its prior and return the best model.
 
@@ -143,7 +127,6 @@ def train(
             it holds a state, the run resumes from it and ends with the same result
         parent: number of the process whose end stops the run (see `training.stopping`)
         gpus: indices of the CUDA devices to use; the first ones if None
-        callbacks: called after the project's own callbacks; an exception in one ends the run
 
     Returns:
         The finished run. A run on several devices has one process per device, and all but the
@@ -173,24 +156,12 @@ def train(
     module = Segmenter(
         model.to(memory_format=torch.channels_last), recipe, machine.feature_cache_gb
     )
-    batches = PatchBatches(
-        train_patches,
-        val_patches,
-        preset=recipe.augmentation,
-        draws=recipe.draws_per_epoch,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        workers=machine.workers,
-        pool=recipe.augmentation_pool,
-    )
+    batches = PatchBatches(train_patches, val_patches, recipe, machine.workers)
     first = is_first_process()
     keep = KeepState(state)
     report = EpochReport(recipe.label(attempt), live if first else None)
     pictures = PredictionVisualizer(
-        recipe.label(attempt),
-        overlays,
-        machine.overlay_every if first else 0,
-        state / "overlays",
+        recipe.label(attempt), overlays, machine.overlay_every if first else 0, state / "overlays"
     )
     stop = StopBetweenSteps(parent)
     failure = None
@@ -215,7 +186,7 @@ def train(
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=Console().is_terminal,
-            callbacks=[stop, keep, report, pictures, *_callbacks(recipe), *callbacks],
+            callbacks=[stop, keep, report, pictures, *_callbacks(recipe)],
         )
         try:
             with stop, report:
@@ -233,9 +204,7 @@ def train(
         return None
     # Weights that were frozen at the best epoch still equal the initial ones.
     load_weights(
-        model,
-        {**initial, **keep.best_weights()},
-        f"{keep.folder}: not the weights of this run",
+        model, {**initial, **keep.best_weights()}, f"{keep.folder}: not the weights of this run"
     )
     return Trained(
         model=model.cpu().eval(),

@@ -32,8 +32,8 @@ from roofseg.core.weights import read_weights, write_weights
 from roofseg.models.device import resolve_device, resolve_precision
 from roofseg.recipe.params import Machine, Recipe
 
-# If `dvc repro` is killed, its training process ends only after its step, which can take long on a
-# CPU. A new run waits for it this many seconds.
+# If `dvc repro` is killed, the training process first finishes its step, which can take long on a
+# CPU. A new run of the same attempt waits this many seconds for it.
 PATIENCE_S = 60.0
 
 # Libraries whose version can change the result.
@@ -67,14 +67,10 @@ def is_first_process() -> bool:
 
 @contextmanager
 def locked_state(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
-    """Lock a run's state folder for this process; make the folder if it is missing.
+    """Lock a run's state folder, which is made if it is missing, in the run's first process.
 
-    If another process holds the lock, wait for it, up to ``patience_s`` seconds. Only the first
-    process of a run takes the lock. The folder stays when the block ends, unless the block removes
-    it.
-
-    Raises:
-        UserError: another process still holds the lock, or the folder cannot be written
+    If another run holds the lock, wait up to ``patience_s`` seconds. UserError if it still holds
+    the lock then, or if the folder cannot be written.
     """
     if not is_first_process():
         yield folder

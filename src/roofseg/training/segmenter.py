@@ -116,8 +116,7 @@ class Segmenter(L.LightningModule):
 
     @property
     def _train(self) -> TrainPatches:
-        train: TrainPatches = self.trainer.datamodule.train  # type: ignore[attr-defined]
-        return train
+        return self.trainer.datamodule.train  # type: ignore[attr-defined]
 
     def _view(self, draw: Draw) -> list[torch.Tensor]:
         """The features of one view in the pool, followed by its mask, (1, 1, H, W) uint8.
