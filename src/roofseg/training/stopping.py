@@ -10,9 +10,7 @@ import lightning as L  # noqa: N812
 from lightning.pytorch.callbacks import Callback
 
 from roofseg.core.errors import StoppedError
-
-# SIGHUP means that the terminal, the notebook or the connection was closed.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+from roofseg.core.signals import STOP_SIGNALS, stop_signals
 
 
 def is_orphan(parent: int | None) -> bool:
@@ -33,7 +31,7 @@ def signal_of_worker(error: BaseException | None) -> int | None:
     as its cause.
     """
     while error is not None:
-        for number in SIGNALS:
+        for number in STOP_SIGNALS:
             if f"is killed by signal: {signal.strsignal(number)}" in str(error):
                 return number
         error = error.__cause__ or error.__context__
@@ -56,9 +54,8 @@ class StopBetweenSteps(Callback):
     def __enter__(self) -> None:
         # Before fit, which starts the loader's workers before its first hook. Without a handler,
         # Lightning ends the process on Ctrl-C, with status 1 and no message.
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
-                self._before[number] = signal.signal(number, self._request)
+        for number in stop_signals():
+            self._before[number] = signal.signal(number, self._request)
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():

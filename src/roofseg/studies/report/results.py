@@ -11,7 +11,7 @@ import pandas as pd
 from roofseg.core.images import Image
 from roofseg.pages.page import Page, Section, html, markdown
 from roofseg.recipe.params import Params
-from roofseg.results.disclaimers import SYNTHETIC, SYNTHETIC_DATASETS, data_label
+from roofseg.results.disclaimers import data_label, standard_caveats
 from roofseg.studies.declaration import Augmentations, Budget, Study
 from roofseg.studies.report import figures, sections, tables
 from roofseg.studies.report.records import read_records
@@ -98,7 +98,7 @@ def study_markdown(dataset: str, patch_size: int, section: Section) -> str:
             title=f"Study: {section.title.lower()}",
             lead=f"Dataset `{dataset}`, patches of {patch_size} px.",
             sections=[section],
-            caveats=_caveats(dataset),
+            caveats=standard_caveats(dataset),
         )
     )
 
@@ -111,12 +111,6 @@ def studies_html(dataset: str, patch_size: int, sections: Sequence[Section]) -> 
             lead="Experiments in addition to the leaderboard, on patches of "
             f"{patch_size} x {patch_size} px. All scores are on val: no study reads test.",
             sections=sections,
-            caveats=_caveats(dataset),
+            caveats=standard_caveats(dataset),
         )
     )
-
-
-def _caveats(dataset: str) -> Mapping[str, str]:
-    if dataset not in SYNTHETIC_DATASETS:
-        return {}
-    return {"Synthetic": SYNTHETIC[0].upper() + SYNTHETIC[1:]}
