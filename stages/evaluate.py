@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from roofseg.core.files import sha256_file, write_json, write_text
+from roofseg.core.files import write_json, write_text
 from roofseg.core.run_states import remove_states_of
 from roofseg.evaluation.costs import measure, time_inference
 from roofseg.evaluation.evaluate import evaluate
@@ -33,18 +33,23 @@ def main() -> None:
     params = read_params(Path("params.yaml"))
     folder, dataset = Path("models") / attempt, Path("data") / params.dataset
     digest = trained_digest(params, attempt, dataset=dataset, model=folder)
-    # Do everything that can fail before opening test: opening it counts as a look.
+    # Before test is opened, which counts as a look, comes everything that can fail. Only the check
+    # of test's whole tiles comes later, since it needs the opened patches.
     predictor = load(folder, device=params.device, precision="32-true")
     # DVC has recorded the outputs of training by now, so the state of that run is not needed.
-    remove_states_of(sha256_file(folder / "model.safetensors"), state_root(), attempt)
+    remove_states_of(predictor.provenance["ROOFSEG_WEIGHTS_SHA256"], state_root(), attempt)
     recipe = params.recipe(attempt)
     results = Path("metrics") / "attempts" / attempt
     ledger = results / "test_looks.csv"
     split, licence = read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
     model, size = predictor.model, params.patch_size
-    weights, frozen = folder / "model.safetensors", recipe.thaw_epoch is None
-    costs = measure(model, weights=weights, patch_size=size, encoder_frozen=frozen)
+    costs = measure(
+        model,
+        weights=folder / "model.safetensors",
+        patch_size=size,
+        encoder_frozen=recipe.thaw_epoch is None,
+    )
     device, batch_size = resolve_device(params.device), recipe.batch_size
     times = time_inference(model, patch_size=size, device=device, batch_size=batch_size)
     tiles = {"val": tiles_of(splits["val"], params)}
@@ -88,7 +93,7 @@ def test_patches(params: Params, attempt: str, digest: str, ledger: Path) -> lis
         dataset=params.dataset,
         ledger=ledger,
         experiment=os.environ.get("DVC_EXP_NAME", ""),
-        # For `dvc exp run --temp` and --queue, DVC runs a copy; DVC_ROOT is the original project.
+        # `dvc exp run --temp` and --queue run a copy of the project; DVC_ROOT is the original.
         copied=Path(os.environ.get("DVC_ROOT", ".")).resolve() != Path.cwd(),
     )
 

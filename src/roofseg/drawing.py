@@ -1,7 +1,7 @@
 """Pictures of results: overlays and panels of tiles, contact sheets, and rendered figures.
 
-Every function returns pixels, (H, W, 3) uint8 RGB, the same bytes for the same input. Figures are
-drawn by Matplotlib's Agg canvas without pyplot, so there is no global state and no display.
+Pictures are (H, W, 3) uint8 RGB, and the same input gives the same bytes. `rendered` uses
+Matplotlib's Agg canvas without pyplot, so it needs no display and shares no global state.
 """
 
 from __future__ import annotations

@@ -29,19 +29,16 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-def count(
-    probabilities: Any, truth: Any, threshold: float = THRESHOLD
-) -> tuple[Any, Any, Any, Any]:
+def count(probabilities: Any, truth: Any) -> tuple[Any, Any, Any, Any]:
     """Count true positives, false positives, false negatives and true negatives of each tile.
 
-    Uses only operators that NumPy arrays and torch tensors share, so that training (tensors on any
+    It uses only operators that NumPy arrays and torch tensors share, so training (tensors on any
     device) and the stages without torch share one implementation. A test compares it with
-    ``smp.metrics.get_stats(mode="binary", threshold=threshold)``.
+    ``smp.metrics.get_stats(mode="binary", threshold=0.5)``.
 
     Args:
         probabilities: (N, ...) floats in [0, 1], or predicted masks in {0, 1}.
         truth: (N, ...) of the same shape, 0 background and 1 building.
-        threshold: a pixel is predicted as building where its probability is at least this.
 
     Returns:
         tp, fp, fn, tn: four (N,) int64 arrays (tensors for tensors).
@@ -51,7 +48,7 @@ def count(
             f"probabilities of shape {tuple(probabilities.shape)} and truth of shape "
             f"{tuple(truth.shape)} differ"
         )
-    predicted = (probabilities >= threshold).reshape(len(truth), -1)
+    predicted = (probabilities >= THRESHOLD).reshape(len(truth), -1)
     actual = (truth > 0).reshape(len(truth), -1)
     tp = (predicted & actual).sum(1)
     fp = predicted.sum(1) - tp

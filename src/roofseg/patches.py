@@ -63,7 +63,7 @@ def read_patches(folder: Path) -> list[Patch]:
 
 
 def read_crops(folder: Path) -> pd.DataFrame:
-    """Read crops.csv in a split's folder: one row per patch, sorted by tile.
+    """Read crops.csv in a split's folder: one row per patch.
 
     Columns: tile; row and col of its top-left pixel in the tile; method (centre, slid, nudged);
     building_fraction in [0, 1]; gsd in metres per pixel (NaN where unknown); crs, such as

@@ -48,7 +48,7 @@ def entry_point(name: str, *, project: Path, reads_tiles: bool) -> Iterator[None
     """
     if not reads_tiles:
         tiles = [*project.glob("data/*/imgs"), *project.glob("data/*/msks")]
-        install_guard([project / "patches" / "test", *tiles], stage=name)
+        install_guard([project / "patches" / "test", *tiles], name)
     try:
         with system_errors_explained():
             yield

@@ -2,9 +2,9 @@
 
 The guard is an audit hook on Python's "open" event. It sees what Python itself opens: ``open``,
 ``Path``, ``os.open``, PIL, numpy. It does not see a C library that opens a path by itself
-(rasterio, cv2.imread), nor a child process. So it catches mistakes, not intent: what keeps test out
-of training is that DVC does not give test to the train stages as an input, and that training gives
-the same bytes without it.
+(rasterio, cv2.imread), nor a child process. So it catches mistakes, not intent. Test stays out of
+training because DVC does not give it to the train stages; `make prove-sealed` proves that training
+gives the same bytes without it.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ class _Guard:
     """The guard of this process. There is one: an audit hook cannot be removed."""
 
     def __init__(self) -> None:
-        self.stage = ""
+        self.name = ""
         self.folders: tuple[str, ...] = ()
         self.installed = False
-        self.lifted = False
+        self.unsealed = False
         self.violation: SealedTestError | None = None
 
     def hook(self, event: str, args: tuple[object, ...]) -> None:
-        if event != "open" or self.lifted or not isinstance(args[0], str | bytes | os.PathLike):
+        if event != "open" or self.unsealed or not isinstance(args[0], str | bytes | os.PathLike):
             return
         name = os.fsdecode(args[0])
         sealed = [path for path in _spellings(name) if path.startswith(self.folders)]
         # Hidden files are not tiles, and git's tools look for a .gitignore in every folder.
         if any(not Path(path).name.startswith(".") for path in sealed):
             self.violation = SealedTestError(
-                f"stage {self.stage} opened {name}, which is sealed for it. Only stages that make, "
-                "check or cut tiles may open tiles; evaluate opens them, and the test patches, "
-                "through roofseg.evaluation.sealed_split."
+                f"{self.name} opened {name}, which is sealed for it. Only stages and commands that "
+                "fetch, check, cut or map tiles may open tiles; the stage evaluate opens them, and "
+                "the test patches, through roofseg.evaluation.sealed_split."
             )
             raise self.violation
 
@@ -59,14 +59,14 @@ def _spellings(path: str) -> tuple[str, str]:
     return os.path.abspath(path) + os.sep, os.path.realpath(path) + os.sep  # noqa: PTH100
 
 
-def install_guard(folders: Iterable[Path], stage: str) -> None:
+def install_guard(folders: Iterable[Path], name: str) -> None:
     """From now on, raise SealedTestError when a file below any of ``folders`` is opened.
 
     The guard covers the whole process and its forks. A second call replaces the folders of the
-    first. ``stage`` is the name in the message.
+    first. ``name`` is the stage or command that the message names.
     """
     spellings = {path for folder in folders for path in _spellings(str(folder))}
-    _guard.stage, _guard.folders = stage, tuple(sorted(spellings))
+    _guard.name, _guard.folders = name, tuple(sorted(spellings))
     if not _guard.installed:
         sys.addaudithook(_guard.hook)
         _guard.installed = True
@@ -77,7 +77,7 @@ def worker_guard() -> Callable[[int], None]:
 
     A forked worker has the hook already; a worker started by spawn or forkserver does not.
     """
-    return partial(_guard_worker, [Path(folder) for folder in _guard.folders], _guard.stage)
+    return partial(_guard_worker, [Path(folder) for folder in _guard.folders], _guard.name)
 
 
 def _guard_worker(folders: list[Path], stage: str, worker: int) -> None:
@@ -94,8 +94,8 @@ def raise_violation() -> None:
 @contextmanager
 def unsealed() -> Iterator[None]:
     """Lift the guard inside the block. Only `roofseg.evaluation.sealed_split` may use this."""
-    _guard.lifted = True
+    _guard.unsealed = True
     try:
         yield
     finally:
-        _guard.lifted = False
+        _guard.unsealed = False

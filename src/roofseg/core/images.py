@@ -29,7 +29,6 @@ def portable_opencv() -> Iterator[None]:
     try:
         yield
     finally:
-        cv2.setNumThreads(threads)
         cv2.setUseOptimized(optimized)
         cv2.ipp.setUseIPP(ipp)
         cv2.setNumThreads(threads)

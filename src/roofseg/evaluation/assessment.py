@@ -24,10 +24,11 @@ class Assessment:
     """The measurements of a split.
 
     Attributes:
-        table: a row per tile with the columns of `metrics.table`; boundary_iou at 3 px and
-            boundary_iou_m at 1 m (NaN where the GSD is unknown); the numbers of buildings (in the
-            truth), found (buildings that a predicted one matches) and claimed (predicted
-            buildings), and building_f1; ece, over the pixels of the tile.
+        table: a row per tile, with the columns of `metrics.table` and, further,
+            boundary_iou (at 3 px) and boundary_iou_m (at 1 m; NaN where the GSD is unknown);
+            the numbers of buildings in the truth, of those found (matched by a predicted one) and
+            of those claimed (predicted), and building_f1;
+            ece over the pixels of the tile.
         sizes: `buildings.by_size` of all tiles.
         reliability: `calibration.reliability` of all pixels.
         curve: `metrics.precision_recall` of all pixels.
@@ -54,7 +55,7 @@ def assess(patches: Sequence[Patch], probabilities: npt.NDArray[np.float32]) -> 
     masks = probabilities >= metrics.THRESHOLD
     pairs = list(zip(masks, truth, strict=True))
     matches = [buildings.match_buildings(*pair) for pair in pairs]
-    # Int64 keeps counts whole numbers where the table is joined with one without these columns.
+    # Int64 is nullable: counts stay integers when this table is joined with one that lacks them.
     counted = pd.DataFrame(
         [(len(match.areas), match.found.sum(), len(match.claimed_areas)) for match in matches],
         columns=["buildings", "found", "claimed"],
@@ -64,10 +65,10 @@ def assess(patches: Sequence[Patch], probabilities: npt.NDArray[np.float32]) -> 
     table = metrics.table(tiles, probabilities, truth).assign(
         boundary_iou=[boundary.boundary_iou(*pair) for pair in pairs],
         boundary_iou_m=[
-            boundary.boundary_iou(*pair, boundary.in_pixels(boundary.DISTANCE_M, metres))
-            if metres > 0
+            boundary.boundary_iou(*pair, boundary.in_pixels(boundary.DISTANCE_M, gsd_m))
+            if gsd_m > 0
             else float("nan")
-            for pair, metres in zip(pairs, gsd, strict=True)
+            for pair, gsd_m in zip(pairs, gsd, strict=True)
         ],
         **counted,
         building_f1=metrics.building_f1(counted.buildings, counted.found, counted.claimed),

@@ -53,7 +53,7 @@ def boundary_iou(
     Args:
         predicted: (H, W), 0 background, anything else building.
         truth: likewise.
-        distance: pixels, as for `inner_boundary`. Unlike in the paper (2 % of the diagonal), it
+        distance: pixels, as for `inner_boundary`. In the paper it is 2 % of the diagonal. Here it
             does not grow with the image: roofs have equally sharp edges in a large patch.
     """
     edges = [inner_boundary(mask, distance)[None] for mask in (predicted, truth)]

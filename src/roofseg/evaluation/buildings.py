@@ -1,8 +1,8 @@
 """Whole buildings found by a predicted mask, counted by size.
 
-A building is a 4-connected component of the true mask, and a claim is one of a predicted mask. So
-buildings that touch count as one, and a single predicted pixel is a claim. A building cut by the
-border of a patch counts with the part inside.
+A building is a 4-connected component of the true mask; a claim is a 4-connected component of the
+predicted mask. So buildings that touch count as one, and a single predicted pixel is a claim. A
+building that the border of a patch cuts counts with its visible part only.
 
 Sources:
     A. Kirillov, K. He, R. Girshick, C. Rother and P. Dollár, Panoptic Segmentation, CVPR 2019,

@@ -7,7 +7,7 @@ mean of this difference over pixels. Most pixels are far from any roof and have 
 
 Sources:
     M. P. Naeini, G. F. Cooper and M. Hauskrecht, Obtaining Well Calibrated Probabilities Using
-        Bayesian Binning, AAAI 2015: ECE, of the probability of the one class of two.
+        Bayesian Binning, AAAI 2015: ECE of the predicted probability of the positive class.
     C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, On Calibration of Modern Neural Networks, ICML
         2017, section 2: 15 bins of equal width that include their upper ends; reliability diagrams.
         That paper bins the probability of the predicted class, which suits more than two classes.
@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 def bin_pixels(probabilities: npt.NDArray[np.floating], truth: npt.NDArray[Any]) -> Floats:
     """Sort pixels into bins by their probability.
 
-    Add the results of several tiles to bin their pixels together.
+    The sum of the results of several tiles is the result for all their pixels.
 
     Args:
         probabilities: floats in [0, 1], any shape.

@@ -50,7 +50,7 @@ def open_test(
     experiment: str = "",
     copied: bool = False,
 ) -> list[Patch]:
-    """Open the test patches. This is a look, and is recorded in the ledger.
+    """Open the test patches. This counts as a look at test, which the ledger records.
 
     The project is the current folder.
 
@@ -85,7 +85,7 @@ def open_test(
     committed = parse_params(text, source="params.yaml of HEAD").final.get(attempt)
     if final != committed:
         raise UserError(
-            f"params.yaml: final.{attempt} is {final!r} here, but {committed or 'null'!r} in the "
+            f"params.yaml: final.{attempt} is {final!r} here, but {committed or 'null'} in the "
             "current git commit. The test split opens only for a committed digest: run `git commit "
             "params.yaml`, then `dvc repro`; or set it back to null."
         )
@@ -96,8 +96,8 @@ def open_test(
     if changed := _git("status", "--porcelain", "--", *CODE):
         files = ", ".join(line[3:] for line in changed.splitlines())
         raise UserError(
-            f"{files}: not committed. The test split opens only for committed code: run `git "
-            f"commit`, then `dvc repro`; or set final.{attempt} back to null."
+            f"{files}: not committed. The test split opens only for committed code: commit "
+            f"them, then `dvc repro`; or set final.{attempt} back to null."
         )
     look = {
         "digest": digest,

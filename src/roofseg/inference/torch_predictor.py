@@ -10,7 +10,13 @@ from torch import nn
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file
 from roofseg.inference.predictor import Device, Images, Precision, Probabilities, read_record
-from roofseg.models.device import full_float32, keep_freed_memory, resolve_device, resolve_precision
+from roofseg.models.device import (
+    full_float32,
+    is_out_of_memory,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
 from roofseg.models.roof_model import build_model, load_model
 
 HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -27,7 +33,7 @@ class TorchPredictor:
         precision: ``32-true`` (the precision of scores, see `roofseg.models.device.full_float32`),
             ``bf16-mixed`` or ``16-mixed``
 
-    A call raises UserError where the batch does not fit into memory.
+    A call raises UserError if the batch does not fit into memory.
     """
 
     def __init__(
@@ -46,8 +52,7 @@ class TorchPredictor:
         self._device, self._half = device, HALVES.get(precision)
 
     def __call__(self, images: Images) -> Probabilities:
-        # full_float32 turns off autocast and TF32, and selects deterministic kernels; the context
-        # after it turns autocast on again.
+        # For half precision, the inner context turns autocast on again.
         with (
             torch.inference_mode(),
             full_float32(self._device),
@@ -57,7 +62,9 @@ class TorchPredictor:
                 batch = torch.from_numpy(images).to(self._device)  # B, P, P, 3: channels last
                 logits = self.model(batch.permute(0, 3, 1, 2).float().div_(255.0))
                 probabilities: Probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
-            except torch.OutOfMemoryError:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 raise UserError(
                     f"{len(images)} windows of {self.window} px at a time do not fit into the "
                     f"memory of {self._device}. Use a smaller batch (`roofseg predict "
@@ -99,8 +106,7 @@ def load(
             patch_size=record.patch_size,
         )
     except UserError as error:
-        # These messages name params.yaml, where training takes the same settings from.
-        raise UserError(f"{folder}: {str(error).removeprefix('params.yaml: ')}") from None
+        raise UserError(f"{folder}: {error}") from None
     load_model(weights, model)
     if resolved_device == "cpu":
         keep_freed_memory()

@@ -151,11 +151,11 @@ class _Manifest:
         return next((row.revision for row in self.rows.values() if row.revision), "")
 
     def add(self, rows: Mapping[str, ManifestRow]) -> None:
-        """Add rows of files that it lacks, and write the file, by folder and tile number."""
+        """Add rows for new files, and write the file sorted by folder and tile number."""
         if rows.keys() <= self.rows.keys():
             return
         self.rows = {**rows, **self.rows}
-        files = sorted(self.rows, key=lambda file: (file[:4], len(file), file))
+        files = sorted(self.rows, key=lambda file: (file.split("/")[0], len(file), file))
         lines = ([file, *self.rows[file].model_dump().values()] for file in files)
         write_rows(self.path, ("file", "bytes", "sha256", "revision"), lines)
 
@@ -189,8 +189,8 @@ def _check_no_other_files(folder: Path, names: Sequence[str]) -> None:
         for path in sorted((folder / kind).glob("*")):
             if path.name not in {f"{name}.tif" for name in names}:
                 raise UserError(
-                    f"{path}: no tile of the dataset; expected {names[0]}.tif to {names[-1]}.tif. "
-                    "Move it elsewhere."
+                    f"{path}: not a tile of the dataset; expected {names[0]}.tif to "
+                    f"{names[-1]}.tif. Move it elsewhere."
                 )
 
 
@@ -216,8 +216,8 @@ def _check_tile(
         if (rows[file].bytes, rows[file].sha256) != (expected.bytes, expected.sha256):
             raise UserError(
                 f"{path}: found {rows[file].bytes} bytes with SHA-256 {rows[file].sha256}; the "
-                f"manifest expects {expected.bytes} bytes with SHA-256 {expected.sha256}. Remove "
-                "the file and get it from another source."
+                f"manifest expects {expected.bytes} bytes with SHA-256 {expected.sha256}. Get the "
+                "file from another source."
             )
     return rows
 
@@ -236,8 +236,10 @@ def _fetch_tile(
     try:
         rows = _check_tile(name, {**targets, **arrived}, manifest.rows, size, source.revision)
     except UserError as error:
-        raise UserError(f"{error} (The file came from {source.name} and was not kept.)") from None
-    # Record the files before the move: a file without a row would seem to be put there by the user.
+        raise UserError(
+            f"{error} (Files of this tile that came from {source.name} were not kept.)"
+        ) from None
+    # Record the files before the move: one without a row would look like one that the user added.
     manifest.add(rows)
     for kind, path in arrived.items():
         targets[kind].parent.mkdir(exist_ok=True)

@@ -17,10 +17,10 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-# The statistics of smp's own encoders that were trained with others than ImageNet's, by the start
+# The statistics of those of smp's own encoders that were not trained with ImageNet's, by the start
 # of their names. smp downloads statistics from its hub, but training must work without a network.
 # Source: `mean` and `std` in smp 0.3's encoder modules, before they moved to the hub.
-EXCEPTIONS: dict[str, Statistics] = {
+OTHER_STATISTICS: dict[str, Statistics] = {
     "inception": HALF,
     "xception": HALF,
     "dpn": ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3),
@@ -67,7 +67,7 @@ def statistics(encoder: str) -> Statistics:
     if encoder.startswith("tu-"):
         pretrained = timm.models.get_pretrained_cfg(encoder.removeprefix("tu-"))
         return (tuple(pretrained.mean), tuple(pretrained.std)) if pretrained else IMAGENET
-    return next((s for start, s in EXCEPTIONS.items() if encoder.startswith(start)), IMAGENET)
+    return next((s for start, s in OTHER_STATISTICS.items() if encoder.startswith(start)), IMAGENET)
 
 
 def _split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import resource
 import sys
 import time
@@ -16,6 +17,8 @@ from filelock import FileLock, Timeout
 from roofseg.core.errors import UserError
 
 POLL_S = 1.0
+# The CPU allocator, cuBLAS and cuDNN raise plain errors with these messages.
+OUT_OF_MEMORY = re.compile("can't allocate memory|_STATUS_ALLOC_FAILED")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -33,12 +36,12 @@ def resolve_device(device: str, devices: int = 1) -> str:
         device = next(name for name, present in available.items() if present)
     if device == "cuda" and devices > torch.cuda.device_count() > 0:
         raise UserError(
-            f"params.yaml: devices: {devices}, but there are {torch.cuda.device_count()} GPUs here "
+            f"devices: {devices}, but there are {torch.cuda.device_count()} GPUs here "
             "(CUDA_VISIBLE_DEVICES can hide some); expected at most as many"
         )
     if not available[device]:
         raise UserError(
-            f"params.yaml: device: {device!r} is not available here; available: "
+            f"device: {device!r} is not available here; available: "
             f"{', '.join(name for name, present in available.items() if present)}, or auto"
         )
     return device
@@ -60,21 +63,24 @@ def claim_gpus(gpus: Sequence[str], wanted: int, folder: Path) -> Iterator[list[
     A claim is a file lock in ``folder``, which all processes of the machine share; it ends with the
     block or the process. ``gpus`` are UUIDs (`visible_gpus`). While too few GPUs are free, this
     prints one line and waits without a claim. A process that sees only as many GPUs as it wants
-    uses them even if others have claimed them.
+    uses them without a claim.
 
     Raises UserError if a lock file cannot be locked.
     """
+    if len(gpus) <= wanted:
+        yield list(range(wanted))
+        return
     locks = [FileLock(folder / f"roofseg-gpu-{gpu}.lock", mode=0o666) for gpu in gpus]
     announced = False
     try:
-        while len(claimed := _claim_free(locks, wanted)) < wanted < len(gpus):
+        while len(claimed := _claim_free(locks, wanted)) < wanted:
             for index in claimed:
                 locks[index].release()
             if not announced:
                 print(f"waiting for {wanted} of {len(gpus)} GPUs: other runs use them", flush=True)
             announced = True
             time.sleep(POLL_S)
-        yield claimed if len(claimed) == wanted else list(range(wanted))
+        yield claimed
     finally:
         for lock in locks:
             lock.release()
@@ -111,7 +117,7 @@ def resolve_precision(precision: str, device: str) -> str:
     native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16-mixed" and device == "cuda" and not native:
         raise UserError(
-            f"params.yaml: precision: bf16-mixed, but {torch.cuda.get_device_name()} only emulates "
+            f"precision: bf16-mixed, but {torch.cuda.get_device_name()} only emulates "
             "bfloat16, slower than float32. Set 16-mixed, or auto for the device's best."
         )
     if precision == "16-mixed" and device == "cpu":
@@ -140,9 +146,14 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` is of torch's allocators for GPUs or CPUs, of cuBLAS or of cuDNN."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
+
+
 @contextmanager
 def full_float32(device: str) -> Iterator[None]:
-    """Compute in float32 inside the block: no autocast, no TF32.
+    """Compute in float32 inside the block: no autocast, no TF32, deterministic cuDNN kernels.
 
     Training and evaluation compute scores inside it, whatever the precision of training. So both
     get the same scores, and these do not depend on how a machine rounds half precision.

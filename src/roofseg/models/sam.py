@@ -51,9 +51,9 @@ class SamEncoder(ImageEncoderViT):
             global_attn_indexes=SKIPS,
         )
         # Meta leaves the embedding at zero, for a checkpoint to fill. Without a prior, zeros would
-        # hide from a frozen encoder where a token lies. 0.02 is the usual scale of ViT embeddings
-        # (Dosovitskiy et al. 2021; timm). torch's own initialisation of the linear layers has
-        # nearly that deviation at this width (1/sqrt(3*768) = 0.021) and is kept.
+        # tell a frozen encoder nothing about the position of a token. 0.02 is the usual scale of
+        # ViT embeddings (Dosovitskiy et al. 2021; timm). torch's own initialisation of the linear
+        # layers has nearly that deviation at this width (1/sqrt(3*768) = 0.021) and is kept.
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for block in self.blocks:
             block.attn = FusedAttention.from_attention(block.attn)

@@ -112,7 +112,10 @@ class Recipe(SharedRecipe):
 
 
 class Machine(_Checked):
-    """Settings of the machine. They change no result and are not part of a recipe."""
+    """Settings of the machine, which are not part of a recipe.
+
+    Device and number of devices still affect results (rounding, BatchNorm); the other keys do not.
+    """
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     devices: int = Field(gt=0)
@@ -122,13 +125,13 @@ class Machine(_Checked):
     feature_cache_gb: Positive
 
 
-class Evaluation(_Checked):
+class EvaluationSettings(_Checked):
     """Settings of evaluation. They are not part of a recipe."""
 
     evaluate_full_tiles: StrictBool
 
 
-class Params(PatchSettings, SharedRecipe, Machine, Evaluation):
+class Params(PatchSettings, SharedRecipe, Machine, EvaluationSettings):
     """All of params.yaml, validated. ``recipe(name)`` resolves an attempt."""
 
     attempts: dict[str, dict[str, Any]]

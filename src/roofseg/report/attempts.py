@@ -37,7 +37,7 @@ class Attempt:
         record: training.json, with the digest of the recipe, the hash of the training inputs, and
             the outcome under ``result``.
         times: minutes, seconds_per_epoch and peak_memory_gb of training.
-        scores: every score by split and name; without ``test`` while that split is sealed.
+        scores: scores by split, then by name; there is no ``test`` while that split is sealed.
         tiles: the counts and scores of each tile, with a column ``split``.
         curve: precision and recall on val, by threshold.
         reliability: predicted probability and share of building on val, by bin.
@@ -46,7 +46,7 @@ class Attempt:
         epochs: columns epoch (from 1) and val_iou.
         costs: parameters, multiply-adds and bytes (`roofseg.evaluation.costs.measure`).
         inference: speed and device (`roofseg.evaluation.costs.time_inference`).
-        looks: the lines of its ledger of looks at the test split of this dataset.
+        looks: lines of the ledger for this dataset's test split, each with its kind.
         look_count: the number of recipes that were scored on that test split.
     """
 
@@ -86,7 +86,7 @@ class Attempt:
         return split in self.scores
 
     def of_split(self, split: str) -> pd.DataFrame:
-        """The rows of ``tiles`` of a split, by tile name; empty while the split is sealed."""
+        """Rows of ``tiles`` in one split, indexed by tile; empty while the split is sealed."""
         return self.tiles[self.tiles.split == split].set_index("tile")
 
     def counts(self, split: str) -> pd.DataFrame:

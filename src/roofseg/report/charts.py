@@ -31,7 +31,7 @@ _CSS = {INK: "currentColor", RULE: "var(--rule)", PAPER: "var(--paper)"} | {
     f"#0102{index + 16:02x}": f"var(--series-{index})" for index in range(SERIES)
 }
 
-WIDTH = 400  # width of a chart, in units of about 1 pixel on a phone and 1.4 on a screen
+WIDTH = 400  # width of a chart in SVG units: about 1 px on a phone, 1.4 px on a desktop
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text, not outlines
     "text.parse_math": False,  # a name may hold a dollar
@@ -65,7 +65,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def series(attempt: Attempt) -> int:
-    """The number of the colour of an attempt in page.css."""
+    """The index of an attempt's colour in page.css."""
     return attempt.index % SERIES
 
 
@@ -86,7 +86,7 @@ def _axes(height: int) -> Axes:
 def _svg(axes: Axes, name: str) -> Markup:
     """Make an SVG element of a chart.
 
-    ``name`` is unique on the page; the ids of the chart's parts are derived from it.
+    ``name`` is unique on the page: it seeds the ids in the SVG, so those of two charts differ.
     """
     text = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
@@ -108,7 +108,7 @@ def _svg(axes: Axes, name: str) -> Markup:
 def intervals(attempts: Sequence[Attempt], notes: Sequence[str], floor: float) -> Markup:
     """Draw the IoU of each attempt with its interval: val filled, test hollow, floor dashed.
 
-    ``notes`` holds a word for each attempt, such as its status; it may be empty.
+    ``notes`` holds a note for each attempt, such as its status; a note may be an empty string.
     """
     axes = _axes(42 * len(attempts) + 44)
     box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides lines behind a label
@@ -178,11 +178,11 @@ def precision_recall(attempts: Sequence[Attempt]) -> Markup:
 
 @mpl.rc_context(_STYLE)
 def reliability(attempts: Sequence[Attempt]) -> Markup:
-    """Draw the share of building by predicted probability; the diagonal is perfect calibration."""
+    """Draw the share of building pixels against predicted probability; the diagonal is ideal."""
     axes = _axes(300)
     axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
     for attempt in attempts:
-        bins = attempt.reliability.dropna()  # those that have pixels
+        bins = attempt.reliability.dropna()  # drops empty bins
         axes.plot(bins.probability, bins.building, markersize=4, **_marked(attempt))
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set(xlabel="predicted probability of building", ylabel="share that is building")
@@ -191,18 +191,19 @@ def reliability(attempts: Sequence[Attempt]) -> Markup:
 
 @mpl.rc_context(_STYLE)
 def by_size(attempts: Sequence[Attempt], unit: str, label: str) -> Markup:
-    """Draw the share of buildings found by size, for the size classes in ``unit``.
+    """Draw, for each size class in ``unit``, the share of its buildings that were found.
 
-    ``label`` is the name of the unit.
+    ``label`` is the name of the unit. All attempts have the same classes.
     """
     axes = _axes(230)
-    for attempt in attempts:
-        own = attempt.sizes[attempt.sizes.unit == unit]
-        axes.plot(range(len(own)), list(own.share_found), **_marked(attempt))
-    axes.set_xticks(range(len(own)), own["size"])  # all attempts have the same classes
+    sizes = [attempt.sizes[attempt.sizes.unit == unit] for attempt in attempts]
+    classes = list(sizes[0]["size"])
+    for attempt, rows in zip(attempts, sizes, strict=True):
+        axes.plot(range(len(rows)), list(rows.share_found), **_marked(attempt))
+    axes.set_xticks(range(len(classes)), classes)
     axes.grid(visible=False, axis="x")
     axes.set(xlabel=f"area, {label}", ylabel="share of buildings found", ylim=(-0.02, 1.02))
-    axes.set_xlim(-0.3, len(own) - 0.7)  # an empty class keeps its place
+    axes.set_xlim(-0.3, len(classes) - 0.7)  # an empty class keeps its place
     return _svg(axes, f"sizes-{label}")
 
 
@@ -224,7 +225,7 @@ def cost(attempts: Sequence[Attempt], costs: Sequence[float], label: str, name: 
         _point(spent, score.value, attempt, axes)
     if min(costs) > 0 and max(costs) >= 10 * min(costs):
         axes.set_xscale("log")
-        # Over little more than a decade, powers of ten alone would label one tick at most.
+        # Up to a range of 100, powers of ten alone would label only one or two ticks.
         subs = (1,) if max(costs) > 100 * min(costs) else (1, 2, 5)
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_minor_locator(NullLocator())

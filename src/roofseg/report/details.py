@@ -37,7 +37,7 @@ def training(board: Leaderboard) -> Section:
     rows: list[list[Cell | str]] = [
         [
             name_cell(attempt),
-            Cell(attempt.recipe.encoder, attempt.recipe.prior),
+            Cell(f"{attempt.recipe.encoder},", attempt.recipe.prior),
             f"{attempt.recipe.lr:g}",
             attempt.recipe.augmentation,
             f"{attempt.recipe.dropout:g}",
@@ -70,10 +70,10 @@ def measures(board: Leaderboard) -> Section:
     blocks: list[Block] = [
         Prose(
             "Precision and recall are pooled over pixels. Boundary IoU (Cheng et al. 2021) "
-            "compares only the pixels within 3 px, or 1 m, of an edge; a metre is rounded to whole "
-            "pixels, so at 0.3 m per pixel both are the same. Building F1 counts whole buildings: "
-            "a building is found if a predicted building has an IoU above 0.5 with it. Both "
-            "measures are means over tiles. The expected calibration error (ECE) over all "
+            "compares only the pixels near an edge. It is given for 3 px and for 1 m, rounded to "
+            "whole pixels; at 0.3 m per pixel the two are equal. Building F1 counts whole buildings: a "
+            "building is found if a predicted building has an IoU above 0.5 with it. Boundary IoU "
+            "and building F1 are means over tiles. The expected calibration error (ECE) over all "
             "pixels is the mean difference between the predicted probability and the share of "
             "pixels that are building; 0 is best. Brackets hold 95 % intervals over tiles. The "
             "files in `metrics/attempts` have these measures by tile."
@@ -102,8 +102,8 @@ def _by_size(board: Leaderboard, unit: str) -> Figure:
     label = {"m2": "m\N{SUPERSCRIPT TWO}"}.get(unit, unit)
     return Figure(
         f"Share of the validation buildings that were found (IoU above 0.5), by area in {label}. "
-        f"The classes hold {counts} buildings, from small to large; a share of few buildings says "
-        "little.",
+        f"Buildings in each class, smallest class first: {counts}. A share of few buildings is "
+        "unreliable.",
         f"Share of buildings found by area in {label}, one line per attempt.",
         charts.by_size(board.attempts, unit, label),
         legend=_legend(board),
@@ -130,8 +130,8 @@ def thresholds(board: Leaderboard) -> Section:
             Figure(
                 "Reliability on validation: the share of pixels that are building, by the "
                 "probability that was predicted for them. On the dashed line probabilities are "
-                "calibrated; below it the attempt is too confident of buildings, above it not "
-                "confident enough."
+                "calibrated; below it the attempt predicts building too often, above it too "
+                "rarely."
                 + (f" Expected calibration error: {', '.join(errors)}." if errors else ""),
                 "Share of building against predicted probability, one line per attempt.",
                 charts.reliability(board.attempts),
@@ -148,7 +148,7 @@ def costs(board: Leaderboard) -> Section:
         [
             name_cell(attempt),
             Cell(
-                f"{attempt.costs['total_parameters'] / 1e6:.2f} M",
+                f"{attempt.costs['total_parameters'] / 1e6:.2f} M,",
                 f"{attempt.costs['trainable_parameters'] / 1e6:.2f} M trained",
             ),
             *(

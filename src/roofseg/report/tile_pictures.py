@@ -14,8 +14,8 @@ from roofseg.pages.page import Cell, Grid, Picture, Section, data_uri, join_word
 from roofseg.report.attempts import require
 from roofseg.report.leaderboard import Leaderboard
 
-SIDE = 224  # side of a picture in pixels: that of a sample patch; larger patches are shrunk
-MAX_TILES = 12  # of a split; nobody looks at more rows than this
+SIDE = 224  # side of a picture in pixels: the side of a sample patch; larger ones are shrunk
+MAX_TILES = 12  # per split; more rows would not be read
 
 
 def tile_by_tile(board: Leaderboard, predictions: Path) -> Section:

@@ -74,6 +74,9 @@ def read_licence(dataset: Path) -> Licence:
 
 
 def licence_of_weights(*parts: Licence) -> str:
-    """SPDX identifier of weights that this code made from ``parts``; `OTHER` if licences differ."""
+    """SPDX identifier of weights that this code made from ``parts``.
+
+    It is `CODE` if all parts have the licence of the code or hold no weights, otherwise `OTHER`.
+    """
     identifiers = {CODE, *(part.spdx for part in parts)} - {NONE}
     return CODE if identifiers == {CODE} else OTHER

@@ -2,8 +2,7 @@
 
 A dataset is a folder with ``imgs/`` and ``msks/`` (any raster that GDAL reads, georeferenced or
 not; image and mask of a tile share their stem) and two small tables, ``split.csv`` (tile,split) and
-``nudges.csv`` (tile,row,col). A file that is wrong or
-broken raises a UserError that names the file.
+``nudges.csv`` (tile,row,col). A file that is wrong or broken raises a UserError that names it.
 """
 
 from __future__ import annotations
@@ -37,7 +36,8 @@ from roofseg.core.images import Image
 WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
 NOTES = (".xml", ".aux", ".rrd", ".ovr", ".msk", ".prj", ".hdr", ".txt", ".md", ".csv", ".json")
 SIDECARS = {*NOTES, *WORLD_FILES}
-# GDAL's default is a share of the machine's memory, but only one row of blocks is ever read twice.
+# GDAL's default cache is a share of the machine's memory. This is enough, since at most one row of
+# blocks is read twice.
 GDAL_CACHE_MB = 64
 # For remote files: do not list the folder around them, and retry when a server is busy.
 REMOTE_OPTIONS = {

@@ -24,11 +24,10 @@ PRESETS: tuple[str, ...] = get_args(Augmentation)
 class Fog(A.ImageOnlyTransform):
     """Thin cloud: blends (H, W, 3) uint8 towards white, by a density that varies slowly in space.
 
-    Not albumentations' RandomFog, whose Gaussian blur softens the edges of roofs.
+    It replaces albumentations' RandomFog, whose Gaussian blur softens the edges of roofs.
 
     Args:
-        density_range: range within [0, 1] from which the share of white at the densest point is
-            drawn
+        density_range: range within [0, 1] from which the largest possible share of white is drawn
         p: probability
     """
 
@@ -37,7 +36,7 @@ class Fog(A.ImageOnlyTransform):
     class InitSchema(A.ImageOnlyTransform.InitSchema):  # checked by Compose(strict=True)
         density_range: tuple[float, float]
 
-    def __init__(self, density_range: tuple[float, float] = (0.1, 0.4), p: float = 0.5) -> None:
+    def __init__(self, density_range: tuple[float, float], p: float) -> None:
         super().__init__(p=p)
         self.density_range = density_range
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +65,13 @@ class EpochReport(Callback):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Finish DVCLive's files; if the block raised, suppress an OSError, which would hide it."""
-        with suppress(*([OSError] if error else [])):
+        """Finish DVCLive's files; an OSError here must not replace the error of the block."""
+        try:
             if self._live:
                 self._live.end()
+        except OSError:
+            if error is None:
+                raise
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epoch_start = time.monotonic()
@@ -100,7 +102,7 @@ class EpochReport(Callback):
         dropped = f", a last batch of {missing} dropped" if missing else ""
         frozen = ", encoder frozen" if module.model.encoder_frozen else ""
         if module.features.full:
-            frozen += " (feature_cache_gb is full: some of its features are computed every time)"
+            frozen += " (feature_cache_gb is full: some features are computed again in every epoch)"
         step_ms = 1000 * sorted(self._step_seconds)[steps // 2]
         return "\n".join(
             [

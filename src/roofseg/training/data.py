@@ -24,8 +24,8 @@ Sample = tuple[torch.Tensor, torch.Tensor, str]
 class Draws(Sampler[Draw]):
     """``count`` draws with replacement per epoch, each a (patch index, augmentation seed) pair.
 
-    The draws depend on the seed and the epoch alone, so an epoch can be repeated, and
-    with any number of workers. Lightning calls ``set_epoch`` before each epoch.
+    The draws depend on the seed and the epoch alone: an epoch can be repeated, and the number of
+    workers does not matter. Lightning calls ``set_epoch`` before each epoch.
 
     Without a ``pool`` every draw has its own augmentation. With a ``pool`` each patch has that many
     fixed views, and a draw takes one of them. The same patches are drawn either way.
@@ -77,7 +77,7 @@ class DistributedBatches(Sampler[list[Draw]]):
 
 
 def view_seed(seed: int, patch: int, view: int) -> int:
-    """The augmentation seed, [0, 2^64), of a view in a patch's pool (both count from 0)."""
+    """The augmentation seed, in [0, 2^64), of a view of a patch; both numbers start at 0."""
     # A spawn key keeps views apart from draws: SeedSequence([seed, patch, 0]) would equal
     # SeedSequence([seed, patch]), which seeds the draws of the epoch numbered ``patch``.
     sequence = np.random.SeedSequence(seed, spawn_key=(patch, view))
@@ -85,7 +85,7 @@ def view_seed(seed: int, patch: int, view: int) -> int:
 
 
 def _to_sample(image: np.ndarray, mask: np.ndarray, tile: str) -> Sample:
-    # Kept in 8 bits up to the model's device: a quarter of the bytes to copy.
+    # Samples stay 8-bit until they are on the model's device: a quarter of the bytes to copy.
     return (
         torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
         torch.from_numpy(np.ascontiguousarray(mask))[None],
@@ -139,8 +139,8 @@ class PatchBatches(L.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             worker_init_fn=worker_guard(),
-            # The loader draws a seed: once with workers, every epoch without. From the global
-            # generator this would change dropout's values, so the loader gets its own.
+            # The loader draws a seed, once with workers and in every epoch without. Drawn from the
+            # global generator, it would change dropout's values, so the loader gets its own.
             generator=torch.Generator(),
         )
 

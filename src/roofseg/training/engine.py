@@ -20,7 +20,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from roofseg.core.errors import StoppedError, UserError, explain_system_error
 from roofseg.core.weights import load_weights
-from roofseg.models.device import keep_freed_memory, resolve_device, resolve_precision
+from roofseg.models.device import (
+    is_out_of_memory,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
 from roofseg.models.roof_model import RoofModel, build_model
 from roofseg.patches import Patch
 from roofseg.recipe.params import Machine, Recipe
@@ -36,14 +41,11 @@ NONDETERMINISTIC = re.compile(
     r"(\w[\w:. ]*?) (?:does not have a deterministic impl|defaults to a non-deterministic algo)"
 )
 
-# Out-of-memory messages of the CPU allocator, cuBLAS and cuDNN.
-OUT_OF_MEMORY = re.compile("can't allocate memory|_STATUS_ALLOC_FAILED")
-
 
 class EarlyStoppingAfterThaw(EarlyStopping):
     """Early stopping that ignores the epochs before the thaw.
 
-    So it leaves a run at least ``patience`` epochs after the thaw.
+    After the thaw a run trains for at least ``patience`` epochs.
     """
 
     def __init__(self, thaw_epoch: int, patience: int) -> None:
@@ -65,9 +67,9 @@ class Trained:
     epochs_run: int
     device: str
     precision: str
-    nondeterministic: tuple[str, ...]  # operations without a deterministic algorithm there
-    seconds: float  # of the whole run, as is the memory
-    peak_memory_gb: float
+    nondeterministic: tuple[str, ...]  # operations without a deterministic algorithm on the device
+    seconds: float  # of the whole run
+    peak_memory_gb: float  # of the whole run
     thaws: bool  # whether the recipe ever trains the encoder
     failure: NotFiniteError | None = None  # why the run ended early
 
@@ -165,7 +167,7 @@ def train(
     )
     stop = StopBetweenSteps(parent)
     failure = None
-    checkpoint = keep.find()
+    checkpoint = keep.restore()
     if checkpoint and first:
         how = "writes the outputs of the run that ended" if keep.over else "resumes the run"
         print(f"{recipe.label(attempt)}  {how} after epoch {keep.epochs}", flush=True)
@@ -248,12 +250,12 @@ def _explain(
         explained = explain_system_error(error)
         return UserError(f"{explained} {kept}") if explained else error
     text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(text):
+    if is_out_of_memory(error):
         return UserError(
-            f"out of memory in epoch {keep.epochs + 1} with batch_size {recipe.batch_size}, "
-            f"patch_size {patch_size} and precision {recipe.precision}, beside the features of a "
-            f"frozen encoder that feature_cache_gb allows ({text.partition('. ')[0]}). Lower "
-            "batch_size, patch_size or feature_cache_gb."
+            f"out of memory in epoch {keep.epochs + 1} ({text.partition('. ')[0]}), with "
+            f"batch_size {recipe.batch_size}, patch_size {patch_size} and precision "
+            f"{recipe.precision}; the features of a frozen encoder take up to feature_cache_gb more. Lower batch_size, "
+            "patch_size or feature_cache_gb."
         )
     if "does not have a deterministic implementation" in text:
         return UserError(

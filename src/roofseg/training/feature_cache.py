@@ -8,7 +8,7 @@ import torch
 
 
 class FeatureCache:
-    """Lists of tensors by key, kept on their device up to a limit of memory.
+    """Keeps lists of tensors by key, on their device, up to a limit of memory.
 
     A list that no longer fits is computed at every call, so the limit changes the time but never
     the result. Nothing is evicted: all keys are used equally often, so eviction would gain nothing.

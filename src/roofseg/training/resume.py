@@ -44,20 +44,20 @@ LIBRARIES = (
 
 
 def state_name(attempt: str, training_inputs: str, recipe: Recipe, machine: Machine) -> str:
-    """The name of a run's state folder: the attempt and a hash of all that decides the result.
+    """The name of a run's state folder: the attempt, and a hash of what decides the result.
 
     ``training_inputs`` is the hash of recipe, data, code and prior (`recipe.digest.inputs_hash`);
     the name also covers the device, the precision resolved for it and the libraries' versions.
     """
     device = resolve_device(machine.device, machine.devices)
-    decides = [
+    deciding = [
         training_inputs,
         device,
         machine.devices,
         resolve_precision(recipe.precision, device),
         *(version(library) for library in LIBRARIES),
     ]
-    return f"{attempt}@{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]}"
+    return f"{attempt}@{hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:16]}"
 
 
 def is_first_process() -> bool:
@@ -67,7 +67,7 @@ def is_first_process() -> bool:
 
 @contextmanager
 def locked_state(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]:
-    """Lock a run's state folder, which is made if it is missing, in the run's first process.
+    """Make a run's state folder and lock it. Only the first process of the run does so.
 
     If another run holds the lock, wait up to ``patience_s`` seconds. UserError if it still holds
     the lock then, or if the folder cannot be written.
@@ -85,7 +85,7 @@ def locked_state(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]
             print(f"waiting for {_describe(holder)}, which trains the same run", flush=True)
             lock.acquire(timeout=patience_s)
             folder.mkdir(exist_ok=True)  # the other process may have removed it at its end
-        for scratch in folder.glob(".*/"):  # of a process that was killed while it wrote
+        for scratch in folder.glob(".*/"):  # left by a process that was killed while writing
             shutil.rmtree(scratch)
         write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
     except Timeout:
@@ -166,8 +166,11 @@ class KeepState(Callback):
         """The checkpoint of the whole run after its last finished epoch."""
         return self.folder / "last.ckpt"
 
-    def find(self) -> Path | None:
-        """The checkpoint to resume from; None if there is none, UserError if it is broken."""
+    def restore(self) -> Path | None:
+        """Restore this callback and return the checkpoint to resume from; None if there is none.
+
+        Raises UserError if the checkpoint is broken.
+        """
         if not self.last.exists():
             return None
         try:

@@ -30,13 +30,15 @@ class NotFiniteError(UserError):
 
 
 class Segmenter(L.LightningModule):
-    """Trains a model by its recipe: loss, optimizer, schedule, and thaw of the encoder.
+    """Trains a model by its recipe: loss, optimizer, schedule, and thaw.
+
+    The thaw is the epoch from which a frozen encoder is trained too.
 
     After each validation pass ``val_tiles`` holds the IoU of every val tile and ``val_masks`` its
     predicted mask, (P, P) uint8 {0, 1}.
 
-    A frozen encoder computes the features of the val tiles, and of the views in an augmentation
-    pool, only once: ``features`` keeps up to ``feature_cache_gb`` GB (10^9 bytes) of them.
+    A frozen encoder computes the features of a val tile, and of a view in an augmentation pool,
+    once, as long as they fit: ``features`` keeps up to ``feature_cache_gb`` GB (10^9 bytes).
     """
 
     def __init__(self, model: RoofModel, recipe: Recipe, feature_cache_gb: float = 0.0) -> None:
@@ -56,7 +58,7 @@ class Segmenter(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
-        # AdamW skips parameters without a gradient, weight decay included. So the frozen encoder's
+        # AdamW neither updates nor decays parameters without a gradient. So the frozen encoder's
         # group can follow the schedule from the start, and at the thaw it has the current learning
         # rate times its factor.
         groups: list[dict[str, Any]] = [
@@ -101,7 +103,7 @@ class Segmenter(L.LightningModule):
             *features, truth = (torch.cat(parts) for parts in zip(*views, strict=True))
             self._tiles = tuple(self._train.patches[index].tile for index, _ in batch)
         loss = self.loss(self.model.decode(features), truth)
-        # Take the mean over all processes of the run, so that they stop together.
+        # Test the mean over all processes of the run, so that all of them stop at this step.
         if not torch.isfinite(mean := self.trainer.strategy.reduce(loss.detach())):
             raise self._not_finite("the loss", mean, self._tiles)
         self.log(
@@ -121,7 +123,7 @@ class Segmenter(L.LightningModule):
     def _view(self, draw: Draw) -> list[torch.Tensor]:
         """The features of one view in the pool, followed by its mask, (1, 1, H, W) uint8.
 
-        One view at a time, since the rounding of features depends on the batch size.
+        Encodes one view at a time, since the rounding of features depends on the batch size.
         """
         image, mask, _ = default_collate([self._train[draw]])
         return [*self.encode(image.to(self.device)), mask.to(self.device)]
@@ -134,7 +136,7 @@ class Segmenter(L.LightningModule):
     ) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.gradient_clip)
         # Clipping multiplies by limit / norm: an infinite norm would make every weight NaN. Under
-        # float16 an infinite norm is normal now and then: the gradient scaler skips that step.
+        # float16 an infinite norm is expected at times: the gradient scaler skips that step.
         if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
             raise self._not_finite("the gradient's norm", norm, self._tiles)
 

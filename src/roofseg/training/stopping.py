@@ -26,9 +26,8 @@ def stopped_by(number: int) -> StoppedError:
 def signal_of_worker(error: BaseException | None) -> int | None:
     """The signal that stopped a DataLoader worker, if torch's ``error`` names one; else None.
 
-    A signal to a whole process group may end a worker before this process gets it. torch then
-    raises "DataLoader worker (pid 7) is killed by signal: Terminated.", or an error with that one
-    as its cause.
+    A signal to a whole process group may end a worker before this process receives it. torch then
+    raises "DataLoader worker (pid 7) is killed by signal: Terminated.", or an error caused by it.
     """
     while error is not None:
         for number in STOP_SIGNALS:
@@ -52,8 +51,8 @@ class StopBetweenSteps(Callback):
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        # Before fit, which starts the loader's workers before its first hook. Without a handler,
-        # Lightning ends the process on Ctrl-C, with status 1 and no message.
+        # Before fit, since fit starts the loader's workers before it calls the first hook. Without
+        # a handler, Lightning ends the process on Ctrl-C, with status 1 and no message.
         for number in stop_signals():
             self._before[number] = signal.signal(number, self._request)
 
@@ -63,7 +62,7 @@ class StopBetweenSteps(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Lightning has wrapped the handler of SIGTERM in one of its own, which would wait for the
-        # other processes of the run.
+        # other processes of the run. Put ours back.
         if signal.SIGTERM in self._before and not self.requested:
             signal.signal(signal.SIGTERM, self._request)
 
