@@ -139,7 +139,7 @@ def test_curve_is_exact_at_every_threshold(chances: np.ndarray, truth: np.ndarra
     assert list(curve.columns) == ["threshold", "precision", "recall"]
     wide = chances.astype(np.float64)  # a float32 would be compared with a rounded threshold
     for row in curve.itertuples():
-        tp, fp, fn, _ = np.sum(metrics.count(wide, truth, row.threshold), axis=1)
+        tp, fp, fn, _ = np.sum(metrics.count(wide >= row.threshold, truth), axis=1)
         assert row.precision == (tp / (tp + fp) if tp + fp else 1)
         assert row.recall == (tp / (tp + fn) if tp + fn else 1)
     assert (curve.recall.diff().dropna() <= 0).all()

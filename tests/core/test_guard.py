@@ -63,7 +63,7 @@ def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
 def test_opening_a_sealed_file_raises(folder: Path, opening: str) -> None:
     done = run(folder, opening)
     assert done.returncode == 1
-    assert "SealedTestError: stage train opened " in done.stderr
+    assert "SealedTestError: train opened " in done.stderr
     assert "which is sealed for it" in done.stderr
     assert (folder / "patches" / "test" / "a.csv").read_text() == "sealed?"
 
@@ -112,6 +112,6 @@ if __name__ == "__main__":
     done = python(folder, "work.py")
     assert done.returncode == 1
     assert "SealedTestError: " in done.stderr
-    assert "stage train" in done.stderr
+    assert "train opened" in done.stderr
     # Without worker_init_fn only a fork has the hook.
     assert (python(folder, "work.py", "without").returncode == 0) == (start != "fork")

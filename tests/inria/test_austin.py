@@ -196,7 +196,7 @@ def test_a_run_continues_where_an_earlier_one_stopped(tree: Path, tmp_path: Path
     broken.write_bytes(whole[:2000])
     with pytest.raises(UserError, match="cut off") as error:
         run(folder, tree)
-    assert f"The file came from {tree} and was not kept" in str(error.value)
+    assert f"that came from {tree} were not kept" in str(error.value)
     assert inside(folder) == ["imgs/austin1.tif", "manifest.csv", "msks/austin1.tif"]
     (folder / ".incoming" / "imgs").mkdir(parents=True)  # left by a killed run
     (folder / ".incoming" / "imgs" / "austin2.tif").write_bytes(b"half")
@@ -244,7 +244,7 @@ def test_a_file_that_is_no_tile_is_refused(tree: Path, tmp_path: Path) -> None:
     folder = tmp_path / "inria"
     (folder / "imgs").mkdir(parents=True)
     (folder / "imgs" / "austin3.tif").touch()  # not among this test's numbers
-    with pytest.raises(UserError, match=r"imgs/austin3\.tif: no tile of the dataset"):
+    with pytest.raises(UserError, match=r"imgs/austin3\.tif: not a tile of the dataset"):
         run(folder, tree)
     assert inside(folder) == ["imgs/austin3.tif"]
 

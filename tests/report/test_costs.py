@@ -30,7 +30,7 @@ def test_the_section_names_the_devices() -> None:
     section = costs(board(FAST, dataclasses.replace(SLOW, record=record)))
     table = section.blocks[0]
     assert [str(cell) for cell in table.rows[1]] == [
-        "slow", "6.00 M 5.15 M trained", "400.0", "24.0", "2400.0", "120.0", "1.5", "2.35",
+        "slow", "6.00 M, 5.15 M trained", "400.0", "24.0", "2400.0", "120.0", "1.5", "2.35",
         "0.28",
     ]  # fmt: skip
     assert "ran on cpu (bf16-mixed) and cuda (16-mixed); an epoch" in table.caption

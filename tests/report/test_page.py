@@ -158,7 +158,7 @@ def test_looks_environment_and_commands_are_listed(page: PageReader, text: str) 
 def test_costs_and_measures_of_every_attempt(page: PageReader) -> None:
     [start] = [index for index, row in enumerate(page.rows) if "GMAC per Mpx" in row]
     assert page.rows[start + 2] == [
-        "worse", "6.00 M 5.15 M trained", "50.0", "24.0", "25.0", "1.2", "1.5", "2.35", "30.00",
+        "worse", "6.00 M, 5.15 M trained", "50.0", "24.0", "25.0", "1.2", "1.5", "2.35", "30.00",
     ]  # fmt: skip
     assert ["attempt", "precision", "recall"] in page.rows
     assert "Training ran on cpu (bf16-mixed);" in page.text

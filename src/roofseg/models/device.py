@@ -63,24 +63,21 @@ def claim_gpus(gpus: Sequence[str], wanted: int, folder: Path) -> Iterator[list[
     A claim is a file lock in ``folder``, which all processes of the machine share; it ends with the
     block or the process. ``gpus`` are UUIDs (`visible_gpus`). While too few GPUs are free, this
     prints one line and waits without a claim. A process that sees only as many GPUs as it wants
-    uses them without a claim.
+    uses them even if others have claimed them.
 
     Raises UserError if a lock file cannot be locked.
     """
-    if len(gpus) <= wanted:
-        yield list(range(wanted))
-        return
     locks = [FileLock(folder / f"roofseg-gpu-{gpu}.lock", mode=0o666) for gpu in gpus]
     announced = False
     try:
-        while len(claimed := _claim_free(locks, wanted)) < wanted:
+        while len(claimed := _claim_free(locks, wanted)) < wanted < len(gpus):
             for index in claimed:
                 locks[index].release()
             if not announced:
                 print(f"waiting for {wanted} of {len(gpus)} GPUs: other runs use them", flush=True)
             announced = True
             time.sleep(POLL_S)
-        yield claimed
+        yield claimed if len(claimed) == wanted else list(range(wanted))
     finally:
         for lock in locks:
             lock.release()

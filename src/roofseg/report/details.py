@@ -71,12 +71,12 @@ def measures(board: Leaderboard) -> Section:
         Prose(
             "Precision and recall are pooled over pixels. Boundary IoU (Cheng et al. 2021) "
             "compares only the pixels near an edge. It is given for 3 px and for 1 m, rounded to "
-            "whole pixels; at 0.3 m per pixel the two are equal. Building F1 counts whole buildings: a "
-            "building is found if a predicted building has an IoU above 0.5 with it. Boundary IoU "
-            "and building F1 are means over tiles. The expected calibration error (ECE) over all "
-            "pixels is the mean difference between the predicted probability and the share of "
-            "pixels that are building; 0 is best. Brackets hold 95 % intervals over tiles. The "
-            "files in `metrics/attempts` have these measures by tile."
+            "whole pixels; at 0.3 m per pixel the two are equal. Building F1 counts whole "
+            "buildings: a building is found if a predicted building has an IoU above 0.5 with it. "
+            "Boundary IoU and building F1 are means over tiles. The expected calibration error "
+            "(ECE) over all pixels is the mean difference between the predicted probability and "
+            "the share of pixels that are building; 0 is best. Brackets hold 95 % intervals over "
+            "tiles. The files in `metrics/attempts` have these measures by tile."
         )
     ]
     for split in board.splits:

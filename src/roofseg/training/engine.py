@@ -254,8 +254,8 @@ def _explain(
         return UserError(
             f"out of memory in epoch {keep.epochs + 1} ({text.partition('. ')[0]}), with "
             f"batch_size {recipe.batch_size}, patch_size {patch_size} and precision "
-            f"{recipe.precision}; the features of a frozen encoder take up to feature_cache_gb more. Lower batch_size, "
-            "patch_size or feature_cache_gb."
+            f"{recipe.precision}; the features of a frozen encoder take up to feature_cache_gb "
+            "more. Lower batch_size, patch_size or feature_cache_gb."
         )
     if "does not have a deterministic implementation" in text:
         return UserError(
