@@ -112,6 +112,6 @@ if __name__ == "__main__":
     done = python(folder, "work.py")
     assert done.returncode == 1
     assert "SealedTestError: " in done.stderr
-    assert "train opened" in done.stderr
+    assert "train (worker 0) opened" in done.stderr
     # Without worker_init_fn only a fork has the hook.
     assert (python(folder, "work.py", "without").returncode == 0) == (start != "fork")

@@ -16,6 +16,7 @@ import pytest
 import torch
 from graph import ROOT
 from small_run import RECIPE, TRAIN, P, Run, machine, recipe, train_small
+from torch.utils.data import get_worker_info
 from unwritable import full_disk
 
 from roofseg.core.errors import StoppedError, UserError
@@ -190,6 +191,26 @@ def test_a_signal_to_the_loaders_workers_stops_the_run(
     name = signal.Signals(number).name
     assert done.stderr.splitlines()[-1].startswith(f"stopped by {name}. Kept: 0 of 3 epochs, in ")
     assert "Traceback" not in done.stderr
+
+
+class KilledWorker(list[Patch]):
+    """Train patches whose second draw kills the worker that makes it, as the system may do."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if get_worker_info() and get_worker_info().id == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_killed_worker_is_explained(tmp_path: Path, prior: Path) -> None:
+    with pytest.raises(UserError, match=r"has ended \(DataLoader worker .* lower `workers`.* Kept"):
+        train_small(
+            tmp_path / "run",
+            prior,
+            tmp_path / "s",
+            train_patches=KilledWorker(TRAIN),
+            on=machine(workers=2),
+        )
 
 
 def test_the_end_of_the_parent_stops_a_run(tmp_path: Path, prior: Path) -> None:

@@ -80,9 +80,9 @@ def worker_guard() -> Callable[[int], None]:
     return partial(_guard_worker, [Path(folder) for folder in _guard.folders], _guard.name)
 
 
-def _guard_worker(folders: list[Path], stage: str, worker: int) -> None:
+def _guard_worker(folders: list[Path], name: str, worker: int) -> None:
     if folders:
-        install_guard(folders, f"{stage} (worker {worker})")
+        install_guard(folders, f"{name} (worker {worker})")
 
 
 def raise_violation() -> None:

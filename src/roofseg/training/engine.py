@@ -257,6 +257,11 @@ def _explain(
             f"{recipe.precision}; the features of a frozen encoder take up to feature_cache_gb "
             "more. Lower batch_size, patch_size or feature_cache_gb."
         )
+    if text.startswith("DataLoader worker (pid"):
+        return UserError(
+            f"a process that augments patches has ended ({text.partition('. ')[0]}). The system "
+            f"kills one when memory runs out: lower `workers` in params.yaml. {kept}"
+        )
     if "does not have a deterministic implementation" in text:
         return UserError(
             f"algorithms: strict, but {text.splitlines()[0]} Set algorithms: deterministic (which "
