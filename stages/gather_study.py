@@ -9,10 +9,11 @@ import argparse
 
 from roofseg.core.files import atomic_write, write_text
 from roofseg.core.images import write_png
+from roofseg.core.run_states import remove_finished
 from roofseg.results.tables import write_csv
 from roofseg.studies.declaration import STUDY_NAMES
 from roofseg.studies.report.results import gather, study_markdown
-from stages import run
+from stages import run, state_root
 from stages.studies import PLOTS, RECORDS, RESULTS, studies_in_force
 
 
@@ -23,6 +24,9 @@ def main() -> None:
     studies, params = studies_in_force()
     results = gather(name, studies.study(name), params, RECORDS)
     text = study_markdown(params.dataset, params.patch_size, results.section)
+    # DVC has recorded the runs by now, so their states are not needed.
+    for attempt in studies.study(name).attempts:
+        remove_finished(state_root(), f"{name}-{attempt}")
     with atomic_write(RESULTS / name) as folder:
         for key, table in results.tables.items():
             # DVC's plots colour lines by the column `attempt` and show its values as labels.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import flush, read_json, remove_scratch, sha256_file, write_json
-from roofseg.core.run_states import remove_state
+from roofseg.core.run_states import mark_finished
 from roofseg.metrics import COUNTS
 from roofseg.patches import read_patches
 from roofseg.recipe.digest import inputs_hash
@@ -76,9 +76,8 @@ def main() -> None:
         remove_scratch(out)
         write_json(out, record)
         flush(out)
-        check_parent()  # if DVC has ended, it records no output, so keep the state
-        # Remove the state here: no later stage does, unlike evaluate for an attempt.
-        remove_state(state)
+        mark_finished(state, sha256_file(out))
+        check_parent()
     if trained.failure:
         print(f"warning: {out}: training ended early: {trained.failure}")
     print(f"{args.study}: {args.run}: val IoU {record['val_iou']:.4f}")

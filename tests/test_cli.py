@@ -499,4 +499,4 @@ def test_only_commands_that_need_them_can_open_tiles_and_test(command: str, tmp_
         assert (done.returncode, done.stdout.split()) == (0, paths)
     else:
         assert (done.returncode, done.stdout) == (1, "")
-        assert f"SealedTestError: stage roofseg {command} opened" in done.stderr
+        assert f"SealedTestError: roofseg {command} opened" in done.stderr

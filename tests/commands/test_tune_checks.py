@@ -98,4 +98,4 @@ def test_test_patches_and_tiles_are_sealed(project: Path, name: str) -> None:
         text=True,
     )
     assert done.returncode == 1
-    assert f"stage roofseg tune opened {name}, which is sealed for it" in done.stderr
+    assert f"roofseg tune opened {name}, which is sealed for it" in done.stderr

@@ -12,8 +12,7 @@ from graph import ROOT
 from project import Project
 
 from roofseg.recipe.params import parse_params
-from roofseg.studies.declaration import parse_studies
-from stages.studies import STUDIES
+from roofseg.studies.declaration import SOURCE, parse_studies
 
 TINY = ROOT / "tests" / "studies_tiny.yaml"
 RUNS = [
@@ -101,7 +100,7 @@ def test_the_studies_of_the_sample_run_at_their_size(name: str, tmp_path: Path) 
     )
     project.run(f"dvc repro studies/dvc.yaml:gather@{name}")
     declared = parse_params((project.folder / "params.yaml").read_text())
-    study = parse_studies((project.folder / STUDIES).read_text(), declared).study(name)
+    study = parse_studies((project.folder / SOURCE).read_text(), declared).study(name)
     runs = pd.read_csv(project.folder / "metrics" / "studies" / name / "runs.csv")
     assert len(runs) == len(study.runs())
     assert runs.failure.isna().all()

@@ -353,7 +353,8 @@ def test_too_little_memory_names_the_settings(tmp_path: Path) -> None:
     error = _explain(caught.value, StopBetweenSteps(None), KeepState(tmp_path), recipe(), P)
     assert isinstance(error, UserError)
     assert re.match(
-        "out of memory in epoch 1 with batch_size 2, patch_size 32 .*Lower batch_size", str(error)
+        r"out of memory in epoch 1 \(.*\), with batch_size 2, patch_size 32 .*Lower batch_size",
+        str(error),
     )
 
 

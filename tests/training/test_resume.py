@@ -368,6 +368,12 @@ def test_a_state_outlives_an_error_and_the_end_of_the_run(tmp_path: Path) -> Non
     assert (folder / "last.ckpt").exists()
 
 
+def test_a_state_that_cannot_be_read_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").mkdir()
+    with pytest.raises(IsADirectoryError):  # as after an error of the disk, which may pass
+        KeepState(tmp_path).restore()
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     kept_there = pytest.raises(

@@ -26,6 +26,7 @@ REMEDIES = {
     errno.EROFS: "Use a folder on a file system that is not read-only",
     errno.EIO: "Check the disk: it failed to read or write",
     errno.ENOMEM: f"Free memory, or {_FEWER_WORKERS}",
+    errno.EAGAIN: f"Raise the limit on processes (`ulimit -u`), or {_FEWER_WORKERS}",
     errno.EPIPE: "Let the program that reads the output run on, or redirect the output to a file",
 }
 """The remedy for an error of the operating system, by its errno."""
@@ -62,6 +63,7 @@ def explain_system_error(error: OSError) -> UserError | None:
         return None
     subject = {
         errno.ENOMEM: "memory",
+        errno.EAGAIN: "processes of this user",
         errno.EMFILE: "open files of this process",
         errno.ENFILE: "open files of this machine",
         errno.EPIPE: "output",

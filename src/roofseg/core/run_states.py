@@ -3,8 +3,8 @@
 A run keeps its state in ROOT/ATTEMPT@HASH (see `roofseg.training.resume`), beside a lock file. A
 finished run marks its state and leaves it there, since DVC may still die before it records the
 outputs; then the next run writes the same outputs from the state, without training. A marked state
-is removed when it is no longer needed: by the evaluate stage once it has loaded the run's model
-(DVC has recorded the outputs by then), and by the next run of the same attempt that finishes.
+is removed when it is no longer needed: by the next stage, which runs once DVC has recorded the
+outputs (evaluate; for a study, gather), and by the next run of the same attempt that finishes.
 
 This module is not part of `roofseg.training` because the evaluate stage, which uses it, must not
 depend on the code of training.
@@ -46,14 +46,11 @@ def is_finished(state: Path) -> bool:
 def mark_finished(state: Path, model_sha256: str) -> None:
     """Mark a state as finished, and remove the other finished states of the same attempt.
 
-    Call this when the run has written its model; ``model_sha256`` is the hash of the weights file.
-    The caller holds the lock of ``state``.
+    Call this when the run has written its outputs; ``model_sha256`` is the hash of its weights
+    file, or of its record if the weights are not kept. The caller holds the lock of ``state``.
     """
     write_json(state / FINISHED, {"model_sha256": model_sha256})
-    attempt = state.name.partition("@")[0]
-    for other in finished_states(state.parent, attempt):
-        if other != state:
-            _remove_unlocked(other)
+    remove_finished(state.parent, state.name.partition("@")[0])  # but for this one, which is locked
 
 
 def finished_states(root: Path, attempt: str) -> list[Path]:
@@ -70,6 +67,12 @@ def remove_states_of(model_sha256: str, root: Path, attempt: str) -> None:
         with suppress(OSError, UserError):
             if read_json(state / FINISHED)["model_sha256"] == model_sha256:
                 _remove_unlocked(state)
+
+
+def remove_finished(root: Path, attempt: str) -> None:
+    """Remove the finished states of an attempt that no process has locked."""
+    for state in finished_states(root, attempt):
+        _remove_unlocked(state)
 
 
 def remove_state(state: Path) -> None:

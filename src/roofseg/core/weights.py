@@ -46,7 +46,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Run `dvc repro` to make it.") from None
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise UserError(
             f"{path}: expected a safetensors file ({error}). Remove it and run `dvc repro`."
         ) from None

@@ -156,8 +156,8 @@ def verified_write(out: Path) -> Iterator[None]:
             with rasterio.open(out) as made:
                 made.read(window=Window(made.width - 1, made.height - 1, 1, 1))
     except RasterioError as error:
-        why = f"cannot be written. Is the disk full? GDAL says: {error.__cause__ or error}"
-        raise OSError(errno.EIO, why, str(out)) from None
+        why = f"cannot be written; GDAL says: {error.__cause__ or error}"
+        raise OSError(errno.ENOSPC, why, str(out)) from None
 
 
 def _missing(source: DatasetReader, bands: RgbBands) -> str:

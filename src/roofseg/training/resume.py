@@ -25,7 +25,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from roofseg.core.errors import UserError
+from roofseg.core.errors import UserError, explain_system_error
 from roofseg.core.files import atomic_write, write_json
 from roofseg.core.run_states import is_finished, is_locked, lock_file
 from roofseg.core.weights import read_weights, write_weights
@@ -95,8 +95,8 @@ def locked_state(folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Path]
         ) from None
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot keep the state of the run ({error}). Free disk space, change the "
-            "folder's permissions, or set ROOFSEG_STATE_DIR to another folder."
+            f"{folder}: cannot keep the state of the run: {explain_system_error(error) or error} "
+            "Or set ROOFSEG_STATE_DIR to another folder."
         ) from None
     try:
         with suppress(OSError):  # other processes may remove files meanwhile
@@ -169,7 +169,7 @@ class KeepState(Callback):
     def restore(self) -> Path | None:
         """Restore this callback and return the checkpoint to resume from; None if there is none.
 
-        Raises UserError if the checkpoint is broken.
+        Raises UserError if the checkpoint is broken, and OSError if it cannot be read.
         """
         if not self.last.exists():
             return None
@@ -177,7 +177,7 @@ class KeepState(Callback):
             state = torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
             self.load_state_dict(state["callbacks"][self.state_key])
             self.best_weights()
-        except (RuntimeError, OSError, EOFError, KeyError, UnpicklingError, UserError) as error:
+        except (RuntimeError, EOFError, KeyError, UnpicklingError, UserError) as error:
             raise UserError(
                 f"{self.last}: not the complete state of a run ({error}). Remove {self.folder} to "
                 "start the run from its beginning."
