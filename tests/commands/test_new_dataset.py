@@ -246,7 +246,8 @@ class TestNewDataset:
     ) -> None:
         images, masks = write_pairs(tmp_path, change=lambda image: image.astype(np.uint16))
         before = contents(project)
-        says = r"^oslo/imgs/a\.tif: cannot be written. Is the disk full\?.*\.$"  # and no other
+        # One problem alone, and one remedy.
+        says = r"^oslo/imgs/a\.tif: cannot be written; GDAL says: .*Free space on that disk.*\.$"
         with full_disk(10_000), pytest.raises(UserError, match=says):
             bring(roofseg, images, masks)
         assert contents(project) == before

@@ -44,6 +44,7 @@ def test_an_errno_with_a_remedy_is_explained_and_any_other_is_not(number: int) -
             errno.ENFILE,
             "open files of this machine: Too many open files in system. Close other programs",
         ),
+        (errno.EAGAIN, "processes of this user: Resource temporarily unavailable. Raise the limit"),
         (errno.EPIPE, "output: Broken pipe. Let the program that reads the output run on"),
         (errno.ENOSPC, "a file: No space left on device. Free space"),
     ],

@@ -247,6 +247,6 @@ class TestWriteRgb:
         size = (tmp_path / "whole.tif").stat().st_size
         with (
             full_disk(int(room if room > 1 else room * size)),
-            pytest.raises(OSError, match=r"cannot be written. Is the disk full\?.*out\.tif"),
+            pytest.raises(OSError, match=r"cannot be written; GDAL says: .*out\.tif"),
         ):
             write_rgb(tmp_path / "a.tif", tmp_path / "out.tif", None)
