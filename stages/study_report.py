@@ -29,14 +29,14 @@ def main() -> None:
             sections.append(gather(name, study, params, RECORDS).section)
         else:
             sections.append(unfinished_section(name, len(finished), len(study.runs())))
-    if (table := runs_in_force(params)) is not None:
+    if (table := read_tuning_runs(params)) is not None:
         labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
         sections.append(tuning_section(table.replace({"attempt": labels}), figures(table, params)))
     write_text(PAGE, studies_html(params.dataset, params.patch_size, sections))
     print(f"{PAGE}: {', '.join(section.title for section in sections)}")
 
 
-def runs_in_force(params: Params) -> pd.DataFrame | None:
+def read_tuning_runs(params: Params) -> pd.DataFrame | None:
     """The rows of `roofseg tuning-report` for the dataset and attempts in params.yaml.
 
     Returns None if there are none.
