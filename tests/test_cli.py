@@ -111,7 +111,7 @@ cli.main([command])
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
 def test_only_commands_that_need_them_can_open_tiles_and_test(command: str, tmp_path: Path) -> None:
-    """Each command has its own process, since the seal of a process cannot be removed."""
+    """Each command runs in a process of its own, since an installed guard cannot be removed."""
     (tmp_path / "dvc.yaml").touch()
     paths = ["data/x/imgs/a.tif", "data/x/msks/a.tif", "patches/test/a.png"]
     for path in paths:

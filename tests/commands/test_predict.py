@@ -357,7 +357,7 @@ class TestMistakes:
 
 
 def test_a_closed_pipe_is_not_an_error(tiles: Path, tmp_path: Path) -> None:
-    """As in `roofseg predict ... | head -1`; while it predicts, or when it has nothing to do."""
+    """`roofseg predict ... | head -1` closes it, while it predicts or when it has nothing to do."""
     model = write_onnx(tmp_path / "grey.onnx")  # which loads faster than torch
     command = [sys.executable, "-m", "roofseg", "predict", "--model", model, tiles / "a.tif"]
     command += ["--out", tmp_path / "maps", "--device", "cpu"]
