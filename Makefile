@@ -81,7 +81,10 @@ tuning-report: .venv/installed  ## compare the runs of `make tune`, and print ho
 studies: .venv/installed  ## run all studies, and make their page (docs/studies.md)
 	@roofseg studies
 
-budget seeds augmentation: .venv/installed  ## run one study: make budget, make seeds or make augmentation
+budget:  ## run the study of the data budget
+seeds:  ## run the study of seeds
+augmentation:  ## run the study of augmentation
+budget seeds augmentation: .venv/installed
 	@roofseg studies $@
 
 studies-report: .venv/installed  ## make studies/report.html from the studies that were run

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -26,7 +28,6 @@ from roofseg.models.roof_model import build_model
 from roofseg.patches import Patch
 from roofseg.recipe.params import Recipe
 from roofseg.training.data import Draw, PatchBatches, view_seed
-from roofseg.training.engine import _quiet
 from roofseg.training.segmenter import Segmenter
 
 # Not the study's 1024 px: one such image takes SAM's encoder 10 to 25 s on two cores. 448 px are
@@ -198,8 +199,11 @@ def measure(name: str) -> list[Row]:
     val = patches(VAL_BATCHES * batch_size, size)
     data = PatchBatches(patches(PATCHES, size), val, chosen)
     alternate = Alternate()
-    with _quiet(set()):
-        # As in roofseg.training.engine.train.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Lightning's advice about workers and frozen encoders, and torch's about determinism.
+        warnings.simplefilter("ignore")
+        # roofseg.training.engine.train sets this too.
         torch.utils.deterministic.fill_uninitialized_memory = False
         trainer = L.Trainer(
             accelerator="cpu", precision=resolve_precision("auto", "cpu"),  # type: ignore[arg-type]

@@ -13,7 +13,6 @@ from stages import ROOT
 
 ROUNDS = 3
 NEED_TORCH = {"check_params", "evaluate", "study_run", "train"}  # they build models
-HELPERS = {"__init__", "studies", "training"}
 STACK = "torch, lightning, segmentation_models_pytorch"
 CODE = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 UP_TO_DATE = "Data and pipelines are up to date."
@@ -24,7 +23,8 @@ def rows() -> list[Row]:
 
 
 def imports() -> list[Row]:
-    names = sorted({path.stem for path in (ROOT / "stages").glob("*.py")} - HELPERS)
+    files = (ROOT / "stages").glob("[!_]*.py")  # files that begin with _ are no stages
+    names = sorted(path.stem for path in files)
 
     def importing(modules: str) -> float:
         return float(child("-c", CODE.format(modules)))

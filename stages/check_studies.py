@@ -11,7 +11,7 @@ from roofseg.core.files import write_json
 from roofseg.recipe.split import read_split
 from roofseg.studies.declaration import SOURCE, check_budget
 from stages import run
-from stages.studies import RESULTS, studies_in_force
+from stages._studies import RESULTS, studies_in_force
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from roofseg.results.tables import write_csv
 from roofseg.studies.declaration import STUDY_NAMES
 from roofseg.studies.report.results import gather, study_markdown
 from stages import run, state_root
-from stages.studies import PLOTS, RECORDS, RESULTS, studies_in_force
+from stages._studies import PLOTS, RECORDS, RESULTS, studies_in_force
 
 
 def main() -> None:

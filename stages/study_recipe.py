@@ -13,7 +13,7 @@ from pathlib import Path
 from roofseg.core.files import atomic_write, sha256_file, write_json
 from roofseg.studies.declaration import overridden
 from stages import run
-from stages.studies import RECIPES, studies_in_force
+from stages._studies import RECIPES, studies_in_force
 
 
 def main() -> None:

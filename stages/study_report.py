@@ -14,7 +14,7 @@ from roofseg.studies.report.sections import unfinished_section
 from roofseg.tuning.figures import figures
 from roofseg.tuning.section import tuning_section
 from stages import run
-from stages.studies import RECORDS, RESULTS, studies_in_force
+from stages._studies import RECORDS, RESULTS, studies_in_force
 
 PAGE = Path("studies/report.html")
 TUNING = RESULTS / "tuning.csv"
@@ -29,14 +29,14 @@ def main() -> None:
             sections.append(gather(name, study, params, RECORDS).section)
         else:
             sections.append(unfinished_section(name, len(finished), len(study.runs())))
-    if (table := tuning_table(params)) is not None:
+    if (table := read_tuning_runs(params)) is not None:
         labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
         sections.append(tuning_section(table.replace({"attempt": labels}), figures(table, params)))
     write_text(PAGE, studies_html(params.dataset, params.patch_size, sections))
     print(f"{PAGE}: {', '.join(section.title for section in sections)}")
 
 
-def tuning_table(params: Params) -> pd.DataFrame | None:
+def read_tuning_runs(params: Params) -> pd.DataFrame | None:
     """The rows of `roofseg tuning-report` for the dataset and attempts in params.yaml.
 
     Returns None if there are none.

@@ -22,7 +22,7 @@ from roofseg.studies.runs import subset, tile_scores
 from roofseg.training.augment import PRESETS
 from roofseg.training.resume import locked_state, state_name
 from stages import run, state_root
-from stages.training import check_parent, code_files, fit, prior_file
+from stages._training import check_parent, code_files, fit, prior_file
 
 PATCHES = Path("patches")
 

@@ -19,7 +19,7 @@ from roofseg.recipe.params import Params, Recipe, read_params
 from roofseg.training.engine import Trained
 from roofseg.training.resume import locked_state, state_name
 from stages import run, state_root
-from stages.training import check_parent, code_files, fit, prior_file
+from stages._training import check_parent, code_files, fit, prior_file
 
 PATCHES = Path("patches")
 Record = dict[str, object]

@@ -50,6 +50,17 @@ def call_main(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
+def signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers that `roofseg.cli.main` replaces."""
+    from roofseg.core.signals import STOP_SIGNALS
+
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
 def roofseg() -> Callable[..., None]:
     """Call `roofseg` in this process; its errors are raised, and nothing is sealed."""
     from roofseg.cli import make_parser  # seconds, which tests without commands need not wait for

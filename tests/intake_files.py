@@ -1,18 +1,32 @@
-"""Imagery, masks and footprints as users have them, before intake."""
+"""Imagery, masks and footprints as users have them before intake, and a project without tiles."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import shapely
+from graph import ROOT
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
 
 SIZE = 96
 NAMES = ("a", "b", "c", "d", "e", "f")
+SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
+
+
+def make_empty_project(folder: Path) -> None:
+    """Make a git and DVC repository with the profile of the sample and no tiles."""
+    (folder / "profiles").mkdir(parents=True)
+    (folder / "profiles" / "sample.yaml").write_text(SAMPLE)
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (folder / "dvc.yaml").touch()
+    (folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
 
 
 def place_of(index: int) -> Affine:

@@ -1,4 +1,4 @@
-"""`roofseg new-dataset` and `roofseg check-data`, with real DVC."""
+"""`roofseg new-dataset`, with real DVC."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graph import ROOT
-from intake_files import write_footprints, write_pairs
-from project import Project, environment
-from tiny_dataset import make, tile_pixels, write_raster
+from intake_files import SAMPLE, make_empty_project, write_footprints, write_pairs
+from project import Project
+from tiny_dataset import make
 from unwritable import full_disk, nobody, public_folder
 
 from roofseg.commands.new_dataset import fitting_patch_size
@@ -27,7 +27,6 @@ from roofseg.recipe.params import parse_params
 from roofseg.recipe.split import read_split
 from roofseg.tiles.rasters import Grid
 
-SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
 STOPPED = "error: stopped by SIGTERM; run the same command again to continue\n"
 
 Roofseg = Callable[..., None]
@@ -37,12 +36,7 @@ Roofseg = Callable[..., None]
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A git and DVC repository with one profile, which is the current folder."""
     folder = tmp_path / "project"
-    (folder / "profiles").mkdir(parents=True)
-    (folder / "profiles" / "sample.yaml").write_text(SAMPLE)
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    (folder / "dvc.yaml").touch()
-    (folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    make_empty_project(folder)
     monkeypatch.chdir(folder)
     return folder
 
@@ -290,44 +284,6 @@ class TestNewDataset:
             assert contents(public) == before
             (public / "profiles").chmod(0o755)
             monkeypatch.undo()
-
-
-class TestCheckData:
-    @pytest.fixture
-    def oslo(self, project: Path, tmp_path: Path, roofseg: Roofseg) -> Path:
-        bring(roofseg, *write_pairs(tmp_path))
-        return project / "data" / "oslo"
-
-    def test_status_0_without_problems_and_2_with_all_of_them(
-        self, oslo: Path, project: Path
-    ) -> None:
-        def check(name: str) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, "-m", "roofseg", "check-data", name]
-            env = {**environment(), "PYTHONPATH": str(ROOT / "src")}
-            return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
-
-        done = check("oslo")
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.endswith("data/oslo: 6 tiles, no problems\n")
-        assert len(done.stdout.splitlines()) == 8
-
-        (oslo / "imgs" / "a.tif").unlink()
-        write_raster(oslo / "msks" / "b.tif", tile_pixels(0, 96)[0])
-        done = check("oslo")
-        assert done.returncode == 2
-        assert done.stderr.startswith(
-            "error: 3 problems:\n  data/oslo/imgs: no file for the tile a"
-        )
-        assert "Traceback" not in done.stderr
-        assert check("nosuch").stderr.startswith("error: data/nosuch: no such folder")
-
-    def test_the_limit_of_expansion_can_be_set(
-        self, oslo: Path, roofseg: Roofseg, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("roofseg.intake.inspect.BOMB_BYTES", 1000)
-        with pytest.raises(UserError, match="12 problems"):
-            roofseg("check-data", "oslo", "--max-expansion", "0.01")
-        roofseg("check-data", "oslo")
 
 
 @pytest.mark.parametrize("name", ["my tiles", "o'brien's $tuff `x`", "Ålesund"])

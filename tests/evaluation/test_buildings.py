@@ -124,7 +124,7 @@ def test_a_perfect_mask_finds_every_building(truth: np.ndarray) -> None:
 
 def test_f1_of_buildings() -> None:
     assert building_f1(4, 2, 5) == pytest.approx(4 / 9)
-    # As for pixels, 0/0 scores 1: nothing to find, and nothing claimed.
+    # 0/0 scores 1, as for pixels: there is nothing to find, and nothing was found.
     assert building_f1([0, 0, 3], [0, 0, 0], [0, 2, 0]).tolist() == [1, 0, 0]
 
 

@@ -110,14 +110,14 @@ def test_stays_sealed_without_a_final_digest(project: Path) -> None:
 
 
 def test_another_recipe_stays_sealed(project: Path) -> None:
-    # As in `dvc exp run -S lr=...`: the model has another digest than the committed one.
+    # `dvc exp run -S lr=...` does this: the model's digest differs from the committed one.
     commit(project, DIGEST)
     assert names(final=DIGEST, digest=OTHER) is None
 
 
 @pytest.mark.parametrize("before", [None, OTHER])
 def test_a_digest_that_is_not_committed_is_an_error(project: Path, before: str | None) -> None:
-    # As in `dvc exp run -S final.small=...`: the model agrees with params.yaml but not with HEAD.
+    # `dvc exp run -S final.small=...` does this: params.yaml has the model's digest, HEAD has not.
     commit(project, before)
     set_final(project, DIGEST)
     git(project, "add", "params.yaml")  # staged is not committed
@@ -306,7 +306,7 @@ def test_whole_tiles_of_test_open_with_the_patches_that_were_opened(
     commit(project, DIGEST)
     patches = opened("small", DIGEST)
     assert whole(patches, tiles) == ["d"]
-    # The same patches, read past the seal, are no key.
+    # Reading the same patches without `open_test` does not open the tiles.
     with pytest.raises(SealedTestError):
         whole(read_patches(Path("patches") / "test"), tiles)
 

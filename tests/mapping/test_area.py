@@ -13,7 +13,7 @@ from roofseg.mapping.area import Ellipsoid, Plane, Polygons, measure_ground
 UTM = Affine(0.3, 0.0, 621000.0, 0.0, -0.3, 3350000.0)
 # A building of 20 x 10 m with a court of 5 x 4 m, in metres from a corner.
 BUILDING = shapely.box(0, 0, 20, 10) - shapely.box(10, 3, 15, 7)
-# Of latitude, at 52.5°.
+# The length of a degree of latitude at 52.5°.
 METRES_PER_DEGREE = 111_132.954 - 559.822 * math.cos(math.radians(2 * 52.5))
 
 

@@ -4,7 +4,6 @@ import base64
 
 import cv2
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
@@ -14,17 +13,16 @@ from roofseg.pages.page import (
     Cell,
     Commands,
     Figure,
-    Grid,
     Key,
     Page,
     Picture,
+    PictureGrid,
     Prose,
     Section,
     Table,
     data_uri,
     html,
     markdown,
-    number,
     with_interval,
 )
 
@@ -50,7 +48,7 @@ def test_names_are_shown_as_they_are_and_never_taken_for_html(name: str) -> None
         table(name),
         Figure("Caption", name, Markup("<svg></svg>"), legend=[Key(0, name)]),
         Figure("Caption", name, source=SOURCE),
-        Grid("Caption", [Cell(name)], [(name, [picture])]),
+        PictureGrid("Caption", [Cell(name)], [(name, [picture])]),
         Commands([name]),
         caveats={name: "Text"},
     )
@@ -96,7 +94,7 @@ def test_markdown_leaves_out_sections_with_only_figures() -> None:
 
 
 def test_tables_and_pictures_work_with_screen_readers_and_keyboards() -> None:
-    grid = Grid("Caption", [Cell("image")], [("tile", [Picture(SOURCE, "tile: image")])])
+    grid = PictureGrid("Caption", [Cell("image")], [("tile", [Picture(SOURCE, "tile: image")])])
     chart = Figure("Caption", "What it shows", Markup("<svg></svg>"))
     read = PageReader(html(page(table("a"), grid, chart)))
     assert all(element.get("scope") in ("col", "row") for element in read.all("th"))
@@ -127,14 +125,6 @@ def test_a_picture_is_shrunk_to_the_given_width_and_never_enlarged() -> None:
     assert decoded(20).shape == (10, 20, 3)
     assert decoded(500).shape == decoded(None).shape == (40, 80, 3)
     np.testing.assert_allclose(decoded(None)[..., ::-1][20, 40], image[0, 0], atol=3)
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(0.78449, "0.784"), (-0.05, "\N{MINUS SIGN}0.050"), (None, "\N{EN DASH}")],
-)
-def test_numbers(value: float | None, shown: str) -> None:
-    assert number(value) == shown
 
 
 def test_an_interval_is_shown_if_there_is_one() -> None:

@@ -26,7 +26,7 @@ EPOCHS = 8
 
 @dataclass(frozen=True)
 class Trip:
-    """What was printed on the way, and where it led."""
+    """The folders of a training that moves away and back, and the output of each of its parts."""
 
     home: Project
     away: Path
@@ -46,7 +46,7 @@ def blocks(drive: Path, origin: Path) -> list[str]:
         "https://github.com/you/roofseg.git": str(origin),
         "/mnt/drive/roofseg": str(drive),
         "\nmake .venv/installed\n": "\nmkdir -p .venv/bin && touch .venv/bin/activate\n",
-        "\nroofseg ": "\nPYTHONPATH=src python -m roofseg ",  # which the installation makes
+        "\nroofseg ": "\nPYTHONPATH=src python -m roofseg ",  # `make .venv/installed` makes roofseg
     }.items():
         assert old in text
         text = text.replace(old, new)
@@ -72,7 +72,7 @@ def trip(tmp_path_factory: pytest.TempPathFactory) -> Trip:
     away.mkdir()
     (away / "train.sh").write_text(elsewhere)
     cut_off = run_until(f"epoch 3/{EPOCHS}", away)
-    shutil.rmtree(away / "roofseg")  # the next one is another machine
+    shutil.rmtree(away / "roofseg")  # the next run is on another machine
     gone_on = run("bash -e train.sh", away)
     there = f"source .venv/bin/activate\n{all_attempts}"
     nothing_left = run(there, away / "roofseg")
@@ -125,7 +125,7 @@ def run_until(line: str, folder: Path) -> str:
 
 
 def objects(folder: Path, name: str) -> list[Path]:
-    """Where a DVC cache or remote would keep what dvc.lock of ``folder`` says of an output."""
+    """The paths at which a DVC cache or remote keeps the output ``name`` of make_patches."""
     stages = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
     found = [out["md5"] for out in stages["make_patches"]["outs"] if out["path"] == name]
     return [Path("files", "md5", md5[:2], md5[2:]) for md5 in found]

@@ -125,6 +125,41 @@ def names_in(node: ast.AST) -> set[str]:
     return names
 
 
+# Words for the current folder, the arguments, the environment, and other programs, which run in the
+# current folder.
+SURROUNDINGS = {"cwd", "getcwd", "chdir", "argv", "environ", "getenv", "subprocess"}
+KNOW_THEIR_SURROUNDINGS = {
+    "cli.py": "the project of a command is the current folder",
+    "evaluation/sealed_split.py": "asks git for the committed params.yaml, code and ledger",
+    "tuning/dvc_queue.py": "runs dvc and git, which work on the project in the current folder",
+    "training/augment.py": "sets a variable that albumentations reads when it is imported",
+    "mapping/ray_workers.py": "sets variables that Ray reads when it is imported",
+}
+"""The modules outside commands/ that may use them, with the reason."""
+
+
+def test_only_stages_and_commands_know_the_current_folder() -> None:
+    """The library knows no folder but those it is given, except in modules that say why."""
+    library = ROOT / "src" / "roofseg"
+    found = {
+        file.relative_to(library).as_posix()
+        for file in library.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if SURROUNDINGS & names_in(node) or names_a_relative_path(node)
+    }
+    assert {name for name in found if not name.startswith("commands/")} == set(
+        KNOW_THEIR_SURROUNDINGS
+    )
+
+
+def names_a_relative_path(node: ast.AST) -> bool:
+    """Whether a node is `Path()` or `Path("...")`."""
+    match node:
+        case ast.Call(func=ast.Name("Path"), args=[] | [ast.Constant(), *_]):
+            return True
+    return False
+
+
 def test_imports_are_absolute_and_plain() -> None:
     """No import is hidden from the proofs of imports (relative, or made at run time)."""
     for file in CODE:

@@ -13,7 +13,7 @@ from graph import ROOT
 
 from roofseg.version import VERSION
 
-# What `make` takes for a Python: it makes a .venv of itself, and has all packages already.
+# A stand-in for Python that `make` uses: it copies itself into .venv, and installs nothing.
 PYTHON = f"""#!/bin/sh
 case "$*" in
     "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;

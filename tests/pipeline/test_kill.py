@@ -77,7 +77,7 @@ def trainers(project: Project) -> list[psutil.Process]:
 
 
 def epochs(project: Project) -> int:
-    """How many epochs the curves have."""
+    """Count the epochs in the curve of val IoU."""
     curve = project.folder / LIVE / "plots/metrics/val/iou.tsv"
     return curve.read_text().count("\n") - 1 if curve.exists() else 0
 

@@ -89,7 +89,8 @@ def test_the_committed_results_are_current(tmp_path: Path) -> None:
 
 
 TRAIN, EVALUATE = {"train@small", "train@smaller"}, {"evaluate@small", "evaluate@smaller"}
-# What reruns after a change in a place, without what follows once its outputs differ.
+# The stages that rerun after a change in a file or folder. Stages that rerun only if the outputs of
+# these stages change are not listed.
 RERUNS = {
     "docs": set(),
     "src/roofseg/commands": set(),

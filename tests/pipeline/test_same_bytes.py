@@ -94,7 +94,7 @@ def test_patches_are_cut_with_portable_opencv(tmp_path: Path) -> None:
 
 
 def test_opencv_computes_the_same_bytes_in_every_run() -> None:
-    # As large as a tile: OpenCV divides the rows among its threads, which round differently.
+    # An image as large as a tile: OpenCV divides the rows among threads, which round differently.
     noise = np.random.default_rng(0).random((1330, 1330), dtype=np.float32)
     with portable_opencv():
         blurred = {cv2.GaussianBlur(noise, (0, 0), 0.8).tobytes() for _ in range(20)}

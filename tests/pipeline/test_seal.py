@@ -36,7 +36,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    """What training wrote, but for its times."""
+    """The files that training wrote, except its times."""
     files = [
         file
         for name in ("models", "metrics/attempts", "plots/training")
@@ -232,7 +232,7 @@ def scores(project: Project, attempt: str) -> dict[str, dict[str, float]]:
 
 
 def ledgers(project: Project) -> dict[str, list[str]]:
-    """What each attempt's ledger lists: looked or reproduced."""
+    """The kinds of lines in each attempt's ledger: looked or reproduced."""
     files = sorted((project.folder / "metrics" / "attempts").glob("*/test_looks.csv"))
     return {file.parent.name: [kind for kind, _ in read_looks(file)] for file in files}
 
@@ -395,7 +395,7 @@ def test_code_that_is_not_committed_cannot_open_test(project: Project) -> None:
 
 # A remote of its own
 
-# What holds pictures of test, and where it is declared as an output.
+# Outputs that hold pictures of test: the file and the line that declare each of them.
 SEALED_OUTPUTS = {
     "patches/test": ("dvc.yaml", "      - patches/test\n"),
     "patches/overview.png": ("dvc.yaml", "      - patches/overview.png\n"),

@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from roofseg.results.tables import markdown_table, write_csv
+from roofseg.results.tables import markdown_table, number, write_csv
 
 
 def test_csv_has_six_digits_and_no_index(tmp_path: Path) -> None:
@@ -22,3 +23,11 @@ def test_markdown_source_is_aligned() -> None:
         "| a          |   1 |",
         "| long\\|name |  20 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.78449, "0.784"), (-0.05, "\N{MINUS SIGN}0.050"), (None, "\N{EN DASH}")],
+)
+def test_numbers(value: float | None, shown: str) -> None:
+    assert number(value) == shown

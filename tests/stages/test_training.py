@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from small_run import machine
 
-import stages.training
+import stages._training
 from roofseg.core.errors import StoppedError
 from stages import ROOT, state_root
-from stages.training import check_parent, code_files, own_gpus
+from stages._training import check_parent, code_files, own_gpus
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Pretend that there are two GPUs; only their names are looked up."""
-    monkeypatch.setattr(stages.training, "resolve_device", lambda device: "cuda")
-    monkeypatch.setattr(stages.training, "visible_gpus", lambda: ["one", "two"])
+    monkeypatch.setattr(stages._training, "resolve_device", lambda device: "cuda")
+    monkeypatch.setattr(stages._training, "visible_gpus", lambda: ["one", "two"])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
 
@@ -55,19 +55,19 @@ def test_states_are_kept_in_the_project_or_in_the_folder_that_the_user_names(
 
 def test_a_stage_that_dvc_started_stops_when_dvc_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    monkeypatch.setattr(stages.training, "PARENT", os.getppid() + 1)
+    monkeypatch.setattr(stages._training, "PARENT", os.getppid() + 1)
     check_parent()
     monkeypatch.setenv("DVC_STAGE", "train@small")
     with pytest.raises(StoppedError, match="dvc, which started this stage, has ended") as caught:
         check_parent()
     assert caught.value.status == 143
-    monkeypatch.setattr(stages.training, "PARENT", os.getppid())
+    monkeypatch.setattr(stages._training, "PARENT", os.getppid())
     check_parent()
 
 
 def test_the_code_of_a_run_is_its_stage_and_the_imported_modules(tmp_path: Path) -> None:
     files = code_files(str(tmp_path / "stage.py"))
-    imported = ("stages/training.py", "src/roofseg/training/engine.py")
+    imported = ("stages/_training.py", "src/roofseg/training/engine.py")
     assert {tmp_path / "stage.py", *(ROOT / name for name in imported)} <= files
     assert all(file.is_relative_to(ROOT) for file in files - {tmp_path / "stage.py"})
 

@@ -177,7 +177,7 @@ def test_a_block_that_is_commented_out_is_empty() -> None:
 
 
 def test_the_studies_in_force_are_those_of_the_sample() -> None:
-    """As params.yaml of a fresh clone is that of the sample."""
+    """In a fresh clone, params.yaml too is that of the sample."""
     folder = Path(ROOT / "studies")
     for name in ("studies.yaml", "tuning.yaml"):
         assert (folder / name).read_text() == (folder / "profiles/sample" / name).read_text()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,140 +11,18 @@ from raster_files import name_bands
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
-from tiny_dataset import CRS, TRANSFORM, write_dataset, write_raster
+from tiny_dataset import CRS, TRANSFORM, write_raster
 
 from roofseg.core.errors import UserError
-from roofseg.cutting.find import find_tiles
-from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.rasters import TilePair, check_tile, read_tile_mask, read_tile_window
 
-SPLIT = {"b": "train", "a": "train", "c": "val", "d": "test"}
 IMAGE = np.full((48, 64, 3), 90, np.uint8)
 MASK = np.zeros((48, 64), np.uint8)
 GEO = {"crs": CRS, "transform": TRANSFORM}
 
 
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    return write_dataset(tmp_path / "data" / "mine", SPLIT, size=32)
-
-
 def pair(folder: Path, image: Path | None = None, mask: Path | None = None) -> TilePair:
     return TilePair("t", "train", image or folder / "t.tif", mask or folder / "t_mask.tif")
-
-
-class TestTables:
-    def test_split_and_nudges_are_read(self, dataset: Path) -> None:
-        (dataset / "nudges.csv").write_text("tile,row,col\na,0,12\n")
-        assert read_split(dataset) == SPLIT
-        assert read_nudges(dataset) == {"a": (0, 12)}
-
-    def test_tables_saved_by_spreadsheets_are_accepted(self, dataset: Path) -> None:
-        text = "\ufefftile, split ,note\r\na , train,x\r\n\r\n007,val,\r\nNA,test,\r\n"
-        (dataset / "split.csv").write_bytes(text.replace(" split ", "split").encode())
-        assert read_split(dataset) == {"a": "train", "007": "val", "NA": "test"}
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("tile,set\na,train\n", "lacks split; expected `tile,split`"),
-            ("", "lacks tile, split"),
-            ("tile,split\na\n", "line 2: a value is missing"),
-            ("tile,split\na,training\n", "line 2: tile a is in the split 'training'; expected one"),
-            ("tile,split\na,train\nb,val\na,test\n", "line 4: tile a is listed in train and in te"),
-            ("tile,split\na,train\na,train\n", "line 3: tile a is listed twice"),
-            ("tile,split\na,train\nb,test\n", "no tile is in the split val"),
-            ("tile,split\n", "no tile is in the split train"),
-            ('tile,split\n"a,train\n', "not a CSV"),
-        ],
-    )
-    def test_a_broken_split_names_file_and_line(
-        self, dataset: Path, text: str, message: str
-    ) -> None:
-        (dataset / "split.csv").write_text(text)
-        with pytest.raises(UserError, match=re.escape(message)) as caught:
-            read_split(dataset)
-        assert str(dataset / "split.csv") in str(caught.value)
-
-    def test_a_table_in_another_encoding_is_an_error(self, dataset: Path) -> None:
-        (dataset / "split.csv").write_bytes("tile,split\nmünchen,train\n".encode("latin-1"))
-        with pytest.raises(UserError, match="not a CSV file in UTF-8"):
-            read_split(dataset)
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("tile,row\na,1\n", "lacks col"),
-            ("tile,row,col\na,1,x\n", "line 2: tile a has row '1' and col 'x'"),
-            ("tile,row,col\na,-1,2\n", "row '-1'"),
-            ("tile,row,col\na,1.5,2\n", "whole numbers"),
-            ("tile,row,col\na,1,2\na,1,2\n", "line 3: tile a is listed twice"),
-        ],
-    )
-    def test_broken_nudges_name_file_and_line(self, dataset: Path, text: str, message: str) -> None:
-        (dataset / "nudges.csv").write_text(text)
-        with pytest.raises(UserError, match=re.escape(message)) as caught:
-            read_nudges(dataset)
-        assert str(dataset / "nudges.csv") in str(caught.value)
-
-    def test_the_remedy_for_missing_nudges_works_as_printed(self, tmp_path: Path) -> None:
-        folder = write_dataset(tmp_path / "with space", SPLIT, size=32)
-        (folder / "nudges.csv").unlink()
-        with pytest.raises(UserError, match=r"nudges\.csv: no such file") as caught:
-            read_nudges(folder)
-        command = str(caught.value).split("`")[1]
-        subprocess.run(["sh", "-c", command], check=True)
-        assert read_nudges(folder) == {}
-
-    def test_missing_split_and_missing_dataset(self, dataset: Path, tmp_path: Path) -> None:
-        (dataset / "split.csv").unlink()
-        with pytest.raises(UserError, match=r"split\.csv: no such file.*printf"):
-            read_split(dataset)
-        with pytest.raises(UserError, match="nowhere: no such folder"):
-            read_split(tmp_path / "nowhere")
-
-
-class TestFindTiles:
-    def test_order_and_paths(self, dataset: Path) -> None:
-        tiles, _ = find_tiles(dataset)
-        assert [(tile.name, tile.split) for tile in tiles] == [
-            ("a", "train"),
-            ("b", "train"),
-            ("c", "val"),
-            ("d", "test"),
-        ]
-        assert tiles[0].image == dataset / "imgs" / "a.tif"
-        assert tiles[0].mask == dataset / "msks" / "a.tif"
-
-    def test_sidecars_hidden_files_and_folders_are_not_tiles(self, dataset: Path) -> None:
-        for name in ("a.tif.aux.xml", "a.TFW", "a.tif.ovr", ".gitignore", ".DS_Store", "z.txt"):
-            (dataset / "imgs" / name).touch()
-        (dataset / "imgs" / "old").mkdir()
-        tiles, unlisted = find_tiles(dataset)
-        assert (len(tiles), unlisted) == (4, [])
-
-    def test_unlisted_tiles_are_named_and_left_out(self, dataset: Path) -> None:
-        for name in ("imgs/z.tif", "msks/z.tif", "imgs/extra.v2.png", "msks/only_mask.png"):
-            (dataset / name).touch()
-        tiles, unlisted = find_tiles(dataset)
-        assert (len(tiles), unlisted) == (4, ["extra.v2", "only_mask", "z"])
-
-    @pytest.mark.parametrize("kind", ["imgs", "msks"])
-    def test_a_tile_without_image_or_mask(self, dataset: Path, kind: str) -> None:
-        (dataset / kind / "c.tif").unlink()
-        with pytest.raises(UserError, match=rf"{kind}: no file for c, which .*split\.csv lists"):
-            find_tiles(dataset)
-
-    @pytest.mark.parametrize("kind", ["imgs", "msks"])
-    def test_two_files_for_a_tile(self, dataset: Path, kind: str) -> None:
-        (dataset / kind / "c.png").touch()
-        with pytest.raises(UserError, match=rf"{kind}/c\.tif: c\.png in the same folder"):
-            find_tiles(dataset)
-
-    def test_a_missing_folder(self, dataset: Path) -> None:
-        (dataset / "msks").rename(dataset / "labels")
-        with pytest.raises(UserError, match="msks: no such folder"):
-            find_tiles(dataset)
 
 
 class TestCheckTile:

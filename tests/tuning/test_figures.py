@@ -72,7 +72,7 @@ def test_presets_are_sorted_by_strength_and_numbers_by_size(
 
 
 def test_a_key_may_hold_numbers_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As freeze_epochs and ema_decay do. After reading a CSV file, their numbers are text too."""
+    """freeze_epochs and ema_decay do. When read from a CSV file, their numbers are text too."""
     figures = []
     monkeypatch.setattr(figures_module, "rendered", figures.append)
     for values in ([20, "all", 3, "null", 0, 3], ["20", "all", "3", "null", "0", "3"]):

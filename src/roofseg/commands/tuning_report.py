@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
 from roofseg.commands.project import PARAMS
 from roofseg.commands.tune import SEARCHES, TUNING, tuning_in_force
 from roofseg.core.errors import UserError
@@ -22,7 +20,7 @@ from roofseg.results.tables import markdown_table, write_csv
 from roofseg.tuning import dvc_queue
 from roofseg.tuning.execute import read_results
 from roofseg.tuning.sampler import known_runs
-from roofseg.tuning.table import how_to_apply, tuning_table
+from roofseg.tuning.table import cell_text, how_to_apply, tuning_table
 
 TABLE, PLOTS = Path("metrics/studies/tuning.csv"), Path("plots/studies")
 
@@ -45,16 +43,10 @@ def main(args: argparse.Namespace) -> None:
         write_png(PLOTS / f"tuning_{name}.png", picture)
     print(f"Runs on {data_label(params.dataset, params.patch_size)}, by {tuning.sampler}\n")
     labels = {name: recipe.label(name) for name, recipe in params.recipes().items()}
-    printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(_cell)
+    printed = table.drop(columns=["name"]).replace({"attempt": labels}).map(cell_text, digits=4)
     print("\n".join(markdown_table(list(printed.columns), printed.to_numpy().tolist())))
     print()
     head = dvc_queue.head()
     current = {name for name, found in dvc_queue.finished().items() if found.baseline == head}
     applicable = set() if tuning.common else current
     print(how_to_apply(table, runs, params, applicable=applicable))
-
-
-def _cell(value: object) -> str:
-    if pd.isna(value):
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -7,7 +7,6 @@ the same card. Its text is in model_card.md.j2; this module makes the tables and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from roofseg.recipe.architectures import SAM_ENCODER
 from roofseg.recipe.params import Recipe
 from roofseg.results.disclaimers import SEALED, standard_caveats
 from roofseg.results.intervals import CONFIDENCE, UNKNOWN, Interval, intervals_of_tiles
-from roofseg.results.tables import markdown_table
+from roofseg.results.tables import bounds, markdown_table, number
 from roofseg.tiles.licence import CODE, OTHER, PRIORS, Licence, licence_of_weights
 
 PIXEL_SCORES = {
@@ -186,8 +185,7 @@ def _score(scores: Scores, split: str, name: str) -> str:
     if name not in scores[split]:
         return ""
     score = scores[split][name]
-    bounds = "" if math.isnan(score.low) else f" [{score.low:.3f}, {score.high:.3f}]"
-    return f"{score.value:.3f}{bounds}"
+    return f"{number(score.value)} {bounds(score.low, score.high)}".rstrip()
 
 
 def _by_size(sizes: pd.DataFrame) -> str:

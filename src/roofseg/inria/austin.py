@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file, write_rows
-from roofseg.inria.sources import Source, open_source
+from roofseg.inria.sources import TileSource, open_source
 from roofseg.tiles.rasters import RASTER_ERRORS, Grid, TilePair, check_tile, open_raster
 
 TERMS = """\
@@ -223,7 +223,7 @@ def _check_tile(
 
 
 def _fetch_tile(
-    folder: Path, name: str, source: Source, incoming: Path, manifest: _Manifest, size: int
+    folder: Path, name: str, source: TileSource, incoming: Path, manifest: _Manifest, size: int
 ) -> None:
     """Fetch the missing files of a tile, check the tile, record it and move the files in place."""
     targets = _paths(folder, name)

@@ -1,6 +1,6 @@
 """Sources of the Inria tiles: a folder with the unpacked dataset, or a mirror on huggingface.co.
 
-A `Source` copies or downloads one file at a time; `roofseg.inria.austin` checks the files.
+A `TileSource` copies or downloads one file at a time; `roofseg.inria.austin` checks the files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INNER_ZIP = "NEW2-AerialImageDataset.zip"  # the only file in the official 7z ar
 TREES = ("AerialImageDataset/train", "train", "data/train", ".")
 
 
-class Source(Protocol):
+class TileSource(Protocol):
     """A place to get the tiles from.
 
     Attributes:
@@ -42,7 +42,9 @@ class Source(Protocol):
         """
 
 
-def open_source(path: Path | None, cache: Path, *, revision: str, endpoint: str | None) -> Source:
+def open_source(
+    path: Path | None, cache: Path, *, revision: str, endpoint: str | None
+) -> TileSource:
     """Open the source that the user chose.
 
     Args:

@@ -23,7 +23,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from roofseg.core.images import Image
-from roofseg.results.tables import markdown_table
+from roofseg.results.tables import bounds, markdown_table, number
 
 TEMPLATES = Path(__file__).parent / "templates"
 JPEG_QUALITY = 82  # the lines of a comparison stay crisp; a quarter of the bytes of PNG
@@ -89,7 +89,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a `Grid`: a data URI, a text that describes it, and a caption below it."""
+    """A picture of a `PictureGrid`: a data URI, a text that describes it, and a caption below."""
 
     source: str
     alt: str
@@ -97,7 +97,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Grid:
+class PictureGrid:
     """Pictures in rows and columns: a heading for each column, a name for each row."""
 
     kind: ClassVar[str] = "grid"
@@ -114,7 +114,7 @@ class Commands:
     lines: Sequence[str]
 
 
-Block = Prose | Table | Figure | Grid | Commands
+Block = Prose | Table | Figure | PictureGrid | Commands
 
 
 @dataclass(frozen=True)
@@ -222,15 +222,6 @@ def join_words(words: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Format a number with ``digits`` decimals and a minus sign; None and NaN are a dash."""
-    if value is None or value != value:
-        return "\N{EN DASH}"
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
 def with_interval(value: float, low: float, high: float) -> Cell:
     """Format a score, with its interval in brackets unless ``low`` is NaN."""
-    if low != low:
-        return Cell(number(value))
-    return Cell(number(value), f"[{number(low)}, {number(high)}]")
+    return Cell(number(value), bounds(low, high))

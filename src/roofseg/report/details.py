@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from roofseg.metrics import SCORED_SPLITS
-from roofseg.pages.page import Block, Cell, Figure, Key, Prose, Section, Table, join_words, number
+from roofseg.pages.page import Block, Cell, Figure, Key, Prose, Section, Table, join_words
 from roofseg.report import charts
 from roofseg.report.headline import name_cell, score_cell
 from roofseg.report.leaderboard import MEASURES, Leaderboard, cost_values, loss_name
+from roofseg.results.tables import number
 
 COST_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "multiply_adds_per_megapixel": ("GMAC per Mpx", lambda value: f"{value / 1e9:.1f}"),

@@ -12,7 +12,6 @@ from roofseg.pages.page import (
     Section,
     Table,
     join_words,
-    number,
     with_interval,
 )
 from roofseg.report import charts
@@ -21,6 +20,7 @@ from roofseg.report.comparisons import interval_and_p_disagree, smallest_p_value
 from roofseg.report.leaderboard import Leaderboard
 from roofseg.results.disclaimers import SEALED
 from roofseg.results.intervals import DRAWS, EXACT_TILES, Interval
+from roofseg.results.tables import number
 
 HEADLINE = (
     "Attempts are ordered by validation IoU. IoU and F1 are means over tiles at threshold 0.5. "

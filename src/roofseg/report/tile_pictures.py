@@ -10,9 +10,10 @@ import pandas as pd
 from roofseg.core.images import read_image
 from roofseg.drawing import split_panel
 from roofseg.metrics import SCORED_SPLITS
-from roofseg.pages.page import Cell, Grid, Picture, Section, data_uri, join_words, number
+from roofseg.pages.page import Cell, Picture, PictureGrid, Section, data_uri, join_words
 from roofseg.report.attempts import require
 from roofseg.report.leaderboard import Leaderboard
+from roofseg.results.tables import number
 
 SIDE = 224  # side of a picture in pixels: the side of a sample patch; larger ones are shrunk
 MAX_TILES = 12  # per split; more rows would not be read
@@ -31,7 +32,7 @@ def tile_by_tile(board: Leaderboard, predictions: Path) -> Section:
     return Section("Tile by tile", [_grid(board, split, predictions) for split in board.splits])
 
 
-def _grid(board: Leaderboard, split: str, predictions: Path) -> Grid:
+def _grid(board: Leaderboard, split: str, predictions: Path) -> PictureGrid:
     shown = [attempt for attempt in board.ranked if attempt.opened(split)]
     ious = pd.DataFrame({attempt.name: attempt.of_split(split).iou for attempt in shown})
     chosen = shown_tiles(ious)
@@ -56,7 +57,7 @@ def _grid(board: Leaderboard, split: str, predictions: Path) -> Grid:
     if len(chosen) < len(ious):
         choice = f"{len(chosen)} of {len(ious)} tiles, evenly spaced from worst to best mean IoU"
     sealed = [attempt.label for attempt in board.ranked if not attempt.opened(split)]
-    return Grid(
+    return PictureGrid(
         f"{SCORED_SPLITS[split].capitalize()}: {choice}. Green pixels were found, blue pixels "
         "were missed, red pixels are false alarms; the number is the tile's IoU."
         + (f" Sealed, so not shown: {join_words(sealed)}." if sealed else ""),

@@ -1,4 +1,4 @@
-"""Tables as text: CSV for programs, Markdown for readers."""
+"""Tables and numbers as text: CSV for programs, Markdown for readers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ from roofseg.core.files import write_text
 def write_csv(path: Path, table: pd.DataFrame, float_format: str = "%.6g") -> None:
     """Write a table as CSV without its index; the file is complete or not written at all."""
     write_text(path, table.to_csv(index=False, float_format=float_format, lineterminator="\n"))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Format a number with ``digits`` decimals and a minus sign; None and NaN are a dash."""
+    if value is None or value != value:
+        return "\N{EN DASH}"
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def bounds(low: float, high: float) -> str:
+    """Format the ends of an interval in brackets; empty if ``low`` is NaN."""
+    return "" if low != low else f"[{number(low)}, {number(high)}]"
 
 
 def markdown_table(

@@ -23,7 +23,7 @@ from roofseg.synthetic.scene import GSD
 
 CRS = "EPSG:32614"  # UTM 14N, where Austin lies
 WEST, NORTH = 616_500.0, 3_357_000.0  # metres; the north-west corner of the first tile
-COLUMNS = 6  # tiles in a row on the map
+TILES_PER_ROW = 6  # on the map
 SMALLEST = 64  # pixels; the least side of a tile
 
 # Tiles with hardly a roof in their centre, so that make_patches cuts another window. In
@@ -66,7 +66,7 @@ def generate_tile(seed: int, index: int, size: int) -> Tile:
     rng = np.random.default_rng([seed, index])
     scene = lay_out(rng, size, index, OPEN_CENTRES.get(index))
     image, mask = render(scene, size, rng)
-    row, column = divmod(index - 1, COLUMNS)
+    row, column = divmod(index - 1, TILES_PER_ROW)
     step = 2 * size * GSD
     transform = Affine(GSD, 0.0, WEST + column * step, 0.0, -GSD, NORTH - row * step)
     return Tile(image, mask, transform)

@@ -9,7 +9,7 @@ import pandas as pd
 from roofseg.core.images import Image
 from roofseg.pages.page import Figure, Prose, Section
 from roofseg.studies.report.sections import page_figure, page_table
-from roofseg.tuning.table import DONE, tuned_keys, winners
+from roofseg.tuning.table import DONE, cell_text, tuned_keys, winners
 
 
 def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section:
@@ -20,7 +20,7 @@ def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section
         figures: `roofseg.tuning.figures.figures` of the table, (H, W, 3) uint8 RGB.
     """
     keys = tuned_keys(table)
-    values = {key: table[key].map(_shown) for key in keys}
+    values = {key: table[key].map(cell_text) for key in keys}
     ties = table.tie.map({"yes": "tie"}).fillna("")
     runs = table.rename(columns={"attempt": "label"}).assign(**values, tie=ties)
     words = ("attempt", "state", "", *keys)
@@ -53,10 +53,3 @@ def _figure(name: str, picture: Image) -> Figure:
     if name == "best":
         caption = "The best val IoU against the number of runs spent on it."
     return page_figure(picture, caption, f"{caption} The numbers are in the table below.")
-
-
-def _shown(value: object) -> str:
-    """A value of a tuned key as tuning.yaml writes it; "" for a missing value."""
-    if pd.isna(value):
-        return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)

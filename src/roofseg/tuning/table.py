@@ -64,6 +64,13 @@ def tuned_keys(table: pd.DataFrame) -> list[str]:
     return [name for name in table.columns if name not in (*HEAD, *SCORES)]
 
 
+def cell_text(value: object, digits: int = 6) -> str:
+    """Format a value of a `tuning_table`, floats with ``digits`` digits; empty if missing."""
+    if pd.isna(value):
+        return ""
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
 def _mean_iou(counts: pd.DataFrame) -> float:
     return float(iou(counts.tp, counts.fp, counts.fn).mean())
 

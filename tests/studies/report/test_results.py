@@ -14,7 +14,8 @@ from studies.test_declaration import STUDIES, TINY
 from study_records import study_scores
 
 from roofseg.drawing import colour
-from roofseg.pages.page import Page, markdown, number
+from roofseg.pages.page import Page, markdown
+from roofseg.results.tables import number
 from roofseg.studies.declaration import Studies, parse_studies
 from roofseg.studies.report import figures
 from roofseg.studies.report.results import StudyResults, summarize

@@ -22,9 +22,9 @@ from roofseg.pages.page import (
     Table,
     data_uri,
     join_words,
-    number,
     with_interval,
 )
+from roofseg.results.tables import number
 from roofseg.studies.declaration import Augmentations
 from roofseg.studies.report.tables import agreement, per_run, ranks
 

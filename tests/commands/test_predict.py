@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+from graph import ROOT
+from onnx_files import write_model as write_onnx
+from ranges import served
+from small_model import write_model
+from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
+from unwritable import nobody, public_folder
+
+from roofseg import cli
+
+pytestmark = pytest.mark.usefixtures("one_thread", "signal_handlers")
+
+GEO = {"crs": CRS, "transform": TRANSFORM}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("a", "b")):
+        write_raster(tmp_path / "tiles" / f"{name}.tif", tile_pixels(seed, 90)[0], **GEO)
+    return tmp_path / "tiles"
+
+
+def roofseg(*arguments: object) -> int:
+    """The exit status of `roofseg predict` with these arguments, on the CPU."""
+    try:
+        cli.main(["predict", *map(str, arguments), "--device", "cpu", "--precision", "32-true"])
+    except SystemExit as stop:
+        return int(str(stop.code))
+    return 0
+
+
+def read(path: Path) -> npt.NDArray[Any]:
+    with rasterio.open(path) as source:
+        return source.read(1)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+class TestPredict:
+    def test_a_folder_becomes_masks(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "new" / "maps"
+        assert roofseg("--model", model, tiles, "--out", out) == 0
+        assert names(out) == ["a.tif", "b.tif"]
+        assert set(np.unique(read(out / "a.tif"))) <= {0, 1}
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        assert [line.split(" MP in ")[0] for line in printed.out.splitlines()] == [
+            f"{out / 'a.tif'}: 0.0",
+            f"{out / 'b.tif'}: 0.0",
+        ]
+
+    def test_probabilities_and_masks_agree(self, model: Path, tiles: Path, tmp_path: Path) -> None:
+        common = ("--model", model, tiles / "a.tif", "--threshold", 0.45)
+        assert roofseg(*common, "--out", tmp_path / "p", "--probability") == 0
+        assert roofseg(*common, "--out", tmp_path / "m") == 0
+        probability = read(tmp_path / "p" / "a.tif")
+        np.testing.assert_array_equal(read(tmp_path / "m" / "a.tif"), probability >= 0.45)
+
+    def test_every_option_reaches_the_result(
+        self, model: Path, tiles: Path, tmp_path: Path
+    ) -> None:
+        common = ("--model", model, tiles / "a.tif", "--probability")
+        results = {}
+        for option in ((), ("--overlap", 0.5), ("--tta",), ("--batch-size", 1)):
+            out = tmp_path / f"maps{len(results)}"
+            assert roofseg(*common, *option, "--out", out) == 0
+            results[option[0] if option else ""] = read(out / "a.tif")
+        plain = results.pop("")
+        np.testing.assert_allclose(results.pop("--batch-size"), plain, atol=1e-5)
+        for found in results.values():
+            assert np.abs(found - plain).max() > 1e-4
+
+    def test_names_with_spaces_and_other_letters(self, model: Path, tmp_path: Path) -> None:
+        source = tmp_path / "in put" / "Ærø 屋根.v2.tif"
+        write_raster(source, tile_pixels(0, 40)[0], **GEO)
+        assert roofseg("--model", model, source, "--out", tmp_path / "maps å") == 0
+        assert names(tmp_path / "maps å") == ["Ærø 屋根.v2.tif"]
+
+    def test_an_address(self, model: Path, tiles: Path, tmp_path: Path) -> None:
+        with served(tiles) as (address, _):
+            assert roofseg("--model", model, f"{address}/a.tif", "--out", tmp_path / "far") == 0
+        assert roofseg("--model", model, tiles / "a.tif", "--out", tmp_path / "near") == 0
+        far, near = ((tmp_path / name / "a.tif").read_bytes() for name in ("far", "near"))
+        assert far == near
+
+    def test_notes_go_to_stderr(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        image = tile_pixels(0, 40)[0]
+        write_raster(tmp_path / "t.tif", np.dstack([image, image[:, :, :2]]))
+        assert roofseg("--model", model, tmp_path / "t.tif", "--out", tmp_path / "maps") == 0
+        printed = capsys.readouterr().err
+        assert f"{tmp_path / 't.tif'}: 5 bands of uint8: bands 1, 2, 3 are read as" in printed
+        assert "its GSD is unknown; taken as the 0.3 m per pixel trained on" in printed
+
+    def test_footprints(self, model: Path, tiles: Path, tmp_path: Path) -> None:
+        out = tmp_path / "maps"
+        options = ("--vector", "geojson", "--min-area", 1, "--simplify", 0.5)
+        assert roofseg("--model", model, tiles / "a.tif", "--out", out, *options) == 0
+        assert names(out) == ["a.geojson", "a.tif"]
+
+
+class TestResume:
+    def test_finished_outputs_are_skipped(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "maps"
+        assert roofseg("--model", model, tiles / "a.tif", "--out", out) == 0
+        made = (out / "a.tif").stat().st_mtime_ns
+        capsys.readouterr()
+        assert roofseg("--model", model, tiles, "--out", out) == 0
+        assert f"{out / 'a.tif'}: already finished, skipped\n" in capsys.readouterr().out
+        assert (out / "a.tif").stat().st_mtime_ns == made
+        assert names(out) == ["a.tif", "b.tif"]
+
+    def test_outputs_of_another_model_are_kept_without_overwrite(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out, other = tmp_path / "maps", write_model(tmp_path / "other", seed=1)
+        assert roofseg("--model", model, tiles / "a.tif", "--out", out) == 0
+        before = (out / "a.tif").read_bytes()
+        assert roofseg("--model", other, tiles, "--out", out) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: {out / 'a.tif'}: already exists, with ROOFSEG_ATT")
+        assert names(out) == ["a.tif"]
+        assert (out / "a.tif").read_bytes() == before
+        assert roofseg("--model", other, tiles, "--out", out, "--overwrite") == 0
+        assert (out / "a.tif").read_bytes() != before
+
+    def test_leftovers_of_a_killed_run_are_removed(
+        self, model: Path, tiles: Path, tmp_path: Path
+    ) -> None:
+        """Beside what is made now, and beside what was finished before."""
+        out = tmp_path / "maps"
+        assert roofseg("--model", model, tiles / "a.tif", "--out", out) == 0
+        for name in (".a.tif.k1ll3d__", ".b.tif.k1ll3d__", ".c.tif.an0ther_"):
+            (out / name).mkdir()
+            (out / name / "uint8.canvas").touch()
+        assert roofseg("--model", model, tiles, "--out", out) == 0
+        assert names(out) == [".c.tif.an0ther_", "a.tif", "b.tif"]
+
+    @pytest.mark.parametrize(
+        ("number", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    )
+    def test_a_stopped_run_leaves_no_partial_output_and_continues(
+        self, model: Path, tmp_path: Path, number: int, status: int
+    ) -> None:
+        write_raster(tmp_path / "in" / "a.tif", tile_pixels(0, 40)[0], **GEO)
+        write_raster(tmp_path / "in" / "b.tif", tile_pixels(1, 3000)[0], **GEO)
+        out = tmp_path / "maps"
+        command = [sys.executable, "-m", "roofseg", "predict", "--model", model, tmp_path / "in"]
+        command += ["--out", out, "--device", "cpu"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as running:
+            deadline = time.monotonic() + 120
+            while not any(name.startswith(".b.tif") for name in names(out)):  # it is being made
+                assert running.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            running.send_signal(number)
+            printed, said = running.communicate(timeout=60)
+        assert running.returncode == status
+        stopped = f"error: stopped by {signal.Signals(number).name}; run the same command again"
+        assert stopped in said
+        assert "Traceback" not in said
+        assert names(out) == ["a.tif"]
+        assert printed.startswith(f"{out / 'a.tif'}: ")
+
+
+class TestMistakes:
+    """Exit status 2, a message that names what is wrong, and nothing left behind."""
+
+    def refused(
+        self, capsys: pytest.CaptureFixture[str], out: Path, message: str, *arguments: object
+    ) -> None:
+        capsys.readouterr()
+        before = names(out)
+        if "--out" not in arguments:
+            arguments = (*arguments, "--out", out)
+        assert roofseg(*arguments) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+        assert names(out) == before
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--threshold", "1.5"), "--threshold: found '1.5', expected a number from 1e-06 to 1"),
+            (("--threshold", "half"), "--threshold: found 'half'"),
+            (("--overlap", "0.6"), "--overlap: found '0.6', expected a number from 0 to 0.5"),
+            (("--overlap", "nan"), "--overlap: found 'nan'"),
+            (("--gsd", "0"), "--gsd: found '0', expected a number of at least"),
+            (("--gsd", "-0.3"), "--gsd: "),
+            (("--gsd", "inf"), "--gsd: found 'inf', expected a number of at least"),
+            (("--batch-size", "0"), "--batch-size: found '0', expected a positive whole number"),
+            (("--batch-size", "2.5"), "--batch-size: found '2.5'"),
+            (("--min-area", "-1", "--vector", "gpkg"), "--min-area: "),
+            (("--min-area", "5"), "--min-area: needs --vector gpkg|geojson|parq"),
+            (("--simplify", "5"), "--simplify: needs --vector"),
+            (("--regularise",), "--regularise: needs --vector"),
+            (("--scale", "255", "0"), "--scale 255 0: expected LOW < HIGH"),
+            (("--vector", "shp"), "--vector: invalid choice: 'shp'"),
+            (("--precision", "8"), "--precision: invalid choice"),
+            (("--tresh", "0.5"), "unrecognized arguments: --tresh"),
+            (("--out", "s3://bucket/maps"), "--out: found 's3://bucket/maps', expected a path on"),
+            (("--out", ""), "--out: found '', expected a path on this machine"),
+        ],
+    )
+    def test_wrong_arguments(
+        self,
+        model: Path,
+        tiles: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        arguments: tuple[str, ...],
+        message: str,
+    ) -> None:
+        maps = tmp_path / "maps"
+        self.refused(capsys, maps, message, "--model", model, tiles, "--out", maps, *arguments)
+
+    def test_wrong_names(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        common = ("--model", model)
+        maps = tmp_path / "maps"
+        other = tmp_path / "other" / "a.png"
+        write_raster(other, tile_pixels(0, 40)[0])
+        message = (
+            f"error: {other}: its output {maps / 'a.tif'} is also the output of {tiles / 'a.tif'}"
+        )
+        self.refused(capsys, maps, message, *common, tiles, other)
+        self.refused(
+            capsys, maps, f"is also the output of {tiles / 'a.tif'}", *common, tiles, tiles
+        )
+        message = f"error: {tiles / 'a.tif'}: the output would replace this input. Choose"
+        self.refused(capsys, tiles, message, *common, tiles)
+        self.refused(capsys, tiles, message, *common, tiles, "--overwrite")
+        message = f"error: --out {other.parent}: is a folder of inputs, so outputs would be inputs"
+        self.refused(capsys, other.parent, message, *common, other.parent)
+        (tmp_path / "empty").mkdir()
+        message = f"error: {tmp_path / 'empty'}: no raster in this folder"
+        self.refused(capsys, maps, message, *common, tmp_path / "empty")
+        message = f"error: {tmp_path / 'none.tif'}: cannot be read; it is missing"
+        self.refused(capsys, maps, message, *common, tmp_path / "none.tif")
+
+    def test_a_wrong_model(
+        self, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        message = f"error: {tmp_path / 'none'}: expected a model, found nothing"
+        self.refused(capsys, tmp_path / "maps", message, "--model", tmp_path / "none", tiles)
+
+    def test_all_unusable_inputs_are_named_before_any_is_predicted(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        image = tile_pixels(0, 40)[0]
+        write_raster(tiles / "grey.tif", image[:, :, 0], **GEO)
+        write_raster(tiles / "deep.tif", image.astype(np.uint16), **GEO)
+        (tiles / "text.tif").write_text("no raster")
+        out = tmp_path / "maps"
+        for name in ("grey", "deep", "text"):
+            message = f"{tiles / name}.tif: "
+            self.refused(capsys, out, message, "--model", model, tiles)
+        assert not out.exists()
+        for number in range(12):
+            (tiles / f"text{number}.tif").write_text("no raster")
+        self.refused(capsys, out, "and 5 more", "--model", model, tiles)
+
+    def test_damaged_pixels_do_not_stop_the_other_inputs(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_raster(tiles / "a.tif", tile_pixels(0, 90)[0], compress="deflate", **GEO)
+        whole = (tiles / "a.tif").read_bytes()
+        (tiles / "a.tif").write_bytes(whole[: len(whole) // 2])
+        out = tmp_path / "maps"
+        assert roofseg("--model", model, tiles, "--out", out) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: {tiles / 'a.tif'}: cannot be read")
+        assert names(out) == ["b.tif"]
+
+    @pytest.mark.parametrize("name", ["a.tif", "a.gpkg"])
+    def test_a_folder_in_place_of_an_output_stays(
+        self,
+        model: Path,
+        tiles: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        name: str,
+    ) -> None:
+        kept = tmp_path / "maps" / name / "kept"
+        kept.mkdir(parents=True)
+        arguments = ("--model", model, tiles, "--vector", "gpkg", "--overwrite")
+        self.refused(capsys, tmp_path / "maps", f"{kept.parent}: is a folder; expected", *arguments)
+        assert kept.is_dir()
+
+    def test_a_folder_without_permission_is_named(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with public_folder() as public:
+            shutil.copytree(model, public / "model")
+            shutil.copytree(tiles, public / "tiles")
+            closed = public / "closed"
+            closed.mkdir(0)
+            with nobody():
+                for found, *arguments in (
+                    (closed, "--model", public / "model", closed),
+                    (closed / "a.tif", "--model", public / "model", closed / "a.tif"),
+                    (closed / "unet", "--model", closed / "unet", public / "tiles"),
+                    (
+                        closed / "a.tif",
+                        "--model",
+                        public / "model",
+                        public / "tiles",
+                        "--out",
+                        closed,
+                    ),
+                ):
+                    message = f"error: {found}: Permission denied. Change the permissions"
+                    self.refused(capsys, public / "maps", message, *arguments)
+        long = tmp_path / ("a" * 300)
+        self.refused(
+            capsys, tmp_path / "maps", f"error: {long}: File name too long", "--model", model, long
+        )
+
+    def test_a_folder_that_cannot_be_written_to(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "maps").write_text("a file")
+        assert roofseg("--model", model, tiles, "--out", tmp_path / "maps") == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: {tmp_path / 'maps' / 'a.tif'}: cannot be written (")
+        assert "b.tif" not in message  # it would fare no better
+        assert (tmp_path / "maps").read_text() == "a file"
+
+
+def test_a_closed_pipe_is_not_an_error(tiles: Path, tmp_path: Path) -> None:
+    """`roofseg predict ... | head -1` closes it, while it predicts or when it has nothing to do."""
+    model = write_onnx(tmp_path / "grey.onnx")  # which loads faster than torch
+    command = [sys.executable, "-m", "roofseg", "predict", "--model", model, tiles / "a.tif"]
+    command += ["--out", tmp_path / "maps", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": ""}
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        for _ in range(2):
+            done = subprocess.run(
+                command, env=environment, stdout=write_end, stderr=subprocess.PIPE, text=True
+            )
+            assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+    finally:
+        os.close(write_end)
