@@ -1,6 +1,6 @@
 """Make a dataset and its profile from your own imagery and masks or footprints.
 
-Copies tiles into data/NAME, rasterises footprints, checks every pixel, divides the tiles into
+Copies tiles into data/NAME, rasterizes footprints, checks every pixel, divides the tiles into
 train, val and test, adds them to DVC, and derives profiles/NAME.yaml from another profile. After an
 error, neither the dataset nor the profile exists. For example:
 

@@ -95,7 +95,7 @@ def bring_in(
     Args:
         images: a folder of rasters, or one raster.
         masks: a folder of masks with the same names (apart from suffixes), one mask, or a file of
-            vector footprints, which are rasterised onto the grids of the tiles.
+            vector footprints, which are rasterized onto the grids of the tiles.
         folder: must not exist yet; its parent must.
         layer: layer of the footprints, if the file has several.
         gsd: metres per pixel of rasters that are not georeferenced; only recorded.
@@ -251,7 +251,7 @@ def _copy_tiles(
     max_expansion: float,
     origins: dict[Path, str],
 ) -> tuple[list[TilePair], dict[str, RasterizeStats]]:
-    """Copy or convert images, copy or rasterise masks; UserError naming all that fail."""
+    """Copy or convert images, copy or rasterize masks; UserError naming all that fail."""
     problems: list[str] = []
     tiles = []
     rasterized: dict[str, RasterizeStats] = {}
@@ -265,7 +265,7 @@ def _copy_tiles(
             origins[image] = str(source.path)
             if footprints:
                 mask = folder / "msks" / f"{name}.tif"
-                origins[mask] = f"{footprints.path}, rasterised onto {source.path.name}"
+                origins[mask] = f"{footprints.path}, rasterized onto {source.path.name}"
                 rasterized[name] = rasterize_footprints(footprints, source.path, mask)
             else:
                 mask = _copy(masks[name], folder / "msks", name, max_expansion)
