@@ -162,7 +162,12 @@ def _pair_up(
 
     Raises UserError naming all files that do not pair.
     """
-    problems: list[str] = []
+    problems = [
+        f"{option} {path}: no such file or folder. Correct the path."
+        for option, path in (("--imgs", images), ("--msks", masks))
+        if not path.exists()
+    ]
+    raise_all(problems)
     found = _named_rasters(images, problems)
     if not found and not problems:
         problems.append(
@@ -171,7 +176,14 @@ def _pair_up(
         )
     found_masks: dict[str, Path] = {}
     footprints = None
-    if masks.is_file() and masks.suffix.lower() in VECTORS:
+    is_vector = masks.is_file() and masks.suffix.lower() in VECTORS
+    if layer is not None and not is_vector:
+        problems.append(
+            f"--layer {layer}: names a layer of footprints, but --msks {masks} holds masks; "
+            f"expected a file with one of the suffixes {' '.join(sorted(VECTORS))}. Leave --layer "
+            "out, or name the footprints with --msks."
+        )
+    if is_vector:
         with collect_errors(problems):
             footprints = find_layer(masks, layer)
     elif masks.is_file() and len(found) > 1:
