@@ -55,14 +55,24 @@ def check_dataset(name: str) -> None:
 
 
 def stage_outputs(path: Path) -> set[Path]:
-    """Absolute paths of the outputs that the stages of the dvc.yaml ``path`` declare."""
+    """Absolute paths of the outputs that the stages of the dvc.yaml ``path`` declare.
+
+    Raises UserError if DVC cannot read the file.
+    """
     # Imported here, since it takes a second and is needed only if there are no tiles yet.
     from dvc.dvcfile import load_file
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     with Repo(uninitialized=True) as repo:  # works without .dvc, too
-        stages = load_file(repo, str(path)).stages.values()
-        return {Path(out.fs_path) for stage in stages for out in stage.outs}
+        try:
+            stages = load_file(repo, str(path)).stages.values()
+            return {Path(out.fs_path) for stage in stages for out in stage.outs}
+        except DvcException as error:
+            raise UserError(
+                f"{path}: DVC cannot read it ({' '.join(str(error).split())}). Correct it, or "
+                "restore it from git."
+            ) from None
 
 
 def check_models(params: Params) -> None:

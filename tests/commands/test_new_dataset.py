@@ -156,7 +156,11 @@ class TestNewDataset:
                 (),
                 r"^profiles/oslo\.yaml: already exists",
             ),
-            (lambda i, m: None, ("--base", "nosuch"), r"^profiles/nosuch\.yaml: cannot be read"),
+            (
+                lambda i, m: None,
+                ("--base", "nosuch"),
+                "^profiles: no profile 'nosuch'; choose one of: sample$",
+            ),
             (
                 lambda i, m: Path("profiles/sample.yaml").write_text("lr: 1\n"),
                 (),

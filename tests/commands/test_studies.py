@@ -66,6 +66,18 @@ def test_dvc_runs_one_study_all_studies_or_the_page(project: Path) -> None:
         assert sorted(ran) == sorted(stages)
 
 
+def test_the_exit_status_is_that_of_dvc(project: Path) -> None:
+    init = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
+    subprocess.run(init, check=True, env=environment())
+    Path("studies/dvc.yaml").write_text(STAGES.replace("print('reported')", "exit(3)"))
+    done = subprocess.run(
+        [sys.executable, "-m", "roofseg", "studies", "report"],
+        env={**environment(), "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+    )
+    assert done.returncode == 255
+
+
 def test_errors_in_studies_yaml_are_found_before_dvc_runs(project: Path, roofseg: Roofseg) -> None:
     """Errors in other studies count too, and are found before DVC reads the file itself."""
     text = Path("studies/studies.yaml").read_text()

@@ -163,7 +163,7 @@ def test_a_failed_attempt_stops_no_other(project: Callable[..., Path], start: St
     project(list("ab"), f"[ $1 != a ] || [ -e mended ] || {{ echo 'no luck'; exit 3; }}\n{TRAIN}")
     jobs = start()
     out, err = jobs.communicate()
-    assert jobs.returncode == 1
+    assert jobs.returncode == 2
     assert err == "error: failed: a; see the lines that begin with these names\n"
     assert "a | no luck\n" in out
     assert "All attempts are trained" not in out
@@ -179,7 +179,7 @@ def test_nothing_is_trained_without_its_inputs(project: Callable[..., Path], sta
     project(["a"], TRAIN, make_patches="echo 'no tiles' >&2; exit 2")
     jobs = start("--jobs", "1")
     out, err = jobs.communicate()
-    assert jobs.returncode == 1
+    assert jobs.returncode == 2
     assert err == "error: failed: inputs; see the lines that begin with these names\n"
     assert "inputs | no tiles\n" in out
     assert "train@a" not in out

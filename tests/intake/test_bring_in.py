@@ -372,8 +372,19 @@ class TestRefused:
             (tmp_path / kind).rename(tmp_path / "moved")
         if kind == "roofs.gpkg":
             masks = tmp_path / kind
-        with pytest.raises(UserError, match=f"{tmp_path}/{kind}: .*[Nn]o such f"):
+        with pytest.raises(UserError, match=f"{tmp_path}/{kind}: no such f") as caught:
             taken(images, masks, out, division=Division(file=mine))
+        assert "\n" not in str(caught.value)  # no other problem follows from this one
+
+    def test_missing_files_are_named_with_their_options(self, tmp_path: Path, out: Path) -> None:
+        says = "2 problems:\n  --imgs i: no such file or folder.*\n  --msks m.gpkg: no such file"
+        with pytest.raises(UserError, match=says):
+            taken(Path("i"), Path("m.gpkg"), out)
+
+    def test_a_layer_of_masks(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        with pytest.raises(UserError, match=f"^--layer roofs: .* --msks {masks} holds masks"):
+            taken(images, masks, out, layer="roofs")
 
     def test_one_file_for_many_images(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)

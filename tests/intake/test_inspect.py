@@ -150,10 +150,34 @@ class TestInspect:
     def test_a_folder_without_tiles(self, dataset: Path) -> None:
         for kind in ("imgs", "msks"):
             shutil.rmtree(dataset / kind)
-        (dataset / "imgs").mkdir()
+            (dataset / kind).mkdir()
         problems = inspect_dataset(dataset).problems
-        assert re.search("msks: no such folder; .*`dvc pull`", problems[0])
         assert problems[-1].startswith(f"{dataset / 'msks'}: no mask belongs to an image")
+
+    @pytest.mark.parametrize(
+        ("stages", "remedy"),
+        [
+            ("", "Put them there, or get them with `dvc pull` where DVC tracks them."),
+            (
+                "stages: {other: {cmd: x}}",
+                "Put them there, or get them with `dvc pull` where DVC tracks them.",
+            ),
+            (
+                "stages: {mine: {cmd: x}}",
+                "Make them with `dvc repro DATA/dvc.yaml:mine`, or get them with `dvc pull`.",
+            ),
+        ],
+        ids=["no dvc.yaml", "stages of other datasets", "a stage of this dataset"],
+    )
+    def test_a_missing_folder_is_the_only_problem(
+        self, dataset: Path, stages: str, remedy: str
+    ) -> None:
+        if stages:
+            (dataset.parent / "dvc.yaml").write_text(stages)
+        shutil.rmtree(dataset / "msks")
+        (problem,) = inspect_dataset(dataset).problems
+        says = f"{dataset / 'msks'}: no such folder; expected one raster for each tile. {remedy}"
+        assert problem == says.replace("DATA", str(dataset.parent))
 
     def test_no_such_dataset(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="nowhere: no such folder; expected a dataset"):

@@ -153,6 +153,8 @@ def test_a_model_that_cannot_be_exported(small: Path, tmp_path: Path) -> None:
         export(small, tmp_path / "model.pt")
     with pytest.raises(UserError, match=r"recipe\.json: no such file"):
         export(tmp_path, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"none: expected a model, found nothing\..*them\)\.$"):
+        export(tmp_path / "none", tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/model\.onnx: cannot be written \(.*File exists"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from roofseg.core.errors import UserError
 from stages.check_params import stage_outputs
 
 PLAIN = """
@@ -121,3 +122,11 @@ def test_other_text_is_not_an_output(project: Path, text: str) -> None:
     path = Path("data/dvc.yaml")
     path.write_text(text)
     assert stage_outputs(path) == set()
+
+
+@pytest.mark.parametrize("text", ["stages: [\n", "stages: 3\n", "stages: {a: {outs: [b]}}\n"])
+def test_a_file_that_dvc_cannot_read_is_named(project: Path, text: str) -> None:
+    path = Path("data/dvc.yaml")
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"^data/dvc\.yaml: DVC cannot read it \(.*\)\. Correct it"):
+        stage_outputs(path)

@@ -113,7 +113,12 @@ def test_attempts_of_studies_join_those_of_the_parameters() -> None:
         ("seeds: [7]", "seeds: [-7]", r"augmentation\.seeds\.0: found -7"),
         ("seeds: [7]", "seeds: [true]", r"augmentation\.seeds\.0: found True"),
         ("tiles: [1, 2]", "tiles: [0, 2]", r"budget\.tiles\.0: found 0"),
-        ("tiles: [1, 2]", "tile: [1, 2]", r"studies\.budget\.tile: unknown key \(misspelt\?\)"),
+        (
+            "tiles: [1, 2]",
+            "tile: [1, 2]",
+            r"studies\.budget\.tile: unknown key \(misspelt\?\)\. The known keys are: attempts, "
+            r"seeds, overrides, tiles$",
+        ),
         ("    tiles: [1, 2]\n", "", r"studies\.budget\.tiles: missing; compare with"),
         (
             "    seeds: [1, 2]\n  aug",
@@ -148,7 +153,7 @@ def test_attempts_of_studies_join_those_of_the_parameters() -> None:
         ("  cold:", "  small:", r"attempts\.small: params\.yaml has an attempt of the same"),
         ("prior: scratch", "prior: none", r"attempts\.cold\.prior"),
         (STUDIES.partition("studies:")[0], "", r"attempts: missing; compare with"),
-        ("studies:\n", "study:\n", r"study: unknown key"),
+        ("studies:\n", "study:\n", r"study: unknown key.* are: attempts, studies$"),
         ("attempts:\n  cold", "attempts: [\n  cold", r"not valid YAML"),
     ],
 )

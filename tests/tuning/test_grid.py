@@ -151,7 +151,11 @@ def test_settings_change_the_attempt_alone(tmp_path: Path) -> None:
         ),
         ({"sampler": ""}, "sampler: missing; compare with the complete files"),
         ({"runs": "runs: 0"}, "runs: found 0"),
-        ({"runs": "rums: 3"}, "rums: unknown key"),
+        (
+            {"runs": "rums: 3"},
+            "rums: unknown key (misspelt?). The known keys are: sampler, seed, runs, common, "
+            "attempts",
+        ),
         ({"lr": "lrr: [0.1]"}, "attempts.small.lrr: not a recipe key. Known: seed, epochs"),
         ({"lr": "seed: [1, 2]"}, "attempts.small.seed: the seed cannot be tuned"),
         ({"epochs": "epoch: 1"}, "common.epoch: not a recipe key. Known: seed, epochs"),

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
-from roofseg.sliding_window.imagery import is_remote
+from roofseg.tiles.rasters import is_remote
 
 
 def number(low: float, high: float = math.inf) -> Callable[[str], float]:

@@ -1,6 +1,6 @@
 """Make a dataset and its profile from your own imagery and masks or footprints.
 
-Copies tiles into data/NAME, rasterises footprints, checks every pixel, divides the tiles into
+Copies tiles into data/NAME, rasterizes footprints, checks every pixel, divides the tiles into
 train, val and test, adds them to DVC, and derives profiles/NAME.yaml from another profile. After an
 error, neither the dataset nor the profile exists. For example:
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from roofseg.commands.arguments import number
 from roofseg.commands.check_data import add_max_expansion
 from roofseg.commands.edit_params import derive_profile
-from roofseg.commands.project import DATA, PROFILES, dvc_command
+from roofseg.commands.project import DATA, PROFILES, dvc_command, find_profile
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, remove_scratch, user_path
 from roofseg.intake.bring_in import Division, bring_in
@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     check_name(args.name)
     data, profile = DATA / args.name, PROFILES / f"{args.name}.yaml"
-    base = PROFILES / f"{args.base}.yaml"
+    base = find_profile(args.base)
     check_destinations(data, profile)
     largest = read_params(base).patch_size
     division = Division(args.seed, args.val, args.test, args.block, args.split)

@@ -9,7 +9,7 @@ import argparse
 import shutil
 import subprocess
 
-from roofseg.commands.project import PARAMS, PROFILES
+from roofseg.commands.project import PARAMS, PROFILES, find_profile
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write
 from roofseg.recipe.params import read_params
@@ -22,12 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    profiles = sorted(path.stem for path in PROFILES.glob("*.yaml"))
-    if args.name not in profiles:
-        raise UserError(
-            f"{PROFILES}: no profile {args.name!r}; choose one of: {', '.join(profiles) or 'none'}"
-        )
-    source = PROFILES / f"{args.name}.yaml"
+    source = find_profile(args.name)
     read_params(source)
     if PARAMS.exists() and not _is_kept_elsewhere():
         raise UserError(

@@ -22,6 +22,16 @@ def check_project_folder() -> None:
         )
 
 
+def find_profile(name: str) -> Path:
+    """The file of the profile ``name``; UserError with the known names if there is none."""
+    profiles = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    if name not in profiles:
+        raise UserError(
+            f"{PROFILES}: no profile {name!r}; choose one of: {', '.join(profiles) or 'none'}"
+        )
+    return PROFILES / f"{name}.yaml"
+
+
 def dvc_command(*arguments: str | Path) -> list[str]:
     """The command line that runs DVC with this Python."""
     return [sys.executable, "-m", "dvc", *map(str, arguments)]

@@ -4,9 +4,11 @@
   roofseg studies budget    one study: budget, seeds or augmentation
   roofseg studies report    only the page, of the studies that were run
 
-Checks studies.yaml, then runs `dvc repro` on stages of studies/dvc.yaml and ends with its exit
-status. Runs that are up to date are not repeated; after a stop, the same command continues.
-docs/studies.md describes the question of each study.
+Checks studies.yaml, then runs `dvc repro` on stages of studies/dvc.yaml. Runs that are up to date
+are not repeated; after a stop, the same command continues. docs/studies.md describes the question
+of each study.
+
+Once `dvc repro` runs, the exit status is that of DVC: 0 done, 255 a stage failed.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Brings patches and priors up to date, then runs `dvc repro --single-item train@A
 attempt. Each line of output begins with the name of its attempt. Afterwards, `dvc repro` evaluates
 the models.
 
-A failed attempt does not stop the others; at the end the failed ones are named, and the exit status
-is 1. After a stop, the same command continues.
+A failed attempt does not stop the others; an error at the end names those that failed. After a
+stop, the same command continues.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import argparse
 import asyncio
 import os
 import signal
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from contextlib import suppress
 
 from roofseg.commands.arguments import count
 from roofseg.commands.project import PARAMS, dvc_command, stage_environment
-from roofseg.core.errors import StoppedError
+from roofseg.core.errors import StoppedError, UserError
 from roofseg.core.signals import stop_signals
 from roofseg.recipe.params import read_params
 
@@ -50,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
     priors = {name: params.recipe(name).prior for name in params.attempts}
     failed = asyncio.run(Jobs(jobs, options).train(priors))
     if failed:
-        sys.exit(f"error: failed: {', '.join(failed)}; see the lines that begin with these names")
+        raise UserError(f"failed: {', '.join(failed)}; see the lines that begin with these names")
     print("All attempts are trained. `dvc repro` evaluates them.")
 
 

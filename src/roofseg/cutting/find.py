@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 from roofseg.core.errors import UserError, raise_all
+from roofseg.recipe.params import parse_mapping
 from roofseg.recipe.split import SPLITS, read_split
 from roofseg.tiles.rasters import SIDECARS, TilePair
 
@@ -48,8 +49,8 @@ def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
         paths = sorted(folder.iterdir())
     except FileNotFoundError:
         problems.append(
-            f"{folder}: no such folder; expected one raster for each tile. Put them there, or get "
-            "them with `dvc pull` where DVC tracks them."
+            f"{folder}: no such folder; expected one raster for each tile. "
+            f"{_where_to_get(folder.parent)}."
         )
         return {}
     except OSError as error:
@@ -75,6 +76,18 @@ def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
         else:
             found[path.stem] = seen[stem.casefold()] = path
     return found
+
+
+def _where_to_get(dataset: Path) -> str:
+    """How to get the tiles of a dataset: from the stage of its name in dvc.yaml, if it has one."""
+    pipeline = dataset.parent / "dvc.yaml"
+    if pipeline.is_file():
+        stages = parse_mapping(pipeline.read_text(encoding="utf-8"), str(pipeline)).get("stages")
+        if dataset.name in (stages or {}):
+            return (
+                f"Make them with `dvc repro {pipeline}:{dataset.name}`, or get them with `dvc pull`"
+            )
+    return "Put them there, or get them with `dvc pull` where DVC tracks them"
 
 
 def _printable(path: Path) -> str:

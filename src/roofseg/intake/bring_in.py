@@ -95,7 +95,7 @@ def bring_in(
     Args:
         images: a folder of rasters, or one raster.
         masks: a folder of masks with the same names (apart from suffixes), one mask, or a file of
-            vector footprints, which are rasterised onto the grids of the tiles.
+            vector footprints, which are rasterized onto the grids of the tiles.
         folder: must not exist yet; its parent must.
         layer: layer of the footprints, if the file has several.
         gsd: metres per pixel of rasters that are not georeferenced; only recorded.
@@ -162,7 +162,12 @@ def _pair_up(
 
     Raises UserError naming all files that do not pair.
     """
-    problems: list[str] = []
+    problems = [
+        f"{option} {path}: no such file or folder. Correct the path."
+        for option, path in (("--imgs", images), ("--msks", masks))
+        if not path.exists()
+    ]
+    raise_all(problems)
     found = _named_rasters(images, problems)
     if not found and not problems:
         problems.append(
@@ -171,7 +176,14 @@ def _pair_up(
         )
     found_masks: dict[str, Path] = {}
     footprints = None
-    if masks.is_file() and masks.suffix.lower() in VECTORS:
+    is_vector = masks.is_file() and masks.suffix.lower() in VECTORS
+    if layer is not None and not is_vector:
+        problems.append(
+            f"--layer {layer}: names a layer of footprints, but --msks {masks} holds masks; "
+            f"expected a file with one of the suffixes {' '.join(sorted(VECTORS))}. Leave --layer "
+            "out, or name the footprints with --msks."
+        )
+    if is_vector:
         with collect_errors(problems):
             footprints = find_layer(masks, layer)
     elif masks.is_file() and len(found) > 1:
@@ -251,7 +263,7 @@ def _copy_tiles(
     max_expansion: float,
     origins: dict[Path, str],
 ) -> tuple[list[TilePair], dict[str, RasterizeStats]]:
-    """Copy or convert images, copy or rasterise masks; UserError naming all that fail."""
+    """Copy or convert images, copy or rasterize masks; UserError naming all that fail."""
     problems: list[str] = []
     tiles = []
     rasterized: dict[str, RasterizeStats] = {}
@@ -265,7 +277,7 @@ def _copy_tiles(
             origins[image] = str(source.path)
             if footprints:
                 mask = folder / "msks" / f"{name}.tif"
-                origins[mask] = f"{footprints.path}, rasterised onto {source.path.name}"
+                origins[mask] = f"{footprints.path}, rasterized onto {source.path.name}"
                 rasterized[name] = rasterize_footprints(footprints, source.path, mask)
             else:
                 mask = _copy(masks[name], folder / "msks", name, max_expansion)

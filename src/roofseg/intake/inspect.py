@@ -118,6 +118,8 @@ def read_stated_gsd(folder: Path) -> float | None:
 def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Report:
     """Inspect the dataset in ``folder``: its tables, and the header and pixels of every raster.
 
+    Without ``imgs/`` or ``msks/``, only the tables are inspected.
+
     Raises UserError if there is no such folder.
     """
     if not folder.is_dir():
@@ -127,14 +129,6 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
         )
     problems: list[str] = []
     images, masks = (find_rasters(folder / kind, problems) for kind in ("imgs", "msks"))
-    names = sorted(images.keys() | masks.keys())
-    for name in names:
-        if name not in images or name not in masks:
-            present, missing = ("imgs", "msks") if name in images else ("msks", "imgs")
-            problems.append(
-                f"{folder / missing}: no file for the tile {name}, which is in {present}. Add it, "
-                "or remove the other file."
-            )
     split: dict[str, str] = {}
     nudges: dict[str, tuple[int, int]] = {}
     gsd: float | None = None
@@ -144,6 +138,16 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
         split = read_split(folder)
     with collect_errors(problems):
         nudges = read_nudges(folder)
+    if not all((folder / kind).is_dir() for kind in ("imgs", "msks")):
+        return Report((), tuple(problems), (), gsd)
+    names = sorted(images.keys() | masks.keys())
+    for name in names:
+        if name not in images or name not in masks:
+            present, missing = ("imgs", "msks") if name in images else ("msks", "imgs")
+            problems.append(
+                f"{folder / missing}: no file for the tile {name}, which is in {present}. Add it, "
+                "or remove the other file."
+            )
     for table, listed in (("split.csv", split), ("nudges.csv", nudges)):
         if unknown := sorted(listed.keys() - set(names)):
             problems.append(

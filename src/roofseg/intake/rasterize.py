@@ -1,4 +1,4 @@
-"""Rasterise vector footprints onto the grid of a tile, as its mask."""
+"""Rasterize vector footprints onto the grid of a tile, as its mask."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FootprintLayer:
 
 @dataclass(frozen=True)
 class RasterizeStats:
-    """Counts of the features that were rasterised onto a tile, repaired, or skipped.
+    """Counts of the features that were rasterized onto a tile, repaired, or skipped.
 
     ``features`` is the number of features with a polygon that covers part of the tile; ``repaired``
     of them were invalid (for example, the outline crosses itself) and were repaired. ``skipped``

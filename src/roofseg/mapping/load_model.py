@@ -34,13 +34,21 @@ def load_predictor(
         from roofseg.mapping import onnx_predictor
 
         return onnx_predictor.load(path, device=device, precision=precision, threads=threads)
+    check_folder(path, or_else=", or a .onnx file")
+    from roofseg.inference import torch_predictor
+
+    return torch_predictor.load(path, device=device, precision=precision, threads=threads)
+
+
+def check_folder(path: Path, or_else: str = "") -> None:
+    """Raise UserError unless a model's folder is at ``path``.
+
+    ``or_else`` is added to the message: what the user can name in place of a folder.
+    """
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise UserError(
             f"{path}: expected a model, found {found}. Name a folder that holds model.safetensors "
             "and recipe.json, such as models/unet_imagenet (`dvc repro` makes them, `dvc pull "
-            "models` gets them), or a .onnx file."
+            f"models` gets them){or_else}."
         )
-    from roofseg.inference import torch_predictor
-
-    return torch_predictor.load(path, device=device, precision=precision, threads=threads)

@@ -25,6 +25,7 @@ from roofseg.inference.predictor import Images
 from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.mapping import onnx_predictor
 from roofseg.mapping.cog import write_errors_named
+from roofseg.mapping.load_model import check_folder
 from roofseg.mapping.onnx_predictor import INPUT, OUTPUT, TOLERANCE, OnnxMetadata
 from roofseg.synthetic.tile import generate_tile
 
@@ -68,6 +69,7 @@ def export(
             f"export to ONNX needs {', '.join(missing)}, not installed here. Run `pip install "
             f"{' '.join(missing)}`."
         )
+    check_folder(folder)
     torch_model = torch_predictor.load(folder, device="cpu", precision="32-true")
     with write_errors_named(out):
         remove_scratch(out)

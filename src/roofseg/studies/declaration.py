@@ -220,7 +220,11 @@ def parse(text: str, model: type[Model], source: str) -> Model:
         key = ".".join(str(part) for part in first["loc"])
         problem = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            problem = "unknown key (misspelt?)"
+            block: Any = model
+            for part in first["loc"][:-1]:
+                block = block.model_fields[part].annotation
+            known = ", ".join(block.model_fields)
+            problem = f"unknown key (misspelt?). The known keys are: {known}"
         elif first["type"] == "missing":
             problem = "missing; compare with the complete files in studies/profiles/"
         elif first["type"] != "value_error":

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from roofseg.drawing import Image, colour, rendered
+from roofseg.core.images import Image
+from roofseg.drawing import colour, rendered
 from roofseg.recipe.params import Augmentation, Params
 from roofseg.results.disclaimers import data_label
 from roofseg.studies.report.figures import IOU, legend_beside, new_figure

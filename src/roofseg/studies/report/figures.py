@@ -15,7 +15,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from roofseg.drawing import Image, colour, rendered
+from roofseg.core.images import Image
+from roofseg.drawing import colour, rendered
 
 IOU = "validation IoU (mean over tiles)"
 Order = Mapping[str, int]  # the index of each label among all attempts, which decides its colour
