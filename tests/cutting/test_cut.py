@@ -7,7 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rasterio
 from graph import ROOT
+from raster_files import name_bands
 from rasterio.transform import Affine
 from tiny_dataset import CRS, SPLIT, TRANSFORM, P, make, tile_pixels, write_dataset, write_raster
 
@@ -82,6 +84,23 @@ class TestMakePatches:
         make(dataset, out)
         (patch,) = read_patches(out / "val")
         assert np.abs(patch.image.astype(int) - [200, 0, 0]).max() <= 3
+
+    def test_bands_in_another_order_are_noted_in_one_line(self, dataset: Path, out: Path) -> None:
+        make(dataset, out)
+        (expected,) = read_patches(out / "val")
+        for name in ("a", "c"):
+            path = dataset / "imgs" / f"{name}.tif"
+            with rasterio.open(path) as source:
+                pixels, profile = source.read().transpose(1, 2, 0), source.profile
+            place = {"crs": profile["crs"], "transform": profile["transform"]}
+            write_raster(path, pixels[:, :, ::-1], photometric="minisblack", **place)
+            name_bands(path, "blue", "green", "red")
+        assert make(dataset, out) == [
+            "3 bands of uint8: bands 3, 2, 1 are read as red, green, blue (by colour "
+            "interpretation): a, c"
+        ]
+        (patch,) = read_patches(out / "val")
+        np.testing.assert_array_equal(patch.image, expected.image)
 
     def test_crops_record_the_place_of_a_patch(self, dataset: Path, out: Path) -> None:
         (dataset / "nudges.csv").write_text("tile,row,col\na,32,7\n")

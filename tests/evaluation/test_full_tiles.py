@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from pandas.testing import assert_frame_equal
+from raster_files import name_bands
 from tiny_dataset import CRS, TRANSFORM, write_raster
 
 from roofseg import metrics
@@ -51,6 +52,23 @@ def test_pixels_without_data_are_not_counted(tmp_path: Path) -> None:
     write_raster(pair.image, image, crs=CRS, transform=TRANSFORM, nodata=0)
     (row,) = full_tile_table(Redness(), [pair], batch_size=2).itertuples()
     assert row.tp + row.fp + row.fn + row.tn == mask.size - 80 * 40
+
+
+def test_bands_in_another_order_are_noted_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = []
+    for name in SIZES:
+        pair, image, _ = tile(tmp_path, name)
+        write_raster(pair.image, image[:, :, ::-1], photometric="minisblack")
+        name_bands(pair.image, "blue", "green", "red")
+        pairs.append(pair)
+    found = full_tile_table(Redness(), pairs, batch_size=3)
+    assert (found.fp == 0).all()  # with another band as red, some pixels would be
+    assert capsys.readouterr().err == (
+        "warning: 3 bands of uint8: bands 3, 2, 1 are read as red, green, blue (by colour "
+        "interpretation): a, 007, NA\n"
+    )
 
 
 def test_a_tile_without_any_data_is_named(tmp_path: Path) -> None:

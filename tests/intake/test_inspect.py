@@ -12,6 +12,7 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
+from raster_files import name_bands
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_dataset, write_raster
 from unwritable import nobody, public_folder
@@ -118,6 +119,20 @@ class TestInspect:
             write_raster(dataset / kind / "a.tif", pixels, crs=CRS, transform=coarse)
         assert inspect_dataset(dataset).warnings == (
             "tiles differ in GSD (0.3, 0.6 m), so roofs differ in their size in pixels",
+        )
+
+    def test_bands_in_another_order_are_a_warning(self, dataset: Path) -> None:
+        for name in ("b", "d"):
+            path = dataset / "imgs" / f"{name}.tif"
+            with rasterio.open(path) as source:
+                place = {"crs": source.crs, "transform": source.transform}
+            write_raster(path, IMAGE, photometric="minisblack", **place)
+            name_bands(path, "blue", "green", "red")
+        report = inspect_dataset(dataset)
+        assert report.problems == ()
+        assert report.warnings == (
+            "3 bands of uint8: bands 3, 2, 1 are read as red, green, blue (by colour "
+            "interpretation): b, d",
         )
 
     @pytest.mark.parametrize(("rows", "count"), [(60, 0), (70, 1)])

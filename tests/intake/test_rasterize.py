@@ -116,7 +116,7 @@ class TestBurn:
     def test_the_mask_is_a_tile_mask(self, tmp_path: Path, image: Path) -> None:
         out = tmp_path / "tile_mask.tif"
         burn(footprints(tmp_path / "h.gpkg", at(5, 5, 10, 20)), image, out)
-        grid = check_tile(TilePair("tile", "train", image, out), 32)
+        grid, _ = check_tile(TilePair("tile", "train", image, out), 32)
         assert (grid.crs, grid.transform) == (rasterio.CRS.from_string(CRS), TRANSFORM)
         assert np.array_equal(read_tile_mask(out) * 255, expected((5, 5, 10, 20)))
         with rasterio.open(out) as source:

@@ -29,7 +29,7 @@ class TestCheckTile:
     def test_a_georeferenced_tile(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", IMAGE, **GEO)
         write_raster(tmp_path / "t_mask.tif", MASK, **GEO)
-        grid = check_tile(pair(tmp_path), 48)
+        grid, _ = check_tile(pair(tmp_path), 48)
         assert (grid.height, grid.width, grid.transform) == (48, 64, TRANSFORM)
         assert grid.crs is not None
         assert grid.crs.to_string() == CRS
@@ -40,7 +40,7 @@ class TestCheckTile:
         image, mask = tmp_path / f"t{suffix}", tmp_path / "mask.png"
         write_raster(image, IMAGE)
         write_raster(mask, MASK)
-        grid = check_tile(pair(tmp_path, image, mask), 32)
+        grid, _ = check_tile(pair(tmp_path, image, mask), 32)
         assert (grid.height, grid.width, grid.crs, grid.transform) == (48, 64, None, None)
         assert grid.gsd is None
 
@@ -48,7 +48,7 @@ class TestCheckTile:
     def test_georeferencing_of_one_of_the_two_counts(self, tmp_path: Path, plain: str) -> None:
         for name, pixels in (("t.tif", IMAGE), ("t_mask.tif", MASK)):
             write_raster(tmp_path / name, pixels, **({} if name == plain else GEO))
-        grid = check_tile(pair(tmp_path), 32)
+        grid, _ = check_tile(pair(tmp_path), 32)
         assert grid.transform == TRANSFORM
         assert grid.gsd == 0.3
 
@@ -68,7 +68,7 @@ class TestCheckTile:
         geo = {"crs": crs, "transform": Affine(pixel, 0, 30, 0, -pixel, 60)}
         write_raster(tmp_path / "t.tif", IMAGE, **geo)
         write_raster(tmp_path / "t_mask.tif", MASK, **geo)
-        assert check_tile(pair(tmp_path), 32).gsd == (gsd and pytest.approx(gsd))
+        assert check_tile(pair(tmp_path), 32)[0].gsd == (gsd and pytest.approx(gsd))
 
     @pytest.mark.parametrize(
         ("pixels", "found"),
@@ -137,7 +137,7 @@ class TestCheckTile:
         write_raster(tmp_path / "t.tif", IMAGE, **GEO)
         rounded = TRANSFORM @ Affine.translation(0.001, 0)
         write_raster(tmp_path / "t_mask.tif", MASK, crs=CRS, transform=rounded)
-        assert check_tile(pair(tmp_path), 32).transform == TRANSFORM
+        assert check_tile(pair(tmp_path), 32)[0].transform == TRANSFORM
 
     def test_crs_that_differ(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", IMAGE, **GEO)

@@ -15,6 +15,7 @@ from rasterio.transform import Affine
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, sha256_file, write_rows
 from roofseg.core.images import Image, portable_opencv, write_jpeg, write_png
+from roofseg.core.messages import gathered
 from roofseg.cutting.find import find_tiles
 from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps, shared_ground
 from roofseg.cutting.window import Crop, choose_window
@@ -50,8 +51,8 @@ def make_patches(
         patch_size: side of a patch in pixels
         min_building_fraction: share of building pixels, in [0, 1], that a patch should have
         warn: called with one line that names all tiles missing from split.csv, one line for each
-            tile without enough building, and one for each pair of patches in two splits that look
-            alike
+            tile without enough building, one for each other order of bands than red, green, blue,
+            and one for each pair of patches in two splits that look alike
 
     Raises:
         UserError: a nudge leaves its tile, patches of two splits overlap (see `cutting.leakage`),
@@ -75,9 +76,10 @@ def make_patches(
         folders = {split: stack.enter_context(atomic_write(out / split)) for split in SPLITS}
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
         cells: dict[str, list[tuple[Image, str]]] = {split: [] for split in SPLITS}
-        fingerprints, grids = [], []
+        fingerprints, grids, notes = [], [], []
         for tile in tiles:
-            grid = check_tile(tile, patch_size)
+            grid, note = check_tile(tile, patch_size)
+            notes.append((tile.name, note))
             nudge = nudges.get(tile.name)
             if nudge:
                 _check_nudge(nudge, tile, grid, patch_size, dataset / "nudges.csv")
@@ -107,6 +109,8 @@ def make_patches(
             caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
             cells[tile.split].append((_outlined(image, mask), f"{tile.name}\n{caption}"))
             grids.append(grid)
+        for line in gathered(notes):
+            warn(line)
         if shared := overlaps(fingerprints):
             more = f"; and {len(shared) - PAIRS_NAMED} more" if len(shared) > PAIRS_NAMED else ""
             raise UserError(

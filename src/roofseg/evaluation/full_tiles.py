@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -11,6 +12,7 @@ import pandas as pd
 from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
+from roofseg.core.messages import gathered
 from roofseg.inference.predictor import Predictor
 from roofseg.metrics import COUNTS, Integers, count, table_of_counts
 from roofseg.sliding_window.blocks import predict_blocks
@@ -25,6 +27,7 @@ def full_tile_table(
 
     `roofseg.sliding_window.blocks.predict_blocks` predicts the tiles, as in ``roofseg predict``, so
     the scores are those of the masks that it writes. Memory does not grow with a tile's height.
+    Notes on the images, such as another order of bands, are printed on stderr.
 
     Args:
         predictor: the model; tiles are assumed to have the GSD that it was trained on.
@@ -37,15 +40,24 @@ def full_tile_table(
     Raises:
         UserError: a tile is damaged or holds no data.
     """
-    counts = np.stack([_counts(predictor, tile, batch_size) for tile in tiles])
+    notes: list[tuple[str, str]] = []
+    counts = np.stack([_counts(predictor, tile, batch_size, notes) for tile in tiles])
+    for line in gathered(notes):
+        print(f"warning: {line}", file=sys.stderr)
     return table_of_counts([tile.name for tile in tiles], counts)
 
 
-def _counts(predictor: Predictor, tile: TilePair, batch_size: int) -> Integers:
-    """Count tp, fp, fn and tn of a tile: (4,) int64, pixels."""
+def _counts(
+    predictor: Predictor, tile: TilePair, batch_size: int, notes: list[tuple[str, str]]
+) -> Integers:
+    """Count tp, fp, fn and tn of a tile: (4,) int64, pixels.
+
+    Adds the notes on its image to ``notes``, with the tile's name.
+    """
     total = np.zeros(len(COUNTS), np.int64)
     with ExitStack() as stack:
         imagery = stack.enter_context(open_imagery(str(tile.image)))
+        notes += [(tile.name, note) for note in imagery.notes]
         mask = stack.enter_context(open_raster(tile.mask))
         infer = partial(map, predictor)
         blocks = predict_blocks(imagery, predictor.window, infer, batch_size=batch_size)

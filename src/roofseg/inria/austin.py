@@ -110,7 +110,7 @@ def check_pair(name: str, image: Path, mask: Path, size: int) -> None:
             the two is not ``size`` x ``size`` px at 0.3 m in UTM zone 14 of any datum (the dataset
             has NAD83, EPSG:26914), or cannot be read to its last pixel
     """
-    grid = check_tile(TilePair(name, "", image, mask), patch_size=1)
+    grid, _ = check_tile(TilePair(name, "", image, mask), patch_size=1)
     if (grid.height, grid.width) != (size, size):
         raise UserError(f"{image}: {grid.width} x {grid.height} px; expected {size} x {size} px.")
     if grid.gsd is None or not math.isclose(grid.gsd, GSD, abs_tol=1e-3):

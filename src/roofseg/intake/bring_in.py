@@ -18,6 +18,7 @@ import rasterio.shutil
 from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError, collect_errors, raise_all
 from roofseg.core.files import write_json, write_rows, write_text
+from roofseg.core.messages import gathered, shortened
 from roofseg.cutting.find import find_rasters
 from roofseg.intake.convert import (
     PERCENTILES,
@@ -36,7 +37,6 @@ from roofseg.intake.inspect import (
     find_warnings,
     inspect_tile,
     open_bounded,
-    shortened,
 )
 from roofseg.intake.rasterize import (
     FootprintLayer,
@@ -377,12 +377,7 @@ def _remarks(
         if source.path.stem != name
     ]:
         yield f"tiles named differently from their files: {shortened(renamed)}"
-    changes: dict[str, list[str]] = {}
-    for name, source in sources.items():
-        for note in source.notes:
-            changes.setdefault(note, []).append(name)
-    for note, names in changes.items():
-        yield f"{note}: {shortened(names)}"
+    yield from gathered((name, note) for name, source in sources.items() for note in source.notes)
     if bare := [name for name, stats in rasterized.items() if not stats.features]:
         yield f"no footprint on {shortened(bare)}: leave out tiles that nobody has mapped"
     if repaired := sum(stats.repaired for stats in rasterized.values()):

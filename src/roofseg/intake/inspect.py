@@ -22,6 +22,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from roofseg.core.errors import UserError, collect_errors
+from roofseg.core.messages import gathered, shortened
 from roofseg.cutting.find import find_rasters
 from roofseg.intake.spatial_split import find_blocks
 from roofseg.recipe.params import PATCH_MULTIPLE
@@ -61,6 +62,7 @@ class TileReport:
         black: share of the image's pixels that are 0 in all bands, [0, 1]; None if the
             image cannot be read.
         problems: reasons why the tile cannot be used: messages that name the file.
+        note: which bands of the image are read (see `roofseg.tiles.rasters.RgbBands`), or "".
     """
 
     name: str
@@ -69,6 +71,7 @@ class TileReport:
     building: float | None
     black: float | None
     problems: tuple[str, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,11 +173,12 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
     """Inspect the headers and all pixels of a tile's image and mask."""
     problems: list[str] = []
     grid = building = black = None
+    note = ""
     with collect_errors(problems):
         for path in (tile.image, tile.mask):
             with open_bounded(path, max_expansion):
                 pass
-        grid = check_tile(tile, PATCH_MULTIPLE)  # the smallest patch
+        grid, note = check_tile(tile, PATCH_MULTIPLE)  # the smallest patch
         if grid.transform is not None and grid.transform.is_degenerate:
             raise UserError(
                 f"{tile.image}: its transform maps all pixels to one line or point. Correct it, or "
@@ -195,7 +199,7 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
                 "out."
             )
     once = tuple(dict.fromkeys(problems))  # all three blocks report a broken file
-    return TileReport(tile.name, tile.split, grid, building, black, once)
+    return TileReport(tile.name, tile.split, grid, building, black, once, note)
 
 
 def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
@@ -318,6 +322,7 @@ def find_warnings(tiles: Sequence[TileReport]) -> Iterator[str]:
         yield f"no building in {shortened(empty)}"
     if dark := [tile.name for tile in tiles if MUCH_BLACK < (tile.black or 0) < 1]:
         yield f"more than {MUCH_BLACK:.0%} of {shortened(dark)} is black: is data missing there?"
+    yield from gathered((tile.name, tile.note) for tile in tiles)
     grids = {tile.name: tile.grid for tile in tiles if tile.grid is not None}
     if len(scales := {f"{grid.gsd:g}" for grid in grids.values() if grid.gsd}) > 1:
         found = shortened(sorted(scales, key=float))
@@ -332,9 +337,3 @@ def find_warnings(tiles: Sequence[TileReport]) -> Iterator[str]:
         if len({splits[name] for name in block}) > 1:
             near = shortened([f"{name} ({splits[name]})" for name in block])
             yield f"tiles of different splits touch or overlap, so scores will be too high: {near}"
-
-
-def shortened(names: Sequence[str], most: int = 8) -> str:
-    """Join names with commas; those after the first ``most`` are only counted."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -188,9 +188,10 @@ def _alpha(source: DatasetReader) -> int | None:
     return colours.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colours else None
 
 
-def check_tile(tile: TilePair, patch_size: int) -> Grid:
-    """Check the headers of a tile's image and mask, and return the tile's grid.
+def check_tile(tile: TilePair, patch_size: int) -> tuple[Grid, str]:
+    """Check the headers of a tile's image and mask.
 
+    Returns the tile's grid, and the note on its bands that the user should read (`RgbBands.note`).
     If only the image or only the mask is georeferenced, its georeferencing counts for both.
 
     Raises UserError if the image is not 8-bit RGB (see `find_rgb`), the mask has more than one
@@ -203,7 +204,7 @@ def check_tile(tile: TilePair, patch_size: int) -> Grid:
                 f"{tile.image}: {describe_bands(source)}; expected 8-bit RGB, 3 bands of uint8. "
                 "Convert it, for example with `gdal_translate -b 1 -b 2 -b 3 -ot Byte -scale`."
             )
-        find_rgb(tile.image, source)
+        note = find_rgb(tile.image, source).note
         image = read_grid(source)
     with open_raster(tile.mask) as source:
         if source.count != 1:
@@ -235,7 +236,8 @@ def check_tile(tile: TilePair, patch_size: int) -> Grid:
                 f"{tile.mask}: georeferenced {shift:.3g} px away from its image {tile.image}. "
                 "Image and mask must have the same transform."
             )
-    return Grid(image.height, image.width, image.crs or mask.crs, image.transform or mask.transform)
+    crs, transform = image.crs or mask.crs, image.transform or mask.transform
+    return Grid(image.height, image.width, crs, transform), note
 
 
 def read_tile_mask(path: Path) -> Image:
