@@ -13,6 +13,7 @@ from study_records import write_run
 from tiny_dataset import write_dataset
 
 from roofseg.core.errors import UserError
+from roofseg.core.run_states import mark_finished
 from stages import check_studies, gather_study, study_recipe
 
 STUDIES = (ROOT / "tests" / "studies_tiny.yaml").read_text()
@@ -77,7 +78,11 @@ def test_a_study_is_gathered_from_the_runs_that_it_has_now(
     counts = [(60, 20, 20), (80, 10, 10)]
     for seed in (1, 2, 9):  # seed 9 is from an earlier studies.yaml
         write_run(runs / f"small-{seed}.json", attempt="small", seed=seed, counts=counts)
+    state = Path(".state/seeds-small@0")
+    state.mkdir(parents=True)
+    mark_finished(state, "")
     call_main(gather_study, "seeds")
+    assert not state.exists()
     table = pd.read_csv("metrics/studies/seeds/runs.csv")
     assert list(table.attempt) == ["small", "small"]
     assert list(table.seed) == [1, 2]

@@ -156,7 +156,7 @@ def verified_write(out: Path) -> Iterator[None]:
             with rasterio.open(out) as made:
                 made.read(window=Window(made.width - 1, made.height - 1, 1, 1))
     except RasterioError as error:
-        why = f"cannot be written; GDAL says: {error.__cause__ or error}"
+        why = f"cannot be written; GDAL says: {error.__cause__ or error}".rstrip(".")
         raise OSError(errno.ENOSPC, why, str(out)) from None
 
 
