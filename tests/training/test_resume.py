@@ -377,7 +377,7 @@ def test_a_state_that_cannot_be_read_is_not_taken_for_a_broken_one(tmp_path: Pat
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     kept_there = pytest.raises(
-        UserError, match=r"cannot keep the state of the run .*ROOFSEG_STATE_DIR"
+        UserError, match=r"cannot keep the state of the run: .*ROOFSEG_STATE_DIR"
     )
     with kept_there, locked_state(tmp_path / "file" / "small@1"):
         pass
