@@ -21,7 +21,8 @@ def state(root: Path, name: str, model_sha256: str | None = None) -> Path:
     folder.mkdir(parents=True)
     (folder / "last.ckpt").write_bytes(b"a checkpoint")
     if model_sha256 is not None:
-        mark_finished(folder, model_sha256)
+        with FileLock(lock_file(folder)):  # as the caller of mark_finished must
+            mark_finished(folder, model_sha256)
     return folder
 
 
@@ -30,9 +31,8 @@ def names(root: Path) -> list[str]:
 
 
 def test_marking_a_state_finished_keeps_its_files(tmp_path: Path) -> None:
-    folder = state(tmp_path, "small@1")
-    assert not is_finished(folder)
-    mark_finished(folder, "abc")
+    assert not is_finished(state(tmp_path, "small@0"))
+    folder = state(tmp_path, "small@1", "abc")
     assert is_finished(folder)
     assert (folder / "last.ckpt").exists()
 
@@ -53,7 +53,8 @@ def test_the_states_of_a_model_are_removed_with_their_locks(tmp_path: Path) -> N
     state(tmp_path, "small@2")
     state(tmp_path, "smaller@1", "loaded")
     remove_states_of("loaded", tmp_path, "small")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["small@2", "smaller@1"]
+    assert names(tmp_path) == ["small@2", "smaller@1"]
+    assert [path.name for path in tmp_path.glob("*.lock")] == ["smaller@1.lock"]
     remove_states_of("loaded", tmp_path / "missing", "small")
 
 
