@@ -85,7 +85,7 @@ def test_a_training_stage_that_opens_test_stops(cut: Project, tmp_path: Path, wh
     project.replace("stages/train.py", reading, f"{reading}    {OPENINGS[what]}\n")
     done = project.run("python -m stages.train --attempt small", check=False)
     assert done.returncode == 1
-    assert "SealedTestError: stage train opened " in done.stderr
+    assert "SealedTestError: train opened " in done.stderr
     assert not (project.folder / "models").exists()
 
 
@@ -99,7 +99,7 @@ def test_a_worker_that_opens_test_stops(cut: Project, tmp_path: Path) -> None:
     done = project.run("python -m stages.train --attempt small", check=False)
     assert done.returncode == 1
     assert "SealedTestError: " in done.stderr
-    assert "stage train (worker 0) opened patches/test/crops.csv" in done.stderr
+    assert "train (worker 0) opened patches/test/crops.csv" in done.stderr
     assert not (project.folder / "models").exists()
 
 
@@ -109,7 +109,7 @@ def test_evaluate_opens_test_through_sealed_split_alone(cut: Project, tmp_path: 
     asking = "    digest = trained_digest("
     project.replace("stages/evaluate.py", asking, f'    read_patches(PATCHES / "test")\n{asking}')
     done = project.run("python -m stages.evaluate --attempt small", check=False)
-    assert "SealedTestError: stage evaluate opened " in done.stderr
+    assert "SealedTestError: evaluate opened " in done.stderr
 
 
 # Leakage
