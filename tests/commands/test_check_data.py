@@ -9,20 +9,11 @@ from pathlib import Path
 
 import pytest
 from graph import ROOT
-from intake_files import make_empty_project, write_pairs
+from intake_files import write_pairs
 from project import environment
 from tiny_dataset import tile_pixels, write_raster
 
 from roofseg.core.errors import UserError
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A git and DVC repository with one profile, which is the current folder."""
-    folder = tmp_path / "project"
-    make_empty_project(folder)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graph import ROOT
-from intake_files import SAMPLE, make_empty_project, write_footprints, write_pairs
+from intake_files import SAMPLE, write_footprints, write_pairs
 from project import Project
 from tiny_dataset import make
 from unwritable import full_disk, nobody, public_folder
@@ -32,15 +32,6 @@ STOPPED = "error: stopped by SIGTERM; run the same command again to continue\n"
 Roofseg = Callable[..., None]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A git and DVC repository with one profile, which is the current folder."""
-    folder = tmp_path / "project"
-    make_empty_project(folder)
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     """The contents of all files except those in .git and .dvc."""
     return {
@@ -55,6 +46,14 @@ def bring(roofseg: Roofseg, images: Path, masks: Path, *options: object) -> None
 
 
 class TestNewDataset:
+    def test_a_missing_split_is_noticed_before_any_tile_is_read(
+        self, project: Path, roofseg: Roofseg
+    ) -> None:
+        nowhere = Path("nowhere")
+        with pytest.raises(UserError, match=r"^split\.csv: no such file; expected a CSV with"):
+            bring(roofseg, nowhere, nowhere, "--split", "split.csv")
+        assert not (project / "data" / "oslo").exists()
+
     def test_tiles_and_footprints_become_a_dataset_and_a_profile(
         self, project: Path, tmp_path: Path, roofseg: Roofseg, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -194,7 +194,7 @@ def test_a_signal_to_the_loaders_workers_stops_the_run(
 
 
 class KilledWorker(list[Patch]):
-    """Train patches whose second draw kills the worker that makes it, as the system may do."""
+    """Train patches that kill the loader's second worker, as the system may do."""
 
     def __getitem__(self, index: Any) -> Any:
         if get_worker_info() and get_worker_info().id == 1:

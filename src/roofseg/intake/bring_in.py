@@ -109,6 +109,8 @@ def bring_in(
     origins = {folder: folder.name}
     if division.seed < 0:
         raise UserError(f"--seed: found {division.seed}; expected 0 or more.")
+    if division.file and not division.file.is_file():
+        raise UserError(f"{division.file}: no such file; expected a CSV with `tile,split`.")
     with _originals_named(origins), system_errors_explained():
         image_files, mask_files, footprints = _pair_up(images, masks, layer)
         sources = _read_headers(image_files, max_expansion)
@@ -334,8 +336,6 @@ def _split(
             val=division.val,
             test=division.test,
         )
-    if not division.file.is_file():
-        raise UserError(f"{division.file}: no such file; expected a CSV with `tile,split`.")
     copy = folder / "split.csv"
     origins[copy] = str(division.file)
     shutil.copyfile(division.file, copy)
