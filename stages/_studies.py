@@ -7,12 +7,13 @@ from pathlib import Path
 from roofseg.recipe.params import Params, read_params
 from roofseg.studies.declaration import SOURCE, Studies, read_studies
 
+IN_FORCE = Path("studies/in_force.yaml")
 RECIPES = Path("studies/recipes")
 RESULTS = Path("metrics/studies")
 RECORDS = RESULTS / "runs"
 PLOTS = Path("plots/studies")
 
 
-def studies_in_force() -> tuple[Studies, Params]:
+def declared_studies() -> tuple[Studies, Params]:
     """Read studies.yaml, and params.yaml with the attempts that studies.yaml adds."""
     return read_studies(Path(SOURCE), read_params(Path("params.yaml")))

@@ -9,7 +9,7 @@ from pathlib import Path
 from roofseg.core.files import write_json, write_text
 from roofseg.core.run_states import remove_states_of
 from roofseg.evaluation.costs import measure, time_inference
-from roofseg.evaluation.evaluate import evaluate
+from roofseg.evaluation.evaluate import evaluate, headline
 from roofseg.evaluation.model_card import card
 from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, open_test
 from roofseg.inference.torch_predictor import load
@@ -62,6 +62,7 @@ def main() -> None:
         results=results,
         batch_size=batch_size,
     )
+    write_json(Path("metrics") / f"{attempt}.json", headline(evaluation.scores))
     write_json(results / "costs.json", costs)
     write_json(results / "inference_times.json", times)
     looks = count_looks(ledger, params.dataset)

@@ -14,14 +14,14 @@ from roofseg.results.tables import write_csv
 from roofseg.studies.declaration import STUDY_NAMES
 from roofseg.studies.report.results import gather, study_markdown
 from stages import run, state_root
-from stages._studies import PLOTS, RECORDS, RESULTS, studies_in_force
+from stages._studies import PLOTS, RECORDS, RESULTS, declared_studies
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.gather_study", description=__doc__)
     parser.add_argument("study", choices=STUDY_NAMES, help="a study of studies.yaml")
     name = parser.parse_args().study
-    studies, params = studies_in_force()
+    studies, params = declared_studies()
     results = gather(name, studies.study(name), params, RECORDS)
     text = study_markdown(params.dataset, params.patch_size, results.section)
     # DVC has recorded the runs by now, so their states are not needed.

@@ -1,4 +1,4 @@
-"""Write the recipe of an attempt in each study that trains it.
+"""Check all of studies.yaml, and write the recipe of an attempt in each study that trains it.
 
 DVC runs ``python -m stages.study_recipe ATTEMPT --prior FILE`` as the stage recipe@ATTEMPT. A run
 of a study depends on this recipe, not on all of params.yaml and studies.yaml, so it repeats only
@@ -11,9 +11,11 @@ import argparse
 from pathlib import Path
 
 from roofseg.core.files import atomic_write, sha256_file, write_json
-from roofseg.studies.declaration import overridden
+from roofseg.recipe.split import read_split
+from roofseg.studies.declaration import check_budget, overridden
+from roofseg.studies.in_force import check_lists
 from stages import run
-from stages._studies import RECIPES, studies_in_force
+from stages._studies import IN_FORCE, RECIPES, declared_studies
 
 
 def main() -> None:
@@ -22,7 +24,9 @@ def main() -> None:
     parser.add_argument("--prior", type=Path, required=True, help="the weights file of its prior")
     args = parser.parse_args()
     attempt, prior = args.attempt, sha256_file(args.prior)
-    studies, params = studies_in_force()
+    studies, params = declared_studies()
+    check_budget(studies, read_split(Path("data") / params.dataset))
+    check_lists(IN_FORCE, studies, params)
     used_in = {
         name: study for name, study in studies.by_name().items() if attempt in study.attempts
     }

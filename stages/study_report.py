@@ -14,14 +14,14 @@ from roofseg.studies.report.sections import unfinished_section
 from roofseg.tuning.figures import figures
 from roofseg.tuning.section import tuning_section
 from stages import run
-from stages._studies import RECORDS, RESULTS, studies_in_force
+from stages._studies import RECORDS, RESULTS, declared_studies
 
 PAGE = Path("studies/report.html")
 TUNING = RESULTS / "tuning.csv"
 
 
 def main() -> None:
-    studies, params = studies_in_force()
+    studies, params = declared_studies()
     sections = []
     for name, study in studies.by_name().items():
         finished = finished_runs(RECORDS, name, study, params)

@@ -15,6 +15,7 @@ PARAMS = """\
 dataset: tiny
 patch_size: 64
 min_building_fraction: 0.01
+sources: {generated: [], downloaded: [], priors: [scratch]}
 seed: 1
 epochs: 2
 draws_per_epoch: 4

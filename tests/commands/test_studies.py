@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graph import ROOT
@@ -16,19 +17,23 @@ from project import PARAMS, SPLIT, environment
 from tiny_dataset import write_dataset
 
 from roofseg.core.errors import UserError
+from roofseg.studies.in_force import read_lists
 
 Roofseg = Callable[..., None]
 
 
 # Stages with the names of those in studies/dvc.yaml, which run in a moment.
 STAGES = """\
+vars: [in_force.yaml]
 stages:
   gather:
-    foreach: [budget, seeds, augmentation]
+    foreach: ${gathered}
     do:
       cmd: python -c "print('gathered')"
-  report:
-    cmd: python -c "print('reported')"
+  page:
+    foreach: ${pages}
+    do:
+      cmd: python -c "print('reported')"
 """
 
 
@@ -42,6 +47,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("studies").mkdir()
     Path("studies/dvc.yaml").write_text(STAGES)
     shutil.copy(ROOT / "tests" / "studies_tiny.yaml", "studies/studies.yaml")
+    shutil.copy(ROOT / "studies" / "in_force.yaml", "studies")
     return tmp_path
 
 
@@ -52,8 +58,8 @@ def test_dvc_runs_one_study_all_studies_or_the_page(project: Path) -> None:
     gathers = [f"gather@{name}" for name in ("budget", "seeds", "augmentation")]
     for name, stages in (
         (["seeds"], ["gather@seeds"]),
-        (["report"], ["report"]),
-        ([], [*gathers, "report"]),
+        (["report"], ["page@report"]),
+        ([], [*gathers, "page@report"]),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "roofseg", "studies", *name],
@@ -64,6 +70,41 @@ def test_dvc_runs_one_study_all_studies_or_the_page(project: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         ran = re.findall(r"Running stage 'studies/dvc\.yaml:(.*)'", done.stdout)
         assert sorted(ran) == sorted(stages)
+
+
+def test_dvc_has_stages_only_for_what_was_asked_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch, roofseg: Roofseg
+) -> None:
+    # The command becomes `dvc repro`; what that does is tested above.
+    monkeypatch.setattr(os, "execve", lambda *_: None)
+    empty = Path("studies/in_force.yaml").read_text()
+
+    def lists(*name: str) -> dict[str, Any]:
+        roofseg("studies", *name)
+        return read_lists(Path("studies/in_force.yaml"))
+
+    assert lists("seeds")["gathered"] == ["seeds"]
+    both = lists("budget")
+    assert (both["gathered"], both["pages"]) == (["budget", "seeds"], [])
+    assert both["recipes"] == {"small": "scratch"}
+    assert both["studies"]["budget"] == {"attempt": ["small"], "tiles": [1, 2], "seed": [1]}
+    assert both["studies"]["augmentation"] == {"attempt": [], "augmentation": [], "seed": []}
+    assert lists("report") == {**both, "pages": ["report"]}
+    assert lists()["gathered"] == ["budget", "seeds", "augmentation"]
+    lists("none")
+    assert Path("studies/in_force.yaml").read_text() == empty
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [(None, "cannot be read"), ("a: [", "not valid YAML"), ("a: 1", "gathered")]
+)
+def test_a_damaged_list_of_the_studies_in_force_is_named(
+    project: Path, roofseg: Roofseg, text: str | None, says: str
+) -> None:
+    path = Path("studies/in_force.yaml")
+    path.write_text(text) if text else path.unlink()
+    with pytest.raises(UserError, match=rf"^studies/in_force\.yaml: {says}"):
+        roofseg("studies", "seeds")
 
 
 def test_the_exit_status_is_that_of_dvc(project: Path) -> None:

@@ -44,10 +44,12 @@ stages:
 """
 PRIORS = """\
 stages:
-  scratch:
-    cmd: echo none > scratch.safetensors
-    outs:
-      - scratch.safetensors
+  prior:
+    foreach: [scratch]
+    do:
+      cmd: echo none > ${item}.safetensors
+      outs:
+        - ${item}.safetensors
 """
 TRAIN = "mkdir -p models; echo $1 > models/$1"
 # Waits until as many attempts as in $2 have begun; a minute without them is a failure.
@@ -187,7 +189,7 @@ def test_nothing_is_trained_without_its_inputs(project: Callable[..., Path], sta
 
 def test_data_pulled_in_part_is_enough(project: Callable[..., Path], start: Start) -> None:
     project(["a"], TRAIN)
-    dvc("repro", "make_patches", "weights/dvc.yaml:scratch")
+    dvc("repro", "make_patches", "weights/dvc.yaml:prior@scratch")
     Path("tiles").unlink()
     jobs = start("--jobs", "1", "--allow-missing")
     out, err = jobs.communicate()

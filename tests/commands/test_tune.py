@@ -97,7 +97,7 @@ def stop_after(project: Project, command: str, *lines: str) -> tuple[str, int]:
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     project = Project.create(tmp_path_factory.mktemp("tuned") / "project")
     (project.folder / "studies" / "tuning.yaml").write_text(TUNING)
-    project.run("dvc repro -q make_patches weights/dvc.yaml:scratch")
+    project.run("dvc repro -q make_patches weights/dvc.yaml:prior@scratch")
     project.commit("ready to tune")
     stopped, status = stop_after(project, TUNE, "val IoU", "stopping")
     for _ in range(100):  # training ends after its step

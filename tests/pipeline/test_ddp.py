@@ -54,7 +54,7 @@ def test_two_processes_end_with_the_same_weights_and_scores(tmp_path: Path, mode
 
 def test_a_stage_with_two_devices_writes_its_outputs_once(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "project")
-    project.run("dvc repro make_patches weights/dvc.yaml:scratch")
+    project.run("dvc repro make_patches weights/dvc.yaml:prior@scratch")
     project.replace("params.yaml", "devices: 1", "devices: 2")
     project.replace("params.yaml", "batch_size: 2", "batch_size: 4")
     project.replace("params.yaml", "freeze_epochs: 0", "freeze_epochs: 1")

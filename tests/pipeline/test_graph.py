@@ -14,8 +14,9 @@ from dvc.repo import Repo
 from graph import ROOT, closure, imported
 from ruamel.yaml import YAML
 
-from roofseg.recipe.params import PatchSettings, SharedRecipe, parse_params
-from roofseg.studies.declaration import parse_studies
+from roofseg.recipe.params import Params, PatchSettings, SharedRecipe, read_params
+from roofseg.studies.declaration import STUDY_NAMES, Studies, read_studies
+from roofseg.studies.in_force import stage_lists, write_lists
 
 CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
 
@@ -45,12 +46,12 @@ def paths(entries: list, root: Path) -> tuple[str, ...]:
 def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Stage]:
     """All stages of all dvc.yaml files under a profile, as DVC itself resolves them."""
     root = tmp_path_factory.mktemp(request.param).resolve()
-    studies = {"studies/studies.yaml": f"studies/profiles/{request.param}/studies.yaml"}
-    same = ("dvc.yaml", "data/dvc.yaml", "weights/dvc.yaml", "studies/dvc.yaml")
-    for name, source in {**dict(zip(same, same, strict=True)), **studies}.items():
+    for name in ("dvc.yaml", "data/dvc.yaml", "weights/dvc.yaml", "studies/dvc.yaml"):
         (root / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / source, root / name)
+        shutil.copy(ROOT / name, root / name)
     shutil.copy(ROOT / "profiles" / f"{request.param}.yaml", root / "params.yaml")
+    studies, params = declared(request.param)
+    write_lists(root / "studies/in_force.yaml", stage_lists(studies, params, STUDY_NAMES, True))
     with Repo.init(str(root), no_scm=True) as repo:
         return [
             Stage(
@@ -62,6 +63,12 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             for stage in repo.index.stages
             if stage.cmd
         ]
+
+
+def declared(profile: str) -> tuple[Studies, Params]:
+    """The studies of a profile, and its parameters with the attempts that only studies train."""
+    params = read_params(ROOT / "profiles" / f"{profile}.yaml")
+    return read_studies(ROOT / "studies" / "profiles" / profile / "studies.yaml", params)
 
 
 @cache  # the runs of a study depend on the same files
@@ -218,7 +225,7 @@ def test_stages_list_their_code_in_one_order(stages: list[Stage]) -> None:
 def test_no_stage_of_the_pipeline_depends_on_a_study(stages: list[Stage]) -> None:
     """A plain `dvc repro` runs no study, and studies reach nothing of test."""
     of_studies = {stage.name for stage in stages if any("studies/" in out for out in stage.outs)}
-    assert {"check_studies", "gather@budget", "budget@unet_imagenet-5-1"} <= of_studies
+    assert {"recipe@unet_imagenet", "gather@budget", "budget@unet_imagenet-5-1"} <= of_studies
     for stage in stages:
         if stage.name not in of_studies:
             assert not [dep for dep in stage.deps if "studies" in dep], stage.name
@@ -232,8 +239,7 @@ def test_dvc_names_the_runs_of_a_study_as_the_project_does(
 ) -> None:
     """`gather@*` looks for the records of just those runs that the matrix makes."""
     profile = request.node.callspec.params["stages"]
-    params = parse_params((ROOT / "profiles" / f"{profile}.yaml").read_text())
-    studies = parse_studies((ROOT / f"studies/profiles/{profile}/studies.yaml").read_text(), params)
+    studies, _ = declared(profile)
     for name, study in studies.by_name().items():
         runs = [stage for stage in stages if stage.name.startswith(f"{name}@")]
         assert [stage.name for stage in runs] == [f"{name}@{run}" for run in study.runs()]

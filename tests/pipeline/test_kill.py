@@ -42,7 +42,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.replace("params.yaml", "draws_per_epoch: 4", "draws_per_epoch: 20")
     project.replace("params.yaml", "freeze_epochs: 0", "freeze_epochs: 3")
     project.replace("params.yaml", "ema_decay: null", "ema_decay: 0.5")
-    project.run("dvc repro --quiet make_patches weights/dvc.yaml:scratch")
+    project.run("dvc repro --quiet make_patches weights/dvc.yaml:prior@scratch")
     project.commit("patches")
     return project
 

@@ -108,7 +108,7 @@ RERUNS = {
     "src/roofseg/cutting": {"make_patches"},
     "src/roofseg/core": {
         *("check_params", "make_patches", "baselines", "leaderboard"),
-        *(*TRAIN, *EVALUATE, "weights/dvc.yaml:scratch"),
+        *(*TRAIN, *EVALUATE, "weights/dvc.yaml:prior@scratch"),
     },
 }
 
@@ -260,7 +260,7 @@ def test_patches_are_the_record_once_the_tiles_are_gone(finished: Project, tmp_p
     home.run(f"dvc remote add -q -d store '{tmp_path / 'store'}'")
     home.commit("a remote")
     attempts = "train@small train@smaller evaluate@small evaluate@smaller"
-    made = f"make_patches weights/dvc.yaml:scratch {attempts} leaderboard"
+    made = f"make_patches weights/dvc.yaml:prior@scratch {attempts} leaderboard"
     home.run(f"dvc push -q {made}")
     project = home.clone(tmp_path / "clone")
     project.run(f"dvc pull -q {made}")

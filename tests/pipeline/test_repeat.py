@@ -72,7 +72,7 @@ def test_the_generated_tiles_are_the_same_bytes(tmp_path: Path) -> None:
     """The sample's tiles, generated twice, are the same to the byte."""
     project = Project.create(tmp_path / "project")
     lock = project.folder / "data" / "dvc.lock"
-    project.run("dvc repro data/dvc.yaml:sample")
+    project.run("dvc repro data/dvc.yaml:generate@sample")
     before = hashes(lock)
-    project.run("dvc repro --force data/dvc.yaml:sample")
+    project.run("dvc repro --force data/dvc.yaml:generate@sample")
     assert compare(before, hashes(lock)) >= 2

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.seal
 def cut(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project that is ready to train."""
     project = Project.create(tmp_path_factory.mktemp("cut") / "project")
-    project.run("dvc repro make_patches weights/dvc.yaml:scratch")
+    project.run("dvc repro make_patches weights/dvc.yaml:prior@scratch")
     project.commit("patches")
     return project
 

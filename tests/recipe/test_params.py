@@ -88,6 +88,12 @@ def refused(text: str) -> str:
         (["workers"], False, "workers", "not true or false"),
         (["attempts", "small", "dropout"], True, "attempts.small.dropout", "not true or false"),
         (["final", "small"], True, "final.small", "valid string"),
+        (["sources"], MISSING, "sources", "missing"),
+        (["sources", "generated"], ["oslo"], "sources.generated", "'sample'"),
+        (["sources", "downloaded"], None, "sources.downloaded", "valid list"),
+        (["sources", "generate"], [], "sources.generate", "generated, downloaded, priors"),
+        (["sources", "priors"], ["sam_vit_b"], "attempts.small.prior", "Add scratch there"),
+        (["attempts", "leaderboard"], {}, "attempts.leaderboard", "another name"),
         (["epochs"], None, "epochs", "found None"),
         (["epochs"], MISSING, "epochs", "missing"),
         (["final"], MISSING, "final", "missing"),
@@ -507,8 +513,16 @@ def test_a_profile_is_valid_and_seals_every_attempt(path: Path) -> None:
 def test_every_key_of_a_profile_has_a_comment(path: Path) -> None:
     lines = path.read_text().splitlines()
     knobs = [line for line in lines if re.match(r"\w+: \S", line)]
-    assert len(knobs) == len(Params.model_fields) - len(["attempts", "final"])
+    assert len(knobs) == len(Params.model_fields) - len(["sources", "attempts", "final"])
     assert [line for line in knobs if "  # " not in line] == []
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_profile_lists_just_the_sources_of_its_inputs(path: Path) -> None:
+    params = parse_params(path.read_text())
+    assert set(params.sources.priors) == {recipe.prior for recipe in params.recipes().values()}
+    own = {*params.sources.generated, *params.sources.downloaded}
+    assert own == {params.dataset} & {"sample", "inria"}
 
 
 def test_the_inria_profile_has_the_published_recipe() -> None:

@@ -173,15 +173,9 @@ def test_an_empty_file_is_an_error() -> None:
 def test_a_block_that_is_commented_out_is_empty() -> None:
     bare = STUDIES.replace("overrides: {epochs: 3}", "overrides:  # epochs: 3")
     assert parse_studies(bare, TINY).studies.budget.overrides == {}
-    # DVC merges `attempts` with those of params.yaml, and cannot merge null.
-    head, _, rest = STUDIES.partition("studies:")
-    with pytest.raises(
-        UserError, match=r"attempts: found no value; for no attempts, write `attempts: {}`"
-    ):
-        parse_studies(f"attempts:  # {head!r}\nstudies:{rest}", TINY)
 
 
-def test_the_studies_in_force_are_those_of_the_sample() -> None:
+def test_the_declared_studies_are_those_of_the_sample() -> None:
     """In a fresh clone, params.yaml too is that of the sample."""
     folder = Path(ROOT / "studies")
     for name in ("studies.yaml", "tuning.yaml"):

@@ -21,6 +21,8 @@ def derive_profile(base: Path, out: Path, dataset: str, patch_size: int) -> None
     yaml = _comment_preserving_yaml()
     document = yaml.load(base.read_text(encoding="utf-8"))
     document["dataset"] = dataset
+    document["sources"]["generated"].clear()
+    document["sources"]["downloaded"].clear()
     if document["patch_size"] != patch_size:
         document["patch_size"] = patch_size
         document.yaml_add_eol_comment(

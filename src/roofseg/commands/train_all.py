@@ -73,7 +73,7 @@ class Jobs:
         """
         for number in stop_signals():
             asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
-        weights = (f"weights/dvc.yaml:{prior}" for prior in sorted(set(priors.values())))
+        weights = (f"weights/dvc.yaml:prior@{prior}" for prior in sorted(set(priors.values())))
         failed = ["inputs"] if await self.repro("inputs", "make_patches", *weights) else []
         if not failed:
             trained = await asyncio.gather(*(self.repro(n, "-s", f"train@{n}") for n in priors))

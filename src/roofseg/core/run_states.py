@@ -47,10 +47,12 @@ def mark_finished(state: Path, model_sha256: str) -> None:
     """Mark a state as finished, and remove the other finished states of the same attempt.
 
     Call this when the run has written its outputs; ``model_sha256`` is the hash of its weights
-    file, or of its record if the weights are not kept. The caller holds the lock of ``state``.
+    file, or of its record if the weights are not kept.
     """
     write_json(state / FINISHED, {"model_sha256": model_sha256})
-    remove_finished(state.parent, state.name.partition("@")[0])  # but for this one, which is locked
+    for other in finished_states(state.parent, state.name.partition("@")[0]):
+        if other != state:
+            _remove_unlocked(other)
 
 
 def finished_states(root: Path, attempt: str) -> list[Path]:

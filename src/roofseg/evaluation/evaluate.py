@@ -106,6 +106,19 @@ def evaluate(
     return Evaluation(scores, tables["tiles"], tables["sizes"])
 
 
+def headline(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | str]]:
+    """The IoU and F1 of val and test, from `Evaluation.scores`: what DVC lists as metrics.
+
+    A test split that was not scored has the value ``sealed``: without it, DVC's tables would
+    compare empty cells.
+    """
+    keys = ("iou", "f1")
+    sealed = dict.fromkeys(keys, "sealed")
+    return {
+        split: {key: scores.get(split, sealed)[key] for key in keys} for split in ("val", "test")
+    }
+
+
 def _draw(folder: Path, patches: Sequence[Patch], masks: npt.NDArray[np.bool_]) -> None:
     for patch, mask in zip(patches, masks, strict=True):
         name = f"{patch.tile}.png"

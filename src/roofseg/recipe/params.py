@@ -25,6 +25,8 @@ from ruamel.yaml import YAML, YAMLError
 from roofseg.core.errors import UserError
 from roofseg.recipe.architectures import SAM_ENCODER, check_architecture, check_prior
 
+# Names of files in metrics/ beside ATTEMPT.json, the scores that DVC shows.
+TAKEN_NAMES = {"baselines", "leaderboard", "params_check"}
 # DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
 ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 PATCH_MULTIPLE = 32  # pixels: the encoders halve a patch five times
@@ -54,6 +56,17 @@ class PatchSettings(_Checked):
     dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     patch_size: int = Field(gt=0, multiple_of=PATCH_MULTIPLE)
     min_building_fraction: Fraction
+
+
+class Sources(_Checked):
+    """What stages bring: data/dvc.yaml and weights/dvc.yaml have a stage for each item, no others.
+
+    Tiles that no stage brings are listed nowhere.
+    """
+
+    generated: list[Literal["sample"]]
+    downloaded: list[Literal["inria"]]
+    priors: list[str]
 
 
 class SharedRecipe(_Checked):
@@ -134,6 +147,7 @@ class EvaluationSettings(_Checked):
 class Params(PatchSettings, SharedRecipe, Machine, EvaluationSettings):
     """All of params.yaml, validated. ``recipe(name)`` resolves an attempt."""
 
+    sources: Sources
     attempts: dict[str, dict[str, Any]]
     final: dict[str, str | None]
 
@@ -207,6 +221,11 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
             f"{source}: attempts.{name}: a name starts with a letter and holds only letters, "
             "digits, '_' and '-' (DVC uses it as a stage's name)"
         )
+    if name in TAKEN_NAMES:
+        raise UserError(
+            f"{source}: attempts.{name}: another file is called metrics/{name}.json. Choose "
+            "another name for the attempt."
+        )
     if name not in params.final:
         raise UserError(
             f"{source}: final.{name} is missing: every attempt needs a line there. "
@@ -221,6 +240,12 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         check_prior(recipe.prior, recipe.encoder)
     except UserError as error:
         raise UserError(f"{source}: attempts.{name}.{error}") from None
+    if recipe.prior not in params.sources.priors:
+        raise UserError(
+            f"{source}: attempts.{name}.prior: found {recipe.prior!r}, which no stage makes: "
+            f"sources.priors in params.yaml is [{', '.join(params.sources.priors)}]. Add "
+            f"{recipe.prior} there."
+        )
     if recipe.batch_size % params.devices:
         raise UserError(
             f"{source}: devices is {params.devices}, which does not divide the batch_size of "
@@ -281,14 +306,15 @@ def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseM
 
     def key_of(problem: Any) -> str:
         # After the key itself, pydantic appends the types that it tried for the value.
-        depth = 2 if problem["loc"][0] in ("attempts", "final") else 1
+        depth = 2 if problem["loc"][0] in ("attempts", "final", "sources") else 1
         return prefix + ".".join(str(part) for part in problem["loc"][:depth])
 
     # A misspelt key is also a missing key; the misspelt name helps more.
     errors = sorted(error.errors(), key=lambda problem: problem["type"] == "missing")
     first, key = errors[0], key_of(errors[0])
     if first["type"] == "extra_forbidden":
-        known = ", ".join(model.model_fields)
+        block = Sources if key.startswith("sources.") else model
+        known = ", ".join(block.model_fields)
         return f"{source}: {key}: unknown key (misspelt?). The known keys are: {known}"
     if first["type"] == "missing":
         return f"{source}: {key}: missing; profiles/ has complete files to compare with"

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import write_text
+from roofseg.core.files import write_rows
 
 LOOKED, REPRODUCED = "looked", "reproduced"
 
@@ -89,12 +89,7 @@ def record_look(path: Path, look: Look | None, known: Sequence[tuple[str, Look]]
         ]
         if look.weights not in {old.weights for old in same}:
             lines.append((REPRODUCED if same else LOOKED, look))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(LEDGER_COLUMNS)
-    writer.writerows([kind, *asdict(old).values()] for kind, old in lines)
-    if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
-        write_text(path, text.getvalue())
+    write_rows(path, LEDGER_COLUMNS, ([kind, *asdict(old).values()] for kind, old in lines))
 
 
 def count_looks(path: Path, dataset: str) -> int:

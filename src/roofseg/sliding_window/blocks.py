@@ -153,8 +153,8 @@ def _batches(
                 with_data = [
                     place for place in places if valid[:, col_index[place]][row_index].any()
                 ]
-                todo = with_data or places[:1]
-                chunks = [todo[at : at + batch_size] for at in range(0, len(todo), batch_size)]
+                chosen = with_data or places[:1]
+                chunks = [chosen[at : at + batch_size] for at in range(0, len(chosen), batch_size)]
                 finished = slice(rows.finished(row - 1) - top, rows.finished(row) - top)
                 for number, chunk in enumerate(chunks, start=1):
                     last = number == len(chunks)

@@ -61,13 +61,6 @@ def _none_is_empty(values: Any) -> Any:
     return {} if values is None else values
 
 
-def _not_none(values: Any) -> Any:
-    # DVC reads this file too, and merges these attempts with those of params.yaml.
-    if values is None:
-        raise ValueError("found no value; for no attempts, write `attempts: {}`")
-    return values
-
-
 Overrides = Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]
 """Values that replace keys of a recipe; an empty block (all lines commented out) replaces none."""
 
@@ -197,7 +190,7 @@ STUDY_NAMES = tuple(StudyBlocks.model_fields)
 class Studies(Checked):
     """All of studies.yaml; ``attempts`` adds attempts for studies, written as in params.yaml."""
 
-    attempts: Annotated[dict[str, dict[str, Any]], BeforeValidator(_not_none)]
+    attempts: Annotated[dict[str, dict[str, Any]], BeforeValidator(_none_is_empty)]
     studies: StudyBlocks
 
     def study(self, name: str) -> Study:

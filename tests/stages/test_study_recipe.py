@@ -1,4 +1,4 @@
-"""The stages before and after the runs of a study: check_studies, recipe and gather."""
+"""The stages before and after the runs of a study: recipe and gather."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from tiny_dataset import write_dataset
 
 from roofseg.core.errors import UserError
 from roofseg.core.run_states import mark_finished
-from stages import check_studies, gather_study, study_recipe
+from roofseg.studies.declaration import STUDY_NAMES
+from roofseg.studies.in_force import stage_lists, write_lists
+from stages import gather_study, study_recipe
+from stages._studies import declared_studies
 
+SMALL = ("small", "--prior", "weights/scratch.safetensors")
 STUDIES = (ROOT / "tests" / "studies_tiny.yaml").read_text()
 
 
@@ -27,15 +31,21 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_dataset(Path("data/tiny"), {"a": "train", "b": "train", "c": "val", "d": "test"}, size=8)
     Path("studies").mkdir()
     Path("studies/studies.yaml").write_text(STUDIES)
+    write_lists(Path("studies/in_force.yaml"), stage_lists(*declared_studies(), STUDY_NAMES, False))
+    Path("weights").mkdir()
+    Path("weights/scratch.safetensors").write_bytes(b"nothing")
     return Path("studies/studies.yaml")
 
 
-def test_studies_that_can_be_run_pass(studies: Path, call_main: object) -> None:
-    call_main(check_studies)
-    passed = Path("metrics/studies/check.json").read_bytes()
+def test_lists_that_are_older_than_the_studies_are_an_error(
+    studies: Path, call_main: object
+) -> None:
     studies.write_text(STUDIES.replace("      - 2\n    seeds", "    seeds"))
-    call_main(check_studies)
-    assert Path("metrics/studies/check.json").read_bytes() == passed  # so nothing reruns
+    with pytest.raises(
+        UserError, match=r"^studies/in_force\.yaml: not what .* declare now\. `roofseg studies "
+    ):
+        call_main(study_recipe, *SMALL)
+    assert not Path("studies/recipes").exists()
 
 
 def test_more_tiles_than_the_split_has_are_an_error(studies: Path, call_main: object) -> None:
@@ -43,23 +53,21 @@ def test_more_tiles_than_the_split_has_are_an_error(studies: Path, call_main: ob
     with pytest.raises(
         UserError, match=r"budget\.tiles: found 3; expected at most 2, .*in split\.csv$"
     ):
-        call_main(check_studies)
-    assert not Path("metrics").exists()
+        call_main(study_recipe, *SMALL)
+    assert not Path("studies/recipes").exists()
 
 
 def test_a_missing_studies_file_is_an_error(studies: Path, call_main: object) -> None:
     studies.unlink()
     with pytest.raises(UserError, match=r"studies\.yaml: cannot be read .*studies/profiles/"):
-        call_main(check_studies)
+        call_main(study_recipe, *SMALL)
 
 
 def test_a_recipe_changes_only_with_its_own_keys(studies: Path, call_main: object) -> None:
-    Path("weights").mkdir()
-    Path("weights/scratch.safetensors").write_bytes(b"nothing")
     made = Path("studies/recipes/small")
 
     def recipes() -> dict[str, bytes]:
-        call_main(study_recipe, "small", "--prior", "weights/scratch.safetensors")
+        call_main(study_recipe, *SMALL)
         return {path.name: path.read_bytes() for path in made.iterdir()}
 
     before = recipes()

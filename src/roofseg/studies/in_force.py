@@ -1,0 +1,93 @@
+"""The studies in force: the lists from which studies/dvc.yaml makes its stages.
+
+studies.yaml declares three studies, and most projects run none or one of them. DVC reports stages
+that never ran as changed, and misses their outputs. So it reads in_force.yaml, which `roofseg
+studies` writes and which names only what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, SequenceNode
+from ruamel.yaml.representer import BaseRepresenter
+
+from roofseg.core.errors import UserError
+from roofseg.core.files import atomic_write
+from roofseg.recipe.params import Params, parse_mapping
+from roofseg.studies.declaration import STUDY_NAMES, Studies
+
+_REMEDY = "`git checkout studies/in_force.yaml` restores the file."
+HEADER = """\
+# What `roofseg studies` was asked for. DVC has stages for the studies in this file and for no
+# others. To change a study, edit studies.yaml and run `roofseg studies NAME` again. `roofseg
+# studies none` empties this file.
+"""
+
+
+def stage_lists(
+    studies: Studies, params: Params, names: Collection[str], page: bool
+) -> dict[str, Any]:
+    """The lists of studies/dvc.yaml for the studies ``names``.
+
+    Args:
+        studies: all studies.
+        params: the parameters, with the attempts of studies.yaml.
+        names: the studies in force.
+        page: whether their page is in force too.
+
+    Returns:
+        gathered: the names; pages: ``["report"]`` or nothing; recipes: the prior of every attempt
+        that these studies train; studies: the axes of every study, empty if it is not in force.
+    """
+    in_force = [name for name in STUDY_NAMES if name in names]
+    trained = dict.fromkeys(a for name in in_force for a in studies.study(name).attempts)
+    return {
+        "gathered": in_force,
+        "pages": ["report"] if page else [],
+        "recipes": {attempt: params.recipe(attempt).prior for attempt in trained},
+        "studies": {
+            name: {
+                axis: list(values) if name in in_force else []
+                for axis, values in study.axes().items()
+            }
+            for name, study in studies.by_name().items()
+        },
+    }
+
+
+def read_lists(path: Path) -> dict[str, Any]:
+    """The lists in the file; UserError if it cannot be read or lacks one."""
+    try:
+        lists = dict(parse_mapping(path.read_text(encoding="utf-8"), str(path)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). {_REMEDY}") from None
+    for key in ("gathered", "pages"):
+        if not isinstance(lists.get(key), list):
+            raise UserError(f"{path}: {key}: found {lists.get(key)!r}; expected a list. {_REMEDY}")
+    return lists
+
+
+def write_lists(path: Path, lists: dict[str, Any]) -> None:
+    """Write the lists as YAML, with a comment that says what they are."""
+    yaml = YAML()
+    yaml.representer.add_representer(list, _in_one_line)
+    with atomic_write(path) as scratch, scratch.open("w", encoding="utf-8") as file:
+        file.write(HEADER)
+        yaml.dump(lists, file)
+
+
+def _in_one_line(representer: BaseRepresenter, items: list[Any]) -> SequenceNode:
+    return representer.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+def check_lists(path: Path, studies: Studies, params: Params) -> None:
+    """Raise UserError unless the lists in the file are those of the declared studies."""
+    lists = read_lists(path)
+    if lists != stage_lists(studies, params, lists["gathered"], bool(lists["pages"])):
+        raise UserError(
+            f"{path}: not what studies.yaml and params.yaml declare now. "
+            f"`roofseg studies {' or '.join(lists['gathered']) or 'NAME'}` brings it up to date."
+        )
