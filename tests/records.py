@@ -43,6 +43,7 @@ def trained_record(
             "decoder_parameters": 1_150_000,
             "trainable_parameters": 5_150_000,
             "device": "cpu",
+            "processor": "AVX512",
             "precision": "bf16-mixed",
             "threads": 2,
             "torch": "2.14.1",

@@ -210,7 +210,7 @@ def test_dvc_shows_every_run_as_an_experiment(tuned: Tuned) -> None:
     difference = json.loads(
         tuned.project.run(f"dvc metrics diff --json {tuned.ref(first)} {tuned.ref(second)}").stdout
     )
-    scores = difference["metrics/attempts/small/scores.json"]["val.iou"]
+    scores = difference["metrics/small.json"]["val.iou"]
     assert [scores["old"], scores["new"]] == pytest.approx(tuned.table.val_iou[:2].to_list())
 
 

@@ -273,6 +273,9 @@ def test_the_stage_scores_only_val_while_the_recipe_is_not_final(
     stage.main()
     scores = json.loads((project / "metrics/attempts/small/scores.json").read_text())
     assert list(scores) == ["val"]
+    headline = json.loads((project / "metrics/small.json").read_text())
+    assert headline["val"] == {key: scores["val"][key] for key in ("iou", "f1")}
+    assert headline["test"] == {"iou": "sealed", "f1": "sealed"}
     assert [path.name for path in (project / "predictions/small").iterdir()] == ["val"]
     card = (project / "metrics/attempts/small/card.md").read_text()
     assert f"{scores['val']['iou']:.3f} [" in card
@@ -297,6 +300,8 @@ def test_the_stage_scores_test_once_the_recipe_is_final_and_committed(project: P
     stage.main()
     scores = json.loads((project / "metrics/attempts/small/scores.json").read_text())
     assert list(scores) == ["val", "test"]
+    headline = json.loads((project / "metrics/small.json").read_text())
+    assert headline["test"] == {key: scores["test"][key] for key in ("iou", "f1")}
     # Only the tiles of val have a known GSD.
     assert "boundary_iou_m" in scores["val"]
     assert "boundary_iou_m" not in scores["test"]

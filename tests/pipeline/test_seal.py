@@ -264,9 +264,9 @@ def test_tuning_never_opens_test(project: Project) -> None:
     record = json.loads((project.folder / "models" / "smaller" / "recipe.json").read_text())
     assert record["recipe"]["lr"] == 1e-05
     shown = json.loads(project.run("dvc metrics diff --json").stdout)
-    difference = shown["metrics/attempts/smaller/scores.json"]["test.iou"]
-    assert difference["old"] is not None
-    assert difference.get("new") is None
+    difference = shown["metrics/smaller.json"]["test.iou"]
+    assert isinstance(difference["old"], float)
+    assert difference["new"] == "sealed"
     assert "sealed" in (project.folder / "metrics" / "leaderboard.md").read_text()
 
 
@@ -354,8 +354,8 @@ def test_a_copy_for_an_experiment_leaves_test_sealed(project: Project) -> None:
     """In a copy (`dvc exp run --temp`), where a look could get lost, test stays sealed for all."""
     project.run("dvc exp run -q --temp --name aside -f evaluate@small")
     ref = project.run("git for-each-ref --format='%(refname)' 'refs/exps/*/*/aside'").stdout.strip()
-    shown = json.loads(project.run(f"git show {ref}:metrics/attempts/small/scores.json").stdout)
-    assert set(shown) == {"val"}
+    shown = json.loads(project.run(f"git show {ref}:metrics/small.json").stdout)
+    assert shown["test"] == {"iou": "sealed", "f1": "sealed"}
     assert ledgers(project) == ONE_LOOK
 
 

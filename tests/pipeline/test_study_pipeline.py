@@ -11,8 +11,9 @@ import pytest
 from graph import ROOT
 from project import Project
 
-from roofseg.recipe.params import parse_params
-from roofseg.studies.declaration import SOURCE, parse_studies
+from roofseg.recipe.params import parse_params, read_params
+from roofseg.studies.declaration import SOURCE, STUDY_NAMES, parse_studies, read_studies
+from roofseg.studies.in_force import stage_lists, write_lists
 
 TINY = ROOT / "tests" / "studies_tiny.yaml"
 RUNS = [
@@ -20,6 +21,17 @@ RUNS = [
     *("augmentation@small-heavy-1", "augmentation@small-light-1"),
     *("budget@small-1-1", "budget@small-2-1", "seeds@small-1", "seeds@small-2"),
 ]
+
+
+BUDGET = "attempts:\n      - small\n    tiles"
+
+
+def write_all_lists(project: Project) -> None:
+    """Put all studies in force, as `roofseg studies` does before it runs them."""
+    params = read_params(project.folder / "params.yaml")
+    studies, params = read_studies(project.folder / SOURCE, params)
+    lists = stage_lists(studies, params, STUDY_NAMES, True)
+    write_lists(project.folder / "studies" / "in_force.yaml", lists)
 
 
 def ran(output: str) -> list[str]:
@@ -39,12 +51,13 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
     assert ran(project.run("dvc repro").stdout) == []
     assert not results.exists()
 
-    first = ran(project.run("dvc repro studies/dvc.yaml").stdout)
+    first = ran(project.roofseg("studies").stdout)
     assert sorted(name for name in first if name in RUNS) == RUNS
     for name in ("budget", "seeds", "augmentation"):
         assert "# Study: " in (results / name / "report.md").read_text()
         assert (project.folder / "plots" / "studies" / f"{name}.png").is_file()
     assert "up to date" in project.run("dvc repro studies/dvc.yaml").stdout
+    assert "up to date" in project.run("dvc status").stdout
     project.commit("studied")
     kept = project.run("git ls-files metrics/studies studies/recipes plots/studies").stdout
     assert "metrics/studies/runs/budget/small-1-1.json" in kept
@@ -55,7 +68,7 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
     record = (results / "runs/seeds/small-2.json").read_bytes()
     seeds = "seeds:\n    attempts:\n      - small\n    seeds:\n      - 1\n"
     project.replace("studies/studies.yaml", seeds, f"{seeds}      - 3\n")
-    again = ran(project.run("dvc repro studies/dvc.yaml").stdout)
+    again = ran(project.roofseg("studies").stdout)
     assert [name for name in again if "@small-" in name] == ["seeds@small-3"]
     assert {name for name in again if name.startswith("gather")} == {"gather@seeds"}
 
@@ -75,18 +88,15 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_error_is_found_before_anything_trains(tmp_path: Path) -> None:
-    """An unknown attempt is an error of check_studies, not of DVC."""
+    """An unknown attempt is an error of the first stage, not of DVC."""
     project = Project.create(tmp_path / "project")
     shutil.copy(TINY, project.folder / "studies" / "studies.yaml")
-    project.replace(
-        "studies/studies.yaml",
-        "attempts:\n      - small\n    tiles",
-        "attempts:\n      - tall\n    tiles",
-    )
+    write_all_lists(project)
+    project.replace("studies/studies.yaml", BUDGET, BUDGET.replace("small", "tall"))
     done = project.run("dvc repro studies/dvc.yaml:gather@budget", check=False)
     assert done.returncode
     assert "error: studies/studies.yaml: studies.budget.attempts: found 'tall'" in done.stderr
-    assert not [name for name in ran(done.stdout) if "@" in name]
+    assert [name.split("@")[0] for name in ran(done.stdout)] == ["recipe"]
 
 
 @pytest.mark.slow
@@ -98,7 +108,7 @@ def test_the_studies_of_the_sample_run_at_their_size(name: str, tmp_path: Path) 
     shutil.copytree(
         ROOT / "studies" / "profiles" / "sample", project.folder / "studies", dirs_exist_ok=True
     )
-    project.run(f"dvc repro studies/dvc.yaml:gather@{name}")
+    project.roofseg(f"studies {name}")
     declared = parse_params((project.folder / "params.yaml").read_text())
     study = parse_studies((project.folder / SOURCE).read_text(), declared).study(name)
     runs = pd.read_csv(project.folder / "metrics" / "studies" / name / "runs.csv")

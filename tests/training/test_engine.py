@@ -195,6 +195,7 @@ def test_record_and_times(plain: Run) -> None:
         "decoder_parameters": decoder,
         "trainable_parameters": encoder + decoder,
         "device": "cpu",
+        "processor": torch.backends.cpu.get_cpu_capability(),
         "precision": "32-true",
         "threads": 1,
         "torch": torch.__version__,

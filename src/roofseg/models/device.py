@@ -47,6 +47,13 @@ def resolve_device(device: str, devices: int = 1) -> str:
     return device
 
 
+def processor(device: str) -> str:
+    """What decides how a device rounds: the GPU's name, or the CPU's vector instructions."""
+    if device == "cuda":
+        return str(torch.cuda.get_device_name())
+    return str(torch.backends.cpu.get_cpu_capability()) if device == "cpu" else device
+
+
 def visible_gpus() -> list[str]:
     """The UUIDs of the CUDA devices that this process sees, in the order of their indices.
 

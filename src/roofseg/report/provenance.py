@@ -110,7 +110,7 @@ def environment(board: Leaderboard, lock: Path) -> Section:
             Cell(attempt.record["digest"], code=True),
             Cell(attempt.record["training_inputs"][:HASH_DIGITS], code=True),
             attempt.training["torch"],
-            attempt.training["device"],
+            f"{attempt.training['device']} ({attempt.training['processor']})",
             attempt.training["precision"],
         ]
         for attempt in board.ranked

@@ -23,6 +23,7 @@ from roofseg.core.weights import load_weights
 from roofseg.models.device import (
     is_out_of_memory,
     keep_freed_memory,
+    processor,
     resolve_device,
     resolve_precision,
 )
@@ -66,6 +67,7 @@ class Trained:
     best_val_iou: float
     epochs_run: int
     device: str
+    processor: str  # see `models.device.processor`
     precision: str
     nondeterministic: tuple[str, ...]  # operations without a deterministic algorithm on the device
     seconds: float  # of the whole run
@@ -85,6 +87,7 @@ class Trained:
             "decoder_parameters": decoder,
             "trainable_parameters": decoder + (encoder if self.thaws else 0),
             "device": self.device,
+            "processor": self.processor,
             "precision": self.precision,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
@@ -142,6 +145,13 @@ def train(
     """
     device = resolve_device(machine.device, machine.devices)
     precision = resolve_precision(recipe.precision, device)
+    first = is_first_process()
+    if first:
+        print(
+            f"{recipe.label(attempt)}  {precision} on {device} ({processor(device)}, "
+            f"{torch.get_num_threads()} threads); another machine may round differently",
+            flush=True,
+        )
     if device == "cpu":
         keep_freed_memory()
     L.seed_everything(recipe.seed, workers=True, verbose=False)
@@ -159,7 +169,6 @@ def train(
         model.to(memory_format=torch.channels_last), recipe, machine.feature_cache_gb
     )
     batches = PatchBatches(train_patches, val_patches, recipe, machine.workers)
-    first = is_first_process()
     keep = KeepState(state)
     report = EpochReport(recipe.label(attempt), live if first else None)
     pictures = PredictionVisualizer(
@@ -214,6 +223,7 @@ def train(
         best_val_iou=keep.best_val_iou,
         epochs_run=len(report.rows),
         device=device,
+        processor=processor(device),
         precision=precision,
         nondeterministic=tuple(sorted(keep.nondeterministic)),
         seconds=report.seconds,
