@@ -64,9 +64,12 @@ def _spread_text(board: Leaderboard) -> str:
     # One study measured them all, so they share their overrides.
     if overrides := next(iter(board.seed_spread.values())).overrides:
         text += f", measured with {overrides} in place of the recipe's values"
-    text += ". A gap between two attempts that is smaller is not settled by one training."
+    text += (
+        ". A gap between two attempts that is smaller than this spread is not settled by one "
+        "training."
+    )
     if unknown := [attempt for attempt in board.ranked if attempt.name not in board.seed_spread]:
-        text += f" It was not measured with the present recipe of {_names(unknown)}."
+        text += f" A dash: it was not measured with the present recipe of {_names(unknown)}."
     return text
 
 
