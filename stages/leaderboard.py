@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from roofseg.core.files import write_text
 from roofseg.pages.page import html, markdown
+from roofseg.recipe.digest import recipe_of
 from roofseg.recipe.params import read_params
+from roofseg.recipe.split import read_nudges, read_split
 from roofseg.report.leaderboard import read_leaderboard, write_machine_files
 from roofseg.report.page import headline_page, report_page
+from roofseg.results.seed_spread import read_seed_spread
 from stages import run
 
 
@@ -21,6 +25,13 @@ def main() -> None:
         results=Path("metrics/attempts"),
         baselines=Path("metrics/baselines.json"),
     )
+    data = Path("data") / params.dataset
+    split, nudges = read_split(data), read_nudges(data)
+    recipes = {
+        attempt.name: recipe_of(attempt.recipe, params, split, nudges) for attempt in board.attempts
+    }
+    seed_spread = read_seed_spread(Path("metrics/seed_spread.csv"), recipes)
+    board = replace(board, seed_spread=seed_spread)
     report = report_page(board, predictions=Path("predictions"), lock=Path("requirements.lock"))
     pages = {
         "report.html": html(report),

@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 from graph import ROOT
 from tiny_dataset import write_dataset
+
+from roofseg.results.seed_spread import COLUMNS
+from roofseg.results.tables import write_csv
 
 PARAMS = """\
 dataset: tiny
@@ -101,6 +105,8 @@ class Project:
         for lock in folder.rglob("dvc.lock"):
             lock.unlink()
         project = cls(folder)
+        # The leaderboard depends on this file; only the seeds study adds rows.
+        write_csv(folder / "metrics" / "seed_spread.csv", pd.DataFrame(columns=COLUMNS))
         write_dataset(folder / "data" / "tiny", SPLIT, size=96)
         (folder / "params.yaml").write_text(PARAMS)
         project.run("git init -q -b main")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from roofseg.report.leaderboard import Leaderboard, read_leaderboard, write_mach
 from roofseg.report.page import headline_page, report_page
 from roofseg.results.intervals import known_scores
 from roofseg.results.ledger import Look, record_look
+from roofseg.results.seed_spread import SeedSpread
 
 SIDE = 32
 RECIPES = {
@@ -150,7 +152,12 @@ class Pages(NamedTuple):
     headline: str
 
 
-def read(root: Path, names: Sequence[str] = tuple(ATTEMPTS), dataset: str = "city") -> Leaderboard:
+def read(
+    root: Path,
+    names: Sequence[str] = tuple(ATTEMPTS),
+    dataset: str = "city",
+    seed_spread: Mapping[str, SeedSpread] | None = None,
+) -> Leaderboard:
     """Read the leaderboard of attempts from their files, and write its tables."""
     board = read_leaderboard(
         names,
@@ -159,6 +166,7 @@ def read(root: Path, names: Sequence[str] = tuple(ATTEMPTS), dataset: str = "cit
         results=root / "metrics/attempts",
         baselines=root / "metrics/baselines.json",
     )
+    board = replace(board, seed_spread=seed_spread or {})
     write_machine_files(board, metrics=root / "metrics", plots=root / "plots")
     return board
 

@@ -51,11 +51,17 @@ def write_run(
     augmentation: str = "light",
     tiles: int = 2,
     failure: str | None = None,
+    **changes: Any,
 ) -> None:
-    """Write the record of a run with these counts (tp, fp, fn), one triple per val tile."""
+    """Write the record of a run with these counts (tp, fp, fn), one triple per val tile.
+
+    ``changes`` are further keys of its recipe.
+    """
     recipe: dict[str, Any] = parse_params(PARAMS).recipe("small").model_dump(mode="json")
-    recipe |= {"seed": seed, "augmentation": augmentation}
+    recipe |= {"seed": seed, "augmentation": augmentation, **changes}
     record = {
+        "dataset": "tiny",
+        "patch_size": 64,
         "attempt": attempt,
         "label": attempt,
         "train_tiles": [f"train{index}" for index in range(tiles)],

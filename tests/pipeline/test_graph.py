@@ -234,6 +234,13 @@ def test_no_stage_of_the_pipeline_depends_on_a_study(stages: list[Stage]) -> Non
             assert "evaluate" not in stage.module, stage.name
 
 
+def test_no_stage_makes_the_spread_over_seeds(stages: list[Stage]) -> None:
+    """The leaderboard alone depends on it; as an output it would make `dvc repro` run the study."""
+    file = "metrics/seed_spread.csv"
+    assert {stage.name for stage in stages if file in stage.deps} == {"leaderboard"}
+    assert not [stage.name for stage in stages if any(overlap(file, out) for out in stage.outs)]
+
+
 def test_dvc_names_the_runs_of_a_study_as_the_project_does(
     stages: list[Stage], request: pytest.FixtureRequest
 ) -> None:

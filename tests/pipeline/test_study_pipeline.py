@@ -57,6 +57,10 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
         assert "# Study: " in (results / name / "report.md").read_text()
         assert (project.folder / "plots" / "studies" / f"{name}.png").is_file()
     assert "up to date" in project.run("dvc repro studies/dvc.yaml").stdout
+    # The leaderboard shows the spread over seeds, and nothing else is made again.
+    shown = project.run("dvc repro").stdout
+    assert re.findall(r"Running stage '([^']+)'", shown) == ["leaderboard"]
+    assert "measured with epochs 1" in (project.folder / "metrics/leaderboard.md").read_text()
     assert "up to date" in project.run("dvc status").stdout
     project.commit("studied")
     kept = project.run("git ls-files metrics/studies studies/recipes plots/studies").stdout

@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from graph import ROOT
-from project import PARAMS
+from project import PARAMS, SPLIT
 from result_files import (
     ATTEMPTS,
     OPEN,
+    RECIPES,
     add_attempt,
     add_results,
     build,
@@ -24,12 +25,18 @@ from result_files import (
 )
 from ruamel.yaml import YAML
 from small_entries import FLOOR
+from tiny_dataset import write_dataset
 
 from roofseg.core.errors import UserError
 from roofseg.pages.page import TEMPLATES
+from roofseg.recipe.digest import recipe_of
+from roofseg.recipe.params import read_params
+from roofseg.recipe.split import read_nudges, read_split
 from roofseg.report.comparisons import smallest_p_values
 from roofseg.report.details import measures
 from roofseg.report.headline import against_leader
+from roofseg.results.seed_spread import COLUMNS, SeedSpread, digest_without_seed
+from roofseg.results.tables import write_csv
 from stages import leaderboard as stage
 
 LABELS = ["worse", "better", "sam (no SAM weights)"]
@@ -118,6 +125,48 @@ def test_json_has_null_where_test_is_sealed_and_all_scores(built: Path) -> None:
     assert [(row["split"], row["attempt"]) for row in board["comparisons"]] == [
         ("val", "worse"), ("val", "sam"), ("test", "worse"),
     ]  # fmt: skip
+
+
+def test_the_spread_over_seeds_is_beside_the_intervals_over_tiles(root: Path) -> None:
+    spread = {
+        "better": SeedSpread(4, 0.8, 0.0123, "epochs 6, draws_per_epoch 24"),
+        "worse": SeedSpread(3, 0.6, 0.03, "epochs 6, draws_per_epoch 24"),
+    }
+    text = headline(read(root, seed_spread=spread))
+    assert [row[1:5] for row in rows(text)] == [
+        ["attempt", "val IoU", "sd over seeds", ""],
+        ["`better`", "0.875 [0.875, 0.875]", "0.012, 4 seeds", "leader"],
+        ["`worse`", "0.625 [0.625, 0.625]", "0.030, 3 seeds", ""],
+        ["`sam` no SAM weights", "0.250 [0.250, 0.250]", "\N{EN DASH}", ""],
+    ]
+    assert (
+        "The column `sd over seeds` is the standard deviation of val IoU over trainings that "
+        "differ only in their seed (`roofseg studies seeds`), measured with epochs 6, "
+        "draws_per_epoch 24 in place of the recipe's values. A gap between two attempts that is "
+        "smaller than this spread is not settled by one training. A dash: it was not measured with "
+        "the present recipe of sam." in text
+    )
+    first, _, last = read_board(root)["attempts"]
+    assert first["seed_spread"] == {
+        "seeds": 4, "val_iou": 0.8, "sd": 0.0123, "overrides": "epochs 6, draws_per_epoch 24",
+    }  # fmt: skip
+    assert last["seed_spread"] is None
+
+
+def test_a_spread_of_all_attempts_without_overrides_names_neither(root: Path) -> None:
+    text = headline(read(root, ["better"], seed_spread={"better": SeedSpread(4, 0.8, 0.01, "")}))
+    assert "(`roofseg studies seeds`). A gap" in text
+    assert "in place of" not in text
+    assert "not measured" not in text
+
+
+def test_without_a_spread_over_seeds_one_sentence_says_how_to_measure_it(built: Path) -> None:
+    text = headline(read(built))
+    assert "sd over seeds" not in text
+    said = "The spread over seeds was not measured here; `roofseg studies seeds` measures it."
+    assert text.count(said) == 1
+    assert text.count("one training with one seed") == 1
+    assert {row["seed_spread"] for row in read_board(built)["attempts"]} == {None}
 
 
 def test_whole_tiles_have_columns_where_all_attempts_were_scored_on_them(root: Path) -> None:
@@ -238,6 +287,8 @@ def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     attempts = {f"  {name}: {{{model}}}": f"  {name}: null" for name in ATTEMPTS}
     parts = [params[: params.index("attempts:")], "attempts:", *attempts]
     (root / "params.yaml").write_text("\n".join([*parts, "final:", *attempts.values(), ""]))
+    write_dataset(root / "data/city", SPLIT, size=8)
+    write_csv(root / "metrics/seed_spread.csv", pd.DataFrame(columns=COLUMNS))
     return root
 
 
@@ -253,7 +304,31 @@ def test_the_stage_writes_the_same_bytes_again(project: Path) -> None:
     stage_outs = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["leaderboard"]["outs"]
     outs = {out if isinstance(out, str) else next(iter(out)) for out in stage_outs}
     before = contents(add_results(project.parent / "before")).keys()
-    assert first.keys() - before - {"params.yaml"} == outs
+    given = {name for name in first if name.startswith("data/")}
+    assert first.keys() - before - given - {"params.yaml", "metrics/seed_spread.csv"} == outs
+
+
+def test_the_stage_shows_the_spread_of_the_recipes_that_it_was_measured_with(
+    project: Path,
+) -> None:
+    params = read_params(Path("params.yaml"))
+    data = Path("data/city")
+    recipes = {
+        name: recipe_of(RECIPES[name], params, read_split(data), read_nudges(data))
+        for name in ("better", "worse")
+    }
+    recipes["worse"] |= {"lr": 0.5}  # an earlier recipe
+    rows_of = [
+        ("city", 32, name, 4, 0.8, 0.01, "epochs 6", digest_without_seed(recipe, "epochs 6"))
+        for name, recipe in recipes.items()
+    ]
+    write_csv(Path("metrics/seed_spread.csv"), pd.DataFrame(rows_of, columns=COLUMNS))
+    stage.main()
+    spread = {row["attempt"]: row["seed_spread"] for row in read_board(project)["attempts"]}
+    better = {"seeds": 4, "val_iou": 0.8, "sd": 0.01, "overrides": "epochs 6"}
+    assert spread == {"better": better, "worse": None, "sam": None}
+    for page in ("report.html", "report.md", "metrics/leaderboard.md"):
+        assert Path(page).read_text().count("present recipe of worse and sam") == 1, page
 
 
 @pytest.mark.parametrize(
@@ -261,6 +336,7 @@ def test_the_stage_writes_the_same_bytes_again(project: Path) -> None:
     [
         ("requirements.lock", "git checkout"),
         ("metrics/baselines.json", "dvc repro baselines"),
+        ("metrics/seed_spread.csv", "git checkout"),
         ("metrics/attempts/better/training.json", "dvc repro train@better"),
         ("metrics/attempts/better/scores.json", "dvc repro evaluate@better"),
         ("metrics/attempts/sam/sizes.csv", "dvc repro evaluate@sam"),

@@ -14,6 +14,10 @@ from tiny_dataset import write_dataset
 
 from roofseg.core.errors import UserError
 from roofseg.core.run_states import mark_finished
+from roofseg.recipe.digest import recipe_of
+from roofseg.recipe.params import read_params
+from roofseg.recipe.split import read_nudges, read_split
+from roofseg.results.seed_spread import SeedSpread, read_seed_spread
 from roofseg.studies.declaration import STUDY_NAMES
 from roofseg.studies.in_force import stage_lists, write_lists
 from stages import gather_study, study_recipe
@@ -103,9 +107,43 @@ def test_a_study_is_gathered_from_the_runs_that_it_has_now(
     call_main(gather_study, "seeds")
     assert {path: path.read_bytes() for path in written} == written
 
+    assert not read_spread()  # the recipes of these runs have other epochs than the study
+
     with pytest.raises(SystemExit):
         call_main(gather_study, "seed")
     assert "invalid choice: 'seed'" in capsys.readouterr().err
     (runs / "small-2.json").unlink()
     with pytest.raises(UserError, match=r"small-2\.json: .*dvc\.yaml:seeds@small-2`"):
         call_main(gather_study, "seeds")
+
+
+def read_spread(**changes: object) -> dict[str, SeedSpread]:
+    """The rows of metrics/seed_spread.csv that belong to the recipes in force, with changes."""
+    params = read_params(Path("params.yaml"))
+    data = Path("data/tiny")
+    recipe = recipe_of(params.recipe("small"), params, read_split(data), read_nudges(data))
+    recipes = dict.fromkeys(["small", "cold"], recipe | changes)
+    return read_seed_spread(Path("metrics/seed_spread.csv"), recipes)
+
+
+def test_the_spread_over_seeds_is_written_for_the_leaderboard(
+    studies: Path, call_main: object
+) -> None:
+    # `cold` is an attempt of studies.yaml, which the leaderboard does not have.
+    studies.write_text(
+        STUDIES.replace("  seeds:\n    attempts:\n", "  seeds:\n    attempts:\n      - cold\n")
+    )
+    runs = Path("metrics/studies/runs/seeds")
+    for name, more in {"small": {}, "cold": {"freeze_epochs": "all"}}.items():
+        for seed, tp in ((1, 60), (2, 80)):
+            path, counts = runs / f"{name}-{seed}.json", [(tp, 100 - tp, 0)]
+            write_run(path, attempt=name, seed=seed, counts=counts, epochs=1, **more)
+    call_main(gather_study, "seeds")
+    assert read_spread(seed=7, epochs=9) == {"small": SeedSpread(2, 0.7, 0.141421, "epochs 1")}
+    assert not read_spread(lr=0.5)
+    text = Path("metrics/seed_spread.csv").read_text()
+    assert [line.split(",")[:4] for line in text.splitlines()[1:]] == [["tiny", "64", "small", "2"]]
+    # A run with an earlier recipe does not count, and one run has no spread.
+    write_run(runs / "small-2.json", attempt="small", seed=2, counts=counts, epochs=1, lr=0.5)
+    call_main(gather_study, "seeds")
+    assert not read_spread()

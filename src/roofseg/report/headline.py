@@ -20,6 +20,7 @@ from roofseg.report.comparisons import interval_and_p_disagree, smallest_p_value
 from roofseg.report.leaderboard import Leaderboard
 from roofseg.results.disclaimers import SEALED
 from roofseg.results.intervals import DRAWS, EXACT_TILES, Interval
+from roofseg.results.seed_spread import SeedSpread
 from roofseg.results.tables import number
 
 HEADLINE = (
@@ -35,6 +36,9 @@ SEALED_NOTE = (
     f"**{SEALED}**: the recipe is not final, so the test split was not opened for it. To open it, "
     "run `roofseg finalize NAME`, commit params.yaml and run `dvc repro`."
 )
+
+
+SPREAD = "sd over seeds"  # the heading of the column with the spread over seeds
 
 
 def name_cell(attempt: Attempt) -> Cell:
@@ -93,6 +97,10 @@ def result_table(board: Leaderboard) -> Table:
         *(name for split in board.splits for name in (f"{split} IoU", "", f"{split} F1")),
         *(f"{split.partition('_')[0]} IoU, whole tiles" for split in whole),
     ]
+    if board.seed_spread:  # beside val IoU, the first score
+        header.insert(2, SPREAD)
+        for row, attempt in zip(rows, board.ranked, strict=True):
+            row.insert(2, _spread_cell(board.seed_spread.get(attempt.name)))
     caption = f"{HEADLINE} {INTERVAL}"
     if whole:
         caption += (
@@ -102,6 +110,11 @@ def result_table(board: Leaderboard) -> Table:
     if not all(attempt.opened("test") for attempt in board.attempts):
         caption += f" {SEALED_NOTE}"
     return Table(caption, header, rows, frozenset({"attempt", ""}))
+
+
+def _spread_cell(spread: SeedSpread | None) -> Cell | str:
+    """The standard deviation over seeds with their number, or a dash."""
+    return Cell(f"{number(spread.sd)},", f"{spread.seeds} seeds") if spread else number(None)
 
 
 def _verdict(board: Leaderboard) -> str:

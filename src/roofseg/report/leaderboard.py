@@ -7,7 +7,7 @@ torch: all that it shows of test comes from the files that evaluation wrote.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from roofseg.report.attempts import Attempt, read_attempt, require
 from roofseg.report.comparisons import compare_with_leader
 from roofseg.results.disclaimers import SEALED
 from roofseg.results.intervals import Interval
+from roofseg.results.seed_spread import SeedSpread
 from roofseg.results.tables import write_csv
 
 MEASURES = {
@@ -49,12 +50,15 @@ class Leaderboard:
         patch_size: side of a patch in pixels.
         attempts: the attempts in the order of params.yaml, which decides their colours.
         baselines: the scores of `roofseg.baselines`.
+        seed_spread: the spread over seeds by attempt (`roofseg.results.seed_spread`); only of those
+            for which it was measured with their recipe.
     """
 
     dataset: str
     patch_size: int
     attempts: Sequence[Attempt]
     baselines: Mapping[str, Any]
+    seed_spread: Mapping[str, SeedSpread] = field(default_factory=dict)
 
     @cached_property
     def ranked(self) -> list[Attempt]:
@@ -239,7 +243,7 @@ def _with_sealed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _as_json(board: Leaderboard) -> dict[str, Any]:
-    """The leaderboard as JSON values; sealed scores and unknown intervals are null."""
+    """The leaderboard as JSON values; sealed scores, unknown intervals and spreads are null."""
     rows = _records(score_table(board))
     for row, attempt in zip(rows, board.ranked, strict=True):
         row["scores"] = attempt.scores
@@ -253,6 +257,8 @@ def _as_json(board: Leaderboard) -> dict[str, Any]:
             if attempt.opened(split)
         }
         row["costs"] = cost_values(attempt)
+        spread = board.seed_spread.get(attempt.name)
+        row["seed_spread"] = asdict(spread) if spread else None
     return {
         "dataset": board.dataset,
         "patch_size": board.patch_size,

@@ -10,7 +10,7 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file
 from roofseg.pages.page import Cell, Commands, Prose, Section, Table, join_words
 from roofseg.report.attempts import Attempt
-from roofseg.report.headline import name_cell
+from roofseg.report.headline import SPREAD, name_cell
 from roofseg.report.leaderboard import Leaderboard
 from roofseg.results.disclaimers import standard_caveats
 from roofseg.results.ledger import LOOKED
@@ -47,9 +47,30 @@ def caveats(board: Leaderboard) -> dict[str, str]:
             "earlier ones could have guided the later recipe."
         )
     warnings["One training each"] = (
-        "Every score comes from one training with one seed, on few tiles of one dataset."
+        "Every score comes from one training with one seed, on few tiles of one dataset. "
+        f"{_spread_text(board)}"
     )
     return warnings
+
+
+def _spread_text(board: Leaderboard) -> str:
+    """Say what the spread over seeds is and whose is unknown, or how to measure it."""
+    if not board.seed_spread:
+        return "The spread over seeds was not measured here; `roofseg studies seeds` measures it."
+    text = (
+        f"The column `{SPREAD}` is the standard deviation of val IoU over trainings that differ "
+        "only in their seed (`roofseg studies seeds`)"
+    )
+    # One study measured them all, so they share their overrides.
+    if overrides := next(iter(board.seed_spread.values())).overrides:
+        text += f", measured with {overrides} in place of the recipe's values"
+    text += (
+        ". A gap between two attempts that is smaller than this spread is not settled by one "
+        "training."
+    )
+    if unknown := [attempt for attempt in board.ranked if attempt.name not in board.seed_spread]:
+        text += f" A dash: it was not measured with the present recipe of {_names(unknown)}."
+    return text
 
 
 def _names(attempts: Sequence[Attempt]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,9 +13,10 @@ from roofseg.core.images import Image
 from roofseg.pages.page import Page, Section, html, markdown
 from roofseg.recipe.params import Params
 from roofseg.results.disclaimers import data_label, standard_caveats
+from roofseg.results.seed_spread import COLUMNS, digest_without_seed, overrides_text
 from roofseg.studies.declaration import Augmentations, Budget, Study
 from roofseg.studies.report import figures, sections, tables
-from roofseg.studies.report.records import read_records
+from roofseg.studies.report.records import finished_runs, read_record, read_records
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,42 @@ def summarize(
         ranks = tables.ranks(scores).add_prefix("rank_").reset_index(drop=True)
         summary = summary.join(ranks)
     return StudyResults({"summary": summary, "runs": runs, comparison: compared}, section, figure)
+
+
+def seed_spread(
+    study: Study, params: Params, records: Path, recipes: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame:
+    """The spread over seeds of attempts, for the leaderboard.
+
+    Runs whose record does not match the recipes in force do not count.
+
+    Args:
+        study: the seeds study.
+        params: the parameters, with the attempts of studies.yaml.
+        records: the folder of records, see `read_record`.
+        recipes: `roofseg.recipe.digest.recipe_of` of each attempt to include.
+
+    Returns:
+        One row per attempt with at least two runs, with `roofseg.results.seed_spread.COLUMNS`.
+    """
+    runs, overrides = study.runs(), overrides_text(study.overrides)
+    finished = finished_runs(records, "seeds", study, params)
+    rows = []
+    for attempt, recipe in recipes.items():
+        own = [run for run in finished if runs[run]["attempt"] == attempt]
+        if len(own) < 2:
+            continue
+        scores = pd.concat(read_record(records, "seeds", run) for run in own)
+        rows.append(
+            {
+                "dataset": params.dataset,
+                "patch_size": params.patch_size,
+                **tables.spread(scores, ["attempt"]).iloc[0],
+                "overrides": overrides,
+                "recipe": digest_without_seed(recipe, overrides),
+            }
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def study_markdown(dataset: str, patch_size: int, section: Section) -> str:
