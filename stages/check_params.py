@@ -49,9 +49,9 @@ def check_dataset(name: str) -> None:
         if not TILE_STAGES.is_file() or tiles.absolute() not in stage_outputs(TILE_STAGES):
             raise UserError(
                 f"{tiles}: no such folder, and neither {tiles}.dvc nor a stage of {TILE_STAGES} "
-                "makes it. If a stage can bring it, list the dataset under `sources` in "
-                f"params.yaml, as its profile does; otherwise put one raster per tile there, then "
-                f"`dvc add {tiles}` (README, 'Your own tiles')."
+                "makes it. Tiles that the project can bring (sample, inria) must be listed under "
+                "`sources` in params.yaml, as in their profiles. For others, put one raster per "
+                f"tile there, then `dvc add {tiles}` (README, 'Your own tiles')."
             )
 
 

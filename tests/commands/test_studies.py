@@ -26,6 +26,10 @@ Roofseg = Callable[..., None]
 STAGES = """\
 vars: [in_force.yaml]
 stages:
+  recipe:
+    foreach: ${recipes}
+    do:
+      cmd: python -c "print('written')"
   gather:
     foreach: ${gathered}
     do:
@@ -55,11 +59,13 @@ def test_dvc_runs_one_study_all_studies_or_the_page(project: Path) -> None:
     """Without `python` on PATH: stages find the Python that runs the command."""
     init = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
     subprocess.run(init, check=True, env=environment())
+    Path("metrics/studies").mkdir(parents=True)
+    recipes = [f"recipe@{name}" for name in ("small", "cold")]
     gathers = [f"gather@{name}" for name in ("budget", "seeds", "augmentation")]
     for name, stages in (
-        (["seeds"], ["gather@seeds"]),
+        (["seeds"], ["recipe@small", "gather@seeds"]),
         (["report"], ["page@report"]),
-        ([], [*gathers, "page@report"]),
+        ([], [*recipes, *gathers, "page@report"]),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "roofseg", "studies", *name],
@@ -89,6 +95,7 @@ def test_dvc_has_stages_only_for_what_was_asked_for(
     assert both["recipes"] == {"small": "scratch"}
     assert both["studies"]["budget"] == {"attempt": ["small"], "tiles": [1, 2], "seed": [1]}
     assert both["studies"]["augmentation"] == {"attempt": [], "augmentation": [], "seed": []}
+    Path("metrics/studies").mkdir(parents=True)
     assert lists("report") == {**both, "pages": ["report"]}
     assert lists()["gathered"] == ["budget", "seeds", "augmentation"]
     lists("none")
@@ -96,20 +103,40 @@ def test_dvc_has_stages_only_for_what_was_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [(None, "cannot be read"), ("a: [", "not valid YAML"), ("a: 1", "gathered")]
+    ("text", "says"),
+    [
+        (None, "cannot be read"),
+        ("", "expected a mapping"),
+        ("a: [", "not valid YAML"),
+        ("a: 1", "gathered: found None"),
+        ("gathered: [seedz]", r"gathered: found \['seedz'\]; expected a list with any of budget"),
+    ],
 )
-def test_a_damaged_list_of_the_studies_in_force_is_named(
+def test_a_damaged_list_of_the_studies_in_force_is_named_and_made_anew(
     project: Path, roofseg: Roofseg, text: str | None, says: str
 ) -> None:
     path = Path("studies/in_force.yaml")
-    path.write_text(text) if text else path.unlink()
-    with pytest.raises(UserError, match=rf"^studies/in_force\.yaml: {says}"):
+    empty = path.read_text()
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(
+        UserError, match=rf"^studies/in_force\.yaml: {says}.*`roofseg studies none`"
+    ):
         roofseg("studies", "seeds")
+    Path("studies/studies.yaml").unlink()  # which may fit another profile
+    roofseg("studies", "none")
+    assert path.read_text() == empty
+
+
+def test_a_page_of_nothing_is_refused(project: Path, roofseg: Roofseg) -> None:
+    with pytest.raises(UserError, match=r"^metrics/studies: no such folder.*studies seeds`"):
+        roofseg("studies", "report")
+    assert "report" not in Path("studies/in_force.yaml").read_text().splitlines()[4]
 
 
 def test_the_exit_status_is_that_of_dvc(project: Path) -> None:
     init = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
     subprocess.run(init, check=True, env=environment())
+    Path("metrics/studies").mkdir(parents=True)
     Path("studies/dvc.yaml").write_text(STAGES.replace("print('reported')", "exit(3)"))
     done = subprocess.run(
         [sys.executable, "-m", "roofseg", "studies", "report"],

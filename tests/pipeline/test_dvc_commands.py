@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from graph import ROOT
 from project import Project
 
 READING = [
@@ -72,6 +74,21 @@ def test_experiments_of_every_kind_end_well(project: Project) -> None:
     project.run("git checkout -q --force better")
     well(project, "dvc checkout")
     assert well(project, "dvc status").strip() == UP_TO_DATE
+
+
+def test_commands_end_well_with_studies_in_force(project: Project) -> None:
+    """DVC knows one study, then two, then none."""
+    shutil.copy(ROOT / "tests" / "studies_tiny.yaml", project.folder / "studies" / "studies.yaml")
+    for name in ("seeds", "budget"):
+        project.roofseg(f"studies {name}")
+        project.run("dvc repro")  # the leaderboard, with the spread over seeds
+        project.commit(f"study {name}")
+        for command in READING:
+            well(project, command)
+        assert well(project, "dvc status").strip() == UP_TO_DATE
+    project.roofseg("studies none")
+    assert well(project, "dvc status").strip() == UP_TO_DATE
+    assert "studies" not in well(project, "dvc stage list --all")
 
 
 CLONES = {

@@ -36,7 +36,7 @@ def project(finished: Project, tmp_path: Path) -> Project:
     """A clone of it with all data at hand (through the shared cache)."""
     clone = finished.clone(tmp_path / "clone")
     clone.run(f"dvc cache dir --local '{finished.folder / '.dvc' / 'cache'}'")
-    clone.run("dvc checkout -q --allow-missing")
+    clone.run("dvc checkout -q")
     return clone
 
 

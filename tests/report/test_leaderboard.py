@@ -143,8 +143,8 @@ def test_the_spread_over_seeds_is_beside_the_intervals_over_tiles(root: Path) ->
         "The column `sd over seeds` is the standard deviation of val IoU over trainings that "
         "differ only in their seed (`roofseg studies seeds`), measured with epochs 6, "
         "draws_per_epoch 24 in place of the recipe's values. A gap between two attempts that is "
-        "smaller than this spread is not settled by one training. A dash: it was not measured with "
-        "the present recipe of sam." in text
+        "smaller than this spread is not settled by one training. A dash means that it was not "
+        "measured with the present recipe: sam." in text
     )
     first, _, last = read_board(root)["attempts"]
     assert first["seed_spread"] == {

@@ -24,9 +24,11 @@ from roofseg.metrics import table
 from roofseg.models.roof_model import build_model
 from roofseg.patches import read_patches
 from roofseg.recipe.params import Params, Recipe, parse_params
+from roofseg.studies.in_force import stage_lists, write_lists
 from roofseg.studies.runs import subset, tile_scores
 from roofseg.training.callbacks import EpochReport
 from stages import study_recipe, study_run
+from stages._studies import declared_studies
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -146,6 +148,9 @@ def test_seed_and_augmentation_are_those_of_the_run(
 ) -> None:
     Path("studies").mkdir()
     Path("studies/studies.yaml").write_text((ROOT / "tests" / "studies_tiny.yaml").read_text())
+    write_dataset(Path("data/tiny"), SPLIT, size=8)
+    lists = stage_lists(*declared_studies(), ["augmentation"], False)
+    write_lists(Path("studies/in_force.yaml"), lists)
     call_main(study_recipe, "cold", "--prior", "weights/scratch.safetensors")
     made = Path("studies/recipes/cold")
     assert read_json(made / "studies.json") == ["augmentation"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
+from pathlib import Path
 
 from roofseg.commands.project import PARAMS, PROFILES, find_profile
 from roofseg.core.errors import UserError
@@ -32,6 +33,8 @@ def main(args: argparse.Namespace) -> None:
     with atomic_write(PARAMS) as path:
         shutil.copyfile(source, path)
     print(f"{PARAMS} is now {source}. Next: dvc repro")
+    if (studies := Path("studies/profiles", args.name)).is_dir():
+        print(f"Its studies and its tuning: roofseg studies none && cp {studies}/* studies/")
 
 
 def _is_kept_elsewhere() -> bool:

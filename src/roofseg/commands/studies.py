@@ -20,12 +20,14 @@ import sys
 from pathlib import Path
 
 from roofseg.commands.project import DATA, PARAMS, dvc_command, stage_environment
+from roofseg.core.errors import UserError
 from roofseg.recipe.params import read_params
 from roofseg.recipe.split import read_split
 from roofseg.studies.declaration import SOURCE, STUDY_NAMES, check_budget, read_studies
-from roofseg.studies.in_force import read_lists, stage_lists, write_lists
+from roofseg.studies.in_force import NONE, read_lists, stage_lists, write_lists
 
 STAGES, IN_FORCE = "studies/dvc.yaml", Path("studies/in_force.yaml")
+RESULTS = Path("metrics/studies")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,21 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.name == "none":  # reads no file: one of them may be damaged or of another profile
+        write_lists(IN_FORCE, NONE)
+        print(f"{IN_FORCE}: none")
+        return
+    if args.name == "report" and not RESULTS.is_dir():
+        raise UserError(
+            f"{RESULTS}: no such folder, so there is nothing to report. Run a study first, for "
+            "example `roofseg studies seeds`."
+        )
     studies, params = read_studies(Path(SOURCE), read_params(PARAMS))
     check_budget(studies, read_split(DATA / params.dataset))
     before = read_lists(IN_FORCE)
-    if args.name == "none":
-        names, page = [], False
-    else:
-        asked = STUDY_NAMES if args.name is None else (args.name,)
-        names = [*before["gathered"], *asked]
-        page = bool(before["pages"]) or args.name in (None, "report")
+    names = [*before["gathered"], *(STUDY_NAMES if args.name is None else [args.name])]
+    page = bool(before["pages"]) or args.name in (None, "report")
     lists = stage_lists(studies, params, names, page)
     if lists != before:
         write_lists(IN_FORCE, lists)
-    print(f"{IN_FORCE}: {', '.join([*lists['gathered'], *lists['pages']]) or 'none'}", flush=True)
-    if args.name == "none":
-        return
+    print(f"{IN_FORCE}: {', '.join([*lists['gathered'], *lists['pages']])}", flush=True)
     targets = _targets(args.name)
     print("dvc repro", *targets, flush=True)
     # DVC replaces this process, so that signals reach it.
@@ -61,8 +66,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _targets(name: str | None) -> list[str]:
-    if name is None:
-        return [STAGES]
+    """The arguments of `dvc repro`."""
     if name == "report":
         return ["--single-item", f"{STAGES}:page@report"]
-    return [f"{STAGES}:gather@{name}"]
+    # All recipes: those of other studies depend on in_force.yaml too. Without any stage in the
+    # file, DVC would take its bare name for the whole project.
+    stages = ["recipe", f"gather@{name}"] if name else ["recipe", "gather", "page"]
+    return [f"{STAGES}:{stage}" for stage in stages]

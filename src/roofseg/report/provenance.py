@@ -69,7 +69,9 @@ def _spread_text(board: Leaderboard) -> str:
         "training."
     )
     if unknown := [attempt for attempt in board.ranked if attempt.name not in board.seed_spread]:
-        text += f" A dash: it was not measured with the present recipe of {_names(unknown)}."
+        text += (
+            f" A dash means that it was not measured with the present recipe: {_names(unknown)}."
+        )
     return text
 
 

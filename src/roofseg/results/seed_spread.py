@@ -85,9 +85,9 @@ def read_seed_spread(path: Path, recipes: Mapping[str, Mapping[str, Any]]) -> di
             and digest == digest_without_seed(recipes[attempt], spread.overrides)
         }
     raise UserError(
-        f"{path}: {problem}. Restore the committed file with `git checkout {path}`, or write it "
-        "again from the study's runs with `dvc repro --force --single-item "
-        "studies/dvc.yaml:gather@seeds`."
+        f"{path}: {problem}. Restore the committed file with `git checkout {path}`. If the seeds "
+        "study was run here, `dvc repro --force --single-item studies/dvc.yaml:gather@seeds` "
+        "writes it again."
     )
 
 

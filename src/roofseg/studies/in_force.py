@@ -7,7 +7,7 @@ studies` writes and which names only what was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,17 @@ from roofseg.core.files import atomic_write
 from roofseg.recipe.params import Params, parse_mapping
 from roofseg.studies.declaration import STUDY_NAMES, Studies
 
-_REMEDY = "`git checkout studies/in_force.yaml` restores the file."
+NONE: Mapping[str, Any] = {
+    "gathered": [],
+    "pages": [],
+    "recipes": {},
+    "studies": {
+        "budget": {"attempt": [], "tiles": [], "seed": []},
+        "seeds": {"attempt": [], "seed": []},
+        "augmentation": {"attempt": [], "augmentation": [], "seed": []},
+    },
+}
+"""The lists when no study is in force."""
 HEADER = """\
 # What `roofseg studies` was asked for. DVC has stages for the studies in this file and for no
 # others. To change a study, edit studies.yaml and run `roofseg studies NAME` again. `roofseg
@@ -42,41 +52,46 @@ def stage_lists(
         gathered: the names; pages: ``["report"]`` or nothing; recipes: the prior of every attempt
         that these studies train; studies: the axes of every study, empty if it is not in force.
     """
-    in_force = [name for name in STUDY_NAMES if name in names]
-    trained = dict.fromkeys(a for name in in_force for a in studies.study(name).attempts)
+    in_force = {name: studies.study(name) for name in STUDY_NAMES if name in names}
+    trained = dict.fromkeys(a for study in in_force.values() for a in study.attempts)
+    axes = {
+        name: {axis: list(values) for axis, values in study.axes().items()}
+        for name, study in in_force.items()
+    }
     return {
-        "gathered": in_force,
+        "gathered": list(in_force),
         "pages": ["report"] if page else [],
         "recipes": {attempt: params.recipe(attempt).prior for attempt in trained},
-        "studies": {
-            name: {
-                axis: list(values) if name in in_force else []
-                for axis, values in study.axes().items()
-            }
-            for name, study in studies.by_name().items()
-        },
+        "studies": {**NONE["studies"], **axes},
     }
 
 
 def read_lists(path: Path) -> dict[str, Any]:
-    """The lists in the file; UserError if it cannot be read or lacks one."""
+    """The lists in the file; UserError if it cannot be read or names what is no study."""
+    remedy = "`roofseg studies none` makes it anew, with no study in force."
     try:
         lists = dict(parse_mapping(path.read_text(encoding="utf-8"), str(path)))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). {_REMEDY}") from None
-    for key in ("gathered", "pages"):
-        if not isinstance(lists.get(key), list):
-            raise UserError(f"{path}: {key}: found {lists.get(key)!r}; expected a list. {_REMEDY}")
+        raise UserError(f"{path}: cannot be read ({error}). {remedy}") from None
+    except UserError as error:
+        raise UserError(f"{error}. {remedy}") from None
+    for key, known in (("gathered", STUDY_NAMES), ("pages", ("report",))):
+        found = lists.get(key)
+        if not isinstance(found, list) or not {*map(str, found)} <= {*known}:
+            raise UserError(
+                f"{path}: {key}: found {found!r}; expected a list with any of {', '.join(known)}. "
+                f"{remedy}"
+            )
     return lists
 
 
-def write_lists(path: Path, lists: dict[str, Any]) -> None:
+def write_lists(path: Path, lists: Mapping[str, Any]) -> None:
     """Write the lists as YAML, with a comment that says what they are."""
     yaml = YAML()
     yaml.representer.add_representer(list, _in_one_line)
     with atomic_write(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         file.write(HEADER)
-        yaml.dump(lists, file)
+        yaml.dump(dict(lists), file)
 
 
 def _in_one_line(representer: BaseRepresenter, items: list[Any]) -> SequenceNode:
