@@ -328,7 +328,7 @@ def test_the_stage_shows_the_spread_of_the_recipes_that_it_was_measured_with(
     better = {"seeds": 4, "val_iou": 0.8, "sd": 0.01, "overrides": "epochs 6"}
     assert spread == {"better": better, "worse": None, "sam": None}
     for page in ("report.html", "report.md", "metrics/leaderboard.md"):
-        assert Path(page).read_text().count("present recipe of worse and sam") == 1, page
+        assert Path(page).read_text().count("present recipe: worse and sam") == 1, page
 
 
 @pytest.mark.parametrize(
