@@ -92,7 +92,7 @@ def test_commands_end_well_with_studies_in_force(project: Project) -> None:
 
 
 CLONES = {
-    "worktree": "git worktree add -q '{there}'",
+    "worktree": "git worktree add -q -b tree '{there}'",
     "detached": "git clone -q . '{there}' && git -C '{there}' checkout -q --detach",
     "shallow": "git clone -q --depth 1 'file://{here}' '{there}'",
 }
