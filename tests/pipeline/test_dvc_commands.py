@@ -105,6 +105,7 @@ def test_clones_of_every_kind_pull_and_experiment(
 ) -> None:
     """Also without a git identity, where no commit is needed, and where ASCII is all there is."""
     there = tmp_path / "over there"
+    project.run("dvc push -q")
     project.run(CLONES[kind].format(here=project.folder, there=there))
     clone = Project(there)
     well(clone, "dvc pull", prefix=NOBODY)
