@@ -96,7 +96,7 @@ CLONES = {
     "detached": "git clone -q . '{there}' && git -C '{there}' checkout -q --detach",
     "shallow": "git clone -q --depth 1 'file://{here}' '{there}'",
 }
-NOBODY = "GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null EMAIL= LANG=C LC_ALL=C"
+NOBODY = "GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null LANG=C LC_ALL=C HOME='{home}'"
 
 
 @pytest.mark.parametrize("kind", CLONES)
@@ -105,17 +105,19 @@ def test_clones_of_every_kind_pull_and_experiment(
 ) -> None:
     """Also without a git identity, where no commit is needed, and where ASCII is all there is."""
     there = tmp_path / "over there"
+    (tmp_path / "home").mkdir()
+    nobody = NOBODY.format(home=tmp_path / "home")
     project.run("dvc push -q")
     project.run(CLONES[kind].format(here=project.folder, there=there))
     clone = Project(there)
-    well(clone, "dvc pull", prefix=NOBODY)
+    well(clone, "dvc pull", prefix=nobody)
     for command in READING:
-        well(clone, command, prefix=NOBODY)
+        well(clone, command, prefix=nobody)
     assert well(clone, "dvc status").strip() == UP_TO_DATE
-    well(clone, "dvc exp run -q -S attempts.smaller.lr=1e-4 -n tried", prefix=NOBODY)
-    well(clone, "dvc metrics diff", prefix=NOBODY)
+    well(clone, "dvc exp run -q -S attempts.smaller.lr=1e-4 -n tried", prefix=nobody)
+    well(clone, "dvc metrics diff", prefix=nobody)
     if kind != "worktree":  # which shares its configuration with the project
-        refused = clone.run(f"{NOBODY} dvc exp apply tried", check=False)
+        refused = clone.run(f"{nobody} dvc exp apply tried", check=False)
         assert refused.returncode
         assert "Git user name and email must be configured" in refused.stderr
         clone.run("git config user.email test@example.org && git config user.name test")
