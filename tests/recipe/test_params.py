@@ -582,8 +582,8 @@ def test_the_sample_profile_is_a_smaller_inria_profile() -> None:
     for name, recipe in sample.recipes().items():
         study = inria.recipe(name)
         differing = {key for key, value in study if getattr(recipe, key) != value}
-        # Without SAM's weights, the SAM attempts need a larger lr and a smaller weight of BCE. Fixed
-        # views save the time of their encoder.
+        # Without SAM's weights, the SAM attempts need a larger lr and a smaller weight of BCE. With
+        # fixed views their encoder takes less time.
         sam = {"lr", "bce_weight", "augmentation_pool"} if name.startswith("sam_") else set()
         assert differing <= shrunk | steadier | {"encoder", "prior"} | sam
         assert recipe.epochs < study.epochs
