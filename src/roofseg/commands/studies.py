@@ -3,7 +3,7 @@
   roofseg studies           all studies, and a page of all: studies/report.html
   roofseg studies budget    one study: budget, seeds or augmentation
   roofseg studies report    only the page, of the studies that were run
-  roofseg studies none      DVC forgets the stages of all studies; their results stay
+  roofseg studies none      DVC forgets all studies; their results stay
 
 Checks studies.yaml, lists in studies/in_force.yaml what was asked for so far, and runs `dvc repro`
 on stages of studies/dvc.yaml. Runs that are up to date are not repeated; after a stop, the same

@@ -82,7 +82,7 @@ def test_the_stage_depends_on_parameters_results_and_templates() -> None:
     stages = YAML(typ="safe").load(ROOT / "studies/dvc.yaml")["stages"]
     templates = {TEMPLATES.parent.relative_to(ROOT).as_posix()}
     needed = templates | {"metrics/studies", "params.yaml", "studies/studies.yaml"}
-    assert needed <= set(stages["report"]["deps"])
+    assert needed <= set(stages["page"]["do"]["deps"])
 
 
 def test_no_stage_of_the_pipeline_depends_on_a_study() -> None:
