@@ -584,8 +584,10 @@ def test_the_sample_profile_is_a_smaller_inria_profile() -> None:
         differing = {key for key, value in study if getattr(recipe, key) != value}
         # Without SAM's weights, the SAM attempts need a larger lr and a smaller weight of BCE. With
         # fixed views their encoder takes less time.
-        sam = {"lr", "bce_weight", "augmentation_pool"} if name.startswith("sam_") else set()
-        assert differing <= shrunk | steadier | {"encoder", "prior"} | sam
+        own = {"lr", "bce_weight", "augmentation_pool"} if name.startswith("sam_") else set()
+        # From random weights, some seeds would hardly begin to learn in so few epochs.
+        own |= {"lr", "augmentation"} if name == "unet_scratch" else set()
+        assert differing <= shrunk | steadier | {"encoder", "prior"} | own
         assert recipe.epochs < study.epochs
         # freeze_epochs may be smaller, but 0 stays 0 and `all` stays `all`.
         assert [recipe.thaw_epoch == 0, recipe.thaw_epoch is None] == [
