@@ -178,7 +178,9 @@ def test_the_commands_of_the_report_apply_the_best_runs(tuned: Tuned) -> None:
     assert apply
     assert others
     project = tuned.project
-    project.run(apply[0])
+    # At the end DVC complains about the models that nobody has trained here yet.
+    done = project.run(apply[0], check=False)
+    assert done.returncode == 0 or "Checkout failed" in done.stderr
     assert "params.yaml" in project.run("git diff --stat").stdout
     name = apply[0].split()[-1]
     attempt = name.split("-")[1]
@@ -197,7 +199,7 @@ def test_the_commands_of_the_report_apply_the_best_runs(tuned: Tuned) -> None:
     assert "Running stage 'train" not in project.run("dvc repro --dry evaluate@small").stdout
     # The applied values change no run's recipe, so no run is tuned again.
     assert project.run(TUNE).stdout.count(", already finished") == 4
-    project.run("git checkout -q . && dvc checkout -q --force")
+    project.run("git checkout -q . && dvc checkout -q --allow-missing --force")
 
 
 def test_dvc_shows_every_run_as_an_experiment(tuned: Tuned) -> None:

@@ -71,6 +71,7 @@ def test_a_forced_repro_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_the_generated_tiles_are_the_same_bytes(tmp_path: Path) -> None:
     """The sample's tiles, generated twice, are the same to the byte."""
     project = Project.create(tmp_path / "project")
+    project.replace("params.yaml", "generated: []", "generated: [sample]")
     lock = project.folder / "data" / "dvc.lock"
     project.run("dvc repro data/dvc.yaml:generate@sample")
     before = hashes(lock)
