@@ -7,7 +7,6 @@ from pathlib import Path
 from roofseg.recipe.params import Params, read_params
 from roofseg.studies.declaration import SOURCE, Studies, read_studies
 
-IN_FORCE = Path("studies/in_force.yaml")
 RECIPES = Path("studies/recipes")
 RESULTS = Path("metrics/studies")
 RECORDS = RESULTS / "runs"

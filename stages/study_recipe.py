@@ -13,9 +13,9 @@ from pathlib import Path
 from roofseg.core.files import atomic_write, sha256_file, write_json
 from roofseg.recipe.split import read_split
 from roofseg.studies.declaration import check_budget, overridden
-from roofseg.studies.in_force import check_lists
+from roofseg.studies.in_force import IN_FORCE, check_lists
 from stages import run
-from stages._studies import IN_FORCE, RECIPES, declared_studies
+from stages._studies import RECIPES, declared_studies
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     attempt, prior = args.attempt, sha256_file(args.prior)
     studies, params = declared_studies()
     check_budget(studies, read_split(Path("data") / params.dataset))
-    check_lists(IN_FORCE, studies, params)
+    check_lists(Path(IN_FORCE), studies, params)
     used_in = {
         name: study for name, study in studies.by_name().items() if attempt in study.attempts
     }

@@ -24,9 +24,9 @@ from roofseg.core.errors import UserError
 from roofseg.recipe.params import read_params
 from roofseg.recipe.split import read_split
 from roofseg.studies.declaration import SOURCE, STUDY_NAMES, check_budget, read_studies
-from roofseg.studies.in_force import NONE, read_lists, stage_lists, write_lists
+from roofseg.studies.in_force import IN_FORCE, NONE, read_lists, stage_lists, write_lists
 
-STAGES, IN_FORCE = "studies/dvc.yaml", Path("studies/in_force.yaml")
+STAGES = "studies/dvc.yaml"
 RESULTS = Path("metrics/studies")
 
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     if args.name == "none":  # reads no file: one of them may be damaged or of another profile
-        write_lists(IN_FORCE, NONE)
+        write_lists(Path(IN_FORCE), NONE)
         print(f"{IN_FORCE}: none")
         return
     if args.name == "report" and not RESULTS.is_dir():
@@ -52,12 +52,12 @@ def main(args: argparse.Namespace) -> None:
         )
     studies, params = read_studies(Path(SOURCE), read_params(PARAMS))
     check_budget(studies, read_split(DATA / params.dataset))
-    before = read_lists(IN_FORCE)
+    before = read_lists(Path(IN_FORCE))
     names = [*before["gathered"], *(STUDY_NAMES if args.name is None else [args.name])]
     page = bool(before["pages"]) or args.name in (None, "report")
     lists = stage_lists(studies, params, names, page)
     if lists != before:
-        write_lists(IN_FORCE, lists)
+        write_lists(Path(IN_FORCE), lists)
     print(f"{IN_FORCE}: {', '.join([*lists['gathered'], *lists['pages']])}", flush=True)
     targets = _targets(args.name)
     print("dvc repro", *targets, flush=True)

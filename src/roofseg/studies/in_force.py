@@ -30,6 +30,7 @@ NONE: Mapping[str, Any] = {
     },
 }
 """The lists when no study is in force."""
+IN_FORCE = "studies/in_force.yaml"
 HEADER = """\
 # What `roofseg studies` was asked for. DVC has stages for the studies in this file and for no
 # others. To change a study, edit studies.yaml and run `roofseg studies NAME` again. `roofseg
@@ -104,5 +105,5 @@ def check_lists(path: Path, studies: Studies, params: Params) -> None:
     if lists != stage_lists(studies, params, lists["gathered"], bool(lists["pages"])):
         raise UserError(
             f"{path}: not what studies.yaml and params.yaml declare now. "
-            f"`roofseg studies {' or '.join(lists['gathered']) or 'NAME'}` brings it up to date."
+            f"`roofseg studies {next(iter(lists['gathered']), 'NAME')}` brings it up to date."
         )
