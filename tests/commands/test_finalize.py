@@ -91,7 +91,7 @@ def test_an_attempt_that_cannot_be_final_changes_nothing(
 
 
 def test_a_model_of_another_recipe_is_not_final(trained: Path, roofseg: Roofseg) -> None:
-    edited = SAMPLE.replace("lr: 0.001", "lr: 0.002")
+    edited = SAMPLE.replace("weight_decay: 0.0001", "weight_decay: 0.001")
     (trained / "params.yaml").write_text(edited)
     wanted = attempt_digest(parse_params(edited), "unet_scratch", dataset=Path("data/sample"))
     with pytest.raises(UserError, match=f"now give {wanted}. Run `dvc repro train@unet_scratch`"):
