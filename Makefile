@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CODE := src stages tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help repro train-all test check format bench profile finalize new-dataset check-data \
+.PHONY: help repro train-all test test-all check format bench profile finalize new-dataset check-data \
 	prove-repeatable prove-resumable prove-sealed tune tuning-report \
 	studies-report studies budget seeds augmentation
 
@@ -40,8 +40,11 @@ repro: .venv/installed  ## run every stage that is not up to date, from tiles to
 train-all: .venv/installed  ## train all attempts: make train-all JOBS=2 (roofseg train-all)
 	@roofseg train-all $(call option,jobs,JOBS)
 
-test: .venv/installed  ## run the tests (minutes)
-	python -m pytest -n auto --dist loadfile
+test: .venv/installed  ## run the fast tests, with one whole pipeline among them (minutes)
+	python -m pytest
+
+test-all: .venv/installed  ## run the other tests too: pipelines, kills, seals, Ray, DDP, ONNX
+	python -m pytest -m 'not slow and not release' --hypothesis-profile all
 
 check: .venv/installed  ## run ruff, mypy and the import contracts
 	ruff check $(CODE)
@@ -91,10 +94,10 @@ studies-report: .venv/installed  ## make studies/report.html from the studies th
 	@roofseg studies report
 
 prove-repeatable: .venv/installed  ## prove that `dvc repro --force` gives the same bytes
-	@python -m pytest -m '' --proofs -s tests/pipeline/test_repeat.py
+	@python -m pytest -n 0 -m '' --proofs -s tests/pipeline/test_repeat.py
 
 prove-resumable: .venv/installed  ## prove that killed runs resume to the same bytes (20 kills)
-	@python -m pytest -m '' --proofs -s tests/pipeline/test_kill.py
+	@python -m pytest -n 0 -m '' --proofs -s tests/pipeline/test_kill.py
 
 prove-sealed: .venv/installed  ## prove that training and tuning cannot reach test
-	@python -m pytest -n auto --dist load -m '' --proofs tests/pipeline/test_graph.py tests/pipeline/test_seal.py
+	@python -m pytest --dist load -m '' --proofs tests/pipeline/test_graph.py tests/pipeline/test_seal.py

@@ -21,9 +21,11 @@ for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
 # Without this, DVC sends usage data to its makers from projects that do not forbid it.
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
-# Use the same examples in every run, and no deadline, which a busy machine would miss.
-settings.register_profile("roofseg", max_examples=50, derandomize=True, deadline=None)
-settings.load_profile("roofseg")
+# Use the same examples in every run, and no deadline, which a busy machine would miss. `make test-all`
+# takes the profile `all` (pytest --hypothesis-profile all).
+for name, examples in (("few", 15), ("all", 50)):
+    settings.register_profile(name, max_examples=examples, derandomize=True, deadline=None)
+settings.load_profile("few")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("slow") or item.get_closest_marker("seal"):
+        if item.get_closest_marker("whole") or item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(3600))
         lines = (getattr(getattr(item, "obj", None), "__doc__", None) or item.name).splitlines()
         item.user_properties.append(("proves", lines[0]))

@@ -162,6 +162,7 @@ class TestResume:
         assert roofseg("--model", model, tiles, "--out", out) == 0
         assert names(out) == [".c.tif.an0ther_", "a.tif", "b.tif"]
 
+    @pytest.mark.whole
     @pytest.mark.parametrize(
         ("number", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
     )

@@ -281,6 +281,7 @@ class TestOverview:
         assert (shapes[0][:, 16 + 320 + 4 :][120:500] == 255).all()
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_a_large_tile_needs_little_memory(tmp_path: Path) -> None:
     """Cutting sliding windows from tiles of 5000 x 5000 px needs less than 300 MB."""

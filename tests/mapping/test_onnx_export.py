@@ -52,6 +52,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("small"), "unet", SMALL)
 
 
+@pytest.mark.whole
 def test_the_command_writes_the_model_as_one_file(
     small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +83,7 @@ def test_the_command_writes_the_model_as_one_file(
     assert metadata["ROOFSEG_ATTEMPT"] == "small"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("architecture", "encoder"),
     [

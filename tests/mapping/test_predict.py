@@ -429,6 +429,7 @@ print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
 """
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(sys.platform != "linux", reason="reads a process's peak from /proc")
 def test_memory_does_not_grow_with_the_raster(tmp_path: Path) -> None:
     """Nine times the pixels need the same memory, apart from what threads happen to hold.

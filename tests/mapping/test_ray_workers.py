@@ -75,6 +75,7 @@ def processes(pool: Workers) -> list[int]:
     return ray.get([actor.__ray_call__.remote(lambda self: os.getpid()) for actor in pool.actors])
 
 
+@pytest.mark.whole
 class TestOnALocalRay:
     def test_workers_describe_their_model(self, pool: Workers) -> None:
         assert (pool.window, pool.gsd) == (WINDOW, (0.3, 0.6))
@@ -163,6 +164,7 @@ class TestOnALocalRay:
             Workers(ray, [pool.actors[0], start(other, "cpu", "auto", False, 1)])
 
 
+@pytest.mark.whole
 class TestCommand:
     """Each command runs in its own process, where it starts and ends Ray itself."""
 

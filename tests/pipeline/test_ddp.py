@@ -15,6 +15,8 @@ from project import Project, environment
 
 from roofseg.core.weights import read_weights
 
+pytestmark = pytest.mark.whole
+
 
 def train(folder: Path, devices: int, model: str) -> None:
     folder.mkdir()

@@ -10,6 +10,8 @@ import pytest
 from graph import ROOT
 from project import Project
 
+pytestmark = pytest.mark.whole
+
 READING = [
     *("dvc status", "dvc data status", "dvc diff", "dvc dag", "dvc list ."),
     *("dvc checkout", "dvc push", "dvc fetch", "dvc pull", "dvc gc -w -f"),
@@ -21,20 +23,13 @@ UP_TO_DATE = "Data and pipelines are up to date."
 GC = "WARNING: This will remove all cache except items used in the workspace of the current repo.\n"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project of the user's own tiles that was run and committed, with a folder as its remote."""
-    folder = tmp_path_factory.mktemp("dvc commands")  # with a space
-    project = Project.create(folder / "my project")
-    project.run(f"dvc remote add -q -d store '{folder / 'remote store'}'")
-    project.run("dvc repro")
-    project.commit("results")
-    return project
-
-
 @pytest.fixture
 def project(finished: Project, tmp_path: Path) -> Project:
-    return finished.copy(tmp_path / "a copy")
+    """A project of the user's own tiles that was run and committed, with a folder as its remote."""
+    project = finished.copy(tmp_path / "a copy")
+    project.run(f"dvc remote add -q -d store '{tmp_path / 'remote store'}'")
+    project.commit("a remote")
+    return project
 
 
 def well(project: Project, command: str, folder: str = ".", prefix: str = "") -> str:
@@ -45,11 +40,11 @@ def well(project: Project, command: str, folder: str = ".", prefix: str = "") ->
 
 
 @pytest.mark.parametrize("folder", [".", "src/roofseg/core"])
-def test_commands_that_read_end_well(finished: Project, folder: str) -> None:
+def test_commands_that_read_end_well(project: Project, folder: str) -> None:
     """After a run and a commit, in the root and in a subfolder; nothing is left behind."""
-    printed = {command: well(finished, command, folder) for command in READING}
+    printed = {command: well(project, command, folder) for command in READING}
     assert printed["dvc status"].strip() == UP_TO_DATE
-    assert finished.run("git status --porcelain").stdout == ""
+    assert project.run("git status --porcelain").stdout == ""
 
 
 def test_experiments_of_every_kind_end_well(project: Project) -> None:
@@ -125,8 +120,8 @@ def test_clones_of_every_kind_pull_and_experiment(
     assert well(clone, "dvc status").strip() == UP_TO_DATE
 
 
-def test_the_tables_of_metrics_are_narrow(finished: Project) -> None:
-    table = well(finished, "dvc metrics show").splitlines()
+def test_the_tables_of_metrics_are_narrow(project: Project) -> None:
+    table = well(project, "dvc metrics show").splitlines()
     assert table[0].split() == ["Path", "test.f1", "test.iou", "val.f1", "val.iou"]
     assert [line.split()[0] for line in table[1:]] == ["metrics/small.json", "metrics/smaller.json"]
     assert max(map(len, table)) < 80

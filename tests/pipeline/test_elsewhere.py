@@ -21,6 +21,8 @@ from ruamel.yaml import YAML
 
 from roofseg.core.run_states import is_finished
 
+pytestmark = pytest.mark.whole
+
 EPOCHS = 8
 
 

@@ -19,6 +19,8 @@ import psutil
 import pytest
 from project import Project, environment
 
+pytestmark = pytest.mark.whole
+
 TRAIN = "dvc repro --quiet train@small"
 RESUMED = re.compile(
     "small  (resumes the run|writes the outputs of the run that ended) after epoch"

@@ -22,15 +22,6 @@ from roofseg.recipe.params import parse_params
 UP_TO_DATE = "Data and pipelines are up to date."
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose pipeline ran once and whose results are committed. Its path has a space."""
-    project = Project.create(tmp_path_factory.mktemp("pipeline") / "a project")
-    project.run("dvc repro")
-    project.commit("results")
-    return project
-
-
 @pytest.fixture
 def project(finished: Project, tmp_path: Path) -> Project:
     """A clone of it with all data at hand (through the shared cache)."""
@@ -70,9 +61,9 @@ def test_every_attempt_has_a_model_card_in_git(finished: Project) -> None:
     assert "data/tiny/LICENSE.md" in (finished.folder / "dvc.lock").read_text()
 
 
-def test_a_second_repro_has_nothing_to_do(finished: Project) -> None:
-    assert UP_TO_DATE in finished.run("dvc repro").stdout
-    assert finished.run("git status --porcelain").stdout == ""
+def test_a_second_repro_has_nothing_to_do(project: Project) -> None:
+    assert UP_TO_DATE in project.run("dvc repro").stdout
+    assert project.run("git status --porcelain").stdout == ""
 
 
 def test_a_fresh_clone_is_current(finished: Project, tmp_path: Path) -> None:
@@ -155,12 +146,12 @@ def test_every_attempt_of_the_committed_sample_run_beats_the_floor() -> None:
     assert {row["attempt"] for row in board["attempts"] if row["val_iou"] <= floor} == set()
 
 
-def test_dvc_shows_plots(finished: Project) -> None:
-    finished.run("dvc plots show -q -o shown")
-    page = (finished.folder / "shown" / "index.html").read_text()
+@pytest.mark.whole
+def test_dvc_shows_plots(project: Project) -> None:
+    project.run("dvc plots show -q -o shown")
+    page = (project.folder / "shown" / "index.html").read_text()
     for text in ("Convergence, val IoU by epoch", "Precision and recall on val"):
         assert text in page
-    finished.run("rm -r shown")
 
 
 def in_the_last_attempt(project: Project, encoder: str) -> None:
@@ -175,6 +166,7 @@ def without_nudges(project: Project) -> None:
     project.replace("params.yaml", "dataset: tiny", "dataset: other")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -221,23 +213,26 @@ def test_settings_reach_the_committed_parameters(tmp_path: Path, setting: str) -
         assert str(getattr(params, key)) in (value, str(float(value) if key == "lr" else value))
 
 
-def test_make_works_where_the_path_has_a_space(finished: Project) -> None:
+@pytest.mark.whole
+def test_make_works_where_the_path_has_a_space(finished: Project, tmp_path: Path) -> None:
     """With this environment as its .venv; make itself would take minutes to install one."""
-    (finished.folder / ".venv").symlink_to(sys.prefix)
-    done = finished.run("make -o .venv/installed profile NAME=nosuch", check=False)
+    project = finished.copy(tmp_path / "a copy")
+    (project.folder / ".venv").symlink_to(sys.prefix)
+    done = project.run("make -o .venv/installed profile NAME=nosuch", check=False)
     assert done.returncode == 2
     message = "error: profiles: no profile 'nosuch'; choose one of: austin512, inria, sample"
     assert message in done.stderr
-    assert "make repro" in finished.run("make help").stdout
-    assert UP_TO_DATE in finished.run("make -o .venv/installed repro").stdout
-    (finished.folder / ".venv").unlink()
+    assert "make repro" in project.run("make help").stdout
+    assert UP_TO_DATE in project.run("make -o .venv/installed repro").stdout
 
 
+@pytest.mark.whole
 def test_an_attempts_own_key_reruns_that_attempt_alone(project: Project) -> None:
     project.replace("params.yaml", "    lr: 0.0003", "    lr: 0.0004")
     assert would_train(project) == {"smaller"}
 
 
+@pytest.mark.whole
 def test_whole_tiles_are_scored_without_training_anew(project: Project) -> None:
     project.replace("params.yaml", "evaluate_full_tiles: false", "evaluate_full_tiles: true")
     assert would_train(project) == set()
@@ -254,6 +249,7 @@ def test_whole_tiles_are_scored_without_training_anew(project: Project) -> None:
     assert "data/tiny/imgs/c.tif: no such file, but `evaluate_full_tiles: true`" in done.stderr
 
 
+@pytest.mark.whole
 def test_patches_are_the_record_once_the_tiles_are_gone(finished: Project, tmp_path: Path) -> None:
     """In a clone that pulls no tile all that follows runs, and gives what is committed."""
     home = finished.copy(tmp_path / "home")
@@ -275,11 +271,13 @@ def test_patches_are_the_record_once_the_tiles_are_gone(finished: Project, tmp_p
     assert not (project.folder / "data" / "tiny" / "imgs").exists()
 
 
+@pytest.mark.whole
 def test_a_shared_key_reruns_every_attempt(project: Project) -> None:
     project.replace("params.yaml", "augmentation: light", "augmentation: heavy")
     assert would_train(project) == {"small", "smaller"}
 
 
+@pytest.mark.whole
 def test_a_new_attempt_trains_alone(project: Project) -> None:
     block = "    encoder: tu-mobilenetv3_small_050\n    prior: scratch\n"
     project.replace(
@@ -290,6 +288,7 @@ def test_a_new_attempt_trains_alone(project: Project) -> None:
     assert would_train(project) == {"third"}
 
 
+@pytest.mark.whole
 def test_the_leaderboard_ignores_a_removed_attempt(project: Project) -> None:
     project.replace("params.yaml", "  smaller: null\n", "")
     text = (project.folder / "params.yaml").read_text()
@@ -319,6 +318,7 @@ def test_bad_parameters_stop_before_anything_runs(
     assert project.run("git status --porcelain").stdout.split() == ["M", "params.yaml"]
 
 
+@pytest.mark.whole
 def test_a_tuning_run_scores_val_and_never_test(project: Project) -> None:
     """`dvc exp run -S` writes 1e-05, retrains what it concerns, and leaves test sealed."""
     project.roofseg("finalize --all")
@@ -343,6 +343,7 @@ def test_a_tuning_run_scores_val_and_never_test(project: Project) -> None:
     assert "git commit" in done.stderr
 
 
+@pytest.mark.whole
 def test_every_clone_runs_its_own_src(project: Project, finished: Project) -> None:
     """In a second clone and in a queued experiment, even where PYTHONPATH names another src."""
     source = project.folder / "src" / "roofseg" / "baselines.py"

@@ -16,6 +16,8 @@ from tiny_dataset import SPLIT, write_dataset
 from roofseg.core.images import portable_opencv
 from roofseg.cutting.cut import make_patches
 
+pytestmark = pytest.mark.whole
+
 # Tiles of four neighbourhoods, one with an open centre, and patches cut from them.
 CODE = """
 import sys

@@ -23,7 +23,7 @@ from roofseg.recipe.params import Params, parse_params
 from roofseg.results.ledger import read_looks
 from roofseg.training.engine import train
 
-pytestmark = pytest.mark.seal
+pytestmark = pytest.mark.whole
 
 
 @pytest.fixture(scope="module")
@@ -209,11 +209,9 @@ def test_shuffled_masks_teach_nothing(params: Params, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def final(cut: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def final(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose two attempts are trained, final, committed and scored on test once."""
-    project = cut.copy(tmp_path_factory.mktemp("final") / "project")
-    project.run("dvc repro")
-    project.commit("trained")
+    project = finished.copy(tmp_path_factory.mktemp("final") / "project")
     project.roofseg("finalize --all")
     project.commit("final recipes")
     project.run("dvc repro")

@@ -81,6 +81,7 @@ def test_a_bug_keeps_its_traceback_and_success_its_status(
         run(lambda: print(1 / 0))
 
 
+@pytest.mark.whole
 def test_status_two_without_traceback_from_outside(here: Path) -> None:
     done = stage("check_params", cwd=here)
     assert done.returncode == 2
@@ -202,6 +203,7 @@ def test_on_a_full_disk_the_patches_stay_as_they_were(project: Path, call_main: 
     assert contents(project) == before
 
 
+@pytest.mark.whole
 def test_a_smoke_run_writes_nothing(project: Path) -> None:
     (project / "models" / "small").mkdir(parents=True)
     (project / "models" / "small" / "model.safetensors").write_text("dear")

@@ -211,11 +211,14 @@ def test_all_symmetries_of_the_square_are_equally_likely(augmenters: dict[str, A
 @pytest.mark.parametrize(
     "statement",
     [
-        "import roofseg.training.augment",
+        pytest.param("import roofseg.training.augment", id="augment"),
         # Modules that import albumentations before it; warnings are errors, so this would fail.
-        "import pytest; assert pytest.main(['--collect-only', '-p', 'no:cacheprovider']) == 0",
+        pytest.param(
+            "import pytest; assert pytest.main(['--collect-only', '-n0', '-pno:cacheprovider']) == 0",
+            id="tests",
+            marks=pytest.mark.whole,
+        ),
     ],
-    ids=["augment", "tests"],
 )
 def test_importing_makes_no_network_call(tmp_path: Path, statement: str) -> None:
     script = (

@@ -232,7 +232,7 @@ def test_the_shares_of_all_processes_make_up_the_batches_of_one(
     patch_size=st.sampled_from([32, 64]),
     frozen=st.booleans(),
 )
-@settings(max_examples=300)
+@settings(max_examples=6 * settings.default.max_examples)
 def test_accepted_parameters_give_every_device_a_batch_that_it_can_train_on(
     draws: int,
     batch_size: int,

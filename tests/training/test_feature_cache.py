@@ -119,11 +119,11 @@ FROZEN = {"freeze_epochs": "all", "augmentation": "medium", "draws_per_epoch": 9
     "changes",
     [
         FROZEN,
-        {**FROZEN, "ema_decay": 0.5},
-        {**FROZEN, "precision": "bf16-mixed"},
+        pytest.param({**FROZEN, "ema_decay": 0.5}, marks=pytest.mark.whole),
+        pytest.param({**FROZEN, "precision": "bf16-mixed"}, marks=pytest.mark.whole),
         # Features from before the thaw would be wrong after it.
         {**FROZEN, "freeze_epochs": 1},
-        {**FROZEN, "augmentation_pool": 2},
+        pytest.param({**FROZEN, "augmentation_pool": 2}, marks=pytest.mark.whole),
         {**FROZEN, "augmentation_pool": 2, "precision": "bf16-mixed", "ema_decay": 0.5},
     ],
     ids=lambda changes: " ".join(f"{key}={value}" for key, value in changes.items()),
@@ -137,6 +137,7 @@ def test_the_cache_changes_no_byte(do_run: Runner, changes: dict[str, Any]) -> N
     assert nothing.printed.count(full) == nothing.printed.count("encoder frozen")
 
 
+@pytest.mark.whole
 def test_the_number_of_workers_changes_no_byte_of_a_run_with_a_pool(do_run: Runner) -> None:
     # A limit that has room for some of the views only.
     pooled = {**FROZEN, "augmentation_pool": 2}
@@ -145,6 +146,7 @@ def test_the_number_of_workers_changes_no_byte_of_a_run_with_a_pool(do_run: Runn
     assert alone.files() == shared.files()
 
 
+@pytest.mark.whole
 def test_a_pool_without_augmentation_changes_nothing(do_run: Runner) -> None:
     # Batches of one: a pool computes features of one view at a time, and rounding depends on the
     # batch size.
@@ -223,9 +225,9 @@ SAM = {"encoder": "sam_vit_b", "epochs": 2, "draws_per_epoch": 2}
     "changes",
     [
         {},
-        {"architecture": "deeplabv3plus"},
+        pytest.param({"architecture": "deeplabv3plus"}, marks=pytest.mark.whole),
         {"architecture": "sam_conv", **SAM},
-        {"architecture": "sam_unet", **SAM},
+        pytest.param({"architecture": "sam_unet", **SAM}, marks=pytest.mark.whole),
     ],
     ids=lambda changes: changes.get("architecture", "unet"),
 )

@@ -171,6 +171,7 @@ except StoppedError as error:
 """
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("first", ["worker", "trainer", "group"])
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
@@ -219,6 +220,7 @@ def test_the_end_of_the_parent_stops_a_run(tmp_path: Path, prior: Path) -> None:
     train_small(tmp_path / "run", prior, tmp_path / "state", parent=os.getppid(), epochs=1)
 
 
+@pytest.mark.whole
 def test_a_full_disk_loses_no_finished_epoch(tmp_path: Path, prior: Path) -> None:
     state = tmp_path / "state"
     whole = train_small(tmp_path / "whole", prior, tmp_path / "other")
@@ -328,6 +330,7 @@ def _lock(folder: Path, locked_now: Any) -> None:
         signal.pause()
 
 
+@pytest.mark.whole
 def test_one_process_locks_a_state_and_its_death_frees_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
