@@ -21,8 +21,8 @@ for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
 # Without this, DVC sends usage data to its makers from projects that do not forbid it.
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
-# Use the same examples in every run, and no deadline, which a busy machine would miss. `make test-all`
-# takes the profile `all` (pytest --hypothesis-profile all).
+# Use the same examples in every run, and no deadline, which a busy machine would miss.
+# `make test-all` takes the profile `all` (pytest --hypothesis-profile all).
 for name, examples in (("few", 15), ("all", 50)):
     settings.register_profile(name, max_examples=examples, derandomize=True, deadline=None)
 settings.load_profile("few")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -17,9 +16,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     All processes of pytest-xdist share it, so tests only read it: they change a copy or a clone.
     """
     folder = tmp_path_factory.getbasetemp()
-    if (
-        "PYTEST_XDIST_WORKER" in os.environ
-    ):  # each process has a folder of its own in the common one
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its folder lies in one that all processes share
         folder = folder.parent
     with FileLock(folder / "finished.lock"):
         if not (done := folder / "finished.txt").exists():
