@@ -17,7 +17,6 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from small_model import write_model
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -188,6 +187,8 @@ def test_the_package_has_all_files_of_its_source_and_no_others(clone: Path, pack
 
 
 def test_the_package_predicts_without_a_checkout(package: Path, tmp_path: Path) -> None:
+    from small_model import write_model  # imports torch, which the other tests need not wait for
+
     model = write_model(tmp_path / "model")
     write_raster(tmp_path / "a.tif", tile_pixels(0, 90)[0], crs=CRS, transform=TRANSFORM)
     subprocess.run(
