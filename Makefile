@@ -1,7 +1,8 @@
 # `make help` lists the targets. They run in .venv, which is installed from requirements.lock. Many are
 # aliases of `roofseg` commands; `roofseg COMMAND --help` explains those.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The Pythons that .venv can be made with, the best first. make PYTHON=... names another.
+PYTHONS := python3.13 python3.12 python3.11 python3
 # The stages call `python`, so .venv must come first on the path.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CODE := src stages tests benchmarks
@@ -14,11 +15,24 @@ CODE := src stages tests benchmarks
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
 
+# A Python on the path may fail to run (as pyenv's shims do) or lack ensurepip (as Debian's does). --clear:
+# nothing stays of an older lock, or of another Python.
 .venv/installed: requirements.lock
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
-		echo "error: Python 3.11 is needed, found '$(PYTHON)'. Install it, or say" \
-			"make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	"$(PYTHON)" -m venv .venv
+	@found=; \
+	for python in $(if $(value PYTHON),$(call quoted,PYTHON),$(PYTHONS)); do \
+		version=$$("$$python" -c 'import platform, ensurepip; print(platform.python_version())' 2> /dev/null); \
+		case $$version in 3.1[123].*) break ;; esac; \
+		found="$$found$${found:+, }$$python ($${version:-does not run, or has no ensurepip})"; \
+		python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "error: Python 3.11, 3.12 or 3.13 is needed; found: $$found. Install one with its venv module" \
+			"(Debian 12 and 13, Ubuntu 24.04: apt install python3-venv), or name one:" \
+			"make PYTHON=/path/to/python3.13" >&2; \
+		exit 2; \
+	fi; \
+	echo "Making .venv with Python $$version ($$(command -v "$$python"))"; \
+	"$$python" -m venv --clear .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
 # The command `roofseg` runs the src beside this .venv, from whatever folder it is called.
 	@printf '%s\n' '#!/bin/sh' \

@@ -1,3 +1,3 @@
-"""The version that outputs are marked with."""
+"""The version of the package, and the one that outputs are marked with."""
 
-VERSION = "0.1.0"  # as in pyproject.toml
+VERSION = "0.1.0"  # pyproject.toml reads it
