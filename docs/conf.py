@@ -19,6 +19,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parent.parent
 API = ROOT / "docs" / "api"  # generated, not in git
+ARRAY = re.compile(r"~?numpy\.ndarray\[tuple\[[^]]*\], ~?numpy\.dtype\[([^]]+)\]\]")
 LINKED: dict[str, Path] = {}  # files of the repository that pages link to, by their page
 
 project = "roofseg"
@@ -43,9 +44,8 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 add_module_names = False
-python_maximum_signature_line_length = 88
-napoleon_custom_sections = ["Shape"]
-napoleon_use_ivar = True
+python_maximum_signature_line_length = 120
+napoleon_custom_sections = ["Shape", ("Attributes", "params_style")]
 autodoc_inherit_docstrings = False
 default_role = "py:obj"  # `name` in a docstring is a link where the API has that name
 
@@ -60,6 +60,7 @@ NAVIGATION = {
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", write_api_pages)
     app.connect("source-read", add_navigation)
+    app.connect("autodoc-process-signature", shorten_arrays)
     app.connect("autodoc-process-docstring", adapt_docstring)
     app.connect("doctree-read", link_to_files, priority=400)  # before Sphinx copies the files
     app.connect("html-collect-pages", file_pages)
@@ -99,16 +100,25 @@ def add_navigation(_: Sphinx, docname: str, source: list[str]) -> None:
             )
 
 
-def adapt_docstring(_: Sphinx, what: str, name: str, *rest: Any) -> None:
-    """Show the text of a command as `--help` does; make a list of the entries below ``Sources:``."""
+def shorten_arrays(*args: Any) -> tuple[str, str] | None:
+    """Write the type of an array as the code does: NDArray[float32]."""
+    *_, arguments, returned = args
+    if arguments is None:
+        return None
+    return ARRAY.sub(r"NDArray[\1]", arguments), ARRAY.sub(r"NDArray[\1]", returned or "")
+
+
+def adapt_docstring(_: Sphinx, __: str, ___: str, documented: Any, *rest: Any) -> None:
+    """Show the text of a command as `--help` does; make a list of the entries of ``Sources:``."""
     *_, lines = rest
-    if what == "module" and name.startswith("roofseg.commands."):
+    if hasattr(documented, "add_arguments"):
         lines[:] = [".. code-block:: text", "", *(f"   {line}" for line in lines)]
     elif "Sources:" in lines:
         start = lines.index("Sources:") + 1
-        entries = [re.sub(r"^    (?=\S)", "- ", line) for line in lines[start:]]
+        entries = [re.sub(r"^ {4}(?=\S)", "- ", line).replace(" " * 8, "  ") for line in lines]
         # The initial of an author would begin another list.
-        lines[start:] = ["", *(re.sub(r"^(- [A-Z])\. ", r"\1\\. ", line) for line in entries)]
+        entries = [re.sub(r"^(- [A-Z])\. ", r"\1\\. ", line) for line in entries]
+        lines[start:] = ["", *entries[start:]]
 
 
 def link_to_files(app: Sphinx, doctree: nodes.document) -> None:
