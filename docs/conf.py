@@ -49,9 +49,10 @@ napoleon_custom_sections = ["Shape", ("Attributes", "params_style")]
 autodoc_inherit_docstrings = False
 default_role = "py:obj"  # `name` in a docstring is a link where the API has that name
 
-# The order of the navigation. Pages of docs/ that are not listed follow those that are.
+# The guide has the pages of docs/index.md, in its order; a page that is missing there is a warning.
+GUIDE = re.findall(r"\]\(([\w-]+)\.md\)", (ROOT / "docs" / "index.md").read_text("utf-8"))
 NAVIGATION = {
-    "Guide": ["docs/own-tiles", "docs/predict", "docs/experiments", "docs/studies", "docs/*"],
+    "Guide": ["docs/index", *(f"docs/{name}" for name in dict.fromkeys(GUIDE))],
     "Results": ["metrics/leaderboard", "report", "benchmarks/*"],
     "Development": ["CONTRIBUTING", "docs/api/index", "CHANGELOG"],
 }
