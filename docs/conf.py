@@ -1,8 +1,9 @@
 """The site of `make docs`: the project's Markdown pages, and the API reference.
 
-Sphinx with MyST reads the repository's own pages from its root, so README.md is the home page and
-every relative link works as it does in the repository. (Zensical reads one folder alone, checks no
-links to files outside it, and its pages load a script from a server.)
+Sphinx with MyST reads the repository's own pages from its root: README.md is the home page, and every
+link works as it does in the repository, checked with its anchor. (Zensical 0.0.73 reads one folder:
+links to files outside it are missing pages or lead nowhere. Its offline pages ask a server for a
+script.)
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ include_patterns = [
 exclude_patterns = [".*", "data", "models", "patches", "predictions", "site", "src"]
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_show_sphinx = False
 html_copy_source = False
 
