@@ -1,9 +1,9 @@
 """The site of `make docs`: the project's Markdown pages, and the API reference.
 
-Sphinx with MyST reads the repository's own pages from its root: README.md is the home page, and every
-link works as it does in the repository, checked with its anchor. (Zensical 0.0.73 reads one folder:
-links to files outside it are missing pages or lead nowhere. Its offline pages ask a server for a
-script.)
+Sphinx with MyST reads the repository's own pages from its root: README.md is the home page, and
+every link works as it does in the repository and is checked, with its anchor. (Zensical 0.0.73
+reads one folder: links to files outside it are missing pages or lead nowhere. Its offline pages ask
+a server for a script.)
 """
 
 from __future__ import annotations

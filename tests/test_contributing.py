@@ -35,6 +35,7 @@ TINY = {
 TINY_STUDY = {
     "      - unet_imagenet\n      - deeplabv3plus_imagenet\n    seeds:\n      - 1\n      - 2\n"
     "      - 3\n": "    seeds:\n",
+    "      - 5\n      - 12\n      - 24\n": "      - 1\n      - 2\n",
     "epochs: 6": "epochs: 2",
     "draws_per_epoch: 24": "draws_per_epoch: 4",
 }
@@ -165,7 +166,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.mark.whole
 @pytest.mark.parametrize("title", EXAMPLES)
 def test_examples_work(project: Project, title: str, tmp_path: Path) -> None:
-    """Every command ends well, and prints what the page shows."""
+    """Every command ends well, and prints the lines that the page shows ("..." are others)."""
     if title == "Add a prior":
         import segmentation_models_pytorch as smp  # seconds
 
