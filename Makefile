@@ -5,10 +5,10 @@
 PYTHONS := python3.13 python3.12 python3.11 python3
 # The stages call `python`, so .venv must come first on the path.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-CODE := src stages tests benchmarks
+CODE := src stages tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help repro train-all test test-all check format bench profile finalize new-dataset check-data \
+.PHONY: help repro train-all test test-all check format docs bench profile finalize new-dataset check-data \
 	prove-repeatable prove-resumable prove-sealed tune tuning-report \
 	studies-report studies budget seeds augmentation
 
@@ -79,6 +79,11 @@ new-dataset: .venv/installed  ## make a dataset of your tiles: make new-dataset 
 
 check-data: .venv/installed  ## check every tile of a dataset: make check-data NAME=oslo
 	@roofseg check-data $(call quoted,NAME)
+
+docs: .venv/installed  ## build the site of all pages and the API in site/; a warning is an error
+	rm -rf site
+	PYTHONPATH=src python -m sphinx --fail-on-warning --keep-going --quiet -c docs . site
+	@echo "site/index.html"
 
 bench: .venv/installed  ## measure speed as ratios to plain baselines (benchmarks/README.md)
 	python -m benchmarks

@@ -25,7 +25,7 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 class OnnxMetadata:
     """The description of a model in the ``metadata_props`` of its ONNX file.
 
-    ``provenance`` holds tags whose names begin with ROOFSEG_; for the other fields see
+    ``provenance`` holds tags whose names begin with ``ROOFSEG_``; for the other fields see
     `roofseg.inference.predictor.Predictor`.
     """
 
