@@ -8,12 +8,9 @@ from pathlib import Path
 
 from roofseg.core.files import write_json, write_text
 from roofseg.core.run_states import remove_states_of
-from roofseg.evaluation.costs import measure, time_inference
 from roofseg.evaluation.evaluate import evaluate, headline
 from roofseg.evaluation.model_card import card
 from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, open_test
-from roofseg.inference.torch_predictor import load
-from roofseg.models.device import resolve_device
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe.digest import trained_digest
 from roofseg.recipe.params import Params, read_params
@@ -33,8 +30,12 @@ def main() -> None:
     params = read_params(Path("params.yaml"))
     folder, dataset = Path("models") / attempt, Path("data") / params.dataset
     digest = trained_digest(params, attempt, dataset=dataset, model=folder)
-    # Before test is opened, which counts as a look, comes everything that can fail. Only the check
-    # of test's whole tiles comes later, since it needs the opened patches.
+    from roofseg.evaluation.costs import measure, time_inference  # torch: see `stages.run`
+    from roofseg.inference.torch_predictor import load
+    from roofseg.models.device import resolve_device
+
+    # Opening test counts as a look, so everything that can fail comes first. Only the check of
+    # test's whole tiles comes later, since it needs the opened patches.
     predictor = load(folder, device=params.device, precision="32-true")
     # DVC has recorded the outputs of training by now, so the state of that run is not needed.
     remove_states_of(predictor.provenance["ROOFSEG_WEIGHTS_SHA256"], state_root(), attempt)

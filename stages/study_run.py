@@ -10,6 +10,7 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import flush, read_json, remove_scratch, sha256_file, write_json
@@ -17,12 +18,8 @@ from roofseg.core.run_states import mark_finished
 from roofseg.metrics import COUNTS
 from roofseg.patches import read_patches
 from roofseg.recipe.digest import inputs_hash
-from roofseg.recipe.params import Recipe, read_params
-from roofseg.studies.runs import subset, tile_scores
-from roofseg.training.augment import PRESETS
-from roofseg.training.resume import locked_state, state_name
+from roofseg.recipe.params import Augmentation, Recipe, read_params
 from stages import run, state_root
-from stages._training import check_parent, code_files, fit, prior_file
 
 PATCHES = Path("patches")
 
@@ -35,13 +32,17 @@ def main() -> None:
     changes = {"augmentation": args.augmentation} if args.augmentation else {}
     declared["recipe"] |= {"seed": args.seed, **changes}
     recipe = Recipe.model_validate(declared["recipe"])
+    machine = read_params(Path("params.yaml")).machine().model_copy(update={"overlay_every": 0})
+    from roofseg.studies.runs import subset, tile_scores  # torch: see `stages.run`
+    from roofseg.training.resume import locked_state, state_name
+    from stages._training import check_parent, code_files, fit, prior_file
+
     prior = prior_file(recipe)
     if not prior.is_file() or sha256_file(prior) != declared["prior_sha256"]:
         raise UserError(
             f"{prior}: missing, or not the prior that {source} was made with. Run "
             f"`dvc repro studies/dvc.yaml:recipe@{args.attempt}`."
         )
-    machine = read_params(Path("params.yaml")).machine().model_copy(update={"overlay_every": 0})
     train_patches, val_patches = (read_patches(PATCHES / split) for split in ("train", "val"))
     tiles = subset([patch.tile for patch in train_patches], args.tiles, recipe.seed)
     files = [*code_files(__file__), prior, PATCHES / "train", PATCHES / "val"]
@@ -90,7 +91,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--attempt", required=True, help="a name in params.yaml or studies.yaml")
     parser.add_argument("--seed", required=True, type=int, help="seed of the run and its tiles")
     parser.add_argument("--tiles", type=int, help="number of training tiles (default: all)")
-    parser.add_argument("--augmentation", choices=PRESETS, help="a preset (default: the recipe's)")
+    presets = get_args(Augmentation)
+    parser.add_argument("--augmentation", choices=presets, help="default: that of the recipe")
     return parser.parse_args()
 
 
