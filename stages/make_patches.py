@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from roofseg.core.progress import track
+from roofseg.core.terminal import warn
 from roofseg.cutting.cut import make_patches
 from roofseg.recipe.params import read_params
 from stages import run
@@ -18,7 +19,8 @@ def main() -> None:
         Path("patches"),
         patch_size=params.patch_size,
         min_building_fraction=params.min_building_fraction,
-        warn=lambda message: print(f"warning: {message}", file=sys.stderr),
+        warn=warn,
+        progress=track,
     )
 
 

@@ -6,15 +6,16 @@ studies.yaml decides the result. The run saves its state after every epoch. Its 
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 from typing import get_args
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import flush, read_json, remove_scratch, sha256_file, write_json
 from roofseg.core.run_states import mark_finished
+from roofseg.core.terminal import ArgumentParser, warn
 from roofseg.metrics import COUNTS
 from roofseg.patches import read_patches
 from roofseg.recipe.digest import inputs_hash
@@ -80,19 +81,18 @@ def main() -> None:
         mark_finished(state, sha256_file(out))
         check_parent()
     if trained.failure:
-        print(f"warning: {out}: training ended early: {trained.failure}")
+        warn(f"{out}: training ended early: {trained.failure}")
     print(f"{args.study}: {args.run}: val IoU {record['val_iou']:.4f}")
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m stages.study_run", description=__doc__)
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(prog="python -m stages.study_run", description=__doc__)
     parser.add_argument("study", help="budget, seeds or augmentation")
     parser.add_argument("run", help="the run's name, ATTEMPT-...-SEED, and that of its record")
     parser.add_argument("--attempt", required=True, help="a name in params.yaml or studies.yaml")
     parser.add_argument("--seed", required=True, type=int, help="seed of the run and its tiles")
     parser.add_argument("--tiles", type=int, help="number of training tiles (default: all)")
-    presets = get_args(Augmentation)
-    parser.add_argument("--augmentation", choices=presets, help="default: that of the recipe")
+    parser.add_argument("--augmentation", choices=get_args(Augmentation), help="a preset")
     return parser.parse_args()
 
 

@@ -6,7 +6,6 @@ stage trains two epochs on a few draws and writes nothing into the project.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from roofseg.core.files import atomic_write, flush, remove_scratch, sha256_file, write_json
 from roofseg.core.run_states import mark_finished
+from roofseg.core.terminal import ArgumentParser
 from roofseg.patches import read_crops, read_patches
 from roofseg.recipe.digest import attempt_digest, inputs_hash
 from roofseg.recipe.params import Params, Recipe, read_params
@@ -27,7 +27,7 @@ Record = dict[str, object]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(prog="python -m stages.train", description=__doc__)
     parser.add_argument("--attempt", required=True, help="an attempt in params.yaml")
     parser.add_argument("--smoke", action="store_true", help="two short epochs, write nothing")
     args = parser.parse_args()

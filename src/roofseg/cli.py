@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from roofseg.commands import (
     check_data,
@@ -26,6 +26,7 @@ from roofseg.commands import (
 from roofseg.commands.project import check_project_folder
 from roofseg.core.entry_point import entry_point
 from roofseg.core.signals import exit_on_stop
+from roofseg.core.terminal import ArgumentParser
 from roofseg.version import VERSION
 
 COMMANDS = {
@@ -92,18 +93,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports wrong arguments in one line, as `entry_point` reports errors, without the usage."""
-
+class _Parser(ArgumentParser):
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse unknown arguments here: argparse would name the help of the main parser."""
         namespace, unknown = super().parse_known_args(*args, **kwargs)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return namespace, unknown
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}. See `{self.prog} --help`.\n")
 
 
 class _HelpFormatter(argparse.HelpFormatter):

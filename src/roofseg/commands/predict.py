@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from roofseg.commands.arguments import count, local_path, number
 from roofseg.core.errors import UserError
+from roofseg.core.progress import bar
+from roofseg.core.terminal import warn
 from roofseg.inference.predictor import Device, Precision, Predictor
 from roofseg.mapping.cog import NotWrittenError
 from roofseg.mapping.footprints import Vector
@@ -271,7 +269,7 @@ def check(
                 continue
             with open_input(predictor, source, options) as imagery:
                 for note in imagery.notes:
-                    print(f"{source}: {note}", file=sys.stderr)
+                    warn(f"{source}: {note}")
                 windows = count_windows(imagery, predictor.window, options.overlap)
                 megapixels = imagery.height * imagery.width / 1e6
             jobs.append(Job(source, out, windows, megapixels))
@@ -289,11 +287,10 @@ def run(
 ) -> list[str]:
     """Predict all inputs, even if one of them fails; returns the errors."""
     failed = []
-    with bar() as progress:
-        task = progress.add_task("", total=sum(job.windows for job in jobs))
+    with bar("", sum(job.windows for job in jobs)) as shown:
         done = 0
         for job in jobs:
-            progress.update(task, description=job.out.name)
+            shown.update(description=job.out.name)
             start = time.perf_counter()
             try:
                 predict_raster(
@@ -302,7 +299,7 @@ def run(
                     job.out,
                     options,
                     infer=infer,
-                    progress=lambda windows: progress.advance(task, windows),
+                    progress=shown.advance,
                 )
                 seconds = time.perf_counter() - start
                 print(f"{job.out}: {job.megapixels:.1f} MP in {seconds:.1f} s", flush=True)
@@ -311,19 +308,5 @@ def run(
             except UserError as error:
                 failed.append(str(error))
             done += job.windows
-            progress.update(task, completed=done)
+            shown.update(done=done)
     return failed
-
-
-def bar() -> Progress:
-    """A progress bar that counts windows over all inputs; hidden unless stderr is a terminal."""
-    console = Console(stderr=True, highlight=False)
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
