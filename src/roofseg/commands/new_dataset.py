@@ -1,4 +1,4 @@
-"""Make a dataset and its profile from your own imagery and masks or footprints.
+"""Make a dataset from your imagery and its masks or footprints.
 
 Copies tiles into data/NAME, rasterizes footprints, checks every pixel, divides the tiles into
 train, val and test, adds them to DVC, and derives profiles/NAME.yaml from another profile. After an

@@ -1,4 +1,4 @@
-"""Run the recipes that studies/tuning.yaml declares, each as a DVC experiment.
+"""Run the recipes of studies/tuning.yaml as DVC experiments.
 
 Each run trains its attempt and scores it on val, in a copy of the project in which test stays
 sealed. The sampler named in tuning.yaml picks the runs: `grid` takes a seeded sample of each
