@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from roofseg.core.progress import track
@@ -14,7 +15,8 @@ from stages import run
 def main() -> None:
     """Make the patches; print warnings to stderr."""
     params = read_params(Path("params.yaml"))
-    make_patches(
+    start = time.monotonic()
+    counts = make_patches(
         Path("data") / params.dataset,
         Path("patches"),
         patch_size=params.patch_size,
@@ -22,6 +24,9 @@ def main() -> None:
         warn=warn,
         progress=track,
     )
+    made = ", ".join(f"{count} of {split}" for split, count in counts.items())
+    seconds = time.monotonic() - start
+    print(f"patches: {made}, in {seconds:.1f} s; look at patches/overview.png")
 
 
 if __name__ == "__main__":

@@ -83,16 +83,14 @@ def make_parser() -> argparse.ArgumentParser:
 
     A subcommand's help shows its module's docstring: the first line, the options, then the rest.
     """
-    groups = (
-        "\n".join(
-            [title, *(f"  {name:13}  {_summary(command)[0]}" for name, command in group.items())]
-        )
+    lists = (
+        "\n".join([title, *(f"  {name:13}  {_summary(group[name])[0]}" for name in group)])
         for title, group in GROUPS.items()
     )
     parser = _Parser(
         prog="roofseg",
         usage="roofseg COMMAND ...",
-        description="\n\n".join([ABOUT, *groups]),
+        description="\n\n".join([ABOUT, *lists]),
         epilog=f"{FIRST}\n\n{EXIT_STATUS}",
         formatter_class=_HelpFormatter,
     )

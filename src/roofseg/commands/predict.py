@@ -1,9 +1,10 @@
 """Map the roofs in rasters: masks, probabilities or footprints.
 
-Rasters may have any size. Writes DIR/NAME.tif for each input NAME.*: a cloud-optimised GeoTIFF on the input's grid, uint8 with
-1 for building, 0 for background and 255 for no data; with --probability float32 in [0, 1], NaN for
-no data. With --vector, footprints are written beside it. Outputs that the same model and options
-have already made are skipped: after a stop, the same command continues.
+Rasters may have any size. Writes DIR/NAME.tif for each input NAME.*: a cloud-optimised GeoTIFF on
+the input's grid, uint8 with 1 for building, 0 for background and 255 for no data; with
+--probability float32 in [0, 1], NaN for no data. With --vector, footprints are written beside it.
+Outputs that the same model and options have already made are skipped: after a stop, the same
+command continues.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@
   roofseg studies none      DVC forgets all studies; their results stay
 
 Checks studies.yaml, lists in studies/in_force.yaml what was asked for so far, and runs `dvc repro`
-on stages of studies/dvc.yaml, which train the runs and gather their results. Runs that are up to date are not repeated; after a stop, the same
-command continues. docs/studies.md describes the question of each study.
+on stages of studies/dvc.yaml, which train the runs and gather their results. Runs that are up to
+date are not repeated; after a stop, the same command continues. docs/studies.md describes the
+question of each study.
 
 Once `dvc repro` runs, the exit status is that of DVC: 0 done, 255 a stage failed.
 """

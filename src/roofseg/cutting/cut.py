@@ -39,7 +39,7 @@ def make_patches(
     min_building_fraction: float,
     warn: Callable[[str], None],
     progress: Progress = silent,
-) -> None:
+) -> dict[str, int]:
     """Cut one patch from every tile in the split of ``dataset`` into ``out``.
 
     Writes ``out``/{train,val,test}, ``out``/tiles.csv (see `roofseg.tiles.manifest`) and
@@ -56,6 +56,9 @@ def make_patches(
             tile without enough building, one for each other order of bands than red, green, blue,
             and one for each pair of patches in two splits that look alike
         progress: shows how many patches are cut
+
+    Returns:
+        The number of patches of each split.
 
     Raises:
         UserError: a nudge leaves its tile, patches of two splits overlap (see `cutting.leakage`),
@@ -127,6 +130,7 @@ def make_patches(
             write_rows(folders[split] / "crops.csv", CROPS_COLUMNS, rows[split])
         write_manifest(manifest, _tile_records(tiles, grids))
         write_png(overview, _overview(dataset.name, patch_size, cells))
+    return {split: len(rows[split]) for split in SPLITS}
 
 
 def _tile_records(tiles: list[TilePair], grids: list[Grid]) -> Iterator[TileRecord]:
