@@ -90,6 +90,23 @@ class TestCommand:
         assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "arguments", ["", "--help", "predict --help", "nosuch", "train-all --jobs 0"]
+)
+def test_help_and_wrong_arguments_do_not_wait_for_torch(arguments: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "roofseg", *arguments.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "roofseg.cli" in imported
+    assert not {"torch", "lightning", "onnxruntime", "ray"} & imported
+    assert done.returncode == (2 if "\nerror: " in done.stderr else 0)
+
+
 # Replaces a command by one that tries to open files and prints those that it could open.
 OPENER = """
 import sys
