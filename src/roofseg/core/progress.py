@@ -118,6 +118,8 @@ class _DrawnBar(Bar):
             redirect_stdout=sys.stdout.isatty(),
         )
         self._task = self._drawing.add_task(description, total=total, completed=done, bar=self)
+
+    def open(self) -> None:
         self._drawing.start()
 
     def update(self, *, description: str | None = None, done: int | None = None) -> None:
@@ -145,8 +147,9 @@ def bar(description: str, total: int, *, done: int = 0, lines: bool = True) -> I
         yield _PrintedBar(description, total, done) if lines else Bar(description, total, done)
         return
     shown = _DrawnBar(description, total, done, console)
-    _drawn.add(shown)
+    _drawn.add(shown)  # first: a signal while the bar opens must not leave the cursor hidden
     try:
+        shown.open()
         yield shown
     finally:
         shown.close()
