@@ -288,7 +288,7 @@ def run(
 ) -> list[str]:
     """Predict all inputs, even if one of them fails; returns the errors."""
     failed = []
-    with bar("", sum(job.windows for job in jobs)) as shown:
+    with bar("Predicting", sum(job.windows for job in jobs)) as shown:
         done = 0
         for job in jobs:
             shown.update(description=job.out.name)

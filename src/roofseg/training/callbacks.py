@@ -134,7 +134,9 @@ class StepBar(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         steps, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
         done = trainer.current_epoch * steps
-        self._bar = self._open.enter_context(bar("", steps * epochs, done=done, lines=False))
+        self._bar = self._open.enter_context(
+            bar("Training", steps * epochs, done=done, lines=False)
+        )
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._bar.update(description=f"Epoch {trainer.current_epoch + 1} of {trainer.max_epochs}")
