@@ -42,6 +42,8 @@ def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
     """Run a stage's ``main``; the current folder is the project.
 
     `roofseg.core.entry_point.entry_point` says which files are sealed and how errors are reported.
+    Torch takes seconds to import, so ``main`` imports modules that need it after it has read the
+    parameters: a misspelt key is reported at once.
     """
     with entry_point(Path(sys.argv[0]).stem, project=Path(), reads_tiles=reads_tiles):
         main()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import write_json
-from roofseg.models.roof_model import build_model
 from roofseg.recipe.params import Params, read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.licence import read_licence
@@ -82,6 +81,8 @@ def check_models(params: Params) -> None:
     They are built on the CPU: some valid encoders (smp's mit_b0) cannot be built on torch's meta
     device.
     """
+    from roofseg.models.roof_model import build_model  # torch: see `stages.run`
+
     built = set()
     for name, recipe in params.recipes().items():
         if (model := (recipe.architecture, recipe.encoder)) in built:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
 from roofseg.core.files import write_json, write_text
+from roofseg.core.progress import track
 from roofseg.core.run_states import remove_states_of
-from roofseg.evaluation.costs import measure, time_inference
+from roofseg.core.terminal import ArgumentParser
 from roofseg.evaluation.evaluate import evaluate, headline
 from roofseg.evaluation.model_card import card
 from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, open_test
-from roofseg.inference.torch_predictor import load
-from roofseg.models.device import resolve_device
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe.digest import trained_digest
 from roofseg.recipe.params import Params, read_params
@@ -27,21 +25,23 @@ PATCHES = Path("patches")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(prog="python -m stages.evaluate", description=__doc__)
     parser.add_argument("--attempt", required=True, help="an attempt in params.yaml")
     attempt = parser.parse_args().attempt
     params = read_params(Path("params.yaml"))
     folder, dataset = Path("models") / attempt, Path("data") / params.dataset
     digest = trained_digest(params, attempt, dataset=dataset, model=folder)
-    # Before test is opened, which counts as a look, comes everything that can fail. Only the check
-    # of test's whole tiles comes later, since it needs the opened patches.
+    from roofseg.evaluation.costs import measure, time_inference  # torch: see `stages.run`
+    from roofseg.inference.torch_predictor import load
+    from roofseg.models.device import resolve_device
+
+    # Opening test counts as a look, so everything that can fail without it comes first.
     predictor = load(folder, device=params.device, precision="32-true")
     # DVC has recorded the outputs of training by now, so the state of that run is not needed.
     remove_states_of(predictor.provenance["ROOFSEG_WEIGHTS_SHA256"], state_root(), attempt)
-    recipe = params.recipe(attempt)
     results = Path("metrics") / "attempts" / attempt
     ledger = results / "test_looks.csv"
-    split, licence = read_split(dataset), read_licence(dataset)
+    recipe, split, licence = params.recipe(attempt), read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
     model, size = predictor.model, params.patch_size
     weights, frozen = folder / "model.safetensors", recipe.thaw_epoch is None
@@ -61,6 +61,7 @@ def main() -> None:
         predictions=Path("predictions") / attempt,
         results=results,
         batch_size=batch_size,
+        progress=track,
     )
     write_json(Path("metrics") / f"{attempt}.json", headline(evaluation.scores))
     write_json(results / "costs.json", costs)

@@ -5,7 +5,6 @@ DVC runs ``python -m stages.gather_study budget`` as the stage gather@budget.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +12,7 @@ import pandas as pd
 from roofseg.core.files import atomic_write, write_text
 from roofseg.core.images import write_png
 from roofseg.core.run_states import remove_finished
+from roofseg.core.terminal import ArgumentParser
 from roofseg.recipe.digest import recipe_of
 from roofseg.recipe.params import Params
 from roofseg.recipe.split import read_nudges, read_split
@@ -24,7 +24,7 @@ from stages._studies import PLOTS, RECORDS, RESULTS, declared_studies
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.gather_study", description=__doc__)
+    parser = ArgumentParser(prog="python -m stages.gather_study", description=__doc__)
     parser.add_argument("study", choices=STUDY_NAMES, help="a study of studies.yaml")
     name = parser.parse_args().study
     studies, params = declared_studies()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from roofseg.core.files import write_text
@@ -18,20 +17,19 @@ from stages import run
 
 def main() -> None:
     params = read_params(Path("params.yaml"))
+    data = Path("data") / params.dataset
+    split, nudges = read_split(data), read_nudges(data)
+    recipes = {
+        name: recipe_of(recipe, params, split, nudges) for name, recipe in params.recipes().items()
+    }
     board = read_leaderboard(
         list(params.attempts),
         dataset=params.dataset,
         patch_size=params.patch_size,
         results=Path("metrics/attempts"),
         baselines=Path("metrics/baselines.json"),
+        seed_spread=read_seed_spread(Path("metrics/seed_spread.csv"), recipes),
     )
-    data = Path("data") / params.dataset
-    split, nudges = read_split(data), read_nudges(data)
-    recipes = {
-        attempt.name: recipe_of(attempt.recipe, params, split, nudges) for attempt in board.attempts
-    }
-    seed_spread = read_seed_spread(Path("metrics/seed_spread.csv"), recipes)
-    board = replace(board, seed_spread=seed_spread)
     report = report_page(board, predictions=Path("predictions"), lock=Path("requirements.lock"))
     pages = {
         "report.html": html(report),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from pathlib import Path
 
+from roofseg.core.progress import track
+from roofseg.core.terminal import warn
 from roofseg.cutting.cut import make_patches
 from roofseg.recipe.params import read_params
 from stages import run
@@ -13,13 +15,18 @@ from stages import run
 def main() -> None:
     """Make the patches; print warnings to stderr."""
     params = read_params(Path("params.yaml"))
-    make_patches(
+    start = time.monotonic()
+    counts = make_patches(
         Path("data") / params.dataset,
         Path("patches"),
         patch_size=params.patch_size,
         min_building_fraction=params.min_building_fraction,
-        warn=lambda message: print(f"warning: {message}", file=sys.stderr),
+        warn=warn,
+        progress=track,
     )
+    made = ", ".join(f"{count} of {split}" for split, count in counts.items())
+    seconds = time.monotonic() - start
+    print(f"patches: {made}, in {seconds:.1f} s; look at patches/overview.png")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from roofseg.core.terminal import ArgumentParser
 from roofseg.priors import PRIORS, make_prior
 from stages import run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(prog="python -m stages.make_prior", description=__doc__)
     parser.add_argument("name", choices=PRIORS, help="the prior to make")
     make_prior(parser.parse_args().name, Path("weights"))
 

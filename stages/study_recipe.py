@@ -7,10 +7,10 @@ when its recipe changes.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from roofseg.core.files import atomic_write, sha256_file, write_json
+from roofseg.core.terminal import ArgumentParser
 from roofseg.recipe.split import read_split
 from roofseg.studies.declaration import check_budget, overridden
 from roofseg.studies.in_force import IN_FORCE, check_lists
@@ -19,7 +19,7 @@ from stages._studies import RECIPES, declared_studies
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.study_recipe", description=__doc__)
+    parser = ArgumentParser(prog="python -m stages.study_recipe", description=__doc__)
     parser.add_argument("attempt", help="an attempt in params.yaml or studies.yaml")
     parser.add_argument("--prior", type=Path, required=True, help="the weights file of its prior")
     args = parser.parse_args()

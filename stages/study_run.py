@@ -6,23 +6,21 @@ studies.yaml decides the result. The run saves its state after every epoch. Its 
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
+from argparse import Namespace
 from pathlib import Path
+from typing import get_args
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import flush, read_json, remove_scratch, sha256_file, write_json
 from roofseg.core.run_states import mark_finished
+from roofseg.core.terminal import ArgumentParser, warn
 from roofseg.metrics import COUNTS
 from roofseg.patches import read_patches
 from roofseg.recipe.digest import inputs_hash
-from roofseg.recipe.params import Recipe, read_params
-from roofseg.studies.runs import subset, tile_scores
-from roofseg.training.augment import PRESETS
-from roofseg.training.resume import locked_state, state_name
+from roofseg.recipe.params import Augmentation, Recipe, read_params
 from stages import run, state_root
-from stages._training import check_parent, code_files, fit, prior_file
 
 PATCHES = Path("patches")
 
@@ -35,13 +33,17 @@ def main() -> None:
     changes = {"augmentation": args.augmentation} if args.augmentation else {}
     declared["recipe"] |= {"seed": args.seed, **changes}
     recipe = Recipe.model_validate(declared["recipe"])
+    machine = read_params(Path("params.yaml")).machine().model_copy(update={"overlay_every": 0})
+    from roofseg.studies.runs import subset, tile_scores  # torch: see `stages.run`
+    from roofseg.training.resume import locked_state, state_name
+    from stages._training import check_parent, code_files, fit, prior_file
+
     prior = prior_file(recipe)
     if not prior.is_file() or sha256_file(prior) != declared["prior_sha256"]:
         raise UserError(
             f"{prior}: missing, or not the prior that {source} was made with. Run "
             f"`dvc repro studies/dvc.yaml:recipe@{args.attempt}`."
         )
-    machine = read_params(Path("params.yaml")).machine().model_copy(update={"overlay_every": 0})
     train_patches, val_patches = (read_patches(PATCHES / split) for split in ("train", "val"))
     tiles = subset([patch.tile for patch in train_patches], args.tiles, recipe.seed)
     files = [*code_files(__file__), prior, PATCHES / "train", PATCHES / "val"]
@@ -79,18 +81,18 @@ def main() -> None:
         mark_finished(state, sha256_file(out))
         check_parent()
     if trained.failure:
-        print(f"warning: {out}: training ended early: {trained.failure}")
+        warn(f"{out}: training ended early: {trained.failure}")
     print(f"{args.study}: {args.run}: val IoU {record['val_iou']:.4f}")
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m stages.study_run", description=__doc__)
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(prog="python -m stages.study_run", description=__doc__)
     parser.add_argument("study", help="budget, seeds or augmentation")
     parser.add_argument("run", help="the run's name, ATTEMPT-...-SEED, and that of its record")
     parser.add_argument("--attempt", required=True, help="a name in params.yaml or studies.yaml")
     parser.add_argument("--seed", required=True, type=int, help="seed of the run and its tiles")
     parser.add_argument("--tiles", type=int, help="number of training tiles (default: all)")
-    parser.add_argument("--augmentation", choices=PRESETS, help="a preset (default: the recipe's)")
+    parser.add_argument("--augmentation", choices=get_args(Augmentation), help="a preset")
     return parser.parse_args()
 
 

@@ -6,34 +6,36 @@ stage trains two epochs on a few draws and writes nothing into the project.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roofseg.core.files import atomic_write, flush, remove_scratch, sha256_file, write_json
 from roofseg.core.run_states import mark_finished
-from roofseg.models.roof_model import save_model
+from roofseg.core.terminal import ArgumentParser
 from roofseg.patches import read_crops, read_patches
 from roofseg.recipe.digest import attempt_digest, inputs_hash
 from roofseg.recipe.params import Params, Recipe, read_params
-from roofseg.training.engine import Trained
-from roofseg.training.resume import locked_state, state_name
 from stages import run, state_root
-from stages._training import check_parent, code_files, fit, prior_file
+
+if TYPE_CHECKING:
+    from roofseg.training.engine import Trained
 
 PATCHES = Path("patches")
 Record = dict[str, object]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(prog="python -m stages.train", description=__doc__)
     parser.add_argument("--attempt", required=True, help="an attempt in params.yaml")
-    parser.add_argument(
-        "--smoke", action="store_true", help="train two short epochs, write nothing"
-    )
+    parser.add_argument("--smoke", action="store_true", help="two short epochs, write nothing")
     args = parser.parse_args()
     params = read_params(Path("params.yaml"))
     recipe, machine = params.recipe(args.attempt), params.machine()
+    from roofseg.training.resume import locked_state, state_name  # torch: see `stages.run`
+    from stages._training import check_parent, code_files, fit, prior_file
+
     patches = [read_patches(PATCHES / split) for split in ("train", "val")]
     if args.smoke:
         with tempfile.TemporaryDirectory() as scratch:
@@ -41,7 +43,8 @@ def main() -> None:
             trained = fit(recipe, args.attempt, *patches, machine=machine, state=folder, out=folder)
     else:
         # Hash the inputs before training, so that later edits are not recorded as inputs.
-        record = inputs(params, args.attempt, recipe)
+        files = [*code_files(__file__), prior_file(recipe)]
+        record = inputs(params, args.attempt, recipe, files)
         name = state_name(args.attempt, str(record["training_inputs"]), recipe, machine)
         with locked_state(state_root() / name) as state:
             trained = fit(recipe, args.attempt, *patches, machine=machine, state=state, out=Path())
@@ -56,14 +59,13 @@ def main() -> None:
         print("Smoke run finished: two epochs, nothing written.")
 
 
-def inputs(params: Params, attempt: str, recipe: Recipe) -> Record:
-    """The part of recipe.json that describes the run's inputs."""
+def inputs(params: Params, attempt: str, recipe: Recipe, files: Iterable[Path]) -> Record:
+    """The part of recipe.json that describes the run's inputs: recipe, patches and ``files``."""
     digest = attempt_digest(params, attempt, dataset=Path("data") / params.dataset)
-    files = [*code_files(__file__), prior_file(recipe), PATCHES / "train", PATCHES / "val"]
     return {
         "attempt": attempt,
         "digest": digest,
-        "training_inputs": inputs_hash(digest, files),
+        "training_inputs": inputs_hash(digest, [*files, PATCHES / "train", PATCHES / "val"]),
         "dataset": params.dataset,
         "patch_size": params.patch_size,
         "gsd": sorted(read_crops(PATCHES / "train").gsd.dropna().unique().tolist()),
@@ -77,6 +79,8 @@ def write(attempt: str, trained: Trained, record: Record) -> Path:
     Returns the weights file. Afterwards all outputs of the run, curves and overlays included, are
     flushed to the disk, so its state may be removed.
     """
+    from roofseg.models.roof_model import save_model
+
     model, metrics = Path("models") / attempt, Path("metrics") / "attempts" / attempt
     files = {metrics / "training.json": record, metrics / "times.json": trained.times()}
     for path in (model, *files):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -165,8 +164,8 @@ def read(
         patch_size=SIDE,
         results=root / "metrics/attempts",
         baselines=root / "metrics/baselines.json",
+        seed_spread=seed_spread or {},
     )
-    board = replace(board, seed_spread=seed_spread or {})
     write_machine_files(board, metrics=root / "metrics", plots=root / "plots")
     return board
 

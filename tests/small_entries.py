@@ -91,4 +91,4 @@ def entry(
 
 
 def board(*attempts: Attempt) -> Leaderboard:
-    return Leaderboard("city", 64, attempts, FLOOR)
+    return Leaderboard("city", 64, attempts, FLOOR, seed_spread={})

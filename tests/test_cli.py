@@ -18,9 +18,13 @@ class TestCommand:
     def test_without_a_subcommand_it_lists_the_subcommands(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        with pytest.raises(SystemExit, match="2"):
-            cli.main([])
-        assert "COMMAND" in capsys.readouterr().err
+        cli.main([])
+        shown, errors = capsys.readouterr()
+        for name, command in cli.COMMANDS.items():
+            summary = (command.__doc__ or "").partition("\n")[0]
+            assert f"\n  {name:13}  {summary}\n" in shown
+        assert "First, in a clone of the repository, `dvc repro` runs" in shown
+        assert errors == ""
 
     def test_it_shows_its_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
@@ -80,6 +84,23 @@ class TestCommand:
         assert message.startswith(f"error: {tmp_path}: no dvc.yaml here. Run this command in the")
         assert message.count("\n") == 1
         assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", "--help", "predict --help", "nosuch", "train-all --jobs 0"]
+)
+def test_help_and_wrong_arguments_do_not_wait_for_torch(arguments: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "roofseg", *arguments.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "roofseg.cli" in imported
+    assert not {"torch", "lightning", "onnxruntime", "ray"} & imported
+    assert done.returncode == (2 if "\nerror: " in done.stderr else 0)
 
 
 # Replaces a command by one that tries to open files and prints those that it could open.

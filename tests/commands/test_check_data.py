@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from graph import ROOT
 from intake_files import write_pairs
 from project import environment
+from pseudo_terminal import lines_of, run_in_terminal, screen
 from tiny_dataset import tile_pixels, write_raster
 
 from roofseg.core.errors import UserError
@@ -41,6 +43,18 @@ def test_status_0_without_problems_and_2_with_all_of_them(oslo: Path, project: P
     assert done.stderr.startswith("error: 3 problems:\n  data/oslo/imgs: no file for the tile a")
     assert "Traceback" not in done.stderr
     assert check("nosuch").stderr.startswith("error: data/nosuch: no such folder")
+
+
+def test_a_terminal_of_80_columns_shows_a_bar_and_then_the_table(oslo: Path, project: Path) -> None:
+    command = ("-m", "roofseg", "check-data", "oslo")
+    status, shown = run_in_terminal(*command, cwd=project, NO_COLOR="1")
+    assert status == 0
+    assert any(re.match(r"Checking tiles \S+ \d/6 0:\d\d", line) for line in lines_of(shown))
+    assert max(map(len, lines_of(shown))) <= 80
+    left = screen(shown)
+    assert left[0].startswith("tile  split")
+    assert left[-1] == "data/oslo: 6 tiles, no problems"
+    assert len(left) == 8
 
 
 def test_the_limit_of_expansion_can_be_set(

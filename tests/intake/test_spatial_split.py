@@ -78,6 +78,25 @@ class TestFindBlocks:
         grids = {"c": grid(2, 0), "far": grid(9, 0), "a": grid(0, 0), "b": grid(1, 0)}
         assert find_blocks(grids) == [["a", "b", "c"], ["far"]]
 
+    @given(st.sets(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=20))
+    def test_blocks_are_the_tiles_connected_by_touching(self, places: set[tuple[int, int]]) -> None:
+        halves = {f"{x},{y}": (x, y) for x, y in places}  # top-left corners, in half tiles
+        blocks = find_blocks({name: grid(x / 2, y / 2) for name, (x, y) in halves.items()})
+        expected, waiting = [], set(halves)
+        while waiting:
+            block, reached = set(), {min(waiting)}
+            while reached:
+                block |= reached
+                reached = {
+                    name
+                    for name in waiting - block
+                    for other in reached
+                    if max(abs(a - b) for a, b in zip(halves[name], halves[other], strict=True)) < 3
+                }
+            expected.append(sorted(block))
+            waiting -= block
+        assert blocks == expected
+
     @given(st.permutations(list(mosaic(3, 2, 1.2) | {"x": grid(0.5, 0.5)})))
     def test_blocks_do_not_depend_on_the_order_of_tiles(self, names: list[str]) -> None:
         grids = mosaic(3, 2, 1.2) | {"x": grid(0.5, 0.5)}

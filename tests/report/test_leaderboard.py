@@ -11,7 +11,6 @@ from project import PARAMS, SPLIT
 from result_files import (
     ATTEMPTS,
     OPEN,
-    RECIPES,
     add_attempt,
     add_results,
     build,
@@ -314,7 +313,7 @@ def test_the_stage_shows_the_spread_of_the_recipes_that_it_was_measured_with(
     params = read_params(Path("params.yaml"))
     data = Path("data/city")
     recipes = {
-        name: recipe_of(RECIPES[name], params, read_split(data), read_nudges(data))
+        name: recipe_of(params.recipe(name), params, read_split(data), read_nudges(data))
         for name in ("better", "worse")
     }
     recipes["worse"] |= {"lr": 0.5}  # an earlier recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from graph import ROOT
+from pseudo_terminal import lines_of, run_in_terminal, screen
 from ruamel.yaml import YAML
 from tiny_dataset import write_dataset
 
@@ -61,6 +63,33 @@ def test_warnings_go_to_stderr_as_plain_lines(checkout: Path) -> None:
     done = run_stage(checkout)
     assert done.returncode == 0
     assert done.stderr == ("warning: data/mine/split.csv lists no split for spare: left out\n")
+
+
+def test_in_a_terminal_a_bar_gives_way_to_a_line_that_says_what_was_made(checkout: Path) -> None:
+    command = ("-m", "stages.make_patches")
+    status, shown = run_in_terminal(*command, cwd=checkout, PYTHONPATH=str(checkout))
+    assert status == 0
+    assert any(re.match(r"Cutting patches \S+ \d/3 0:\d\d", line) for line in lines_of(shown))
+    assert max(map(len, lines_of(shown))) <= 80
+    (line,) = screen(shown)
+    counts = "patches: 1 of train, 1 of val, 1 of test"
+    assert re.fullmatch(rf"{counts}, in \d+\.\d s; look at patches/overview\.png", line)
+
+
+def test_after_ctrl_c_there_are_a_cursor_an_error_and_no_patches(checkout: Path) -> None:
+    many = SPLIT | {f"t{number}": "train" for number in range(40)}
+    write_dataset(checkout / "data" / "mine", many, size=768)
+    status, shown = run_in_terminal(
+        *("-m", "stages.make_patches"),
+        cwd=checkout,
+        interrupt=lambda shown: "Cutting" in shown,
+        PYTHONPATH=str(checkout),
+    )
+    assert status == 130
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
+    (line,) = (line for line in screen(shown) if line != "^C")
+    assert line.endswith("error: stopped by SIGINT; run the same command again to continue")
+    assert not [*(checkout / "patches").iterdir()]
 
 
 @pytest.mark.parametrize(

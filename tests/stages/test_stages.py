@@ -23,7 +23,7 @@ from unwritable import full_disk
 
 from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError
-from roofseg.core.files import read_json, sha256_file
+from roofseg.core.files import read_json, sha256_file, write_json
 from roofseg.core.weights import write_weights
 from roofseg.recipe.digest import attempt_digest
 from roofseg.recipe.params import read_params
@@ -87,6 +87,36 @@ def test_status_two_without_traceback_from_outside(here: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: params.yaml: cannot be read")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "stages.check_params",
+        "stages.train --attempt small",
+        "stages.evaluate --attempt small",
+        "stages.study_run seeds small-1 --attempt small --seed 1",
+        "roofseg train-all",
+    ],
+)
+def test_a_misspelt_key_is_told_before_torch_is_imported(checked: Path, command: str) -> None:
+    """Torch takes seconds, so that a typing error would be told late."""
+    recipe = read_params(Path("params.yaml")).recipe("small").model_dump(mode="json")
+    write_json(Path("studies/recipes/small/seeds.json"), {"recipe": recipe})
+    Path("dvc.yaml").touch()
+    Path("params.yaml").write_text(PARAMS.replace("batch_size:", "batchsize:"))
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", *command.split()],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    imported = re.findall(r"^import time: .*\| +(\S+)$", done.stderr, re.MULTILINE)
+    assert done.returncode == 2
+    assert "\nerror: params.yaml: batchsize: unknown key" in done.stderr
+    assert "pydantic" in imported
+    assert not {"torch", "lightning", "albumentations"} & set(imported)
 
 
 def test_parameters_that_cannot_be_read(here: Path) -> None:

@@ -8,11 +8,12 @@ Warnings (oddities that may be mistakes) go to stderr and do not change the exit
 from __future__ import annotations
 
 import argparse
-import sys
 
 from roofseg.commands.arguments import number
 from roofseg.commands.project import DATA
 from roofseg.core.errors import raise_all
+from roofseg.core.progress import track
+from roofseg.core.terminal import warn
 from roofseg.intake.inspect import MAX_EXPANSION, check_name, inspect_dataset, table
 
 
@@ -35,9 +36,9 @@ def add_max_expansion(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     check_name(args.name)
     folder = DATA / args.name
-    report = inspect_dataset(folder, max_expansion=args.max_expansion)
+    report = inspect_dataset(folder, max_expansion=args.max_expansion, progress=track)
     print(table(report))
     for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     raise_all(report.problems)
     print(f"{folder}: {len(report.tiles)} tiles, no problems")

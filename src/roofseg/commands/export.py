@@ -1,4 +1,4 @@
-"""Export a model as one ONNX file, and check its probabilities against torch.
+"""Export a model as an ONNX file, checked against torch.
 
 `roofseg predict --model FILE.onnx` runs the file, and so does any program that runs ONNX. Its input
 is `images`, (B, P, P, 3) uint8 RGB; its output is `probability`, (B, P, P) float32, where P is the

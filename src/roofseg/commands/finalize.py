@@ -1,4 +1,4 @@
-"""Mark attempts as final: once committed, `dvc repro` scores them on test.
+"""Mark attempts as final: `dvc repro` then scores them on test.
 
 Writes the recipe digest of each attempt into params.yaml, under `final`; comments there are kept.
 The attempt's model must have been trained with exactly this recipe. Afterwards, commit params.yaml

@@ -1,4 +1,4 @@
-"""Make a dataset and its profile from your own imagery and masks or footprints.
+"""Make a dataset from your imagery and its masks or footprints.
 
 Copies tiles into data/NAME, rasterizes footprints, checks every pixel, divides the tiles into
 train, val and test, adds them to DVC, and derives profiles/NAME.yaml from another profile. After an
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from roofseg.commands.edit_params import derive_profile
 from roofseg.commands.project import DATA, PROFILES, dvc_command, find_profile
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, remove_scratch, user_path
+from roofseg.core.progress import track
+from roofseg.core.terminal import warn
 from roofseg.intake.bring_in import Division, bring_in
 from roofseg.intake.inspect import Report, check_name, table
 from roofseg.recipe.params import PATCH_MULTIPLE, read_params
@@ -107,13 +108,14 @@ def main(args: argparse.Namespace) -> None:
             layer=args.layer,
             gsd=args.gsd,
             max_expansion=args.max_expansion,
+            progress=track,
         )
         patch_size = fitting_patch_size(report, largest)
         derive_profile(base, made, args.name, patch_size)
         add_to_dvc(folder)
     print(table(report))
     for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     if patch_size < largest:
         print(f"patch_size is {patch_size} px, to fit the smallest tile; {base} has {largest}")
     print(

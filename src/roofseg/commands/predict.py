@@ -1,16 +1,16 @@
-"""Map the roofs in rasters of any size, as masks, probabilities or footprints.
+"""Map the roofs in rasters: masks, probabilities or footprints.
 
-Writes DIR/NAME.tif for each input NAME.*: a cloud-optimised GeoTIFF on the input's grid, uint8 with
-1 for building, 0 for background and 255 for no data; with --probability float32 in [0, 1], NaN for
-no data. With --vector, footprints are written beside it. Outputs that the same model and options
-have already made are skipped: after a stop, the same command continues.
+Rasters may have any size. Writes DIR/NAME.tif for each input NAME.*: a cloud-optimised GeoTIFF on
+the input's grid, uint8 with 1 for building, 0 for background and 255 for no data; with
+--probability float32 in [0, 1], NaN for no data. With --vector, footprints are written beside it.
+Outputs that the same model and options have already made are skipped: after a stop, the same
+command continues.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from roofseg.commands.arguments import count, local_path, number
 from roofseg.core.errors import UserError
+from roofseg.core.progress import bar
+from roofseg.core.terminal import warn
 from roofseg.inference.predictor import Device, Precision, Predictor
 from roofseg.mapping.cog import NotWrittenError
 from roofseg.mapping.footprints import Vector
@@ -271,7 +270,7 @@ def check(
                 continue
             with open_input(predictor, source, options) as imagery:
                 for note in imagery.notes:
-                    print(f"{source}: {note}", file=sys.stderr)
+                    warn(f"{source}: {note}")
                 windows = count_windows(imagery, predictor.window, options.overlap)
                 megapixels = imagery.height * imagery.width / 1e6
             jobs.append(Job(source, out, windows, megapixels))
@@ -289,11 +288,10 @@ def run(
 ) -> list[str]:
     """Predict all inputs, even if one of them fails; returns the errors."""
     failed = []
-    with bar() as progress:
-        task = progress.add_task("", total=sum(job.windows for job in jobs))
+    with bar("Predicting", sum(job.windows for job in jobs)) as shown:
         done = 0
         for job in jobs:
-            progress.update(task, description=job.out.name)
+            shown.update(description=job.out.name)
             start = time.perf_counter()
             try:
                 predict_raster(
@@ -302,7 +300,7 @@ def run(
                     job.out,
                     options,
                     infer=infer,
-                    progress=lambda windows: progress.advance(task, windows),
+                    progress=shown.advance,
                 )
                 seconds = time.perf_counter() - start
                 print(f"{job.out}: {job.megapixels:.1f} MP in {seconds:.1f} s", flush=True)
@@ -311,19 +309,5 @@ def run(
             except UserError as error:
                 failed.append(str(error))
             done += job.windows
-            progress.update(task, completed=done)
+            shown.update(done=done)
     return failed
-
-
-def bar() -> Progress:
-    """A progress bar that counts windows over all inputs; hidden unless stderr is a terminal."""
-    console = Console(stderr=True, highlight=False)
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

@@ -1,4 +1,4 @@
-"""Run the studies of studies/studies.yaml, or one of them, and gather their results.
+"""Run the studies of studies/studies.yaml, or one of them.
 
   roofseg studies           all studies, and a page of all: studies/report.html
   roofseg studies budget    one study: budget, seeds or augmentation
@@ -6,8 +6,9 @@
   roofseg studies none      DVC forgets all studies; their results stay
 
 Checks studies.yaml, lists in studies/in_force.yaml what was asked for so far, and runs `dvc repro`
-on stages of studies/dvc.yaml. Runs that are up to date are not repeated; after a stop, the same
-command continues. docs/studies.md describes the question of each study.
+on stages of studies/dvc.yaml, which train the runs and gather their results. Runs that are up to
+date are not repeated; after a stop, the same command continues. docs/studies.md describes the
+question of each study.
 
 Once `dvc repro` runs, the exit status is that of DVC: 0 done, 255 a stage failed.
 """
@@ -25,9 +26,11 @@ from roofseg.recipe.params import read_params
 from roofseg.recipe.split import read_split
 from roofseg.studies.declaration import SOURCE, STUDY_NAMES, check_budget, read_studies
 from roofseg.studies.in_force import IN_FORCE, NONE, read_lists, stage_lists, write_lists
+from roofseg.studies.report.records import finished_runs
 
 STAGES = "studies/dvc.yaml"
 RESULTS = Path("metrics/studies")
+RUNS = RESULTS / "runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +62,11 @@ def main(args: argparse.Namespace) -> None:
     if lists != before:
         write_lists(Path(IN_FORCE), lists)
     print(f"{IN_FORCE}: {', '.join([*lists['gathered'], *lists['pages']])}", flush=True)
+    for name in STUDY_NAMES if args.name is None else [args.name]:
+        if name in lists["gathered"]:
+            study = studies.study(name)
+            finished = finished_runs(RUNS, name, study, params)
+            print(f"{name}: {len(finished)} of {len(study.runs())} runs are done", flush=True)
     targets = _targets(args.name)
     print("dvc repro", *targets, flush=True)
     # DVC replaces this process, so that signals reach it.

@@ -39,14 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    jobs = args.jobs
-    if jobs is None:
-        import torch  # takes seconds
-
-        jobs = torch.cuda.device_count() or 1
-    options = ["--allow-missing"] if args.allow_missing else []
     params = read_params(PARAMS)
     priors = {name: params.recipe(name).prior for name in params.attempts}
+    options = ["--allow-missing"] if args.allow_missing else []
+    jobs = args.jobs
+    if jobs is None:
+        import torch  # takes seconds: a misspelt key in params.yaml must not wait for it
+
+        jobs = torch.cuda.device_count() or 1
     failed = asyncio.run(Jobs(jobs, options).train(priors))
     if failed:
         raise UserError(f"failed: {', '.join(failed)}; see the lines that begin with these names")

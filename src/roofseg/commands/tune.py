@@ -1,4 +1,4 @@
-"""Run the recipes that studies/tuning.yaml declares, each as a DVC experiment.
+"""Run the recipes of studies/tuning.yaml as DVC experiments.
 
 Each run trains its attempt and scores it on val, in a copy of the project in which test stays
 sealed. The sampler named in tuning.yaml picks the runs: `grid` takes a seeded sample of each
@@ -20,6 +20,7 @@ from pathlib import Path
 from roofseg.commands.arguments import count
 from roofseg.commands.project import DATA, PARAMS, stage_environment
 from roofseg.core.errors import UserError
+from roofseg.core.progress import bar
 from roofseg.recipe.params import Params, parse_params, read_params
 from roofseg.tuning import dvc_queue
 from roofseg.tuning.execute import execute, read_val_iou
@@ -52,7 +53,8 @@ def main(args: argparse.Namespace) -> None:
     print(f"{tuning.runs} runs of each attempt, {picked_from}", flush=True)
     total = tuning.runs * len(spaces)
     picked = batches(tuning, spaces, SEARCHES, lambda run: read_val_iou(run, dvc_queue.finished()))
-    failed = execute(picked, params, total=total, jobs=args.jobs)
+    with bar("Tuning", total, lines=False) as shown:
+        failed = execute(picked, params, total=total, jobs=args.jobs, ended=shown.advance)
     if failed:
         raise UserError(
             f"{len(failed)} of {total} runs failed; `dvc queue logs {failed[0]}` says why. "

@@ -1,4 +1,4 @@
-"""Compare the runs of `roofseg tune`, and print the commands that apply the best ones.
+"""Compare the runs of `roofseg tune`; say how to apply the best.
 
 Writes metrics/studies/tuning.csv, with a row per run, and plots/studies/tuning_*.png. The runs are
 those that the sampler of studies/tuning.yaml has picked so far; all scores are on val. At least one

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from roofseg.core.errors import UserError, explain_system_error
 from roofseg.core.guard import install_guard, raise_violation
+from roofseg.core.progress import close_bars
+from roofseg.core.terminal import print_error
 
 
 @contextmanager
@@ -54,5 +56,8 @@ def entry_point(name: str, *, project: Path, reads_tiles: bool) -> Iterator[None
             yield
         raise_violation()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        close_bars()
+        print_error(str(error))
         sys.exit(error.status)
+    finally:
+        close_bars()

@@ -50,9 +50,7 @@ def mark_finished(state: Path, model_sha256: str) -> None:
     file, or of its record if the weights are not kept.
     """
     write_json(state / FINISHED, {"model_sha256": model_sha256})
-    for other in finished_states(state.parent, state.name.partition("@")[0]):
-        if other != state:
-            _remove_unlocked(other)
+    remove_finished(state.parent, state.name.partition("@")[0], keep=state)
 
 
 def finished_states(root: Path, attempt: str) -> list[Path]:
@@ -71,10 +69,11 @@ def remove_states_of(model_sha256: str, root: Path, attempt: str) -> None:
                 _remove_unlocked(state)
 
 
-def remove_finished(root: Path, attempt: str) -> None:
-    """Remove the finished states of an attempt that no process has locked."""
+def remove_finished(root: Path, attempt: str, *, keep: Path | None = None) -> None:
+    """Remove the finished states of an attempt, except ``keep``, that no process has locked."""
     for state in finished_states(root, attempt):
-        _remove_unlocked(state)
+        if state != keep:
+            _remove_unlocked(state)
 
 
 def remove_state(state: Path) -> None:

@@ -6,6 +6,8 @@ import signal
 import sys
 from typing import NoReturn
 
+from roofseg.core.terminal import print_error
+
 # Ctrl-C, `kill`, and the end of the terminal, the notebook or the connection.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -27,5 +29,5 @@ def exit_on_stop() -> None:
 
 def _exit(number: int, frame: object) -> NoReturn:
     name = signal.Signals(number).name
-    print(f"error: stopped by {name}; run the same command again to continue", file=sys.stderr)
+    print_error(f"stopped by {name}; run the same command again to continue")
     sys.exit(128 + number)

@@ -16,6 +16,7 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, sha256_file, write_rows
 from roofseg.core.images import Image, portable_opencv, write_jpeg, write_png
 from roofseg.core.messages import gathered
+from roofseg.core.progress import Progress, silent
 from roofseg.cutting.find import find_tiles
 from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps, shared_ground
 from roofseg.cutting.window import Crop, choose_window
@@ -37,7 +38,8 @@ def make_patches(
     patch_size: int,
     min_building_fraction: float,
     warn: Callable[[str], None],
-) -> None:
+    progress: Progress = silent,
+) -> dict[str, int]:
     """Cut one patch from every tile in the split of ``dataset`` into ``out``.
 
     Writes ``out``/{train,val,test}, ``out``/tiles.csv (see `roofseg.tiles.manifest`) and
@@ -53,6 +55,10 @@ def make_patches(
         warn: called with one line that names all tiles missing from split.csv, one line for each
             tile without enough building, one for each other order of bands than red, green, blue,
             and one for each pair of patches in two splits that look alike
+        progress: shows how many patches are cut
+
+    Returns:
+        The number of patches of each split.
 
     Raises:
         UserError: a nudge leaves its tile, patches of two splits overlap (see `cutting.leakage`),
@@ -77,7 +83,7 @@ def make_patches(
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
         cells: dict[str, list[tuple[Image, str]]] = {split: [] for split in SPLITS}
         fingerprints, grids, notes = [], [], []
-        for tile in tiles:
+        for tile in progress(tiles, "Cutting patches"):
             grid, note = check_tile(tile, patch_size)
             notes.append((tile.name, note))
             nudge = nudges.get(tile.name)
@@ -124,6 +130,7 @@ def make_patches(
             write_rows(folders[split] / "crops.csv", CROPS_COLUMNS, rows[split])
         write_manifest(manifest, _tile_records(tiles, grids))
         write_png(overview, _overview(dataset.name, patch_size, cells))
+    return {split: len(rows[split]) for split in SPLITS}
 
 
 def _tile_records(tiles: list[TilePair], grids: list[Grid]) -> Iterator[TileRecord]:

@@ -16,6 +16,7 @@ import pandas as pd
 from roofseg import metrics
 from roofseg.core.files import atomic_write, write_json
 from roofseg.core.images import Image, write_png
+from roofseg.core.progress import Progress, silent
 from roofseg.drawing import overlay, panel
 from roofseg.evaluation.assessment import Assessment, assess
 from roofseg.evaluation.full_tiles import full_tile_table
@@ -47,14 +48,16 @@ class Evaluation:
 
 
 def predict(
-    predictor: Predictor, images: Sequence[Image], batch_size: int
+    predictor: Predictor, images: Sequence[Image], batch_size: int, progress: Progress = silent
 ) -> npt.NDArray[np.float32]:
     """Predict the probability of building at each pixel.
 
-    ``images`` are N arrays (P, P, 3) uint8 RGB. Returns (N, P, P) float32 in [0, 1].
+    ``images`` are N arrays (P, P, 3) uint8 RGB; ``progress`` shows how many batches are done.
+    Returns (N, P, P) float32 in [0, 1].
     """
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    return np.concatenate([predictor(np.stack(batch)) for batch in batches])
+    shown = progress(batches, "Predicting batches")
+    return np.concatenate([predictor(np.stack(batch)) for batch in shown])
 
 
 def evaluate(
@@ -65,6 +68,7 @@ def evaluate(
     predictions: Path,
     results: Path,
     batch_size: int,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Score a model on each split, and write tables and pictures.
 
@@ -77,6 +81,7 @@ def evaluate(
         results: the folder for scores.json and, with a column ``split``, tables of `Assessment`:
             tiles.csv, sizes.csv, reliability.csv and pr.csv (its ``curve``).
         batch_size: patches or windows at a time; it changes memory and speed only.
+        progress: shows how much is predicted, drawn and scored.
 
     Raises:
         UserError: a whole tile is damaged or holds no data; then nothing is written.
@@ -84,11 +89,16 @@ def evaluate(
     assessed: dict[str, Assessment] = {}
     with atomic_write(predictions) as folder:
         for split, patches in splits.items():
-            probabilities = predict(predictor, [patch.image for patch in patches], batch_size)
+            images = [patch.image for patch in patches]
+            probabilities = predict(predictor, images, batch_size, progress)
             assessed[split] = assess(patches, probabilities)
-            _draw(folder / split, patches, probabilities >= metrics.THRESHOLD)
+            masks = list(zip(patches, probabilities >= metrics.THRESHOLD, strict=True))
+            for patch, mask in progress(masks, f"Drawing patches of {split}"):
+                _draw(folder / split, patch, mask)
         whole = {
-            f"{split}_full_tiles": full_tile_table(predictor, pairs, batch_size=batch_size)
+            f"{split}_full_tiles": full_tile_table(
+                predictor, pairs, batch_size=batch_size, progress=progress
+            )
             for split, pairs in tiles.items()
             if pairs
         }
@@ -119,12 +129,11 @@ def headline(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, f
     }
 
 
-def _draw(folder: Path, patches: Sequence[Patch], masks: npt.NDArray[np.bool_]) -> None:
-    for patch, mask in zip(patches, masks, strict=True):
-        name = f"{patch.tile}.png"
-        write_png(folder / "masks" / name, np.where(mask, 255, 0).astype(np.uint8))
-        write_png(folder / "overlays" / name, overlay(patch.image, patch.mask, mask))
-        write_png(folder / "panels" / name, panel(patch.image, patch.mask, mask))
+def _draw(folder: Path, patch: Patch, mask: npt.NDArray[np.bool_]) -> None:
+    name = f"{patch.tile}.png"
+    write_png(folder / "masks" / name, np.where(mask, 255, 0).astype(np.uint8))
+    write_png(folder / "overlays" / name, overlay(patch.image, patch.mask, mask))
+    write_png(folder / "panels" / name, panel(patch.image, patch.mask, mask))
 
 
 def _joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -13,6 +12,8 @@ from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
 from roofseg.core.messages import gathered
+from roofseg.core.progress import Progress, silent
+from roofseg.core.terminal import warn
 from roofseg.inference.predictor import Predictor
 from roofseg.metrics import COUNTS, Integers, count, table_of_counts
 from roofseg.sliding_window.blocks import predict_blocks
@@ -21,7 +22,11 @@ from roofseg.tiles.rasters import TilePair, open_raster
 
 
 def full_tile_table(
-    predictor: Predictor, tiles: Sequence[TilePair], *, batch_size: int
+    predictor: Predictor,
+    tiles: Sequence[TilePair],
+    *,
+    batch_size: int,
+    progress: Progress = silent,
 ) -> pd.DataFrame:
     """Count and score all pixels of each tile that hold data.
 
@@ -33,6 +38,7 @@ def full_tile_table(
         predictor: the model; tiles are assumed to have the GSD that it was trained on.
         tiles: the image and mask of each tile, on the same grid.
         batch_size: windows at a time.
+        progress: shows how many tiles are scored.
 
     Returns:
         As `roofseg.metrics.table`.
@@ -41,9 +47,10 @@ def full_tile_table(
         UserError: a tile is damaged or holds no data.
     """
     notes: list[tuple[str, str]] = []
-    counts = np.stack([_counts(predictor, tile, batch_size, notes) for tile in tiles])
+    shown = progress(tiles, "Scoring whole tiles")
+    counts = np.stack([_counts(predictor, tile, batch_size, notes) for tile in shown])
     for line in gathered(notes):
-        print(f"warning: {line}", file=sys.stderr)
+        warn(line)
     return table_of_counts([tile.name for tile in tiles], counts)
 
 

@@ -19,6 +19,7 @@ from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError, collect_errors, raise_all
 from roofseg.core.files import write_json, write_rows, write_text
 from roofseg.core.messages import gathered, shortened
+from roofseg.core.progress import Progress, silent
 from roofseg.cutting.find import find_rasters
 from roofseg.intake.convert import (
     PERCENTILES,
@@ -85,6 +86,7 @@ def bring_in(
     gsd: float | None = None,
     max_expansion: float = MAX_EXPANSION,
     say: Callable[[str], None],
+    progress: Progress = silent,
 ) -> Report:
     """Make a dataset in ``folder``: imgs/, msks/, its small tables, LICENSE.md and intake.json.
 
@@ -101,6 +103,7 @@ def bring_in(
         gsd: metres per pixel of rasters that are not georeferenced; only recorded.
         max_expansion: see `roofseg.intake.inspect.open_bounded`.
         say: called with each remark for the user, a line without line break.
+        progress: shows how many tiles are copied (or converted and rasterized), and checked.
 
     Raises:
         UserError: the files do not make a dataset; names all problems at once. Some files may then
@@ -118,9 +121,12 @@ def bring_in(
         for kind in ("imgs", "msks"):
             (folder / kind).mkdir(parents=True)
         tiles, rasterized = _copy_tiles(
-            sources, mask_files, footprints, folder, scale, max_expansion, origins
+            sources, mask_files, footprints, folder, scale, max_expansion, origins, progress
         )
-        reports = [inspect_tile(tile, max_expansion=max_expansion) for tile in tiles]
+        reports = [
+            inspect_tile(tile, max_expansion=max_expansion)
+            for tile in progress(tiles, "Checking tiles")
+        ]
         raise_all([*find_problems(masks, reports), *_gsd_problems(reports, gsd)])
 
         split = _split(reports, folder, division, origins)
@@ -264,12 +270,13 @@ def _copy_tiles(
     scale: tuple[float, float] | None,
     max_expansion: float,
     origins: dict[Path, str],
+    progress: Progress,
 ) -> tuple[list[TilePair], dict[str, RasterizeStats]]:
     """Copy or convert images, copy or rasterize masks; UserError naming all that fail."""
     problems: list[str] = []
     tiles = []
     rasterized: dict[str, RasterizeStats] = {}
-    for name, source in sources.items():
+    for name, source in progress(list(sources.items()), "Bringing in tiles"):
         with collect_errors(problems):
             if source.as_is:
                 image = _copy(source.path, folder / "imgs", name, max_expansion)

@@ -23,6 +23,7 @@ from rasterio.windows import Window
 
 from roofseg.core.errors import UserError, collect_errors
 from roofseg.core.messages import gathered, shortened
+from roofseg.core.progress import Progress, silent
 from roofseg.cutting.find import find_rasters
 from roofseg.intake.spatial_split import find_blocks
 from roofseg.recipe.params import PATCH_MULTIPLE
@@ -118,10 +119,13 @@ def read_stated_gsd(folder: Path) -> float | None:
     return gsd
 
 
-def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Report:
+def inspect_dataset(
+    folder: Path, *, max_expansion: float = MAX_EXPANSION, progress: Progress = silent
+) -> Report:
     """Inspect the dataset in ``folder``: its tables, and the header and pixels of every raster.
 
-    Without ``imgs/`` or ``msks/``, only the tables are inspected.
+    ``progress`` shows how many tiles are inspected. Without ``imgs/`` or ``msks/``, only the tables
+    are inspected.
 
     Raises UserError if there is no such folder.
     """
@@ -157,13 +161,14 @@ def inspect_dataset(folder: Path, *, max_expansion: float = MAX_EXPANSION) -> Re
                 f"{folder / table}: lists {shortened(unknown)}, but imgs and msks have no such "
                 "file. Add the files, or remove the lines."
             )
-    tiles = [
-        inspect_tile(
-            TilePair(name, split.get(name, ""), images[name], masks[name]),
-            max_expansion=max_expansion,
-        )
+    pairs = [
+        TilePair(name, split.get(name, ""), images[name], masks[name])
         for name in names
         if name in images and name in masks
+    ]
+    tiles = [
+        inspect_tile(pair, max_expansion=max_expansion)
+        for pair in progress(pairs, "Checking tiles")
     ]
     problems += find_problems(folder / "msks", tiles)
     return Report(tuple(tiles), tuple(problems), tuple(find_warnings(tiles)), gsd)

@@ -8,6 +8,7 @@ phylogenetic structure").
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -60,10 +61,10 @@ def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[li
         if side is not None:
             squares = _squares(shapely.centroid(parts), side, grids[names[0]])
             places = [squares[part] for part in part_of]
-        blocks += [
-            [name for name, its in zip(names, places, strict=True) if its == place]
-            for place in dict.fromkeys(places)
-        ]
+        together: dict[object, list[str]] = defaultdict(list)
+        for name, place in zip(names, places, strict=True):
+            together[place].append(name)
+        blocks += together.values()
     return sorted(sorted(block) for block in blocks)
 
 

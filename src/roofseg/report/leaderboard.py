@@ -7,7 +7,7 @@ torch: all that it shows of test comes from the files that evaluation wrote.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,14 @@ class Leaderboard:
         attempts: the attempts in the order of params.yaml, which decides their colours.
         baselines: the scores of `roofseg.baselines`.
         seed_spread: the spread over seeds by attempt (`roofseg.results.seed_spread`); only of those
-            for which it was measured with their recipe.
+            for which it was measured with their recipe in params.yaml.
     """
 
     dataset: str
     patch_size: int
     attempts: Sequence[Attempt]
     baselines: Mapping[str, Any]
-    seed_spread: Mapping[str, SeedSpread] = field(default_factory=dict)
+    seed_spread: Mapping[str, SeedSpread]
 
     @cached_property
     def ranked(self) -> list[Attempt]:
@@ -128,7 +128,13 @@ class Leaderboard:
 
 
 def read_leaderboard(
-    names: Sequence[str], *, dataset: str, patch_size: int, results: Path, baselines: Path
+    names: Sequence[str],
+    *,
+    dataset: str,
+    patch_size: int,
+    results: Path,
+    baselines: Path,
+    seed_spread: Mapping[str, SeedSpread],
 ) -> Leaderboard:
     """Read the results of all attempts.
 
@@ -138,6 +144,7 @@ def read_leaderboard(
         patch_size: side of a patch in pixels.
         results: the folder with NAME/ of each attempt, as training and evaluation wrote it.
         baselines: the JSON file of `roofseg.baselines`.
+        seed_spread: see `Leaderboard`.
 
     Raises:
         UserError: a file is missing; the message names it and the command that makes it.
@@ -146,7 +153,7 @@ def read_leaderboard(
     attempts = [
         read_attempt(name, index, results / name, dataset) for index, name in enumerate(names)
     ]
-    return Leaderboard(dataset, patch_size, attempts, read_json(baselines))
+    return Leaderboard(dataset, patch_size, attempts, read_json(baselines), seed_spread)
 
 
 def score_table(board: Leaderboard) -> pd.DataFrame:

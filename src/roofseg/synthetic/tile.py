@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write
 from roofseg.core.images import Image
+from roofseg.core.progress import Progress, silent
 from roofseg.synthetic.layout import lay_out
 from roofseg.synthetic.render import render
 from roofseg.synthetic.scene import GSD
@@ -72,11 +73,14 @@ def generate_tile(seed: int, index: int, size: int) -> Tile:
     return Tile(image, mask, transform)
 
 
-def write_sample(imgs: Path, msks: Path, *, tiles: int, size: int, seed: int) -> None:
+def write_sample(
+    imgs: Path, msks: Path, *, tiles: int, size: int, seed: int, progress: Progress = silent
+) -> None:
     """Write tiles 1..``tiles`` as GeoTIFF into ``imgs`` and their masks into ``msks``.
 
     Images are uint8 RGB, masks uint8 with one band of 0 and 255; `generate_tile` explains ``size``
-    and ``seed``. Both folders appear whole or not at all, and replace existing ones.
+    and ``seed``. ``progress`` shows how many are written. Both folders appear whole or not at all,
+    and replace existing ones.
 
     Raises:
         UserError: an argument is out of range.
@@ -86,7 +90,7 @@ def write_sample(imgs: Path, msks: Path, *, tiles: int, size: int, seed: int) ->
     with atomic_write(imgs) as images, atomic_write(msks) as masks:
         images.mkdir()
         masks.mkdir()
-        for index in range(1, tiles + 1):
+        for index in progress(range(1, tiles + 1), "Drawing tiles"):
             tile = generate_tile(seed, index, size)
             name = f"{tile_name(index)}.tif"
             _write_raster(images / name, np.moveaxis(tile.image, 2, 0), tile.transform)

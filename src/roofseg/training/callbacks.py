@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from roofseg.core.files import atomic_write
 from roofseg.core.images import write_png
+from roofseg.core.progress import bar
 from roofseg.drawing import SheetGroup, contact_sheet, overlay
 from roofseg.models.device import peak_memory_gb
 
@@ -118,6 +120,35 @@ class EpochReport(Callback):
                 f"epoch {time.monotonic() - self._epoch_start:.1f} s",
             ]
         )
+
+
+class StepBar(Callback):
+    """Shows a bar of the steps of the whole run where there is a terminal.
+
+    Without one, the blocks of `EpochReport` show the progress.
+    """
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        steps, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
+        done = trainer.current_epoch * steps
+        self._bar = self._open.enter_context(
+            bar("Training", steps * epochs, done=done, lines=False)
+        )
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._bar.update(description=f"Epoch {trainer.current_epoch + 1} of {trainer.max_epochs}")
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self._bar.advance()
+
+    def on_train_end(self, *args: Any) -> None:
+        self._open.close()
+
+    def on_exception(self, *args: Any) -> None:
+        self._open.close()
 
 
 class PredictionVisualizer(Callback):

@@ -14,8 +14,7 @@ from typing import Any
 import lightning as L  # noqa: N812
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar, WeightAveraging
-from rich.console import Console
+from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from roofseg.core.errors import StoppedError, UserError, explain_system_error
@@ -30,7 +29,7 @@ from roofseg.models.device import (
 from roofseg.models.roof_model import RoofModel, build_model
 from roofseg.patches import Patch
 from roofseg.recipe.params import Machine, Recipe
-from roofseg.training.callbacks import EpochReport, PredictionVisualizer
+from roofseg.training.callbacks import EpochReport, PredictionVisualizer, StepBar
 from roofseg.training.data import PatchBatches
 from roofseg.training.prior import load_prior
 from roofseg.training.resume import DurableCheckpoints, KeepState, is_first_process
@@ -196,8 +195,8 @@ def train(
             enable_checkpointing=False,
             num_sanity_val_steps=0,
             enable_model_summary=False,
-            enable_progress_bar=Console().is_terminal,
-            callbacks=[stop, keep, report, pictures, *_callbacks(recipe)],
+            enable_progress_bar=False,
+            callbacks=[stop, keep, report, pictures, *_callbacks(recipe, first)],
         )
         try:
             with stop, report:
@@ -315,7 +314,7 @@ def _quiet(nondeterministic: set[str]) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _callbacks(recipe: Recipe) -> list[Callback]:
+def _callbacks(recipe: Recipe, first: bool) -> list[Callback]:
     callbacks: list[Callback] = [
         EarlyStoppingAfterThaw(recipe.thaw_epoch or 0, recipe.early_stopping_patience)
     ]
@@ -324,6 +323,6 @@ def _callbacks(recipe: Recipe) -> list[Callback]:
         # EMAWeightAveraging's weighted sum would round them at every step.
         average = get_ema_multi_avg_fn(recipe.ema_decay)
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
-    if Console().is_terminal:
-        callbacks.append(RichProgressBar(leave=False))
+    if first:
+        callbacks.append(StepBar())
     return callbacks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -17,7 +17,12 @@ from roofseg.tuning.table import DONE, Result
 
 
 def execute(
-    batches: Iterable[Sequence[Run]], params: Params, *, total: int, jobs: int
+    batches: Iterable[Sequence[Run]],
+    params: Params,
+    *,
+    total: int,
+    jobs: int,
+    ended: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Run the batches one after the other, and print a line for each run that has ended.
 
@@ -30,6 +35,7 @@ def execute(
         params: the parameters in force.
         total: the number of runs of all batches, for the printed lines.
         jobs: number of runs at a time.
+        ended: called after each of these lines.
 
     Returns:
         The names of the runs that failed.
@@ -39,6 +45,7 @@ def execute(
 
     def tell(run: Run, outcome: str) -> None:
         print(f"[{next(numbers)}/{total}] {run.label}: {outcome}", flush=True)
+        ended()
 
     for batch in batches:
         done = dvc_queue.finished()
