@@ -186,6 +186,7 @@ def test_the_package_has_all_files_of_its_source_and_no_others(clone: Path, pack
     assert installed == source > {Path("pages/templates/page.html.j2"), Path("py.typed")}
 
 
+@pytest.mark.whole
 def test_the_package_predicts_without_a_checkout(package: Path, tmp_path: Path) -> None:
     from small_model import write_model  # imports torch, which the other tests need not wait for
 

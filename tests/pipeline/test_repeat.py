@@ -56,11 +56,11 @@ def compare(before: dict[str, str], after: dict[str, str]) -> int:
     return len(compared)
 
 
-def test_a_forced_repro_gives_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.whole
+def test_a_forced_repro_gives_the_same_bytes(finished: Project, tmp_path: Path) -> None:
     """`dvc repro --force` gives every output again, to the byte (times aside)."""
-    project = Project.create(tmp_path / "project")
+    project = finished.copy(tmp_path / "project")
     locks = [project.folder / name / "dvc.lock" for name in (".", "weights")]
-    project.run("dvc repro")
     before, board = hashes(*locks), without_times(project)
     project.run("dvc repro --force")
     assert compare(before, hashes(*locks)) >= 20
