@@ -4,12 +4,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # The stages call `python`, so .venv must come first on the path.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-CODE := src stages tests benchmarks
+CODE := src stages tests benchmarks docs
 
 .DEFAULT_GOAL := help
 .PHONY: help repro train-all test check format bench profile finalize new-dataset check-data \
 	prove-repeatable prove-resumable prove-sealed tune tuning-report \
-	studies-report studies budget seeds augmentation
+	pictures studies-report studies budget seeds augmentation
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
@@ -89,6 +89,9 @@ budget seeds augmentation: .venv/installed
 
 studies-report: .venv/installed  ## make studies/report.html from the studies that were run
 	@roofseg studies report
+
+pictures: .venv/installed  ## draw docs/images again, from what `make repro` left
+	PYTHONPATH=src python docs/images/make.py
 
 prove-repeatable: .venv/installed  ## prove that `dvc repro --force` gives the same bytes
 	@python -m pytest -m '' --proofs -s tests/pipeline/test_repeat.py
