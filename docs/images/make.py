@@ -209,7 +209,7 @@ def save(name: str, picture: Image) -> None:
     # A palette chosen by frequency alone would lose the colours of marks and text.
     marks = [*map(rgb, [INK, PAPER, FOOTPRINT, *drawing.COLOURS]), *JUDGED.values()]
     for count in (240, 192, 128, 96, 64, 32):
-        frequent = Pillow.fromarray(picture).quantize(count, dither=Pillow.Dither.NONE).getpalette()
+        frequent = Pillow.fromarray(picture).quantize(count, kmeans=3).getpalette()
         palette = np.array([*marks, *np.reshape(frequent or [], (-1, 3))[:count]], np.uint8)
         indexed = Pillow.fromarray(KDTree(palette).query(picture)[1].astype(np.uint8))
         indexed.putpalette(palette.tobytes())
