@@ -10,7 +10,7 @@ CODE := src stages tests benchmarks docs
 .DEFAULT_GOAL := help
 .PHONY: help repro train-all test test-all check format docs bench profile finalize new-dataset check-data \
 	prove-repeatable prove-resumable prove-sealed tune tuning-report \
-	studies-report studies budget seeds augmentation
+	pictures studies-report studies budget seeds augmentation
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
@@ -111,6 +111,9 @@ budget seeds augmentation: .venv/installed
 
 studies-report: .venv/installed  ## make studies/report.html from the studies that were run
 	@roofseg studies report
+
+pictures: .venv/installed  ## draw docs/images again, from what `make repro` left
+	PYTHONPATH=src python docs/images/make.py
 
 prove-repeatable: .venv/installed  ## prove that `dvc repro --force` gives the same bytes
 	@python -m pytest -n 0 -m '' --proofs -s tests/pipeline/test_repeat.py

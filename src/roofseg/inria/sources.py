@@ -154,6 +154,6 @@ class _Hub:
                 f"data/train/{file} of {HUB} on {self.endpoint or 'the hub'} could not be "
                 f"downloaded ({type(error).__name__}: {reason}). Run the stage again with a "
                 "network, and it continues after the tiles that are already in place. Or unpack "
-                "the dataset and set the environment variable INRIA_SOURCE to its folder (README, "
-                "'The study')."
+                "the dataset and set the environment variable INRIA_SOURCE to its folder "
+                "(docs/study.md)."
             ) from None
