@@ -18,6 +18,8 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 # A git hook or a stage that runs the tests sets these variables for its own repository.
 for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
     del os.environ[name]
+# Several processes share the cores: more threads than one would wait for each other, spinning.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Without this, DVC sends usage data to its makers from projects that do not forbid it.
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
@@ -110,6 +112,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Pipelines first: one process runs them, while others take what is short from the end.
+    items.sort(key=lambda item: item.path.parent.name != "pipeline")
     for item in items:
         if item.get_closest_marker("whole") or item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(3600))

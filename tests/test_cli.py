@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from graph import ROOT
+from tiers import cases
 
 from roofseg import cli
 from roofseg.version import VERSION
@@ -87,7 +88,8 @@ class TestCommand:
 
 
 @pytest.mark.parametrize(
-    "arguments", ["", "--help", "predict --help", "nosuch", "train-all --jobs 0"]
+    "arguments",
+    cases(["", "--help", "predict --help", "nosuch", "train-all --jobs 0"], fast=["nosuch"]),
 )
 def test_help_and_wrong_arguments_do_not_wait_for_torch(arguments: str, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -126,7 +128,7 @@ cli.main([command])
 """
 
 
-@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+@pytest.mark.parametrize("command", cases(sorted(cli.COMMANDS), fast=["predict", "train-all"]))
 def test_only_commands_that_need_them_can_open_tiles_and_test(command: str, tmp_path: Path) -> None:
     """Each command runs in a process of its own, since an installed guard cannot be removed."""
     (tmp_path / "dvc.yaml").touch()

@@ -357,6 +357,7 @@ class TestMistakes:
         assert (tmp_path / "maps").read_text() == "a file"
 
 
+@pytest.mark.whole
 def test_a_closed_pipe_is_not_an_error(tiles: Path, tmp_path: Path) -> None:
     """`roofseg predict ... | head -1` closes it, while it predicts or when it has nothing to do."""
     model = write_onnx(tmp_path / "grey.onnx")  # which loads faster than torch

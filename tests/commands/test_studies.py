@@ -55,6 +55,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.whole
 def test_dvc_runs_one_study_all_studies_or_the_page(project: Path) -> None:
     """Without `python` on PATH: stages find the Python that runs the command."""
     init = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
@@ -133,6 +134,7 @@ def test_a_page_of_nothing_is_refused(project: Path, roofseg: Roofseg) -> None:
     assert "report" not in Path("studies/in_force.yaml").read_text().splitlines()[4]
 
 
+@pytest.mark.whole
 def test_the_exit_status_is_that_of_dvc(project: Path) -> None:
     init = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
     subprocess.run(init, check=True, env=environment())

@@ -132,6 +132,7 @@ def locked() -> dict[str, object]:
     return YAML(typ="safe").load(Path("dvc.lock"))["stages"]
 
 
+@pytest.mark.whole
 def test_attempts_at_once_leave_a_complete_dvc_lock(
     project: Callable[..., Path], start: Start
 ) -> None:
@@ -148,6 +149,7 @@ def test_attempts_at_once_leave_a_complete_dvc_lock(
         assert f"{name} | Running stage 'train@{name}':" in out
 
 
+@pytest.mark.whole
 def test_no_more_attempts_at_once_than_jobs(project: Callable[..., Path], start: Start) -> None:
     project(list("abcd"), MEET % 2 + "until [ -e go ]; do sleep 0.1; done\n" + TRAIN)
     jobs = start("--jobs", "2")
@@ -160,6 +162,7 @@ def test_no_more_attempts_at_once_than_jobs(project: Callable[..., Path], start:
     assert len(locked()) == 5
 
 
+@pytest.mark.whole
 def test_a_failed_attempt_stops_no_other(project: Callable[..., Path], start: Start) -> None:
     """It is named at the end, and the same command trains it alone. One job is the default."""
     project(list("ab"), f"[ $1 != a ] || [ -e mended ] || {{ echo 'no luck'; exit 3; }}\n{TRAIN}")
@@ -187,6 +190,7 @@ def test_nothing_is_trained_without_its_inputs(project: Callable[..., Path], sta
     assert "train@a" not in out
 
 
+@pytest.mark.whole
 def test_data_pulled_in_part_is_enough(project: Callable[..., Path], start: Start) -> None:
     project(["a"], TRAIN)
     dvc("repro", "make_patches", "weights/dvc.yaml:prior@scratch")
@@ -197,6 +201,7 @@ def test_data_pulled_in_part_is_enough(project: Callable[..., Path], start: Star
     assert re.findall(r"Running stage '(.*)'", out) == ["train@a"]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_all_attempts(
     project: Callable[..., Path], start: Start, number: signal.Signals
@@ -218,6 +223,7 @@ def test_a_signal_stops_all_attempts(
             os.kill(int(pid.read_text()), 0)
 
 
+@pytest.mark.whole
 def test_by_default_there_is_a_job_for_each_gpu(
     project: Callable[..., Path],
     roofseg: Callable[..., None],

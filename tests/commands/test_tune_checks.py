@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from graph import ROOT
 from project import PARAMS, environment, git
+from tiers import cases
 from tiny_dataset import write_dataset
 
 from roofseg.commands.tune import check_final
@@ -68,7 +69,7 @@ def test_a_mistake_is_one_line_and_status_2(project: Path, command: str) -> None
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("jobs", ["0", "-1", "two"])
+@pytest.mark.parametrize("jobs", cases(["0", "-1", "two"], fast=["0"]))
 def test_jobs_are_a_positive_number(project: Path, jobs: str) -> None:
     done = roofseg("tune", f"--jobs={jobs}")
     assert done.returncode == 2

@@ -95,14 +95,8 @@ def test_a_violation_that_was_caught_is_raised_at_the_end(folder: Path) -> None:
     assert "SealedTestError" in run(folder, caught + "guard.raise_violation()").stderr
 
 
-@pytest.mark.parametrize(
-    "start",
-    [
-        "fork",
-        pytest.param("spawn", marks=pytest.mark.whole),
-        pytest.param("forkserver", marks=pytest.mark.whole),
-    ],
-)
+@pytest.mark.whole
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
 def test_workers_have_the_guard_however_they_start(folder: Path, start: str) -> None:
     (folder / "work.py").write_text(
         GUARDED.replace("guard.install_guard", "__name__ == '__main__' and guard.install_guard")

@@ -353,6 +353,7 @@ def test_the_stage_names_a_missing_file_before_it_writes_or_opens_test(
     assert not (project / "metrics").exists()
 
 
+@pytest.mark.whole
 def test_the_stage_names_the_file_that_a_full_disk_could_not_hold(
     project: Path, call_main: Callable[..., None]
 ) -> None:

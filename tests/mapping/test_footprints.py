@@ -320,6 +320,7 @@ class TestErrors:
         raster.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
         self.refused(raster, r"noise\.tif: cannot be read")
 
+    @pytest.mark.whole
     def test_a_raster_that_is_cut_off_near_its_end(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -371,6 +372,7 @@ class TestErrors:
         self.refused(raster, r"m\.tif: its CRS is EPSG:4326, but .*621000.* is outside the area")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_memory_does_not_grow_with_the_height(
     tmp_path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch

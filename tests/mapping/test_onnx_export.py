@@ -116,6 +116,7 @@ def check_same(folder: Path, out: Path) -> None:
     np.testing.assert_allclose(found[1:2], onnx_model(images[1:2]), atol=1e-5)
 
 
+@pytest.mark.whole
 def test_a_difference_over_the_tolerance_writes_nothing(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.onnx"
     out.write_text("before")

@@ -308,6 +308,7 @@ class TestVector:
             is_finished(Identity(), str(tile), tmp_path / "o.tif", Options(vector=Vector("gpkg")))
         assert not is_finished(Identity(), str(tile), tmp_path / "o.tif", Options())
 
+    @pytest.mark.whole
     @pytest.mark.parametrize("before", [None, Options(vector=Vector("gpkg"), threshold=0.4)])
     def test_a_run_killed_before_the_footprints_is_not_finished(
         self, tile: Path, tmp_path: Path, before: Options | None

@@ -281,7 +281,10 @@ def test_wrong_options(
     assert not (tmp_path / "maps").exists()
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "address",
+    ["nowhere", pytest.param("127.0.0.1:1", marks=pytest.mark.whole)],  # Ray tries for two minutes
+)
 def test_an_address_without_a_cluster(address: str) -> None:
     with (
         pytest.raises(UserError, match=f"^--address {address}: Ray cannot be reached"),

@@ -284,6 +284,7 @@ def test_gpus_are_named_by_uuid_in_their_order(monkeypatch: pytest.MonkeyPatch) 
     assert visible_gpus() == PAIR
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has this setting"
 )

@@ -65,6 +65,7 @@ def called(command: Path | str, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.whole
 def test_it_runs_the_src_beside_it(clone: Path, tmp_path: Path) -> None:
     """Wherever it is called, whatever lies there, by whatever name, beside whatever PYTHONPATH."""
     (tmp_path / "argparse.py").write_text("raise RuntimeError")
@@ -80,6 +81,7 @@ def test_it_runs_the_src_beside_it(clone: Path, tmp_path: Path) -> None:
         assert told == f"roofseg {VERSION}\n"
 
 
+@pytest.mark.whole
 def test_arguments_and_status_are_passed_on(clone: Path, tmp_path: Path) -> None:
     command = [clone / ".venv" / "bin" / "roofseg", "predict", "a b.tif", "--out", tmp_path / "o"]
     done = subprocess.run(
@@ -172,6 +174,7 @@ def package(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.whole
 def test_the_package_has_all_files_of_its_source_and_no_others(clone: Path, package: Path) -> None:
     assert {path.name for path in package.iterdir()} == {
         "bin",

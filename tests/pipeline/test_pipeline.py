@@ -110,6 +110,7 @@ def outdated() -> set[str]:
         return set(repo.status())
 
 
+@pytest.mark.whole
 def test_what_a_change_of_code_reruns(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change in a folder makes those stages outdated that list it, and no others."""
     monkeypatch.chdir(project.folder)
@@ -124,6 +125,7 @@ def test_what_a_change_of_code_reruns(project: Project, monkeypatch: pytest.Monk
         assert found == reruns, f"after a change in {place}"
 
 
+@pytest.mark.whole
 def test_compiled_code_reruns_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project.folder)
     never_ran = outdated()
@@ -299,6 +301,7 @@ def test_the_leaderboard_ignores_a_removed_attempt(project: Project) -> None:
     assert list(board.attempt) == ["small"]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("old", "new", "named", "stage"),
     [

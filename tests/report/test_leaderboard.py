@@ -291,6 +291,7 @@ def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.mark.whole
 def test_the_stage_writes_the_same_bytes_again(project: Path) -> None:
     stage.main()
     first = contents(project)

@@ -18,6 +18,7 @@ import pytest
 from graph import ROOT
 from project import PARAMS
 from ruamel.yaml import YAML
+from tiers import cases
 from tiny_dataset import SPLIT, make, write_dataset
 from unwritable import full_disk
 
@@ -181,7 +182,7 @@ def test_a_missing_dataset_is_named(
     assert not Path("metrics").exists()
 
 
-@pytest.mark.parametrize("name", ["sample", "inria", "austin512"])
+@pytest.mark.parametrize("name", cases(["sample", "inria", "austin512"], fast=["sample"]))
 def test_every_model_of_a_profile_can_be_built(name: str) -> None:
     check_params.check_models(read_params(ROOT / "profiles" / f"{name}.yaml"))
 

@@ -110,6 +110,7 @@ def test_tiles_outside_the_subset_do_not_matter(params: Params, call_main: CallM
     assert run()["val"] != before["val"]
 
 
+@pytest.mark.whole
 def test_a_run_that_was_stopped_resumes_to_the_same_bytes(
     params: Params,
     call_main: CallMain,

@@ -208,6 +208,7 @@ def test_all_symmetries_of_the_square_are_equally_likely(augmenters: dict[str, A
     assert min(seen.values()) > 60  # 100 expected
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "statement",
     [
@@ -216,7 +217,6 @@ def test_all_symmetries_of_the_square_are_equally_likely(augmenters: dict[str, A
         pytest.param(
             "import pytest; assert not pytest.main(['--co', '-n0', '-pno:cacheprovider'])",
             id="tests",
-            marks=pytest.mark.whole,
         ),
     ],
 )

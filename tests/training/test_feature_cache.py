@@ -118,11 +118,11 @@ FROZEN = {"freeze_epochs": "all", "augmentation": "medium", "draws_per_epoch": 9
 @pytest.mark.parametrize(
     "changes",
     [
-        FROZEN,
+        pytest.param(FROZEN, marks=pytest.mark.whole),
         pytest.param({**FROZEN, "ema_decay": 0.5}, marks=pytest.mark.whole),
         pytest.param({**FROZEN, "precision": "bf16-mixed"}, marks=pytest.mark.whole),
         # Features from before the thaw would be wrong after it.
-        {**FROZEN, "freeze_epochs": 1},
+        pytest.param({**FROZEN, "freeze_epochs": 1}, marks=pytest.mark.whole),
         pytest.param({**FROZEN, "augmentation_pool": 2}, marks=pytest.mark.whole),
         {**FROZEN, "augmentation_pool": 2, "precision": "bf16-mixed", "ema_decay": 0.5},
     ],
@@ -226,7 +226,7 @@ SAM = {"encoder": "sam_vit_b", "epochs": 2, "draws_per_epoch": 2}
     [
         {},
         pytest.param({"architecture": "deeplabv3plus"}, marks=pytest.mark.whole),
-        {"architecture": "sam_conv", **SAM},
+        pytest.param({"architecture": "sam_conv", **SAM}, marks=pytest.mark.whole),
         pytest.param({"architecture": "sam_unet", **SAM}, marks=pytest.mark.whole),
     ],
     ids=lambda changes: changes.get("architecture", "unet"),

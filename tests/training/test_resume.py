@@ -16,6 +16,7 @@ import pytest
 import torch
 from graph import ROOT
 from small_run import RECIPE, TRAIN, P, Run, machine, recipe, train_small
+from tiers import cases
 from torch.utils.data import get_worker_info
 from unwritable import full_disk
 
@@ -70,7 +71,7 @@ def same(one: Run, other: Run) -> None:
     assert one.files() == other.files()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", cases(CASES, fast=["thaw"]))
 def test_a_stopped_run_resumes_to_the_same_bytes(case: str, tmp_path: Path, prior: Path) -> None:
     changes = {"epochs": EPOCHS, "draws_per_epoch": DRAWS, **CASES[case]}
     whole = train_small(tmp_path / "whole", prior, tmp_path / "a", **changes)

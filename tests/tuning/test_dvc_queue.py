@@ -144,6 +144,7 @@ def queue(lr: int, attempt: str = "a") -> str:
     return f"try-{lr}"
 
 
+@pytest.mark.whole
 def test_an_error_of_dvc_is_reported(project: Path) -> None:
     with pytest.raises(UserError, match=r"^`dvc exp run` fails: .*nosuch"):
         dvc_queue.queue("x", [], ["nosuch"])

@@ -64,6 +64,7 @@ def test_the_val_iou_is_that_of_the_experiment(project: Path) -> None:
     assert [read_val_iou(run, finished) for run in RUNS] == [0.7, 0.6, None]
 
 
+@pytest.mark.whole
 def test_finished_runs_are_reported_and_not_repeated(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +80,7 @@ def test_finished_runs_are_reported_and_not_repeated(
     assert dvc_queue.status() == dvc_queue.Status({}, active=0, idle=0)
 
 
+@pytest.mark.whole
 def test_a_run_that_cannot_be_queued_is_an_error(project: Path) -> None:
     with pytest.raises(UserError, match=r"^`dvc exp run` fails: "):
         execute([[RUNS[2]]], parse_params(PARAMS), total=1, jobs=1)

@@ -209,6 +209,7 @@ attempts:
     assert len(read(text)["small"]) == 2
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("profile", ["sample", "inria", "austin512"])
 def test_every_profile_has_a_tuning_file_that_fits_it(profile: str) -> None:
     params = parse_params((ROOT / "profiles" / f"{profile}.yaml").read_text())
