@@ -50,7 +50,7 @@ def check_dataset(name: str) -> None:
                 f"{tiles}: no such folder, and neither {tiles}.dvc nor a stage of {TILE_STAGES} "
                 "makes it. Tiles that the project can bring (sample, inria) must be listed under "
                 "`sources` in params.yaml, as in their profiles. For others, put one raster per "
-                f"tile there, then `dvc add {tiles}` (README, 'Your own tiles')."
+                f"tile there, then `dvc add {tiles}` (docs/own-tiles.md)."
             )
 
 

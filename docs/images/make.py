@@ -131,11 +131,9 @@ def overview() -> Image:
     """Every patch of train and val with its true footprints outlined."""
     cells: list[Cell] = []
     for split in ("train", "val"):
-        patches = read_patches(Path("patches", split))
-        title = [(f"{split}: {len(patches)} patches", INK)]
-        for index, patch in enumerate(patches):
+        for patch in read_patches(Path("patches", split)):
             drawn = drawing.overlay(patch.image, patch.mask, np.zeros_like(patch.mask))
-            cells.append((drawn, [] if index else title))
+            cells.append((drawn, [(split, INK)]))
     return grid(cells, columns=8, side=108)
 
 

@@ -46,7 +46,7 @@ READ_TILES = {"new-dataset", "check-data", "predict"}  # other commands cannot o
 RUN_ANYWHERE = {"predict", "export"}  # other commands need a project in the current folder
 ABOUT = "Map roofs in aerial imagery: make datasets, train and compare models, predict."
 FIRST = (
-    "First, in a clone of the repository, `dvc repro` runs the pipeline from tiles to report, and "
+    "First, in a clone of the repository, `make repro` runs the pipeline from tiles to report, and "
     "metrics/leaderboard.md ranks the models. Then bring your own tiles with `roofseg "
     "new-dataset`, or map roofs with `roofseg predict`. `roofseg COMMAND --help` describes a "
     "command."

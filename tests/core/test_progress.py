@@ -136,6 +136,7 @@ class TestWithoutATerminal:
                 for _ in range(total - done):
                     clock.now += step
                     shown.advance()
+                    shown.update(description="Work", done=shown.done)  # says nothing new
         assert len(lines) <= LINES + 1
         assert not lines or lines[-1].startswith(f"Work: {total} of {total}, ")
         assert bool(lines) == (round(clock.now, 6) >= LINE_S)

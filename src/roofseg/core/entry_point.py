@@ -10,7 +10,7 @@ from pathlib import Path
 
 from roofseg.core.errors import UserError, explain_system_error
 from roofseg.core.guard import install_guard, raise_violation
-from roofseg.core.progress import close_bars
+from roofseg.core.progress import bars_closed
 from roofseg.core.terminal import print_error
 
 
@@ -52,12 +52,9 @@ def entry_point(name: str, *, project: Path, reads_tiles: bool) -> Iterator[None
         tiles = [*project.glob("data/*/imgs"), *project.glob("data/*/msks")]
         install_guard([project / "patches" / "test", *tiles], name)
     try:
-        with system_errors_explained():
+        with bars_closed(), system_errors_explained():
             yield
         raise_violation()
     except UserError as error:
-        close_bars()
         print_error(str(error))
         sys.exit(error.status)
-    finally:
-        close_bars()

@@ -87,14 +87,17 @@ class _PrintedBar(Bar):
     """Prints a line when another share of the work is done, but not for short work."""
 
     _last, _next = 0.0, 0.0  # time of the last line; number done that the next line waits for
+    _printed = -1  # number done in the last line
 
     def update(self, *, description: str | None = None, done: int | None = None) -> None:
         super().update(description=description, done=done)
         is_due = self.seconds - self._last >= LINE_S and self.done >= self._next
-        if is_due or (self._last and self.done == self.total):
+        is_final = self._last and self._printed < self.done == self.total
+        if is_due or is_final:
             line = f"{self.description}: {self.done} of {self.total}, {self.times}"
             print(line, file=sys.stderr, flush=True)
             self._last, self._next = self.seconds, self.done + self.total / LINES
+            self._printed = self.done
 
 
 class _DrawnBar(Bar):
@@ -114,7 +117,7 @@ class _DrawnBar(Bar):
             TextColumn("{task.fields[bar].times}"),
             console=console,
             transient=True,
-            # What is printed meanwhile appears above the bar, unless it goes to a file or pipe.
+            # Lines printed meanwhile appear above the bar, unless they go to a file or pipe.
             redirect_stdout=sys.stdout.isatty(),
         )
         self._task = self._drawing.add_task(description, total=total, completed=done, bar=self)
@@ -156,14 +159,18 @@ def bar(description: str, total: int, *, done: int = 0, lines: bool = True) -> I
         _drawn.discard(shown)
 
 
-def close_bars() -> None:
-    """Remove all bars and show the cursor again.
+@contextmanager
+def bars_closed() -> Iterator[None]:
+    """After the block, remove all bars and show the cursor again.
 
     Entry points do this before they report an error: the bar of a generator such as `track`
     outlives the exception that ended the loop over it.
     """
-    for shown in _drawn:
-        shown.close()
+    try:
+        yield
+    finally:
+        for shown in [*_drawn]:  # a generator that is collected meanwhile removes its own
+            shown.close()
 
 
 def _clock(seconds: float) -> str:
