@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 
-def cases(values: Iterable[Any], fast: Collection[Any]) -> list[Any]:
-    """The parameters of a test, of which only those in ``fast`` run in `make test`."""
+def cases(values: Iterable[Any], whole: Collection[Any]) -> list[Any]:
+    """The parameters of a test, of which those in ``whole`` wait for `make test-all`."""
     return [
-        value if value in fast else pytest.param(value, marks=pytest.mark.whole) for value in values
+        pytest.param(value, marks=pytest.mark.whole) if value in whole else value
+        for value in values
     ]

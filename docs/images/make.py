@@ -55,6 +55,7 @@ def main() -> None:
         patch_size=params.patch_size,
         results=Path("metrics/attempts"),
         baselines=Path("metrics/baselines.json"),
+        seed_spread={},  # no picture shows it
     )
     val = board.leader.of_split("val")
     tile = str(val.buildings.idxmax())  # chosen by the truth, so that no attempt is favoured

@@ -309,7 +309,7 @@ def test_make_passes_only_the_options_that_are_given(name: str) -> None:
     assert shlex.split(command.replace("\\\n", " ")) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_new_dataset_goes_through_the_pipeline(tmp_path: Path) -> None:
     """The commands that it prints work (git add, profile, dvc repro), with any names of tiles."""
     names = ("north 1", "Ålesund (øst)", "x.v2", "-e", "007", "NA")

@@ -162,7 +162,6 @@ def test_no_more_attempts_at_once_than_jobs(project: Callable[..., Path], start:
     assert len(locked()) == 5
 
 
-@pytest.mark.whole
 def test_a_failed_attempt_stops_no_other(project: Callable[..., Path], start: Start) -> None:
     """It is named at the end, and the same command trains it alone. One job is the default."""
     project(list("ab"), f"[ $1 != a ] || [ -e mended ] || {{ echo 'no luck'; exit 3; }}\n{TRAIN}")

@@ -16,7 +16,7 @@ import pytest
 from project import Project, environment
 from ruamel.yaml import YAML
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 TUNING = """\
 sampler: grid

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from graph import ROOT
+from tiers import cases
 
 GUARDED = """
 import io, os, sys
@@ -95,8 +96,9 @@ def test_a_violation_that_was_caught_is_raised_at_the_end(folder: Path) -> None:
     assert "SealedTestError" in run(folder, caught + "guard.raise_violation()").stderr
 
 
-@pytest.mark.whole
-@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "start", cases(["fork", "spawn", "forkserver"], whole=["spawn", "forkserver"])
+)
 def test_workers_have_the_guard_however_they_start(folder: Path, start: str) -> None:
     (folder / "work.py").write_text(
         GUARDED.replace("guard.install_guard", "__name__ == '__main__' and guard.install_guard")

@@ -89,7 +89,7 @@ def test_the_command_writes_the_model_as_one_file(
     [
         ("deeplabv3plus", "tu-tf_efficientnet_lite0"),  # its dilated convolutions leave autocast
         ("sam_unet", "sam_vit_b"),
-        pytest.param("sam_conv", "sam_vit_b", marks=pytest.mark.slow),
+        ("sam_conv", "sam_vit_b"),
     ],
 )
 def test_other_architectures(tmp_path: Path, architecture: str, encoder: str) -> None:

@@ -32,7 +32,7 @@ MODELS = {
     ("sam_conv", "sam_vit_b"): (91.5, 1.8),
     ("sam_unet", "sam_vit_b"): (96.3, 6.6),
 }
-FAST = [("unet", LITE0), ("sam_conv", "sam_vit_b")]  # the others in `make test-all`
+WHOLE = [("unet", "resnet34"), ("deeplabv3plus", "resnet34")]  # the same code with more weights
 DROPOUTS = {
     "unet": ["decoder.dropout"],
     "deeplabv3plus": ["decoder.decoder.aspp.0.project.3", "decoder.dropout"],
@@ -46,7 +46,7 @@ def build(architecture: str, encoder: str, dropout: float = 0.3, size: int = 64)
     return build_model(architecture, encoder, dropout=dropout, patch_size=size)
 
 
-@pytest.fixture(scope="module", params=cases(MODELS, fast=FAST), ids="-".join)
+@pytest.fixture(scope="module", params=cases(MODELS, whole=WHOLE), ids="-".join)
 def built(request: pytest.FixtureRequest) -> tuple[RoofModel, str, str]:
     return build(*request.param), *request.param
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -234,3 +236,25 @@ def test_the_lock_has_every_dependency_within_its_bounds(python: str) -> None:
     for requirement in map(Requirement, direct):
         assert locked[canonicalize_name(requirement.name)] in requirement.specifier, requirement
     assert locked == pins("3.11")  # so that the Python is all that differs
+
+
+def test_the_package_declares_what_it_imports() -> None:
+    """In the dependencies or in an extra; so an empty environment lacks nothing."""
+    imported = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    requirements = [*project["dependencies"], *(text for extra in extras for text in extra)]
+    declared = {canonicalize_name(Requirement(text).name) for text in requirements}
+    distributions = packages_distributions()
+    undeclared = {
+        module
+        for module in imported - sys.stdlib_module_names - {"roofseg"}
+        if not declared & {canonicalize_name(name) for name in distributions.get(module, [])}
+    }
+    assert undeclared == set()

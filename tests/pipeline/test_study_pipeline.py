@@ -39,7 +39,7 @@ def ran(output: str) -> list[str]:
     return re.findall(r"Running stage 'studies/dvc\.yaml:([^']+)'", output)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
     """A plain `dvc repro` runs no study, and a change repeats only the runs that it affects."""
     project = Project.create(tmp_path / "project")
@@ -90,7 +90,7 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
     assert (results / "runs/seeds/small-2.json").read_bytes() == record
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_an_error_is_found_before_anything_trains(tmp_path: Path) -> None:
     """An unknown attempt is an error of the first stage, not of DVC."""
     project = Project.create(tmp_path / "project")

@@ -182,7 +182,9 @@ def test_a_missing_dataset_is_named(
     assert not Path("metrics").exists()
 
 
-@pytest.mark.parametrize("name", cases(["sample", "inria", "austin512"], fast=["sample"]))
+@pytest.mark.parametrize(
+    "name", cases(["sample", "inria", "austin512"], whole=["inria", "austin512"])
+)
 def test_every_model_of_a_profile_can_be_built(name: str) -> None:
     check_params.check_models(read_params(ROOT / "profiles" / f"{name}.yaml"))
 

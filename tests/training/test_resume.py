@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,12 @@ from torch.utils.data import get_worker_info
 from unwritable import full_disk
 
 from roofseg.core.errors import StoppedError, UserError
+from roofseg.core.progress import Bar, bar
 from roofseg.core.run_states import mark_finished, remove_state
 from roofseg.core.weights import write_weights
 from roofseg.models.roof_model import build_model
 from roofseg.patches import Patch
+from roofseg.training import callbacks
 from roofseg.training.data import PatchBatches
 from roofseg.training.resume import KeepState, locked_state, state_name
 
@@ -71,7 +75,9 @@ def same(one: Run, other: Run) -> None:
     assert one.files() == other.files()
 
 
-@pytest.mark.parametrize("case", cases(CASES, fast=["thaw"]))
+@pytest.mark.parametrize(
+    "case", cases(CASES, whole=["plateau", "cosine", "average", "frozen", "pool"])
+)
 def test_a_stopped_run_resumes_to_the_same_bytes(case: str, tmp_path: Path, prior: Path) -> None:
     changes = {"epochs": EPOCHS, "draws_per_epoch": DRAWS, **CASES[case]}
     whole = train_small(tmp_path / "whole", prior, tmp_path / "a", **changes)
@@ -88,6 +94,31 @@ def test_a_stopped_run_resumes_to_the_same_bytes(case: str, tmp_path: Path, prio
         assert "small  resumes the run after epoch 2" in again.printed
     same(again, whole)
     assert len(again.curve("val/iou")) == EPOCHS
+
+
+def test_the_bar_counts_the_steps_of_the_whole_run(
+    tmp_path: Path, prior: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a resumed run go on from its state, and a stopped run removes its bar."""
+    bars: list[tuple[int, int, Bar]] = []
+    removed: list[Bar] = []
+
+    @contextmanager
+    def recorded(*arguments: Any, **options: Any) -> Iterator[Bar]:
+        with bar(*arguments, **options) as shown:
+            bars.append((shown.total, shown.done, shown))
+            try:
+                yield shown
+            finally:
+                removed.append(shown)
+
+    monkeypatch.setattr(callbacks, "bar", recorded)
+    changes = {"epochs": 2, "draws_per_epoch": 8}
+    with pytest.raises(StoppedError):
+        train_small(tmp_path / "a", prior, tmp_path / "s", train_patches=Signalling(11), **changes)
+    train_small(tmp_path / "b", prior, tmp_path / "s", **changes)
+    assert [(total, before, shown.done) for total, before, shown in bars] == [(8, 0, 6), (8, 4, 8)]
+    assert removed == [shown for *_, shown in bars]
 
 
 def test_a_run_that_early_stopping_ended_is_not_trained_again(tmp_path: Path, prior: Path) -> None:

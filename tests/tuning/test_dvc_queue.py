@@ -150,7 +150,7 @@ def test_an_error_of_dvc_is_reported(project: Path) -> None:
         dvc_queue.queue("x", [], ["nosuch"])
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_stopped_queue_continues(project: Path) -> None:
     names = [queue(lr, attempt) for lr, attempt in ((2, "a"), (3, "b"), (9, "a"))]
     assert dvc_queue.status() == dvc_queue.Status(dict.fromkeys(names, "Queued"), active=0, idle=0)
@@ -179,7 +179,7 @@ def test_a_stopped_queue_continues(project: Path) -> None:
     queue(9)  # its name is free again
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_ctrl_c_waits_until_an_experiment_is_queued(project: Path) -> None:
     """Meanwhile DVC writes the settings into params.yaml, and then restores it."""
     before = (project / "params.yaml").read_text()
@@ -197,7 +197,7 @@ def test_ctrl_c_waits_until_an_experiment_is_queued(project: Path) -> None:
     assert dvc_queue.status().tasks == {"try-2": "Queued"}
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_ctrl_c_waits_until_everything_is_stopped(project: Path) -> None:
     name = queue(2)
     dvc_queue.start(1)
@@ -210,7 +210,7 @@ def test_ctrl_c_waits_until_everything_is_stopped(project: Path) -> None:
     (project.parent / "go").touch()  # ends the stage, which does not watch its parent
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_queue_without_workers_is_noticed_and_its_tasks_freed(project: Path) -> None:
     name = queue(2)
     dvc_queue.start(1)

@@ -64,7 +64,6 @@ def test_the_val_iou_is_that_of_the_experiment(project: Path) -> None:
     assert [read_val_iou(run, finished) for run in RUNS] == [0.7, 0.6, None]
 
 
-@pytest.mark.whole
 def test_finished_runs_are_reported_and_not_repeated(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
