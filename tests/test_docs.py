@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -80,3 +81,20 @@ def test_readme_has_the_scores_of_the_leaderboard() -> None:
     assert dict((name, (val, test)) for name, val, test in rows) == {
         name: (f"{row.val_iou:.3f}", f"{row.test_iou:.3f}") for name, row in board.iterrows()
     }
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("page", ["README.md", "docs/experiments.md"])
+def test_the_experiment_starts_from_the_committed_scores(page: str) -> None:
+    shown = re.findall(
+        r"^metrics/(\w+)\.json  (\w+)\.(\w+) +(0\.\d+)", (ROOT / page).read_text(), re.M
+    )
+    assert len(shown) == 4
+    for attempt, split, name, value in shown:
+        scores = json.loads((ROOT / "metrics" / f"{attempt}.json").read_text())
+        assert round(scores[split][name], 5) == float(value)
+
+
+@pytest.mark.release
+def test_no_page_is_unfinished() -> None:
+    assert not [page for page in PAGES if "TODO" in page.read_text()]

@@ -15,7 +15,7 @@ from project import environment
 
 pytestmark = pytest.mark.whole
 
-# What a browser fetches by itself, unlike a link (`a`).
+# Attributes that a browser fetches by itself, unlike those of a link (`a`).
 FETCHED = {"script": "src", "img": "src", "link": "href", "source": "srcset", "iframe": "src"}
 PACKAGES = [file.parent for file in (ROOT / "src" / "roofseg").rglob("*.py")]
 
@@ -35,7 +35,7 @@ def build(root: Path, site: Path) -> subprocess.CompletedProcess[str]:
 
 
 class Page(HTMLParser):
-    """What a page fetches, and where its links lead."""
+    """The files that a page fetches, and the targets of its links."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
