@@ -15,8 +15,8 @@ from hypothesis import settings
 # albumentations asks a server for its newest version unless this is set before its first import.
 # Some test modules import it before roofseg.training.augment, which sets it.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-# A git hook or a stage that runs the tests sets these variables for its own repository.
-for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_"))]:
+# A git hook, a stage or a `make` that runs the tests sets these variables for its own work.
+for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_", "MAKE", "MFLAGS"))]:
     del os.environ[name]
 # Several processes share the cores: more threads than one would wait for each other, spinning.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

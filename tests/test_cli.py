@@ -24,7 +24,7 @@ class TestCommand:
         for name, command in cli.COMMANDS.items():
             summary = (command.__doc__ or "").partition("\n")[0]
             assert f"\n  {name:13}  {summary}\n" in shown
-        assert "First, in a clone of the repository, `dvc repro` runs" in shown
+        assert "First, in a clone of the repository, `make repro` runs" in shown
         assert errors == ""
 
     def test_it_shows_its_version(self, capsys: pytest.CaptureFixture[str]) -> None:

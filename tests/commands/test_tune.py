@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -33,7 +34,8 @@ attempts:
 
 
 # Without the virtual environment on PATH: the command finds DVC, and DVC the stages' `python`.
-ROOFSEG = f"env PATH=/usr/bin:/bin PYTHONPATH=src PYTHONUNBUFFERED=1 {sys.executable} -P -m roofseg"
+PYTHON = f"env PATH=/usr/bin:/bin PYTHONPATH=src PYTHONUNBUFFERED=1 {shlex.quote(sys.executable)}"
+ROOFSEG = f"{PYTHON} -P -m roofseg"
 TUNE, REPORT = f"{ROOFSEG} tune", f"{ROOFSEG} tuning-report"
 
 
@@ -75,7 +77,7 @@ def of_this_project(project: Project) -> list[str]:
 def stop_after(project: Project, command: str, *lines: str) -> tuple[str, int]:
     """Interrupt a command after each of ``lines`` (patterns); return its output and exit status."""
     process = subprocess.Popen(
-        command.split(),
+        shlex.split(command),
         cwd=project.folder,
         env=environment(),
         stdout=subprocess.PIPE,

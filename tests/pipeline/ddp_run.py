@@ -51,7 +51,7 @@ def main() -> None:
     trainer = fit(
         module,
         PatchBatches(TRAIN, VAL, small),
-        _callbacks(small),
+        _callbacks(small, first=False),
         devices=devices,
         strategy=_strategy(on, small),
         max_epochs=small.epochs,
