@@ -174,7 +174,7 @@ class TestResume:
         out = tmp_path / "maps"
         command = [sys.executable, "-m", "roofseg", "predict", "--model", model, tmp_path / "in"]
         command += ["--out", out, "--device", "cpu"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as running:

@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def stage(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run ``python -m stages.NAME`` in ``cwd``, with this checkout's stages."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", f"stages.{name}", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 

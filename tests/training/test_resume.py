@@ -219,7 +219,7 @@ def test_a_signal_to_the_loaders_workers_stops_the_run(
     arguments = [str(tmp_path), str(prior), first, str(int(number))]
     done = subprocess.run(
         [sys.executable, "-c", WORKERS_SIGNALLED, *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
     )
