@@ -302,7 +302,7 @@ class TestShape:
 
     def test_without_buildingregulariser(self, mask: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "buildingregulariser", None)
-        with pytest.raises(UserError, match="`pip install buildingregulariser`"):
+        with pytest.raises(UserError, match=r"`pip install 'roofseg\[regularise\]'`"):
             found(mask, regularise=True)
         assert len(found(mask)) == 3
 

@@ -112,7 +112,8 @@ def test_the_number_of_threads_is_set(model: Path) -> None:
 
 def test_without_onnxruntime(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"onnxruntime.* is not installed. Run `pip install onnx"):
+    expected = r"onnxruntime.* is not installed. Run `pip install 'roofseg\[onnx\]'`"
+    with pytest.raises(UserError, match=expected):
         load(model)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -312,3 +313,27 @@ def test_loading_does_not_draw_from_the_global_generator(workers: int) -> None:
     assert isinstance(data.train_dataloader(), DataLoader)
     epochs(data, 2)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Failing(list[Patch]):
+    """Patches whose workers report an error as `multiprocessing.resource_sharer`'s thread does."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        super().__init__(patches(4))
+        self.error = error
+
+    def __getitem__(self, index: Any) -> Any:
+        sys.excepthook(self.error, self.error("found"), None)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(BrokenPipeError, False), (ConnectionResetError, False), (EOFError, False), (OSError, True)],
+)
+def test_a_worker_is_silent_when_the_trainer_has_left(
+    error: type[Exception], said: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = PatchBatches(Failing(error), patches(3), recipe(), workers=1)
+    next(iter(data.train_dataloader()))
+    assert (f"{error.__name__}: found" in capfd.readouterr().err) is said

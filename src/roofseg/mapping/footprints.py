@@ -223,7 +223,7 @@ def load_regulariser() -> Straighten:
     except ImportError:
         raise UserError(
             "--regularise: needs the package buildingregulariser, which is not installed. Install "
-            "it with `pip install buildingregulariser`, or leave the option out."
+            "it with `pip install 'roofseg[regularise]'`, or leave the option out."
         ) from None
 
     def straighten(polygons: Polygons, tolerance_m: float) -> Polygons:

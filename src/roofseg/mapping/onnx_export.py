@@ -67,7 +67,7 @@ def export(
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UserError(
             f"export to ONNX needs {', '.join(missing)}, not installed here. Run `pip install "
-            f"{' '.join(missing)}`."
+            "'roofseg[onnx]'`."
         )
     check_folder(folder)
     torch_model = torch_predictor.load(folder, device="cpu", precision="32-true")

@@ -86,7 +86,8 @@ def load(
     except ImportError:
         raise UserError(
             f"{path}: onnxruntime, which runs ONNX models, is not installed. Run `pip install "
-            "onnxruntime` (onnxruntime-gpu for CUDA), or name the model's folder instead."
+            "'roofseg[onnx]'` (for CUDA `pip install onnxruntime-gpu`), or name the model's folder "
+            "instead."
         ) from None
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected an ONNX model. `roofseg export` makes it.")

@@ -180,8 +180,8 @@ def connected(address: str | None) -> Iterator[Any]:
         import ray
     except ImportError:
         raise UserError(
-            "--engine ray: the package ray is not installed. Install it with `pip install ray`, or "
-            "leave the option out."
+            "--engine ray: the package ray is not installed. Install it with `pip install "
+            "'roofseg[ray]'`, or leave the option out."
         ) from None
     handler = signal.getsignal(signal.SIGTERM)
     try:

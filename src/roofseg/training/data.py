@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import TracebackType
 
 import lightning as L  # noqa: N812
 import numpy as np
@@ -138,7 +141,7 @@ class PatchBatches(L.LightningDataModule):
             batch_sampler=batches,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            worker_init_fn=worker_guard(),
+            worker_init_fn=partial(_start_worker, worker_guard()),
             # The loader draws a seed, once with workers and in every epoch without. Drawn from the
             # global generator, it would change dropout's values, so the loader gets its own.
             generator=torch.Generator(),
@@ -147,3 +150,21 @@ class PatchBatches(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Sample]:
         samples = [_to_sample(patch.image, patch.mask, patch.tile) for patch in self.val]
         return DataLoader(samples, batch_size=self.batch_size)  # type: ignore[arg-type]
+
+
+def _start_worker(guard: Callable[[int], None], worker: int) -> None:
+    """The loader's ``worker_init_fn``: install the ``guard``, and let a stopped run end quietly."""
+    guard(worker)
+    sys.excepthook = _report_unless_trainer_left
+
+
+def _report_unless_trainer_left(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print an uncaught error of a worker's thread, unless the trainer has closed the connection.
+
+    When a signal stops a run, the trainer may close it while the thread that hands over tensors
+    (`multiprocessing.resource_sharer`) writes to it. The trainer says why the run stopped.
+    """
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
