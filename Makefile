@@ -9,7 +9,7 @@ CODE := src stages tests benchmarks docs
 
 .DEFAULT_GOAL := help
 .PHONY: help repro train-all test test-all check format docs bench profile finalize new-dataset check-data \
-	prove-repeatable prove-resumable prove-sealed tune tuning-report \
+	prove-installable prove-repeatable prove-resumable prove-sealed tune tuning-report \
 	pictures studies-report studies budget seeds augmentation
 
 help:  ## list the targets
@@ -123,3 +123,6 @@ prove-resumable: .venv/installed  ## prove that killed runs resume to the same b
 
 prove-sealed: .venv/installed  ## prove that training and tuning cannot reach test
 	@python -m pytest --dist load -m '' --proofs tests/pipeline/test_graph.py tests/pipeline/test_seal.py
+
+prove-installable: .venv/installed  ## prove that the wheel and its extras serve in an empty environment
+	@python -m pytest -n 0 -m '' --proofs -s tests/pipeline/test_install.py

@@ -223,6 +223,52 @@ def pins(python: str) -> dict[str, str]:
     return dict(found)
 
 
+@pytest.mark.slow
+def test_the_wheel_serves_in_an_empty_environment(clone: Path, tmp_path: Path) -> None:
+    """`pip install` of the built wheel in an empty environment predicts; so do its extras.
+
+    It takes the versions of requirements.lock, from wherever pip is set to look.
+    """
+    from small_model import write_model
+
+    def run(*command: Path | str, status: int = 0) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stderr
+        return " ".join(done.stderr.split())  # a message may be wrapped
+
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    constraints = tmp_path / "pins.txt"
+    constraints.write_text("".join(f"{name}=={pin}\n" for name, pin in pins(version).items()))
+    run(sys.executable, "-m", "venv", "empty")
+    install = (tmp_path / "empty" / "bin" / "pip", "install", "--quiet", "-c", constraints)
+    build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps")
+    run(*build, "--no-build-isolation", "--wheel-dir", "dist", clone)
+    run(*install, *(tmp_path / "dist").glob("*.whl"))
+
+    model = write_model(tmp_path / "model")
+    write_raster(tmp_path / "a.tif", tile_pixels(0, 90)[0], crs=CRS, transform=TRANSFORM)
+    roofseg = tmp_path / "empty" / "bin" / "roofseg"
+    predict = (roofseg, "predict", "a.tif", "--vector", "gpkg", "--model")
+    run(*predict, model, "--out", "plain")
+    uses = {
+        "regularise": (*predict, model, "--regularise", "--out", "regular"),
+        "ray": (*predict, model, "--engine", "ray", "--workers", "1", "--out", "by ray"),
+        "onnx": (roofseg, "export", "--model", model, "--out", "model.onnx"),
+    }
+    for extra, use in uses.items():
+        assert f"`pip install 'roofseg[{extra}]'`" in run(*use, status=2)
+        run(*install, f"roofseg[{extra}]")
+        run(*use)
+    run(*predict, "model.onnx", "--out", "by onnx")
+    for name in ("plain", "by ray", "by onnx"):
+        with rasterio.open(tmp_path / name / "a.tif") as mask:
+            assert mask.shape == (90, 90)
+            assert mask.tags()["ROOFSEG_VERSION"] == VERSION
+
+
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_the_lock_has_every_dependency_within_its_bounds(python: str) -> None:
     assert f"{python}.0" in SpecifierSet(PROJECT["project"]["requires-python"])

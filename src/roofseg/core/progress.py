@@ -105,7 +105,7 @@ class _DrawnBar(Bar):
 
     def __init__(self, description: str, total: int, done: int, console: Console) -> None:
         super().__init__(description, total, done)
-        from rich.progress import BarColumn, TextColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Drawing
         from rich.table import Column
 
@@ -113,7 +113,7 @@ class _DrawnBar(Bar):
         self._drawing = Drawing(
             TextColumn("{task.description}", markup=False, table_column=narrow),
             BarColumn(BAR_WIDTH),
-            TextColumn("{task.fields[bar].done}/{task.fields[bar].total}"),
+            MofNCompleteColumn(),
             TextColumn("{task.fields[bar].times}"),
             console=console,
             transient=True,

@@ -16,6 +16,7 @@ import math
 import os
 import secrets
 import signal
+import socket
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from functools import cached_property, partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from roofseg.core.errors import UserError
 from roofseg.inference.predictor import D4, Device, Images, Precision, Predictor, Probabilities
@@ -30,6 +32,7 @@ from roofseg.mapping.load_model import load_predictor
 
 BATCHES_PER_WORKER = 2  # one that it computes, and the next one in transit
 RETRIES = 3  # of a batch whose worker died; without a limit, a batch could kill workers for ever
+CONNECT_S = 10  # for the head of a cluster to take a connection
 # Environment variables that Ray reads at its first import, in this process and in its own.
 ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOCAL = {
@@ -185,6 +188,8 @@ def connected(address: str | None) -> Iterator[Any]:
         ) from None
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        if address:
+            _check_answers(address)
         ray.init(address or "local", include_dashboard=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         option = f"--address {address}" if address else "--engine ray"
@@ -199,6 +204,13 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError at once if nothing listens at ``HOST:PORT``; Ray would try for two minutes."""
+    place = urlsplit(f"//{address.rpartition('//')[2]}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=CONNECT_S).close()
 
 
 def plan_workers(
