@@ -32,6 +32,17 @@ from roofseg.tiles.rasters import TilePair, check_tile, read_tile_mask
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 HEIGHT, WIDTH = 48, 64
+# Places on the antimeridian: a CRS, and x and y there.
+SEAMS = [
+    ("EPSG:4326", 180, -16.5),
+    ("EPSG:4326", -180, 65.0),
+    ("EPSG:4167", 180, -44.0),  # New Zealand
+    ("EPSG:3857", 20037508.34, -1_900_000),
+    ("EPSG:3857", -20037508.34, 5_000_000),
+    ("EPSG:3832", 3339584.72, -1_900_000),  # Mercator around 150 degrees east
+    ("EPSG:32701", 179_715, 8_174_000),
+    ("EPSG:32660", 829_000, 1_106_600),
+]
 FORMATS = (".gpkg", ".geojson", ".shp")
 
 
@@ -253,6 +264,33 @@ class TestBurn:
         write_footprints(tmp_path / "m.tif", tmp_path / "v.geojson", Vector("geojson"))
         assert burn(tmp_path / "v.geojson", tmp_path / "t.tif", tmp_path / "b.tif").features == 20
         assert np.array_equal(pixels(tmp_path / "b.tif"), mask)
+
+    @settings(max_examples=20)
+    @given(
+        mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=4, max_side=9)),
+        place=st.sampled_from(SEAMS),
+        driver=st.sampled_from(["gpkg", "geojson", "parquet"]),
+        to=st.sampled_from([None, "EPSG:4326", "EPSG:3857"]),
+    )
+    def test_no_footprint_is_lost_on_either_side_of_the_antimeridian(
+        self, mask: npt.NDArray[np.bool_], place: tuple[str, float, float], driver: Any, to: Any
+    ) -> None:
+        """In tiles across the edge of their CRS and in others, from footprints in several CRSs."""
+        crs, x, y = place
+        pixel = 3e-6 if abs(x) < 1000 else 0.3
+        transform = Affine(pixel, 0, x - pixel * mask.shape[1] // 2, 0, -pixel, y)
+        with tempfile.TemporaryDirectory() as folder:
+            names = ("m.tif", f"v.{driver}", "back.tif")
+            raster, vector, out = (Path(folder) / name for name in names)
+            write_raster(raster, mask.astype(np.float32), crs=crs, transform=transform)
+            count = write_footprints(raster, vector, Vector(driver))
+            if count == 0:
+                return
+            if to and driver == "gpkg":  # with vertices that alternate between both sides
+                vector = vector.with_suffix(".shp")
+                geopandas.read_file(raster.parent / names[1]).to_crs(to).to_file(vector)
+            assert burn(vector, raster, out).features == count
+            assert np.array_equal(pixels(out), mask * 255)
 
     def test_names_with_spaces_and_other_letters(self, tmp_path: Path) -> None:
         folder = tmp_path / "Größe 東京"
