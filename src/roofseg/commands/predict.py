@@ -24,6 +24,7 @@ from roofseg.core.progress import bar
 from roofseg.core.terminal import warn
 from roofseg.inference.predictor import Device, Precision, Predictor
 from roofseg.mapping.cog import NotWrittenError
+from roofseg.mapping.companions import check_unused
 from roofseg.mapping.footprints import Vector
 from roofseg.mapping.load_model import load_predictor
 from roofseg.mapping.predict import (
@@ -268,6 +269,8 @@ def check(
             if not overwrite and is_finished(predictor, source, out, options):
                 print(f"{out}: already finished, skipped")
                 continue
+            for path in outputs_of(out, options):
+                check_unused(path)
             with open_input(predictor, source, options) as imagery:
                 for note in imagery.notes:
                     warn(f"{source}: {note}")

@@ -22,6 +22,7 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write
 from roofseg.inference.predictor import D4, Predictor
 from roofseg.mapping.cog import BandSpec, BlockWriter, write_errors_named
+from roofseg.mapping.companions import check_unused, remove_companions
 from roofseg.mapping.footprints import Vector, choose_ground, load_regulariser, write_footprints
 from roofseg.sliding_window.blocks import Block, Infer, predict_blocks
 from roofseg.sliding_window.imagery import Imagery, file_name, open_imagery
@@ -135,8 +136,14 @@ def predict_raster(
                     threshold=options.threshold,
                     provenance=tags,
                 )
-            # Remove old footprints first: beside the new raster they would look up to date.
-            footprints[0].unlink(missing_ok=True)
+        for path in (*footprints, out):
+            check_unused(path)
+        # Beside the new raster, old footprints would look up to date. They go before their
+        # companions, which hold changes that would then be missing from them.
+        for path in footprints:
+            path.unlink(missing_ok=True)
+        for path in (*footprints, out):
+            remove_companions(path)
 
 
 @contextmanager
