@@ -124,7 +124,8 @@ def test_statistics_masks_and_overviews_of_an_old_raster_go_with_it(
     out = tmp_path / "maps" / "t.tif"
     write_raster(out, np.zeros((60, 70), np.uint8), crs=CRS, transform=TRANSFORM)
     out.with_name("t.tif.aux.xml").write_text("<PAMDataset/>")
-    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(out, "r+") as old:
+    outside = {"TIFF_USE_OVR": True, "GDAL_TIFF_INTERNAL_MASK": False}
+    with rasterio.Env(**outside), rasterio.open(out, "r+") as old:
         old.write_mask(np.zeros((60, 70), bool))
         old.build_overviews([2])
     kept = ("t.qml", "t.qmd", "t.tfw", "t.tif.txt", "other.tif.aux.xml", "other.gpkg-wal")
