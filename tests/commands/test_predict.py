@@ -346,15 +346,38 @@ class TestMistakes:
             capsys, tmp_path / "maps", f"error: {long}: File name too long", "--model", model, long
         )
 
-    def test_a_folder_that_cannot_be_written_to(
-        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize("below", ["", "oslo/2026"])
+    def test_something_else_in_place_of_the_output_folder(
+        self,
+        model: Path,
+        tiles: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        below: str,
     ) -> None:
-        (tmp_path / "maps").write_text("a file")
-        assert roofseg("--model", model, tiles, "--out", tmp_path / "maps") == 2
-        message = capsys.readouterr().err
-        assert message.startswith(f"error: {tmp_path / 'maps' / 'a.tif'}: cannot be written (")
-        assert "b.tif" not in message  # it would fare no better
-        assert (tmp_path / "maps").read_text() == "a file"
+        """Named before a model is loaded."""
+        (tmp_path / "file").write_text("a file")
+        (tmp_path / "to-file").symlink_to("file")
+        (tmp_path / "to-nothing").symlink_to("/mnt/gone")
+        (tmp_path / "to-itself").symlink_to("to-itself")
+        for name, found in (
+            ("file", "is a file"),
+            ("to-file", "is a link to file, which is no folder"),
+            ("to-nothing", "is a link to /mnt/gone, which is no folder"),
+            ("to-itself", "is a link to to-itself, which is no folder"),
+        ):
+            out = tmp_path / name / below
+            assert roofseg("--model", tmp_path / "none", tiles, "--out", out) == 2
+            who = tmp_path / name if below else "it"
+            message = f"error: --out {out}: {who} {found}; expected a folder to write to. Choose"
+            assert capsys.readouterr().err.startswith(message)
+        assert (tmp_path / "file").read_text() == "a file"
+
+    def test_a_link_to_a_folder_is_a_folder(self, model: Path, tiles: Path, tmp_path: Path) -> None:
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "link").symlink_to("disk")
+        assert roofseg("--model", model, tiles / "a.tif", "--out", tmp_path / "link" / "x") == 0
+        assert names(tmp_path / "disk" / "x") == ["a.tif"]
 
 
 @pytest.mark.whole
