@@ -101,10 +101,11 @@ class TestPredict:
 
     def test_an_address(self, model: Path, tiles: Path, tmp_path: Path) -> None:
         with served(tiles) as (address, _):
-            assert roofseg("--model", model, f"{address}/a.tif", "--out", tmp_path / "far") == 0
+            for _ in range(2):  # the second time it is finished
+                assert roofseg("--model", model, f"{address}/a.tif", "--out", tmp_path / "far") == 0
         assert roofseg("--model", model, tiles / "a.tif", "--out", tmp_path / "near") == 0
-        far, near = ((tmp_path / name / "a.tif").read_bytes() for name in ("far", "near"))
-        assert far == near
+        far, near = (read(tmp_path / name / "a.tif") for name in ("far", "near"))
+        np.testing.assert_array_equal(far, near)
 
     def test_notes_go_to_stderr(
         self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -135,6 +136,24 @@ class TestResume:
         assert f"{out / 'a.tif'}: already finished, skipped\n" in capsys.readouterr().out
         assert (out / "a.tif").stat().st_mtime_ns == made
         assert names(out) == ["a.tif", "b.tif"]
+
+    def test_changed_inputs_are_predicted_again_without_overwrite(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "maps"
+        assert roofseg("--model", model, tiles, "--out", out) == 0
+        other = tmp_path / "a.tif"
+        write_raster(other, tile_pixels(7, 90)[0], **GEO)
+        os.utime(other, (1e9, 1e9))
+        shutil.copy2(other, tiles / "a.tif")
+        assert roofseg("--model", model, other, "--out", tmp_path / "right") == 0
+        capsys.readouterr()
+        assert roofseg("--model", model, tiles, "--out", out) == 0
+        assert [line.split(": ")[1][:7] for line in capsys.readouterr().out.splitlines()] == [
+            "already",
+            "0.0 MP ",
+        ]
+        np.testing.assert_array_equal(read(out / "a.tif"), read(tmp_path / "right" / "a.tif"))
 
     def test_outputs_of_another_model_are_kept_without_overwrite(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

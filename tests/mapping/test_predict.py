@@ -218,10 +218,22 @@ class TestFinished:
         assert is_finished(Identity(), str(tile), out, Options())
         assert is_finished(Identity(), str(tile), out, Options(batch_size=1))
 
-    def test_a_newer_input_makes_the_output_out_of_date(self, tile: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("seconds", [-1e6, 1e-6, 1e6])
+    def test_a_changed_input_makes_the_output_out_of_date(
+        self, tile: Path, tmp_path: Path, seconds: float
+    ) -> None:
+        """Also if it is older, as after `cp -p`, unzip and rsync; a copy with a new time, too."""
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
-        made = (tmp_path / "o.tif").stat().st_mtime
-        os.utime(tile, (made + 1, made + 1))
+        made = tile.stat().st_mtime_ns + int(seconds * 1e9)
+        os.utime(tile, ns=(made, made))
+        assert not is_finished(Identity(), str(tile), tmp_path / "o.tif", Options())
+
+    def test_an_output_that_does_not_know_its_input_is_out_of_date(
+        self, tile: Path, tmp_path: Path
+    ) -> None:
+        predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
+        with rasterio.open(tmp_path / "o.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as old:
+            old.update_tags(ROOFSEG_INPUT="")
         assert not is_finished(Identity(), str(tile), tmp_path / "o.tif", Options())
 
     @pytest.mark.parametrize(
