@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import tempfile
@@ -26,7 +27,12 @@ from tiny_dataset import CRS, TRANSFORM, write_raster
 from unwritable import full_disk, public_folder, read_only_folder
 
 from roofseg.core.errors import UserError
-from roofseg.intake.rasterize import RasterizeStats, find_layer, rasterize_footprints
+from roofseg.intake.rasterize import (
+    RasterizeStats,
+    check_placement,
+    find_layer,
+    rasterize_footprints,
+)
 from roofseg.mapping.footprints import Vector, write_footprints
 from roofseg.tiles.rasters import TilePair, check_tile, read_tile_mask
 
@@ -341,6 +347,36 @@ class TestLayers:
         pyogrio.write_dataframe(empty, tmp_path / f"h{suffix}", geometry_type="Polygon")
         with pytest.raises(UserError, match="layer 'h': has no features; expected polygons"):
             find_layer(tmp_path / f"h{suffix}")
+
+
+class TestPlacement:
+    """Footprints from longitudes and latitudes onto tiles of the British National Grid."""
+
+    def tile(self, tmp_path: Path, pixel: float) -> Path:
+        transform = Affine(pixel, 0, 530_000, 0, -pixel, 180_000)
+        geo = {"crs": "EPSG:27700", "transform": transform}
+        write_raster(tmp_path / "t.tif", np.zeros((40, 40), np.uint8), **geo)
+        return tmp_path / "t.tif"
+
+    def test_footprints_that_may_lie_off_need_consent(self, tmp_path: Path) -> None:
+        tile = self.tile(tmp_path, 0.5)
+        layer = find_layer(footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5), to="EPSG:4326"))
+        message = (
+            r"h\.gpkg: transformed from EPSG:4326 to EPSG:27700, footprints may be off by 2 m "
+            r"\(4 px\), because PROJ lacks the grid uk_os_OSTN15_NTv2_OSGBtoETRS\.tif, which .*"
+        )
+        with pytest.raises(UserError, match=message + "Or accept it: --allow-ballpark"):
+            check_placement(layer, [tile], allow_ballpark=False)
+        (remark,) = check_placement(layer, [tile, tile], allow_ballpark=True)
+        assert re.search(message.removesuffix(", which .*"), remark)
+
+    def test_others_do_not(self, tmp_path: Path, image: Path) -> None:
+        coarse = self.tile(tmp_path, 2.5)
+        layer = find_layer(footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5), to="EPSG:4326"))
+        write_raster(tmp_path / "bare.png", np.zeros((9, 9), np.uint8))
+        assert not check_placement(
+            layer, [coarse, image, tmp_path / "bare.png"], allow_ballpark=False
+        )
 
 
 class TestErrors:

@@ -306,6 +306,19 @@ class TestVector:
                 pass
             monkeypatch.setitem(sys.modules, "buildingregulariser", None)
 
+    @pytest.mark.parametrize(("driver", "notes"), [("geojson", 1), ("gpkg", 0)])
+    def test_geojson_that_may_lie_off_is_noted(
+        self, tmp_path: Path, driver: Any, notes: int
+    ) -> None:
+        """Only GeoJSON has another CRS than the raster."""
+        transform = rasterio.Affine(0.3, 0, 530_000, 0, -0.3, 180_000)
+        write_raster(tmp_path / "t.tif", picture(40, 40), crs="EPSG:27700", transform=transform)
+        options = Options(vector=Vector(driver))
+        with open_input(Identity(), str(tmp_path / "t.tif"), options) as imagery:
+            assert len(imagery.notes) == notes
+            for note in imagery.notes:
+                assert "footprints may be off by 2 m (7 px), because PROJ lacks the grid uk" in note
+
     def test_a_raster_outside_its_crs_is_an_error_of_the_input(self, tmp_path: Path) -> None:
         far = rasterio.Affine(0.3, 0, 1e12, 0, -0.3, 1e12)
         write_raster(tmp_path / "t.tif", picture(40, 40), crs=CRS, transform=far)
@@ -369,6 +382,11 @@ class TestVector:
                 {"crs": CRS, "transform": rasterio.Affine(0.3, 0, 0, 0.3, 0, 0)},
                 Vector("gpkg"),
                 "gives pixels no area",
+            ),
+            (
+                {"crs": "EPSG:4326", "transform": rasterio.Affine(2, 0, 0, 0, -2, 91)},
+                Vector("geojson"),
+                "reaches the latitude 91, beyond the pole, .* Use --vector gpkg or parquet",
             ),
         ],
     )

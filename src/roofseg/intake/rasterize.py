@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from roofseg.core.images import Image
 from roofseg.intake.convert import verified_write
 from roofseg.intake.geoparquet import read_geometries, read_metadata
 from roofseg.intake.world import World, find_world
+from roofseg.tiles.datum import find_missing_grid
 from roofseg.tiles.rasters import Grid, open_raster, read_grid
 
 Geometries = npt.NDArray[np.object_]  # (N,) shapely geometries
@@ -119,6 +120,31 @@ def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
             "it.)"
         )
     return FootprintLayer(footprints, name, crs)
+
+
+def check_placement(
+    layer: FootprintLayer, images: Iterable[Path], *, allow_ballpark: bool
+) -> list[str]:
+    """Remarks on footprints that may lie more than a pixel off, because PROJ lacks a grid.
+
+    Reads only the grids of the images; `rasterize_footprints` refuses those without a georeference.
+
+    Raises UserError instead, unless ``allow_ballpark`` is set.
+    """
+    remarks: dict[str, str] = {}
+    for image in images:
+        with open_raster(image) as source:
+            grid = read_grid(source)
+        if grid.crs is None or grid.transform is None or grid.transform.is_degenerate:
+            continue
+        crs = grid.crs.to_string()
+        missing = find_missing_grid(layer.crs, crs, grid)
+        if missing and missing.exceeds_a_pixel and missing.name not in remarks:
+            remark = f"{layer.path}: transformed from {layer.crs} to {crs}, footprints {missing}"
+            if not allow_ballpark:
+                raise UserError(f"{remark}. {missing.remedy}. Or accept it: --allow-ballpark.")
+            remarks[missing.name] = remark
+    return list(remarks.values())
 
 
 def rasterize_footprints(layer: FootprintLayer, image: Path, out: Path) -> RasterizeStats:

@@ -28,6 +28,7 @@ from roofseg.mapping.footprints import Vector, choose_ground, load_regulariser, 
 from roofseg.sliding_window.blocks import Block, Infer, predict_blocks
 from roofseg.sliding_window.imagery import Imagery, file_name, open_imagery
 from roofseg.sliding_window.windows import OVERLAP
+from roofseg.tiles.datum import find_missing_grid
 from roofseg.tiles.rasters import Grid, open_raster
 from roofseg.version import VERSION
 
@@ -35,6 +36,7 @@ MASK = BandSpec("uint8", 255, "mode", "building (1)")
 PROBABILITY = BandSpec("float32", np.nan, "average", "probability of building")
 
 
+GEOJSON_CRS = "EPSG:4326"
 INPUT = "ROOFSEG_INPUT"  # the tag that holds the input's fingerprint
 
 
@@ -169,7 +171,21 @@ def open_input(predictor: Predictor, source: str, options: Options) -> Iterator[
                 load_regulariser()
             grid = Grid(imagery.height, imagery.width, imagery.crs, imagery.transform)
             choose_ground(source, grid, options.vector, imagery.gsd)
+            imagery.notes += _offset(grid, options.vector)
         yield imagery
+
+
+def _offset(grid: Grid, vector: Vector) -> list[str]:
+    """A remark if footprints in GeoJSON may be off, whose CRS need not be the raster's."""
+    if vector.driver != "geojson" or grid.crs is None or grid.transform is None:
+        return []
+    missing = find_missing_grid(grid.crs.to_string(), GEOJSON_CRS, grid)
+    if missing is None or not missing.exceeds_a_pixel:
+        return []
+    return [
+        f"in GeoJSON, which is in {GEOJSON_CRS}, footprints {missing}. {missing.remedy}. Other "
+        "formats keep the coordinates of the raster"
+    ]
 
 
 def provenance(predictor: Predictor, source: str, options: Options) -> dict[str, str]:
