@@ -35,39 +35,14 @@ NO_POLYGONS = ("Point", "LineString", "CircularString")
 
 @dataclass(frozen=True)
 class FootprintLayer:
-    """A layer of polygons: its file, its name, and its CRS as a code or WKT."""
+    """A layer of polygons: its file, its name, and its CRS as a code or WKT.
+
+    In GeoParquet a layer is a column of geometries.
+    """
 
     path: Path
     name: str
     crs: str
-
-
-def _list_layers(footprints: Path) -> tuple[Collection[str], str | None]:
-    """The layers with geometries, and the one to take if none is named; None if it must be named.
-
-    The layers of GeoParquet are its columns of geometries.
-    """
-    if _is_parquet(footprints):
-        metadata = read_metadata(footprints)
-        return metadata.columns.keys(), metadata.primary
-    with _reading(footprints):
-        layers = [str(layer) for layer, kind in pyogrio.list_layers(footprints) if kind]
-    return layers, layers[0] if len(layers) == 1 else None
-
-
-def _describe(footprints: Path, name: str) -> tuple[int, Sequence[str], str | None]:
-    """The number of features of a layer, its geometry types (empty: any), and its CRS."""
-    if _is_parquet(footprints):
-        metadata = read_metadata(footprints)
-        column = metadata.columns[name]
-        return metadata.features, column.types, column.crs
-    with _reading(footprints):
-        info = pyogrio.read_info(footprints, layer=name)
-    return info["features"], [info["geometry_type"]], info["crs"]
-
-
-def _is_parquet(footprints: Path) -> bool:
-    return footprints.suffix.lower() == ".parquet"
 
 
 @dataclass(frozen=True)
@@ -122,6 +97,31 @@ def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
     return FootprintLayer(footprints, name, crs)
 
 
+def _list_layers(footprints: Path) -> tuple[Collection[str], str | None]:
+    """The layers with geometries, and the default one; None if one of several must be named."""
+    if _is_parquet(footprints):
+        metadata = read_metadata(footprints)
+        return metadata.columns.keys(), metadata.primary
+    with _reading(footprints):
+        layers = [str(layer) for layer, kind in pyogrio.list_layers(footprints) if kind]
+    return layers, layers[0] if len(layers) == 1 else None
+
+
+def _describe(footprints: Path, name: str) -> tuple[int, Sequence[str], str | None]:
+    """The number of features of a layer, its geometry types (empty: any), and its CRS."""
+    if _is_parquet(footprints):
+        metadata = read_metadata(footprints)
+        column = metadata.columns[name]
+        return metadata.features, column.types, column.crs
+    with _reading(footprints):
+        info = pyogrio.read_info(footprints, layer=name)
+    return info["features"], [info["geometry_type"]], info["crs"]
+
+
+def _is_parquet(footprints: Path) -> bool:
+    return footprints.suffix.lower() == ".parquet"
+
+
 def check_placement(
     layer: FootprintLayer, images: Iterable[Path], *, allow_ballpark: bool
 ) -> list[str]:
@@ -150,7 +150,7 @@ def check_placement(
 def rasterize_footprints(layer: FootprintLayer, image: Path, out: Path) -> RasterizeStats:
     """Write the mask of a tile from vector footprints.
 
-    A file without a spatial index, such as GeoJSON, is read from start to end at each call.
+    A file without a spatial index, such as GeoJSON or GeoParquet, is read from start to end at each call.
 
     Args:
         layer: only its polygons that meet the tile are read; they are transformed to the image's
@@ -218,9 +218,9 @@ def _read_polygons(
     assert grid.crs is not None
     assert grid.transform is not None
     crs = grid.crs.to_string()
-    source_world, world = find_world(layer.crs), find_world(crs)
     x, y = np.transpose([grid.transform @ corner for corner in grid.corners])
     try:
+        source_world, world = find_world(layer.crs), find_world(crs)
         to_tile = pyproj.Transformer.from_crs(layer.crs, crs, always_xy=True)
         left, bottom, right, top = to_tile.transform_bounds(
             x.min(), y.min(), x.max(), y.max(), direction="INVERSE", errcheck=True
@@ -264,11 +264,11 @@ def _read_polygons(
 
 
 def _around(bounds: tuple[float, float, float, float], world: World | None) -> shapely.Geometry:
-    """The bounds (left, bottom, right, top) as one box, or as three near the edge of a world."""
+    """Where features in bounds (left, bottom, right, top) may lie: also turns of the Earth away."""
     left, bottom, right, top = bounds
     if world is None:
         return shapely.box(*bounds)
-    if left > right:  # PROJ says so of an area that crosses the antimeridian
+    if left > right:  # PROJ's way to say that an area crosses the antimeridian
         right += world.width
     turns = (-1, 0, 1) if world.is_near_edge(left, right) else (0,)
     return shapely.union_all(

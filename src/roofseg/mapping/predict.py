@@ -34,8 +34,6 @@ from roofseg.version import VERSION
 
 MASK = BandSpec("uint8", 255, "mode", "building (1)")
 PROBABILITY = BandSpec("float32", np.nan, "average", "probability of building")
-
-
 GEOJSON_CRS = "EPSG:4326"
 INPUT = "ROOFSEG_INPUT"  # the tag that holds the input's fingerprint
 
