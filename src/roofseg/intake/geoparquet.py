@@ -83,20 +83,24 @@ def _read_column(column: dict[str, Any]) -> GeometryColumn:
 def read_geometries(path: Path, column: str, within: shapely.Geometry) -> npt.NDArray[np.object_]:
     """Read the geometries of a column whose bounds meet ``within``: (N,) shapely geometries.
 
-    Reads the file from start to end. Rings that are not closed are closed; geometries that GEOS
-    does not know become None and are kept. UserError if the file is damaged.
+    ``within`` is a box or several. Reads the file from start to end. Rings that are not closed are
+    closed; geometries that GEOS does not know become None and are kept.
+
+    Raises UserError if the file is damaged.
     """
+    boxes = shapely.bounds(shapely.get_parts(within))
     found = []
-    shapely.prepare(within)
     with _reading(path), parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(BATCH, columns=[column]):
             encoded = batch.column(0).to_numpy(zero_copy_only=False)
             geometries = shapely.from_wkb(encoded, on_invalid="fix")
-            unknown = shapely.is_missing(geometries) & np.array(
-                [wkb is not None for wkb in encoded]
-            )
-            near = shapely.intersects(within, shapely.box(*shapely.bounds(geometries).T))
-            found.append(geometries[near | unknown])
+            bounds = shapely.bounds(geometries)
+            kept = shapely.is_missing(geometries) & np.array([wkb is not None for wkb in encoded])
+            for box in boxes:
+                kept |= (bounds[:, :2] <= box[2:]).all(axis=1) & (bounds[:, 2:] >= box[:2]).all(
+                    axis=1
+                )
+            found.append(geometries[kept])
     return np.concatenate(found) if found else np.empty(0, object)
 
 

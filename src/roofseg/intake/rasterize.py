@@ -150,7 +150,8 @@ def check_placement(
 def rasterize_footprints(layer: FootprintLayer, image: Path, out: Path) -> RasterizeStats:
     """Write the mask of a tile from vector footprints.
 
-    A file without a spatial index, such as GeoJSON or GeoParquet, is read from start to end at each call.
+    A file without a spatial index, such as GeoJSON or GeoParquet, is read from start to end at each
+    call.
 
     Args:
         layer: only its polygons that meet the tile are read; they are transformed to the image's
