@@ -321,6 +321,30 @@ class TestMistakes:
         assert message.startswith(f"error: {tiles / 'a.tif'}: cannot be read")
         assert names(out) == ["b.tif"]
 
+    def test_footprints_that_are_open_elsewhere_are_named_before_any_input_is_predicted(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "maps"
+        arguments = ("--model", model, tiles, "--vector", "gpkg", "--overwrite")
+        assert roofseg(*arguments, "--out", out) == 0
+        before = (out / "a.tif").stat().st_mtime_ns
+        editor = (
+            "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); "
+            "d.execute('pragma journal_mode=wal'); d.execute('select * from gpkg_contents'); "
+            "print(flush=True); sys.stdin.read()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", editor, out / "b.gpkg"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as running:
+            assert running.stdout is not None
+            running.stdout.readline()
+            message = f"error: {out / 'b.gpkg'}: is open in another program"
+            self.refused(capsys, out, message, *arguments)
+            running.communicate()
+        assert (out / "a.tif").stat().st_mtime_ns == before
+
     @pytest.mark.parametrize("name", ["a.tif", "a.gpkg"])
     def test_a_folder_in_place_of_an_output_stays(
         self,
