@@ -271,7 +271,6 @@ class TestBurn:
         assert burn(tmp_path / "v.geojson", tmp_path / "t.tif", tmp_path / "b.tif").features == 20
         assert np.array_equal(pixels(tmp_path / "b.tif"), mask)
 
-    @settings(max_examples=20)
     @given(
         mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=4, max_side=9)),
         place=st.sampled_from(SEAMS),
