@@ -75,5 +75,9 @@ def write_footprints(path: Path, names: tuple[str, ...] = NAMES) -> Path:
             for col, row in ((cols.min(), rows.min()), (cols.max() + 1, rows.max() + 1))
         ]
         roofs.append(shapely.box(*corners[0], *corners[1]))
-    geopandas.GeoDataFrame(geometry=roofs, crs=CRS).to_crs(4326).to_file(path)
+    layer = geopandas.GeoDataFrame(geometry=roofs, crs=CRS).to_crs(4326)
+    if path.suffix == ".parquet":
+        layer.to_parquet(path)
+    else:
+        layer.to_file(path)
     return path

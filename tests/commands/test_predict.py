@@ -101,10 +101,11 @@ class TestPredict:
 
     def test_an_address(self, model: Path, tiles: Path, tmp_path: Path) -> None:
         with served(tiles) as (address, _):
-            assert roofseg("--model", model, f"{address}/a.tif", "--out", tmp_path / "far") == 0
+            for _ in range(2):  # the second time it is finished
+                assert roofseg("--model", model, f"{address}/a.tif", "--out", tmp_path / "far") == 0
         assert roofseg("--model", model, tiles / "a.tif", "--out", tmp_path / "near") == 0
-        far, near = ((tmp_path / name / "a.tif").read_bytes() for name in ("far", "near"))
-        assert far == near
+        far, near = (read(tmp_path / name / "a.tif") for name in ("far", "near"))
+        np.testing.assert_array_equal(far, near)
 
     def test_notes_go_to_stderr(
         self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -135,6 +136,24 @@ class TestResume:
         assert f"{out / 'a.tif'}: already finished, skipped\n" in capsys.readouterr().out
         assert (out / "a.tif").stat().st_mtime_ns == made
         assert names(out) == ["a.tif", "b.tif"]
+
+    def test_changed_inputs_are_predicted_again_without_overwrite(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "maps"
+        assert roofseg("--model", model, tiles, "--out", out) == 0
+        other = tmp_path / "a.tif"
+        write_raster(other, tile_pixels(7, 90)[0], **GEO)
+        os.utime(other, (1e9, 1e9))
+        shutil.copy2(other, tiles / "a.tif")
+        assert roofseg("--model", model, other, "--out", tmp_path / "right") == 0
+        capsys.readouterr()
+        assert roofseg("--model", model, tiles, "--out", out) == 0
+        assert [line.split(": ")[1][:7] for line in capsys.readouterr().out.splitlines()] == [
+            "already",
+            "0.0 MP ",
+        ]
+        np.testing.assert_array_equal(read(out / "a.tif"), read(tmp_path / "right" / "a.tif"))
 
     def test_outputs_of_another_model_are_kept_without_overwrite(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -302,6 +321,30 @@ class TestMistakes:
         assert message.startswith(f"error: {tiles / 'a.tif'}: cannot be read")
         assert names(out) == ["b.tif"]
 
+    def test_footprints_that_are_open_elsewhere_are_named_before_any_input_is_predicted(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "maps"
+        arguments = ("--model", model, tiles, "--vector", "gpkg", "--overwrite")
+        assert roofseg(*arguments, "--out", out) == 0
+        before = (out / "a.tif").stat().st_mtime_ns
+        editor = (
+            "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); "
+            "d.execute('pragma journal_mode=wal'); d.execute('select * from gpkg_contents'); "
+            "print(flush=True); sys.stdin.read()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", editor, out / "b.gpkg"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as running:
+            assert running.stdout is not None
+            running.stdout.readline()
+            message = f"error: {out / 'b.gpkg'}: is open in another program"
+            self.refused(capsys, out, message, *arguments)
+            running.communicate()
+        assert (out / "a.tif").stat().st_mtime_ns == before
+
     @pytest.mark.parametrize("name", ["a.tif", "a.gpkg"])
     def test_a_folder_in_place_of_an_output_stays(
         self,
@@ -346,15 +389,38 @@ class TestMistakes:
             capsys, tmp_path / "maps", f"error: {long}: File name too long", "--model", model, long
         )
 
-    def test_a_folder_that_cannot_be_written_to(
-        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize("below", ["", "oslo/2026"])
+    def test_something_else_in_place_of_the_output_folder(
+        self,
+        model: Path,
+        tiles: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        below: str,
     ) -> None:
-        (tmp_path / "maps").write_text("a file")
-        assert roofseg("--model", model, tiles, "--out", tmp_path / "maps") == 2
-        message = capsys.readouterr().err
-        assert message.startswith(f"error: {tmp_path / 'maps' / 'a.tif'}: cannot be written (")
-        assert "b.tif" not in message  # it would fare no better
-        assert (tmp_path / "maps").read_text() == "a file"
+        """Named before a model is loaded."""
+        (tmp_path / "file").write_text("a file")
+        (tmp_path / "to-file").symlink_to("file")
+        (tmp_path / "to-nothing").symlink_to("/mnt/gone")
+        (tmp_path / "to-itself").symlink_to("to-itself")
+        for name, found in (
+            ("file", "is a file"),
+            ("to-file", "is a link to file, which is no folder"),
+            ("to-nothing", "is a link to /mnt/gone, which is no folder"),
+            ("to-itself", "is a link to to-itself, which is no folder"),
+        ):
+            out = tmp_path / name / below
+            assert roofseg("--model", tmp_path / "none", tiles, "--out", out) == 2
+            who = tmp_path / name if below else "it"
+            message = f"error: --out {out}: {who} {found}; expected a folder to write to. Choose"
+            assert capsys.readouterr().err.startswith(message)
+        assert (tmp_path / "file").read_text() == "a file"
+
+    def test_a_link_to_a_folder_is_a_folder(self, model: Path, tiles: Path, tmp_path: Path) -> None:
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "link").symlink_to("disk")
+        assert roofseg("--model", model, tiles / "a.tif", "--out", tmp_path / "link" / "x") == 0
+        assert names(tmp_path / "disk" / "x") == ["a.tif"]
 
 
 @pytest.mark.whole

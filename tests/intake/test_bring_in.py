@@ -169,7 +169,7 @@ class TestTaken:
                 read(out / "msks" / f"{name}.tif"), read(masks / f"{name}.tif")
             )
 
-    @pytest.mark.parametrize("name", ["roofs.gpkg", "roofs.geojson", "roofs.shp"])
+    @pytest.mark.parametrize("name", ["roofs.gpkg", "roofs.geojson", "roofs.shp", "roofs.parquet"])
     def test_footprints_are_rasterized(self, tmp_path: Path, out: Path, name: str) -> None:
         images, masks = write_pairs(tmp_path)
         taken(images, write_footprints(tmp_path / name), out)
@@ -191,6 +191,19 @@ class TestTaken:
             taken(images, tmp_path / "two.gpkg", out)
         _, said = taken(images, tmp_path / "two.gpkg", out, layer="roofs")
         assert said == ["invalid footprints that were repaired: 1"]
+
+    def test_footprints_that_may_lie_off_need_consent(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        roofs = geopandas.read_file(write_footprints(tmp_path / "roofs.gpkg"))
+        roofs.to_crs("EPSG:4267").to_file(tmp_path / "nad27.gpkg")
+        message = r"footprints may be off by \d+ m .*, because PROJ lacks the grid us_noaa_.*\.tif"
+        with pytest.raises(UserError, match=rf"nad27\.gpkg: .*{message}.* --allow-ballpark"):
+            taken(images, tmp_path / "nad27.gpkg", out)
+        assert not out.exists()
+        _, said = taken(images, tmp_path / "nad27.gpkg", out, allow_ballpark=True)
+        assert len(said) == 1
+        assert re.search(message, said[0])
+        np.testing.assert_array_equal(read(out / "msks" / "a.tif"), read(masks / "a.tif"))
 
     def test_tiles_that_no_footprint_touches_are_named(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)

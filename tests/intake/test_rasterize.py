@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import tempfile
@@ -26,12 +27,28 @@ from tiny_dataset import CRS, TRANSFORM, write_raster
 from unwritable import full_disk, public_folder, read_only_folder
 
 from roofseg.core.errors import UserError
-from roofseg.intake.rasterize import RasterizeStats, find_layer, rasterize_footprints
+from roofseg.intake.rasterize import (
+    RasterizeStats,
+    check_placement,
+    find_layer,
+    rasterize_footprints,
+)
 from roofseg.mapping.footprints import Vector, write_footprints
 from roofseg.tiles.rasters import TilePair, check_tile, read_tile_mask
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 HEIGHT, WIDTH = 48, 64
+# Places on the antimeridian: a CRS, and x and y there.
+SEAMS = [
+    ("EPSG:4326", 180, -16.5),
+    ("EPSG:4326", -180, 65.0),
+    ("EPSG:4167", 180, -44.0),  # New Zealand
+    ("EPSG:3857", 20037508.34, -1_900_000),
+    ("EPSG:3857", -20037508.34, 5_000_000),
+    ("EPSG:3832", 3339584.72, -1_900_000),  # Mercator around 150 degrees east
+    ("EPSG:32701", 179_715, 8_174_000),
+    ("EPSG:32660", 829_000, 1_106_600),
+]
 FORMATS = (".gpkg", ".geojson", ".shp")
 
 
@@ -254,6 +271,32 @@ class TestBurn:
         assert burn(tmp_path / "v.geojson", tmp_path / "t.tif", tmp_path / "b.tif").features == 20
         assert np.array_equal(pixels(tmp_path / "b.tif"), mask)
 
+    @given(
+        mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=4, max_side=9)),
+        place=st.sampled_from(SEAMS),
+        driver=st.sampled_from(["gpkg", "geojson", "parquet"]),
+        to=st.sampled_from([None, "EPSG:4326", "EPSG:3857"]),
+    )
+    def test_no_footprint_is_lost_on_either_side_of_the_antimeridian(
+        self, mask: npt.NDArray[np.bool_], place: tuple[str, float, float], driver: Any, to: Any
+    ) -> None:
+        """In tiles across the edge of their CRS and in others, from footprints in several CRSs."""
+        crs, x, y = place
+        pixel = 3e-6 if abs(x) < 1000 else 0.3
+        transform = Affine(pixel, 0, x - pixel * mask.shape[1] // 2, 0, -pixel, y)
+        with tempfile.TemporaryDirectory() as folder:
+            names = ("m.tif", f"v.{driver}", "back.tif")
+            raster, vector, out = (Path(folder) / name for name in names)
+            write_raster(raster, mask.astype(np.float32), crs=crs, transform=transform)
+            count = write_footprints(raster, vector, Vector(driver))
+            if count == 0:
+                return
+            if to and driver == "gpkg":  # with vertices that alternate between both sides
+                vector = vector.with_suffix(".shp")
+                geopandas.read_file(raster.parent / names[1]).to_crs(to).to_file(vector)
+            assert burn(vector, raster, out).features == count
+            assert np.array_equal(pixels(out), mask * 255)
+
     def test_names_with_spaces_and_other_letters(self, tmp_path: Path) -> None:
         folder = tmp_path / "Größe 東京"
         write_raster(folder / "mein Bild.tif", np.zeros((HEIGHT, WIDTH), np.uint8), **GEO)
@@ -303,6 +346,36 @@ class TestLayers:
         pyogrio.write_dataframe(empty, tmp_path / f"h{suffix}", geometry_type="Polygon")
         with pytest.raises(UserError, match="layer 'h': has no features; expected polygons"):
             find_layer(tmp_path / f"h{suffix}")
+
+
+class TestPlacement:
+    """Footprints from longitudes and latitudes onto tiles of the British National Grid."""
+
+    def tile(self, tmp_path: Path, pixel: float) -> Path:
+        transform = Affine(pixel, 0, 530_000, 0, -pixel, 180_000)
+        geo = {"crs": "EPSG:27700", "transform": transform}
+        write_raster(tmp_path / "t.tif", np.zeros((40, 40), np.uint8), **geo)
+        return tmp_path / "t.tif"
+
+    def test_footprints_that_may_lie_off_need_consent(self, tmp_path: Path) -> None:
+        tile = self.tile(tmp_path, 0.5)
+        layer = find_layer(footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5), to="EPSG:4326"))
+        message = (
+            r"h\.gpkg: transformed from EPSG:4326 to EPSG:27700, footprints may be off by 2 m "
+            r"\(4 px\), because PROJ lacks the grid uk_os_OSTN15_NTv2_OSGBtoETRS\.tif, which .*"
+        )
+        with pytest.raises(UserError, match=message + "Or accept it: --allow-ballpark"):
+            check_placement(layer, [tile], allow_ballpark=False)
+        (remark,) = check_placement(layer, [tile, tile], allow_ballpark=True)
+        assert re.search(message.removesuffix(", which .*"), remark)
+
+    def test_others_do_not(self, tmp_path: Path, image: Path) -> None:
+        coarse = self.tile(tmp_path, 2.5)
+        layer = find_layer(footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5), to="EPSG:4326"))
+        write_raster(tmp_path / "bare.png", np.zeros((9, 9), np.uint8))
+        assert not check_placement(
+            layer, [coarse, image, tmp_path / "bare.png"], allow_ballpark=False
+        )
 
 
 class TestErrors:

@@ -84,6 +84,26 @@ class TestEllipsoid:
         (east, _), (east_far, _) = found.scales(polygons(near, far))
         assert east_far / east == pytest.approx(0.5, rel=0.01)
 
+    @pytest.mark.parametrize(
+        "transform",
+        [
+            Affine(2, 0, -180, 0, -1, 90),
+            Affine(2, 0, -180, 0, 1, -90),  # from the south pole upwards
+            Affine(2, 0, -181, 0, -1, 90.5),  # with pixels whose centres lie on the pole
+        ],
+    )
+    def test_a_raster_may_reach_a_pole(self, transform: Affine) -> None:
+        found = measure_ground(CRS.from_epsg(4326), transform, 180, 50, None)
+        assert isinstance(found, Ellipsoid)
+        cap = shapely.box(*(transform @ (0, 0)), *(transform @ (180, 5)))
+        southern = min(abs(y) for _, y in cap.exterior.coords)
+        # On a sphere with the curvature of the Earth at its poles.
+        expected = 2 * math.pi * 6_399_594**2 * (1 - math.sin(math.radians(southern)))
+        assert found.areas(polygons(cap)) == pytest.approx([expected], rel=1e-3)
+        at_pole = polygons(shapely.box(*(transform @ (90, 0)), *(transform @ (91, 1))))
+        assert found.areas(at_pole) > 0
+        assert (found.scales(at_pole) > 0).all()
+
     @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32614"])
     def test_a_raster_that_is_not_on_earth_is_refused(self, crs: str) -> None:
         with pytest.raises(ValueError, match="is outside the area of the CRS"):

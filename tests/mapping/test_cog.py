@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import rasterio
 from rasterio.windows import Window
 from tiny_dataset import CRS, TRANSFORM
 
-from roofseg.mapping.cog import TILE, BandSpec, BlockWriter
+from roofseg.mapping.cog import TILE, BandSpec, BlockWriter, NotWrittenError, write_errors_named
 
 MASK = BandSpec("uint8", 255, "mode", "building")
 RATES = BandSpec("float32", np.nan, "average", "probability")
@@ -68,3 +70,32 @@ def test_a_file_that_reads_back_differently_is_an_error(tmp_path: Path) -> None:
         damaged.write(pixels[-1:, -1:] ^ 1, 1, window=Window(WIDTH - 1, HEIGHT - 1, 1, 1))
     with pytest.raises(OSError, match="reads back differently"):
         target.write_cog(tmp_path / "out.tif")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Free space on that disk"),
+        (errno.EDQUOT, "Free space on that disk, or raise your quota"),
+        (errno.EFBIG, "Raise the limit on file sizes (`ulimit -f`), or use a disk for larger f"),
+        (errno.EACCES, "Change the permissions of that file or of its folder"),
+        (errno.EEXIST, "Move away the file or folder that has this name"),
+        (errno.ENAMETOOLONG, "Use a shorter name"),
+        (errno.EMFILE, "Raise the limit (`ulimit -n`), then"),
+        (errno.ENFILE, "Close other programs, then"),
+        (errno.EROFS, "Use a folder on a file system that is not read-only"),
+        (errno.ENOENT, "Choose another folder with --out"),
+        (None, "Free space on that disk, or raise your quota"),
+    ],
+)
+def test_an_output_that_cannot_be_written_has_the_remedy_that_fits(
+    number: int | None, remedy: str
+) -> None:
+    error = OSError(number, os.strerror(number), "/a/maps") if number else OSError("no table")
+    with pytest.raises(NotWrittenError) as caught, write_errors_named(Path("/a/maps/t.tif")):
+        raise error
+    message = str(caught.value)
+    reason = f"/a/maps: {os.strerror(number)}" if number else "no table"
+    assert message.startswith(f"/a/maps/t.tif: cannot be written ({reason}). {remedy}")
+    assert "then run the same command again: finished files are kept." in message
+    assert "params.yaml" not in message

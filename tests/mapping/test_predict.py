@@ -218,10 +218,22 @@ class TestFinished:
         assert is_finished(Identity(), str(tile), out, Options())
         assert is_finished(Identity(), str(tile), out, Options(batch_size=1))
 
-    def test_a_newer_input_makes_the_output_out_of_date(self, tile: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("seconds", [-1e6, 1e-6, 1e6])
+    def test_a_changed_input_makes_the_output_out_of_date(
+        self, tile: Path, tmp_path: Path, seconds: float
+    ) -> None:
+        """Also if it is older, as after `cp -p`, unzip and rsync; a copy with a new time, too."""
         predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
-        made = (tmp_path / "o.tif").stat().st_mtime
-        os.utime(tile, (made + 1, made + 1))
+        made = tile.stat().st_mtime_ns + int(seconds * 1e9)
+        os.utime(tile, ns=(made, made))
+        assert not is_finished(Identity(), str(tile), tmp_path / "o.tif", Options())
+
+    def test_an_output_that_does_not_know_its_input_is_out_of_date(
+        self, tile: Path, tmp_path: Path
+    ) -> None:
+        predict_raster(Identity(), str(tile), tmp_path / "o.tif", Options())
+        with rasterio.open(tmp_path / "o.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as old:
+            old.update_tags(ROOFSEG_INPUT="")
         assert not is_finished(Identity(), str(tile), tmp_path / "o.tif", Options())
 
     @pytest.mark.parametrize(
@@ -294,6 +306,19 @@ class TestVector:
                 pass
             monkeypatch.setitem(sys.modules, "buildingregulariser", None)
 
+    @pytest.mark.parametrize(("driver", "notes"), [("geojson", 1), ("gpkg", 0)])
+    def test_geojson_that_may_lie_off_is_noted(
+        self, tmp_path: Path, driver: Any, notes: int
+    ) -> None:
+        """Only GeoJSON has another CRS than the raster."""
+        transform = rasterio.Affine(0.3, 0, 530_000, 0, -0.3, 180_000)
+        write_raster(tmp_path / "t.tif", picture(40, 40), crs="EPSG:27700", transform=transform)
+        options = Options(vector=Vector(driver))
+        with open_input(Identity(), str(tmp_path / "t.tif"), options) as imagery:
+            assert len(imagery.notes) == notes
+            for note in imagery.notes:
+                assert "footprints may be off by 2 m (7 px), because PROJ lacks the grid uk" in note
+
     def test_a_raster_outside_its_crs_is_an_error_of_the_input(self, tmp_path: Path) -> None:
         far = rasterio.Affine(0.3, 0, 1e12, 0, -0.3, 1e12)
         write_raster(tmp_path / "t.tif", picture(40, 40), crs=CRS, transform=far)
@@ -357,6 +382,11 @@ class TestVector:
                 {"crs": CRS, "transform": rasterio.Affine(0.3, 0, 0, 0.3, 0, 0)},
                 Vector("gpkg"),
                 "gives pixels no area",
+            ),
+            (
+                {"crs": "EPSG:4326", "transform": rasterio.Affine(2, 0, 0, 0, -2, 91)},
+                Vector("geojson"),
+                "reaches the latitude 91, beyond the pole, .* Use --vector gpkg or parquet",
             ),
         ],
     )

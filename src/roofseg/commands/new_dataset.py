@@ -54,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     tiles.add_argument("--layer", help="layer of the footprints, if their file has several")
     tiles.add_argument(
+        "--allow-ballpark",
+        action="store_true",
+        help="accept footprints that may lie more than a pixel off, because PROJ lacks a grid",
+    )
+    tiles.add_argument(
         "--gsd",
         type=number(1e-6),
         metavar="M",
@@ -107,6 +112,7 @@ def main(args: argparse.Namespace) -> None:
             say=print,
             layer=args.layer,
             gsd=args.gsd,
+            allow_ballpark=args.allow_ballpark,
             max_expansion=args.max_expansion,
             progress=track,
         )

@@ -24,6 +24,7 @@ from roofseg.core.progress import bar
 from roofseg.core.terminal import warn
 from roofseg.inference.predictor import Device, Precision, Predictor
 from roofseg.mapping.cog import NotWrittenError
+from roofseg.mapping.companions import check_unused
 from roofseg.mapping.footprints import Vector
 from roofseg.mapping.load_model import load_predictor
 from roofseg.mapping.predict import (
@@ -181,6 +182,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     options = read_options(args)
+    check_folder(args.out)
     outputs = name_outputs(list_inputs(args.inputs), args.out)
     folders = [Path(name) for name in args.inputs if Path(name).is_dir()]
     if args.out.is_dir() and any(args.out.samefile(folder) for folder in folders):
@@ -194,6 +196,23 @@ def main(args: argparse.Namespace) -> None:
         failed = run(predictor, jobs, options, infer)
     if failed:
         raise UserError("\n".join(failed))
+
+
+def check_folder(out: Path) -> None:
+    """Raise UserError if something else is in place of the folder ``out`` or of one above it."""
+    for path in reversed((out, *out.parents)):
+        if path.is_dir():
+            continue
+        if path.is_symlink():
+            found = f"is a link to {path.readlink()}, which is no folder"
+        elif path.exists():
+            found = "is a file"
+        else:
+            return
+        raise UserError(
+            f"--out {out}: {'it' if path == out else path} {found}; expected a folder to write to. "
+            "Choose another --out, or move that away."
+        )
 
 
 def read_options(args: argparse.Namespace) -> Options:
@@ -268,6 +287,8 @@ def check(
             if not overwrite and is_finished(predictor, source, out, options):
                 print(f"{out}: already finished, skipped")
                 continue
+            for path in outputs_of(out, options):
+                check_unused(path)
             with open_input(predictor, source, options) as imagery:
                 for note in imagery.notes:
                     warn(f"{source}: {note}")

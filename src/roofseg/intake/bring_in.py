@@ -42,6 +42,7 @@ from roofseg.intake.inspect import (
 from roofseg.intake.rasterize import (
     FootprintLayer,
     RasterizeStats,
+    check_placement,
     find_layer,
     rasterize_footprints,
 )
@@ -84,6 +85,7 @@ def bring_in(
     division: Division,
     layer: str | None = None,
     gsd: float | None = None,
+    allow_ballpark: bool = False,
     max_expansion: float = MAX_EXPANSION,
     say: Callable[[str], None],
     progress: Progress = silent,
@@ -101,6 +103,7 @@ def bring_in(
         folder: must not exist yet; its parent must.
         layer: layer of the footprints, if the file has several.
         gsd: metres per pixel of rasters that are not georeferenced; only recorded.
+        allow_ballpark: accept footprints that may be off, see `intake.rasterize.check_placement`.
         max_expansion: see `roofseg.intake.inspect.open_bounded`.
         say: called with each remark for the user, a line without line break.
         progress: shows how many tiles are copied (or converted and rasterized), and checked.
@@ -117,6 +120,11 @@ def bring_in(
     with _originals_named(origins), system_errors_explained():
         image_files, mask_files, footprints = _pair_up(images, masks, layer)
         sources = _read_headers(image_files, max_expansion)
+        offsets = []
+        if footprints:
+            offsets = check_placement(
+                footprints, image_files.values(), allow_ballpark=allow_ballpark
+            )
         scale = _scale(images, sources, max_expansion)
         for kind in ("imgs", "msks"):
             (folder / kind).mkdir(parents=True)
@@ -148,7 +156,7 @@ def bring_in(
             },
         }
         write_json(folder / "intake.json", record)
-    for line in _remarks(sources, scale, rasterized):
+    for line in (*offsets, *_remarks(sources, scale, rasterized)):
         say(line)
     return Report(tuple(reports), (), tuple(find_warnings(reports)), gsd)
 

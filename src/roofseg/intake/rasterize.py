@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,9 @@ from rasterio.features import rasterize
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image
 from roofseg.intake.convert import verified_write
+from roofseg.intake.geoparquet import read_geometries, read_metadata
+from roofseg.intake.world import World, find_world
+from roofseg.tiles.datum import find_missing_grid
 from roofseg.tiles.rasters import Grid, open_raster, read_grid
 
 Geometries = npt.NDArray[np.object_]  # (N,) shapely geometries
@@ -32,7 +35,10 @@ NO_POLYGONS = ("Point", "LineString", "CircularString")
 
 @dataclass(frozen=True)
 class FootprintLayer:
-    """A layer of polygons: its file, its name, and its CRS as a code or WKT."""
+    """A layer of polygons: its file, its name, and its CRS as a code or WKT.
+
+    In GeoParquet a layer is a column of geometries.
+    """
 
     path: Path
     name: str
@@ -60,43 +66,92 @@ def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
     Reads no features. Raises UserError if the file cannot be read or has no such layer, and if the
     layer has no CRS, no features, or only points or lines.
     """
-    with _reading(footprints):
-        kinds = {str(layer): kind for layer, kind in pyogrio.list_layers(footprints) if kind}
-        if name is None and len(kinds) == 1:
-            name = next(iter(kinds))
-        if name not in kinds:
-            found = ", ".join(map(repr, kinds)) or "no layer with geometries"
-            if name is None and kinds:
-                command = shlex.join([str(footprints), next(iter(kinds))])
-                raise UserError(
-                    f"{footprints}: has several layers: {found}. Choose one with --layer, or "
-                    "save it as a separate file, for example with `ogr2ogr -f GPKG "
-                    f"footprints.gpkg {command}`."
-                )
-            wanted = "a layer of polygons" if name is None else f"the layer {name!r}"
-            raise UserError(f"{footprints}: found {found}; expected {wanted}.")
-        info = pyogrio.read_info(footprints, layer=name)
+    layers, default = _list_layers(footprints)
+    if name is None:
+        name = default
+    if name is None or name not in layers:
+        found = ", ".join(map(repr, layers)) or "no layer with geometries"
+        if name is None and layers:
+            command = shlex.join([str(footprints), next(iter(layers))])
+            raise UserError(
+                f"{footprints}: has several layers: {found}. Choose one with --layer, or "
+                "save it as a separate file, for example with `ogr2ogr -f GPKG "
+                f"footprints.gpkg {command}`."
+            )
+        wanted = "a layer of polygons" if name is None else f"the layer {name!r}"
+        raise UserError(f"{footprints}: found {found}; expected {wanted}.")
+    features, kinds, crs = _describe(footprints, name)
     place = f"{footprints}, layer {name!r}"
-    if not info["features"]:
+    if not features:
         raise UserError(f"{place}: has no features; expected polygons of buildings.")
-    if any(word in info["geometry_type"] for word in NO_POLYGONS):
+    if kinds and all(any(word in kind for word in NO_POLYGONS) for kind in kinds):
         raise UserError(
-            f"{place}: holds geometries of type {info['geometry_type']}; expected polygons of "
-            "buildings."
+            f"{place}: holds geometries of type {', '.join(kinds)}; expected polygons of buildings."
         )
-    if info["crs"] is None:
+    if crs is None:
         raise UserError(
             f"{place}: has no CRS, so it cannot be placed on a tile. Set the CRS it was drawn in, "
             "for example with `ogr2ogr -a_srs`. (A Shapefile keeps its CRS in a .prj file beside "
             "it.)"
         )
-    return FootprintLayer(footprints, name, info["crs"])
+    return FootprintLayer(footprints, name, crs)
+
+
+def _list_layers(footprints: Path) -> tuple[Collection[str], str | None]:
+    """The layers with geometries, and the default one; None if one of several must be named."""
+    if _is_parquet(footprints):
+        metadata = read_metadata(footprints)
+        return metadata.columns.keys(), metadata.primary
+    with _reading(footprints):
+        layers = [str(layer) for layer, kind in pyogrio.list_layers(footprints) if kind]
+    return layers, layers[0] if len(layers) == 1 else None
+
+
+def _describe(footprints: Path, name: str) -> tuple[int, Sequence[str], str | None]:
+    """The number of features of a layer, its geometry types (empty: any), and its CRS."""
+    if _is_parquet(footprints):
+        metadata = read_metadata(footprints)
+        column = metadata.columns[name]
+        return metadata.features, column.types, column.crs
+    with _reading(footprints):
+        info = pyogrio.read_info(footprints, layer=name)
+    return info["features"], [info["geometry_type"]], info["crs"]
+
+
+def _is_parquet(footprints: Path) -> bool:
+    return footprints.suffix.lower() == ".parquet"
+
+
+def check_placement(
+    layer: FootprintLayer, images: Iterable[Path], *, allow_ballpark: bool
+) -> list[str]:
+    """Remarks on footprints that may lie more than a pixel off, because PROJ lacks a grid.
+
+    Reads only the grids of the images; `rasterize_footprints` refuses those without a georeference.
+
+    Raises UserError instead, unless ``allow_ballpark`` is set.
+    """
+    remarks: dict[str, str] = {}
+    for image in images:
+        with open_raster(image) as source:
+            grid = read_grid(source)
+        if grid.crs is None or grid.transform is None or grid.transform.is_degenerate:
+            continue
+        crs = grid.crs.to_string()
+        missing = find_missing_grid(layer.crs, crs, grid)
+        if missing and missing.exceeds_a_pixel and missing.name not in remarks:
+            remark = f"{layer.path}: transformed from {layer.crs} to {crs}, footprints {missing}"
+            if not allow_ballpark:
+                raise UserError(f"{remark}. {missing.remedy}. Or accept it: --allow-ballpark.")
+            remarks[missing.name] = remark
+    return list(remarks.values())
 
 
 def rasterize_footprints(layer: FootprintLayer, image: Path, out: Path) -> RasterizeStats:
     """Write the mask of a tile from vector footprints.
 
-    A file without a spatial index, such as GeoJSON, is read from start to end at each call.
+    A file without a spatial index, such as GeoJSON or GeoParquet, is read from start to end at each
+    call.
 
     Args:
         layer: only its polygons that meet the tile are read; they are transformed to the image's
@@ -166,6 +221,7 @@ def _read_polygons(
     crs = grid.crs.to_string()
     x, y = np.transpose([grid.transform @ corner for corner in grid.corners])
     try:
+        source_world, world = find_world(layer.crs), find_world(crs)
         to_tile = pyproj.Transformer.from_crs(layer.crs, crs, always_xy=True)
         left, bottom, right, top = to_tile.transform_bounds(
             x.min(), y.min(), x.max(), y.max(), direction="INVERSE", errcheck=True
@@ -175,19 +231,20 @@ def _read_polygons(
             f"{layer.path}: its CRS {layer.crs} cannot be transformed to {crs}, the CRS of {image} "
             f"({error}). Set the right CRS for both files."
         ) from None
-    if left > right:  # the tile crosses the antimeridian
-        left, right = -180.0, 180.0
-    bounds = (left, bottom, right, top)
-    with _reading(layer.path):
-        _, _, encoded, _ = pyogrio.raw.read(layer.path, layer=layer.name, columns=[], bbox=bounds)
-    # Open rings are closed; types that GEOS does not know, such as a TIN, become None.
-    geometries = shapely.from_wkb(encoded, on_invalid="fix")
-
+    geometries = _read_within(layer, _around((left, bottom, right, top), source_world))
     geometries = shapely.transform(
         geometries, lambda x, y: to_tile.transform(x, y), interleaved=False
     )
     coordinates, places = shapely.get_coordinates(geometries, return_index=True)
     geometries[places[~np.isfinite(coordinates).all(axis=1)]] = None
+    if world and world.is_near_edge(x.min(), x.max()):
+        # Every vertex moves by whole turns of the Earth, to the place nearest to the tile.
+        middle = (x.min() + x.max()) / 2
+        geometries = shapely.transform(
+            geometries,
+            lambda x, y: (x + world.width * np.round((middle - x) / world.width), y),
+            interleaved=False,
+        )
     to_pixels = ~grid.transform
     geometries = shapely.transform(geometries, lambda x, y: to_pixels @ (x, y), interleaved=False)
     invalid = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
@@ -205,6 +262,33 @@ def _read_polygons(
         repaired=int(invalid[on_tile].sum()),
         skipped=len(np.setdiff1d(np.arange(len(geometries)), features)),
     )
+
+
+def _around(bounds: tuple[float, float, float, float], world: World | None) -> shapely.Geometry:
+    """Where features in bounds (left, bottom, right, top) may lie: also turns of the Earth away."""
+    left, bottom, right, top = bounds
+    if world is None:
+        return shapely.box(*bounds)
+    if left > right:  # PROJ's way to say that an area crosses the antimeridian
+        right += world.width
+    turns = (-1, 0, 1) if world.is_near_edge(left, right) else (0,)
+    return shapely.union_all(
+        [
+            shapely.box(left + turn * world.width, bottom, right + turn * world.width, top)
+            for turn in turns
+        ]
+    )
+
+
+def _read_within(layer: FootprintLayer, within: shapely.Geometry) -> Geometries:
+    """The geometries of a layer that meet ``within``, which is in the layer's coordinates."""
+    if _is_parquet(layer.path):
+        return read_geometries(layer.path, layer.name, within)
+    with _reading(layer.path):
+        _, _, encoded, _ = pyogrio.raw.read(layer.path, layer=layer.name, columns=[], mask=within)
+    # Open rings are closed; types that GEOS does not know, such as a TIN, become None.
+    geometries: Geometries = shapely.from_wkb(encoded, on_invalid="fix")
+    return geometries
 
 
 def _polygons_of(geometries: Geometries) -> tuple[Geometries, npt.NDArray[np.int64]]:

@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 
 # UTM and national grids distort areas by less; Web Mercator shows Berlin 2.7 times too large.
 MAX_DISTORTION = 0.01
+LONGEST_SIDE = 0.01  # degrees; a geodesic of this length leaves its parallel by 1 cm at 60°
 
 Polygons = npt.NDArray[np.object_]  # (N,) shapely polygons
 Floats = npt.NDArray[np.float64]
@@ -47,10 +48,9 @@ class Ellipsoid:
 
     def areas(self, polygons: Polygons) -> Floats:
         """Areas of (N,) polygons on the WGS 84 ellipsoid in m² (Karney 2013, through PROJ)."""
-        to_degrees = self._to_degrees()
-        degrees = shapely.orient_polygons(
-            shapely.transform(polygons, lambda x, y: to_degrees.transform(x, y), interleaved=False)
-        )
+        degrees = shapely.transform(polygons, self._to_degrees, interleaved=False)
+        # Their sides are straight in degrees or in the projection, and would become geodesics.
+        degrees = shapely.orient_polygons(shapely.segmentize(degrees, LONGEST_SIDE))
         geod = pyproj.Geod(ellps="WGS84")
         return np.array([abs(geod.geometry_area_perimeter(polygon)[0]) for polygon in degrees])
 
@@ -64,21 +64,31 @@ class Ellipsoid:
 
         Raises ValueError if a point lies outside the area that the CRS covers.
         """
-        to_degrees, geod = self._to_degrees(), pyproj.Geod(ellps="WGS84")
+        geod = pyproj.Geod(ellps="WGS84")
         x, y = points.T
-        start = to_degrees.transform(x, y)
-        lengths = [
-            geod.inv(*start, *to_degrees.transform(x + dx, y + dy))[2]
-            for dx, dy in ((self.step, 0), (0, self.step))
-        ]
+        start = self._to_degrees(x, y)
+        lengths = []
+        for dx, dy in ((self.step, 0.0), (0.0, self.step)):
+            ahead, back = (
+                geod.inv(*start, *self._to_degrees(x + sign * dx, y + sign * dy))[2]
+                for sign in (1, -1)
+            )
+            lengths.append(np.fmax(ahead, back))  # one of the two may end at a pole
         if not np.isfinite(lengths).all():
             raise ValueError(
                 f"{points[~np.isfinite(lengths).all(axis=0)][0]} is outside the area of the CRS"
             )
-        return np.stack(lengths, axis=1) / self.step
+        # On a pole, x has no length; callers divide by it.
+        return np.stack(lengths, axis=1).clip(1e-9) / self.step
 
-    def _to_degrees(self) -> pyproj.Transformer:
-        return pyproj.Transformer.from_crs(self.crs, "OGC:CRS84", always_xy=True)
+    def _to_degrees(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        to_degrees = pyproj.Transformer.from_crs(self.crs, "OGC:CRS84", always_xy=True)
+        longitude, latitude = to_degrees.transform(x, y)
+        if self.crs.is_geographic:
+            # Rasters whose pixels have their centres on a pole reach half a pixel beyond it.
+            tolerated = np.abs(latitude) <= 90 + self.step
+            latitude = np.where(tolerated, np.clip(latitude, -90, 90), latitude)
+        return longitude, latitude
 
 
 Ground = Plane | Ellipsoid

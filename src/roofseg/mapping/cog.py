@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,19 +23,30 @@ from rasterio.io import DatasetWriter
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from roofseg.core.errors import UserError
+from roofseg.core.errors import REMEDIES, UserError
 from roofseg.tiles.rasters import GDAL_ERRORS
 
 TILE = 512
 
 
+# GDAL and SQLite give no reason when they cannot write. It is nearly always a full disk.
+SPACE = REMEDIES[errno.EDQUOT]
+
+
 class NotWrittenError(UserError):
     """An output cannot be written, and for the same reason further outputs could not either."""
 
-    def __init__(self, out: Path, reason: object) -> None:
+    def __init__(self, out: Path, error: BaseException) -> None:
+        reason, remedy = str(error), SPACE
+        if isinstance(error, OSError) and error.errno:
+            remedy = REMEDIES.get(error.errno, "Choose another folder with --out")
+            remedy = remedy.partition(", or lower `workers`")[0]  # which only training has
+            reason = error.strerror or reason
+            if error.filename and Path(os.fsdecode(error.filename)) in out.parents:
+                reason = f"{os.fsdecode(error.filename)}: {reason}"
         super().__init__(
-            f"{out}: cannot be written ({reason}). Free some space there or change the folder's "
-            "permissions, and run the same command again: finished files are kept."
+            f"{out}: cannot be written ({reason}). {remedy}, then run the same command again: "
+            "finished files are kept."
         )
 
 

@@ -135,6 +135,12 @@ def choose_ground(name: str, grid: Grid, vector: Vector, gsd: float | None) -> G
             f"{name}: its CRS is {crs and crs.to_string()}, but {error}. Set the right one, for "
             "example with `gdal_edit.py -a_srs`."
         ) from None
+    beyond = max(abs((transform @ corner)[1]) for corner in grid.corners)
+    if vector.driver == "geojson" and crs and crs.is_geographic and beyond > 90 + 1e-9:
+        raise UserError(
+            f"{name}: reaches the latitude {beyond:g}, beyond the pole, which GeoJSON cannot hold. "
+            "Use --vector gpkg or parquet."
+        )
     if ground is None and (vector.min_area_m2 or vector.simplify_m or vector.regularise):
         raise UserError(
             f"{name}: has no CRS and transform that give lengths and areas, which --min-area, "

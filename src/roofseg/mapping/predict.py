@@ -22,15 +22,20 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write
 from roofseg.inference.predictor import D4, Predictor
 from roofseg.mapping.cog import BandSpec, BlockWriter, write_errors_named
+from roofseg.mapping.companions import check_unused, remove_companions
+from roofseg.mapping.fingerprint import fingerprint
 from roofseg.mapping.footprints import Vector, choose_ground, load_regulariser, write_footprints
 from roofseg.sliding_window.blocks import Block, Infer, predict_blocks
 from roofseg.sliding_window.imagery import Imagery, file_name, open_imagery
 from roofseg.sliding_window.windows import OVERLAP
+from roofseg.tiles.datum import find_missing_grid
 from roofseg.tiles.rasters import Grid, open_raster
 from roofseg.version import VERSION
 
 MASK = BandSpec("uint8", 255, "mode", "building (1)")
 PROBABILITY = BandSpec("float32", np.nan, "average", "probability of building")
+GEOJSON_CRS = "EPSG:4326"
+INPUT = "ROOFSEG_INPUT"  # the tag that holds the input's fingerprint
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ def predict_raster(
     """
     infer = infer or partial(map, D4(predictor) if options.tta else predictor)
     tags = provenance(predictor, source, options)
+    made_from = {INPUT: fingerprint(source)}  # before it is read, so that a later change is noticed
     wanted = MASK if options.output == "mask" else PROBABILITY
     layers = [MASK, PROBABILITY] if options.vector and wanted is MASK else [wanted]
     footprints = outputs_of(out, options)[1:]
@@ -108,7 +114,7 @@ def predict_raster(
                         width=imagery.width,
                         crs=imagery.crs,
                         transform=imagery.transform,
-                        tags=tags,
+                        tags=tags | made_from,
                     )
                 )
                 for layer in layers
@@ -135,8 +141,14 @@ def predict_raster(
                     threshold=options.threshold,
                     provenance=tags,
                 )
-            # Remove old footprints first: beside the new raster they would look up to date.
-            footprints[0].unlink(missing_ok=True)
+        for path in (*footprints, out):
+            check_unused(path)
+        # Beside the new raster, old footprints would look up to date. They go before their
+        # companions, which hold changes that would then be missing from them.
+        for path in footprints:
+            path.unlink(missing_ok=True)
+        for path in (*footprints, out):
+            remove_companions(path)
 
 
 @contextmanager
@@ -157,7 +169,21 @@ def open_input(predictor: Predictor, source: str, options: Options) -> Iterator[
                 load_regulariser()
             grid = Grid(imagery.height, imagery.width, imagery.crs, imagery.transform)
             choose_ground(source, grid, options.vector, imagery.gsd)
+            imagery.notes += _offset(grid, options.vector)
         yield imagery
+
+
+def _offset(grid: Grid, vector: Vector) -> list[str]:
+    """A remark if footprints in GeoJSON may be off, whose CRS need not be the raster's."""
+    if vector.driver != "geojson" or grid.crs is None or grid.transform is None:
+        return []
+    missing = find_missing_grid(grid.crs.to_string(), GEOJSON_CRS, grid)
+    if missing is None or not missing.exceeds_a_pixel:
+        return []
+    return [
+        f"in GeoJSON, which is in {GEOJSON_CRS}, footprints {missing}. {missing.remedy}. Other "
+        "formats keep the coordinates of the raster"
+    ]
 
 
 def provenance(predictor: Predictor, source: str, options: Options) -> dict[str, str]:
@@ -174,10 +200,12 @@ def provenance(predictor: Predictor, source: str, options: Options) -> dict[str,
 def is_finished(predictor: Predictor, source: str, out: Path, options: Options) -> bool:
     """Whether the output of ``source`` is already complete, made by the same model and options.
 
-    Compares the output's tags. An output is out of date if its input is newer.
+    Compares the output's tags. An output is out of date if its input has changed (see
+    `roofseg.mapping.fingerprint`). Changes of an input that is no local file are not noticed.
 
     Raises:
-        UserError: another file is in its place, which is only replaced with --overwrite
+        UserError: another file is in its place, which is only replaced with --overwrite; or the
+            input cannot be read
     """
     footprints = outputs_of(out, options)[1:]
     if not out.exists():
@@ -201,8 +229,8 @@ def is_finished(predictor: Predictor, source: str, out: Path, options: Options) 
         )
     if not all(path.exists() for path in footprints):
         return False
-    local = Path(source).exists()
-    return not local or Path(source).stat().st_mtime <= out.stat().st_mtime
+    now = fingerprint(source)
+    return not now or found.get(INPUT) == now
 
 
 def _without_common(*texts: str) -> Sequence[str]:

@@ -49,7 +49,8 @@ def write_layer(
         else:
             _write_with_gdal(out, driver, stream, schema, crs, metadata)
     except (RuntimeError, OSError, pa.ArrowException) as error:  # pyogrio raises RuntimeErrors
-        raise stream.error or OSError(str(error)) from None
+        kept = isinstance(error, OSError) and error.errno
+        raise stream.error or (error if kept else OSError(str(error))) from None
     return stream.count
 
 

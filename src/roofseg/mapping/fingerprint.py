@@ -1,0 +1,50 @@
+"""Recognise an input that has changed since its output was made."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from roofseg.tiles.rasters import open_raster
+
+
+def fingerprint(source: str) -> str:
+    """A hash of what tells a local input from another one: 16 hex digits; "" if it is not local.
+
+    It covers the name, size and modification time of every file that GDAL reads for the input (the
+    sources of a VRT, masks, overviews, world files), and of an .aux.xml only the georeference, no
+    data and colours that it gives: QGIS writes statistics into it when it shows the raster.
+
+    Raises UserError if the input, or a VRT among its sources, cannot be read.
+    """
+    if not Path(source).exists():
+        return ""
+    with open_raster(source) as raster:
+        header = [raster.crs and raster.crs.to_wkt(), raster.transform, raster.nodatavals]
+        header += [raster.colorinterp, raster.mask_flag_enums]
+        files = raster.files
+    seen: set[str] = set()
+    while new := set(files) - seen:
+        seen |= new
+        files = [source for name in new if _is_vrt(name) for source in _sources(name)]
+    states = [_state(Path(name)) for name in sorted(seen) if not name.endswith(".aux.xml")]
+    return hashlib.sha256(repr((header, states)).encode()).hexdigest()[:16]
+
+
+def _is_vrt(name: str) -> bool:
+    return name.lower().endswith(".vrt") and Path(name).is_file()
+
+
+def _sources(vrt: str) -> list[str]:
+    with open_raster(vrt) as raster:
+        files: list[str] = raster.files
+    return files
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    """The name, size in bytes and modification time in ns; zeros for a file that is not local."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return path.name, 0, 0
+    return path.name, stat.st_size, stat.st_mtime_ns
