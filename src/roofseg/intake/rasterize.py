@@ -23,6 +23,7 @@ from rasterio.features import rasterize
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image
 from roofseg.intake.convert import verified_write
+from roofseg.sliding_window.imagery import unused_placement
 from roofseg.tiles.rasters import Grid, open_raster, read_grid
 
 Geometries = npt.NDArray[np.object_]  # (N,) shapely geometries
@@ -112,7 +113,9 @@ def rasterize_footprints(layer: FootprintLayer, image: Path, out: Path) -> Raste
         OSError: ``out`` cannot be written
     """
     with open_raster(image) as source:
-        grid = read_grid(source)
+        grid, unused = read_grid(source), unused_placement(source)
+    if unused:
+        raise UserError(f"{image}: {unused}.")
     missing = [] if grid.crs else ["CRS"]
     if grid.transform is None or grid.transform.is_degenerate:
         missing.append("transform")
