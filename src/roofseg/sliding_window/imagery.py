@@ -270,8 +270,10 @@ def file_name(name: str) -> str:
     """
     if is_remote(name):
         return PurePosixPath(urlsplit(name).path).name
-    file, *rasters = name_parts(name)
-    return ":".join([Path(file).name, *rasters])
+    parts = name_parts(name)
+    if len(parts) == 1:
+        return Path(name).name
+    return ":".join(Path(part).name if Path(part).is_file() else part for part in parts)
 
 
 def output_stem(name: str) -> str:
