@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -108,40 +109,48 @@ class Imagery:
         if self._scale is not None or pixels.dtype != np.uint8:
             low, high = self._scale or (0, 255)
             scaled = (pixels.astype(np.float64) - low) * (255 / (high - low))
-            pixels = np.rint(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8)
+            pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
         image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
         image[~valid] = 0
         return image, valid
 
     def _read_resampled(
         self, row: int, rows: int, col: int, cols: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """As `read_rgb`, for a rectangle of the new grid: pixels without data have no weight."""
         down, right = self._factors
         method = Resampling.average if min(down, right) >= 1 else Resampling.cubic
-        result = np.zeros((4, rows, cols), np.float32)  # red, green, blue, and 1 where valid
         at_once = max(1, int(RESAMPLED_AT_ONCE / (cols * right * down)))
-        for start in range(0, rows, at_once):
-            strip = np.zeros((4, min(at_once, rows - start), cols), np.float32)
-            top, bottom = _source_range(row + start, strip.shape[1], down, self._source.height)
+        strips = []
+        for start in range(row, row + rows, at_once):
+            count = min(at_once, row + rows - start)
+            top, bottom = _source_range(start, count, down, self._source.height)
             first, last = _source_range(col, cols, right, self._source.width)
             window = Window(first, top, last - first, bottom - top)
             pixels, valid = read_rgb(self._source, self._bands, window)
+            if pixels.dtype != np.uint8:
+                pixels = pixels.astype(np.float32)
+            alpha: dict[str, Any] = {}
+            if not valid.all():  # a band more takes a third longer
+                mask = (valid * 255).astype(pixels.dtype)
+                pixels = np.concatenate([pixels, mask[None]])
+                alpha = {"src_alpha": 4, "dst_alpha": 4}
+                alpha |= {"SRC_ALPHA_MAX": "255", "DST_ALPHA_MAX": "255"}
+            strip = np.zeros((len(pixels), count, cols), pixels.dtype)
             reproject(
-                np.concatenate([np.where(valid, pixels, 0), valid[None]]).astype(np.float32),
+                pixels,
                 strip,
                 src_transform=Affine.translation(first, top),
-                dst_transform=Affine.scale(right, down) @ Affine.translation(col, row + start),
+                dst_transform=Affine.scale(right, down) @ Affine.translation(col, start),
                 src_crs=PIXELS,
                 dst_crs=PIXELS,
-                src_alpha=4,
-                dst_alpha=4,
-                SRC_ALPHA_MAX="1",
-                DST_ALPHA_MAX="1",
                 resampling=method,
+                **alpha,
             )
-            result[:, start : start + strip.shape[1]] = strip
-        return result[:3], result[3] > 0
+            new_valid = strip[3] > 0 if alpha else np.ones((count, cols), bool)
+            strips.append((strip[:3], new_valid))
+        images, valids = zip(*strips, strict=True)
+        return np.concatenate(images, axis=1), np.concatenate(valids)
 
 
 def _source_range(start: int, count: int, factor: float, size: int) -> tuple[int, int]:

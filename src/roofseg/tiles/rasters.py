@@ -212,7 +212,8 @@ def read_rgb(
     infinite, or if its alpha is 0.
 
     Returns:
-        The pixels, (3, rows, cols) of the bands' type, and the valid mask, (rows, cols) bool.
+        The pixels, (3, rows, cols) of the bands' type, 0 where there is no data; and the valid
+        mask, (rows, cols) bool.
     """
     pixels = source.read(bands.indexes, window=window)
     valid: npt.NDArray[np.bool_] = np.isfinite(pixels).all(axis=0)
@@ -221,7 +222,7 @@ def read_rgb(
         # GDAL turns an alpha band into a mask only if it is the last of two or four bands.
         if alpha := _alpha(source):
             valid &= source.read(alpha, window=window).all(axis=0)
-    return pixels, valid
+    return pixels if valid.all() else np.where(valid, pixels, 0), valid
 
 
 def _alpha(source: DatasetReader) -> list[int]:
