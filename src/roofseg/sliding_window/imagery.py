@@ -233,7 +233,7 @@ def unused_placement(source: DatasetReader) -> str:
         return ""
     return (
         f"its {unused} are not used, so the result has no georeference; warp it first, for example "
-        f"with `{command} -t_srs EPSG:326NN` (the UTM zone NN)"
+        f"with `{command} -t_srs EPSG:CODE` (the code of its UTM zone)"
     )
 
 

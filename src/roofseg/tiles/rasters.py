@@ -341,8 +341,8 @@ def orientation(source: DatasetReader) -> int:
     if source.driver == "JPEG":
         text = source.tags().get("EXIF_Orientation", "")
         value = int(text) if text.isdecimal() else 1
-    elif source.driver == "GTiff" and Path(source.files[0]).is_file():
-        value = _tiff_orientation(Path(source.files[0]))
+    elif source.driver == "GTiff" and (local := [*filter(Path.is_file, map(Path, source.files))]):
+        value = _tiff_orientation(local[0])
     return value if 1 <= value <= 8 else 1
 
 
