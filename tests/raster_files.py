@@ -6,10 +6,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
+from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
-from tiny_dataset import write_raster
+from rasterio.rpc import RPC
+from tiny_dataset import CRS, TRANSFORM, write_raster
 
 
 def name_bands(path: Path, *names: str) -> None:
@@ -33,3 +36,77 @@ def write_bands_of_two_types(path: Path) -> None:
         )
     )
     path.write_text(f'<VRTDataset rasterXSize="60" rasterYSize="40">{bands}</VRTDataset>')
+
+
+def add_mask(path: Path, mask: npt.NDArray[np.uint8], *, internal: bool) -> None:
+    """Give a GeoTIFF a mask of the whole dataset, inside it or in a file beside it."""
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal),
+        rasterio.open(path, "r+") as target,
+    ):
+        target.write_mask(mask)
+
+
+def add_mask_per_band(path: Path, mask: npt.NDArray[np.uint8]) -> None:
+    """Give every band of a GeoTIFF a mask of its own, in a file beside it."""
+    with rasterio.open(path) as source:
+        count = source.count
+    beside = path.with_name("mask.tif")
+    write_raster(beside, np.dstack([mask] * count), photometric="minisblack")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(beside, "r+") as target:
+            target.update_tags(**{f"INTERNAL_MASK_FLAGS_{n}": 0 for n in range(1, count + 1)})
+    beside.rename(path.with_name(f"{path.name}.msk"))
+
+
+def add_rpcs(path: Path) -> None:
+    """Place a raster by RPCs alone, near 30 degrees north and 98 degrees west."""
+    line, sample, one = ([0.0] * 20 for _ in range(3))
+    line[2] = sample[1] = one[0] = 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "r+") as target:
+            target.rpcs = RPC(
+                height_off=0,
+                height_scale=100,
+                lat_off=30.3,
+                lat_scale=0.0001,
+                long_off=-97.7,
+                long_scale=0.0001,
+                line_off=target.height / 2,
+                line_scale=target.height / 2,
+                samp_off=target.width / 2,
+                samp_scale=target.width / 2,
+                line_num_coeff=line,
+                line_den_coeff=one,
+                samp_num_coeff=sample,
+                samp_den_coeff=one,
+            )
+
+
+def write_turned(path: Path, pixels: npt.NDArray[np.uint8], tag: int) -> None:
+    """Write RGB pixels as a JPEG or TIFF with an orientation tag, 1 to 8."""
+    exif = Image.Exif()
+    exif[0x112] = tag
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+def write_container(path: Path, rasters: dict[str, npt.NDArray[np.uint8]]) -> None:
+    """Write several RGB rasters, by name, as one GeoPackage."""
+    for number, (name, pixels) in enumerate(rasters.items()):
+        height, width, count = pixels.shape
+        with rasterio.open(
+            path,
+            "w",
+            driver="GPKG",
+            width=width,
+            height=height,
+            count=count,
+            dtype="uint8",
+            crs=CRS,
+            transform=TRANSFORM,
+            RASTER_TABLE=name,
+            APPEND_SUBDATASET="YES" if number else "NO",
+        ) as target:
+            target.write(pixels.transpose(2, 0, 1))

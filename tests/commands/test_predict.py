@@ -16,6 +16,7 @@ import rasterio
 from graph import ROOT
 from onnx_files import write_model as write_onnx
 from ranges import served
+from raster_files import write_container
 from small_model import write_model
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
 from unwritable import nobody, public_folder
@@ -106,6 +107,20 @@ class TestPredict:
         assert roofseg("--model", model, tiles / "a.tif", "--out", tmp_path / "near") == 0
         far, near = (read(tmp_path / name / "a.tif") for name in ("far", "near"))
         np.testing.assert_array_equal(far, near)
+
+    def test_rasters_of_one_file(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The names in the message can be given instead, and each gets an output of its own."""
+        path, out = tmp_path / "city.gpkg", tmp_path / "maps"
+        write_container(path, {name: tile_pixels(0, 40)[0] for name in ("old", "new")})
+        assert roofseg("--model", model, path, "--out", out) == 2
+        message = capsys.readouterr().err
+        inputs = message.rpartition("INPUT: ")[2].rstrip(".\n").split(", ")
+        assert roofseg("--model", model, *inputs, "--out", out) == 0
+        assert names(out) == ["city_new.tif", "city_old.tif"]
+        with rasterio.open(out / "city_new.tif") as result:
+            assert result.tags()["ROOFSEG_SOURCE"] == "city.gpkg:new"
 
     def test_notes_go_to_stderr(
         self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -393,6 +394,34 @@ class TestRefused:
         says = "2 problems:\n  --imgs i: no such file or folder.*\n  --msks m.gpkg: no such file"
         with pytest.raises(UserError, match=says):
             taken(Path("i"), Path("m.gpkg"), out)
+
+    @pytest.mark.parametrize("kind", ["imagery", "labels", "roofs.gpkg", "mine.csv"])
+    def test_what_is_no_regular_file_is_refused(self, tmp_path: Path, out: Path, kind: str) -> None:
+        """Reading a pipe would wait until somebody writes to it."""
+        images, masks = write_pairs(tmp_path / "mine")
+        pipe = tmp_path / kind
+        os.mkfifo(pipe)
+        with pytest.raises(UserError, match=rf"{kind}: .*not a regular file|is a pipe, a device"):
+            taken(
+                pipe if kind == "imagery" else images,
+                pipe if kind in ("labels", "roofs.gpkg") else masks,
+                out,
+                division=Division(file=pipe if kind == "mine.csv" else None),
+            )
+
+    @pytest.mark.parametrize("kind", ["images", "masks", "split"])
+    def test_a_line_break_in_a_path_is_refused(self, tmp_path: Path, out: Path, kind: str) -> None:
+        images, masks = write_pairs(tmp_path / "mine")
+        path = tmp_path / "two\nlines"
+        path.mkdir()
+        with pytest.raises(UserError, match=r"two\\nlines: its name has a line break") as caught:
+            taken(
+                path if kind == "images" else images,
+                path if kind == "masks" else masks,
+                out,
+                division=Division(file=path if kind == "split" else None),
+            )
+        assert "\n" not in str(caught.value)
 
     def test_a_layer_of_masks(self, tmp_path: Path, out: Path) -> None:
         images, masks = write_pairs(tmp_path)

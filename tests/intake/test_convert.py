@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from raster_files import name_bands, write_bands_of_two_types
+from raster_files import (
+    add_rpcs,
+    name_bands,
+    write_bands_of_two_types,
+    write_container,
+    write_turned,
+)
 from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_raster
 from unwritable import full_disk
@@ -105,6 +112,55 @@ class TestHeader:
         name_bands(tmp_path / "a.tif", "blue", "green", "nir")
         with pytest.raises(UserError, match=r"its bands are blue, green, nir; expected bands nam"):
             read_image_header(tmp_path / "a.tif")
+
+    @pytest.mark.parametrize(
+        ("crs", "found"),
+        [
+            (CRS, "0.3 x 0.6 m"),
+            ("EPSG:2277", "0.0914402 x 0.18288 m"),
+            ("EPSG:3857", "0.3 x 0.6 units of its georeference"),
+            (None, "0.3 x 0.6 units of its georeference"),
+        ],
+        ids=["metres", "survey feet", "Web Mercator", "no CRS"],
+    )
+    def test_oblong_pixels_are_refused_and_the_remedy_makes_them_square(
+        self, tmp_path: Path, crs: str | None, found: str
+    ) -> None:
+        path = tmp_path / "a.tif"
+        write_raster(path, RGB8, crs=crs, transform=TRANSFORM @ Affine.scale(1, 2))
+        says = f"{path}: its pixels are {found}; expected square ones. Warp it and its mask to "
+        with pytest.raises(UserError, match=re.escape(says)) as caught:
+            read_image_header(path)
+        command = re.search(r"`gdalwarp -tr ([\d.]+) \1`", str(caught.value))
+        assert command
+        # gdalwarp keeps the area and gives pixels the sides that are told.
+        square = TRANSFORM @ Affine.scale(float(command[1]) / 0.3)
+        write_raster(path, RGB8, crs=crs, transform=square)
+        assert read_image_header(path).as_is
+
+    @pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+    def test_imagery_that_viewers_turn_is_refused(self, tmp_path: Path, name: str) -> None:
+        write_turned(tmp_path / name, RGB8, 1)
+        assert read_image_header(tmp_path / name).as_is
+        for tag in range(2, 9):
+            write_turned(tmp_path / name, RGB8, tag)
+            with pytest.raises(UserError, match=rf"{name}: its orientation tag is {tag}, so view"):
+                read_image_header(tmp_path / name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            rasterio.shutil.copy(tmp_path / name, tmp_path / "new.tif", driver="GTiff")
+        assert read_image_header(tmp_path / "new.tif").as_is  # the second remedy
+
+    @pytest.mark.parametrize("pixels", [RGB8, RGB16])
+    def test_unused_rpcs_are_noted(self, tmp_path: Path, pixels: np.ndarray) -> None:
+        write_raster(tmp_path / "a.tif", pixels)
+        add_rpcs(tmp_path / "a.tif")
+        assert "its RPCs" in read_image_header(tmp_path / "a.tif").notes[-1]
+
+    def test_several_rasters_in_a_file_are_named(self, tmp_path: Path) -> None:
+        write_container(tmp_path / "a.gpkg", {"x": RGB8, "y": RGB8})
+        with pytest.raises(UserError, match=r"a\.gpkg: holds 2 rasters; .* GPKG:.*a\.gpkg:y\.$"):
+            read_image_header(tmp_path / "a.gpkg")
 
     def test_bands_of_two_types_are_refused(self, tmp_path: Path) -> None:
         write_bands_of_two_types(tmp_path / "c.vrt")

@@ -383,7 +383,14 @@ class TestFindRasters:
         Path(os.fsdecode(bytes(tmp_path) + b"/a\xff.tif")).touch()
         problems: list[str] = []
         assert find_rasters(tmp_path, problems) == {}
-        assert problems == [f"{tmp_path}/a\\xff.tif: its name is not UTF-8. Rename it."]
+        assert problems == [f"{tmp_path}/a\\udcff.tif: its name is not UTF-8. Rename it."]
+
+    def test_a_name_with_a_line_break(self, tmp_path: Path) -> None:
+        (tmp_path / "a\nb.tif").touch()
+        problems: list[str] = []
+        assert find_rasters(tmp_path, problems) == {}
+        says = "its name has a line break or control character. Rename it."
+        assert problems == [f"{tmp_path}/a\\nb.tif: {says}"]
 
     @pytest.mark.parametrize("names", [("a.tif", "a.png"), ("a.tif", "A.tif"), ("é.tif", "é.png")])
     def test_two_files_for_a_tile(self, tmp_path: Path, names: tuple[str, str]) -> None:

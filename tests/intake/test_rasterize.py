@@ -21,6 +21,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from raster_files import add_rpcs
 from rasterio.transform import Affine
 from shapely.geometry.base import BaseGeometry
 from tiny_dataset import CRS, TRANSFORM, write_raster
@@ -407,6 +408,14 @@ class TestErrors:
         write_raster(tmp_path / "t.tif", np.zeros((9, 9), np.uint8), **profile)
         vector = footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5))
         self.refused(vector, tmp_path / "t.tif", rf"t\.tif: has {missing}, so nothing tells")
+
+    def test_an_image_with_rpcs_alone(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", np.zeros((9, 9), np.uint8))
+        add_rpcs(tmp_path / "t.tif")
+        vector = footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5))
+        self.refused(
+            vector, tmp_path / "t.tif", r"t\.tif: its RPCs .* warp it first.*gdalwarp -rpc"
+        )
 
     def test_a_crs_that_cannot_be_transformed(self, tmp_path: Path) -> None:
         local = 'LOCAL_CS["site",UNIT["metre",1]]'

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,31 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from ranges import served
-from raster_files import name_bands, write_bands_of_two_types
+from raster_files import (
+    add_mask,
+    add_mask_per_band,
+    add_rpcs,
+    name_bands,
+    write_bands_of_two_types,
+    write_container,
+    write_turned,
+)
 from rasterio.control import GroundControlPoint
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
+from rasterio.warp import reproject
 from tiny_dataset import CRS, TRANSFORM, write_raster
 from unwritable import nobody, public_folder
 
 from roofseg.core.errors import UserError
-from roofseg.sliding_window.imagery import Imagery, file_name, list_inputs, open_imagery
+from roofseg.sliding_window import imagery as reading
+from roofseg.sliding_window.imagery import (
+    Imagery,
+    file_name,
+    list_inputs,
+    open_imagery,
+    output_stem,
+)
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 RGB = np.random.default_rng(0).integers(1, 255, (40, 60, 3)).astype(np.uint8)
@@ -37,12 +56,6 @@ def refused(path: Path | str, message: str, *trained: float, **options: Any) -> 
         open_imagery(str(path), trained, **options) as imagery,
     ):
         whole(imagery)
-
-
-def with_mask(path: Path, mask: npt.NDArray[np.uint8], pixels: npt.NDArray[np.uint8] = RGB) -> None:
-    write_raster(path, pixels, photometric="rgb", **GEO)
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as target:
-        target.write_mask(mask)
 
 
 def with_alpha(path: Path, alpha: npt.NDArray[np.uint8], **profile: Any) -> None:
@@ -99,13 +112,6 @@ class TestPixels:
             image, valid = whole(imagery)
         np.testing.assert_array_equal(valid, alpha > 0)
         np.testing.assert_array_equal(image[:, 9:], RGB[:, 9:])
-
-    def test_an_internal_mask_marks_no_data(self, tmp_path: Path) -> None:
-        mask = np.zeros((40, 60), np.uint8)
-        mask[10:30] = 255
-        with_mask(tmp_path / "t.tif", mask)
-        with open_imagery(str(tmp_path / "t.tif")) as imagery:
-            np.testing.assert_array_equal(whole(imagery)[1], mask > 0)
 
     def test_the_first_three_of_five_unnamed_bands_are_read_and_a_note_says_so(
         self, tmp_path: Path
@@ -208,17 +214,153 @@ class TestPixels:
         assert image[:, :, 0].tolist() == [[0, 255, 128], [0, 255, 0]]
         assert valid.all()
 
-    def test_nan_is_no_data(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_values_that_are_not_finite_are_no_data(self, tmp_path: Path, value: float) -> None:
         pixels = RGB.astype(np.float32)
-        pixels[4, 5, 2] = np.nan
-        pixels[6, :] = np.inf
+        pixels[4, 5, 2] = value
+        pixels[6] = value
         write_raster(tmp_path / "t.tif", pixels)
         with open_imagery(str(tmp_path / "t.tif"), scale=(0, 255)) as imagery:
             image, valid = whole(imagery)
-        assert np.argwhere(~valid).tolist() == [[4, 5]]
-        assert image[4, 5].tolist() == [0, 0, 0]
-        assert (image[6] == 255).all()
-        np.testing.assert_array_equal(image[7:], RGB[7:])
+        expected = np.ones((40, 60), bool)
+        expected[4, 5] = expected[6] = False
+        np.testing.assert_array_equal(valid, expected)
+        np.testing.assert_array_equal(image, RGB * expected[:, :, None])
+
+
+KINDS = (
+    "none",
+    "nodata",
+    "lowest nodata",
+    "alpha",
+    "internal mask",
+    "external mask",
+    "mask per band",
+    "nan",
+    "inf",
+)
+
+
+class TestNoData:
+    @pytest.mark.parametrize("kind", KINDS)
+    @given(
+        order=st.permutations(["red", "green", "blue", "alpha", "nir", "undefined"]),
+        more=st.sets(st.sampled_from(["nir", "undefined"])),
+        down=st.sampled_from([0.5, 1, 2]),
+        right=st.sampled_from([0.5, 1, 2]),
+        turn=st.sampled_from([0, 30]),
+    )
+    def test_the_same_pixels_have_no_data_however_it_is_marked_and_resampled(
+        self, kind: str, order: list[str], more: set[str], down: float, right: float, turn: float
+    ) -> None:
+        """The hole lies on pixels of both grids; other bands have data in it."""
+        hole = np.zeros((40, 60), bool)
+        hole[8:24, 20:36] = kind != "none"
+        mask = np.where(hole, 0, 255).astype(np.uint8)
+        nodata = {"nodata": 0, "lowest nodata": float(np.finfo(np.float64).min)}.get(kind)
+        values = RGB if nodata is None else np.where(hole[:, :, None], nodata, RGB)
+        bands = dict(zip(["red", "green", "blue"], values.transpose(2, 0, 1), strict=True))
+        bands |= {"alpha": mask, "nir": RGB[:, :, 0], "undefined": RGB[:, :, 1]}
+        used = {"red", "green", "blue", *more, *({"alpha"} if kind == "alpha" else ())}
+        names = [name for name in order if name in used]
+        pixels = np.dstack([bands[name] for name in names])
+        options: dict[str, Any] = {}
+        if kind in ("nan", "inf"):
+            pixels = pixels.astype(np.float32)
+            pixels[hole, names.index("green")] = float(kind)
+        if pixels.dtype != np.uint8:
+            options = {"scale": (0, 255)}
+        transform = TRANSFORM @ Affine.rotation(turn) @ Affine.scale(1 / right, 1 / down)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "t.tif"
+            profile = {"photometric": "minisblack", "nodata": nodata, "crs": CRS}
+            write_raster(path, pixels, transform=transform, **profile)
+            name_bands(path, *names)
+            if kind == "mask per band":
+                add_mask_per_band(path, mask)
+            elif kind.endswith("mask"):
+                add_mask(path, mask, internal=kind == "internal mask")
+            with open_imagery(str(path), (0.3,), resample=True, **options) as imagery:
+                image, valid = whole(imagery)
+        assert imagery.gsd == pytest.approx(0.3)
+        corner = imagery.transform @ (imagery.width, imagery.height)
+        assert corner == pytest.approx(transform @ (60, 40), abs=1e-6)
+
+        def on_new_grid(original: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            finer = original.repeat(2, axis=0).repeat(2, axis=1)
+            return finer[:: int(2 * down), :: int(2 * right)]
+
+        np.testing.assert_array_equal(valid, ~on_new_grid(hole))
+        assert not image[~valid].any()
+        if (down, right) == (1, 1):
+            np.testing.assert_array_equal(image[valid], RGB[valid])
+
+    def test_resampling_a_part_gives_the_part_of_the_whole(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pixels = RGB.copy()
+        pixels[:, 20:27] = 0
+        write_raster(tmp_path / "t.tif", pixels, nodata=0, **GEO)
+        for trained in (0.17, 0.71):
+            with open_imagery(str(tmp_path / "t.tif"), (trained,), resample=True) as imagery:
+                image, valid = whole(imagery)
+                monkeypatch.setattr(reading, "RESAMPLED_AT_ONCE", 300)
+                part, part_valid = imagery.read(3, 11, 5, 15)
+                monkeypatch.undo()
+            np.testing.assert_array_equal(part_valid, valid[3:14, 5:20])
+            assert np.abs(part.astype(int) - image[3:14, 5:20]).max() <= 1
+
+
+class TestShape:
+    @pytest.mark.parametrize("turn", [0, 30])
+    @pytest.mark.parametrize(
+        ("x", "y", "trained"),
+        [(0.5, 2, (0.3,)), (1, 2, (0.3,)), (2, 1, (0.1, 0.6)), (1.06, 1, (0.3,))],
+    )
+    def test_oblong_pixels_are_an_error_that_states_both_sides_and_are_made_square(
+        self, tmp_path: Path, x: float, y: float, trained: tuple[float, ...], turn: float
+    ) -> None:
+        path = tmp_path / "t.tif"
+        transform = TRANSFORM @ Affine.rotation(turn) @ Affine.scale(x, y)
+        write_raster(path, RGB, crs=CRS, transform=transform)
+        found = f"its pixels are {0.3 * x:g} x {0.3 * y:g} m; expected square ones. Use --resample"
+        refused(path, re.escape(found), *trained)
+        refused(path, r"its pixels are .* Warp it to square pixels.*`gdalwarp -tr ")
+        with open_imagery(str(path), trained, resample=True) as imagery:
+            grid = Affine(*imagery.transform[:6])
+            assert imagery.gsd in trained
+        for side in (np.hypot(grid.a, grid.d), np.hypot(grid.b, grid.e)):
+            assert side == pytest.approx(imagery.gsd, rel=0.02)
+        corner = transform @ (60, 40)
+        assert grid @ (imagery.width, imagery.height) == pytest.approx(corner, abs=1e-6)
+
+    @pytest.mark.parametrize("crs", [CRS, "EPSG:3857", None])
+    def test_gsd_gives_the_area_of_oblong_pixels_and_not_their_shape(
+        self, tmp_path: Path, crs: str | None
+    ) -> None:
+        path = tmp_path / "t.tif"
+        write_raster(path, RGB, crs=crs, transform=TRANSFORM @ Affine.scale(1, 4))
+        refused(path, r"its pixels are 0\.15 x 0\.6 m; expected square", 0.3, gsd=0.3)
+        with open_imagery(str(path), (0.3,), gsd=0.3, resample=True) as imagery:
+            assert (imagery.height, imagery.width, imagery.gsd) == (80, 30, 0.3)
+            assert imagery.notes == ["resampled from 0.15 x 0.6 to 0.3 m per pixel"]
+
+    def test_oblong_pixels_of_unknown_gsd_are_refused(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, transform=TRANSFORM @ Affine.scale(1, 2))
+        message = r"its pixels are 0\.3 x 0\.6 units of its georeference; expected square ones"
+        refused(tmp_path / "t.tif", message, 0.3)
+
+    def test_sides_within_the_tolerance_are_square(self, tmp_path: Path) -> None:
+        transform = TRANSFORM @ Affine.scale(1.02, 0.98)
+        write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=transform)
+        with open_imagery(str(tmp_path / "t.tif"), (0.3,), resample=True) as imagery:
+            assert (imagery.transform, imagery.notes) == (transform, [])
+
+    def test_sheared_pixels_are_refused_even_to_resample(self, tmp_path: Path) -> None:
+        write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=TRANSFORM @ Affine.shear(20))
+        for resample in (False, True):
+            message = r"its pixels are sheared .* Warp it to square pixels"
+            refused(tmp_path / "t.tif", message, 0.3, resample=resample)
 
 
 class TestGsd:
@@ -260,6 +402,7 @@ class TestGsd:
         write_raster(tmp_path / "t.tif", RGB, **GEO)
         message = r"t\.tif: 4 m per pixel, more than 10 times the 0\.3 m"
         refused(tmp_path / "t.tif", message, 0.1, 0.3, gsd=4.0, resample=True)
+        refused(tmp_path / "t.tif", message, 0.1, 0.3, gsd=4.0)  # --resample would not help
         with open_imagery(str(tmp_path / "t.tif"), (0.3,), gsd=3.0, resample=True) as imagery:
             assert (imagery.height, imagery.width) == (400, 600)
 
@@ -286,24 +429,6 @@ class TestGsd:
             image, _ = whole(imagery)
         back = image.reshape(40, 2, 60, 2, 3).mean((1, 3))
         assert np.corrcoef(back.ravel(), RGB.ravel())[0, 1] > 0.95
-
-    @pytest.mark.parametrize("kind", ["nodata", "alpha", "mask", "mask of 4 bands"])
-    def test_pixels_without_data_have_none_when_resampled(self, tmp_path: Path, kind: str) -> None:
-        path, valid = tmp_path / "t.tif", np.zeros((40, 60), np.uint8)
-        valid[:, 20:] = 255
-        if kind == "alpha":
-            with_alpha(path, valid)
-        elif kind == "nodata":
-            write_raster(path, np.where(valid[:, :, None] > 0, RGB, 0), nodata=0, **GEO)
-        elif kind == "mask":
-            with_mask(path, valid)
-        else:
-            with_mask(path, valid, np.dstack([RGB, RGB[:, :, 0]]))
-        with open_imagery(str(path), (0.6,), resample=True) as imagery:
-            image, found = whole(imagery)
-        np.testing.assert_array_equal(found, valid[::2, ::2] > 0)
-        means = RGB.reshape(20, 2, 30, 2, 3).mean((1, 3))
-        assert np.abs(image - means)[:, 10:].max() <= 0.5
 
 
 class TestBroken:
@@ -351,11 +476,72 @@ class TestBroken:
             assert imagery.crs is None
             assert "its control points are not used" in imagery.notes[0]
 
+    def test_unused_rpcs_are_noted_and_the_remedy_places_the_raster(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.tif"
+        write_raster(path, RGB)
+        add_rpcs(path)
+        with open_imagery(str(path)) as imagery:
+            assert imagery.crs is None
+            assert re.match("its RPCs .* are not used, .*`gdalwarp -rpc ", imagery.notes[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as source:
+                pixels, transform = reproject(
+                    source.read(), rpcs=source.rpcs, src_crs="EPSG:4326", dst_crs=CRS
+                )
+        write_raster(path, pixels.transpose(1, 2, 0), crs=CRS, transform=transform)
+        with open_imagery(str(path)) as imagery:
+            assert (str(imagery.crs), imagery.notes) == (CRS, [])
+
+    @pytest.mark.parametrize("name", ["t.jpg", "t.tif"])
+    def test_an_orientation_tag_is_noted(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        for tag in range(1, 9):
+            write_turned(path, RGB, tag)
+            with open_imagery(str(path)) as imagery:
+                assert (imagery.height, imagery.width) == (40, 60)
+                note = f"its orientation tag ({tag}) is not used"
+                assert [note in said for said in imagery.notes] == [True] * (tag > 1)
+
+    @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "link to a pipe"])
+    def test_what_is_no_regular_file_is_refused(
+        self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Reading a pipe would wait until somebody writes to it."""
+        monkeypatch.chdir(tmp_path)  # names of sockets are short
+        path = Path("t.tif")
+        if kind == "socket":
+            with socket.socket(socket.AF_UNIX) as bound:
+                bound.bind("t.tif")
+        elif kind == "device":
+            path.symlink_to(os.devnull)
+        else:
+            os.mkfifo("p" if "link" in kind else "t.tif")
+            if "link" in kind:
+                path.symlink_to("p")
+        assert list_inputs([str(tmp_path)]) == [str(tmp_path / "t.tif")]
+        for name in (path, tmp_path / path, f"GPKG:{path}:a"):
+            refused(name, re.escape(f"{name}: is a pipe, a device or a socket; expected a regular"))
+
     def test_a_degenerate_transform_gives_no_gsd(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, crs=CRS, transform=Affine(0, 0, 6e5, 0, 0, 3e6))
         with open_imagery(str(tmp_path / "t.tif"), (0.3,)) as imagery:
             assert imagery.gsd is None
         refused(tmp_path / "t.tif", "its GSD is unknown.*--gsd METRES", 0.3, resample=True)
+
+    def test_of_several_rasters_in_a_file_one_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "city.gpkg"
+        write_container(path, {"a": RGB, "b": RGB[::-1]})
+        names = [f"GPKG:{path}:{name}" for name in "ab"]
+        refused(
+            path, re.escape(f"{path}: holds 2 rasters; expected one. Extract one, for example ")
+        )
+        refused(path, re.escape(f"also takes their names as INPUT: {', '.join(names)}."))
+        assert list_inputs(names) == names
+        assert [output_stem(name) for name in names] == ["city_a", "city_b"]
+        for name, pixels in zip(names, (RGB, RGB[::-1]), strict=True):
+            with open_imagery(name, (0.3,)) as imagery:
+                np.testing.assert_array_equal(whole(imagery)[0], pixels)
 
     def test_a_truncated_file_is_named_when_it_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "t.tif"
@@ -407,8 +593,19 @@ class TestNames:
             Path(os.fsdecode(os.fsencode(tmp_path) + b"/D\xe4cher.tif")).touch()
         except OSError:
             pytest.skip("this file system has names in UTF-8 alone")
-        with pytest.raises(UserError, match=r"D\\udce4cher\.tif': its name is not UTF-8"):
+        with pytest.raises(UserError, match=r"D\\udce4cher\.tif: its name is not UTF-8"):
             list_inputs([str(tmp_path)])
+
+    @pytest.mark.parametrize("character", ["\n", "\r", "\x1b", "\x7f", "\x85", "\u2028"])
+    def test_a_line_break_or_control_character_in_a_name_is_an_error(
+        self, tmp_path: Path, character: str
+    ) -> None:
+        path = tmp_path / f"Dach {character}ä.tif"
+        path.touch()
+        for given_name in (path, tmp_path):
+            with pytest.raises(UserError, match="its name has a line break or control") as caught:
+                list_inputs([str(given_name)])
+            assert str(caught.value).isprintable()
 
     def test_an_empty_name_is_an_error(self) -> None:
         with pytest.raises(UserError, match="an input's name is empty"):
@@ -432,6 +629,32 @@ class TestNames:
     )
     def test_file_names(self, name: str, expected: str) -> None:
         assert file_name(name) == expected
+        assert output_stem(name) == Path(expected).stem
+
+    @pytest.mark.parametrize(
+        ("name", "expected", "stem"),
+        [
+            ("GPKG:c.gpkg:ortho", "c.gpkg:ortho", "c_ortho"),
+            ("GPKG:x/c.gpkg:ortho 2024", "c.gpkg:ortho 2024", "c_ortho_2024"),
+            ('NETCDF:"x/c.nc":rgb', "c.nc:rgb", "c_rgb"),
+            ('HDF5:"x/c.h5"://a/rgb', "c.h5://a/rgb", "c_a_rgb"),
+            ("GTIFF_DIR:2:x/c.tif", "2:c.tif", "2_c"),
+            ("roofs:north.tif", "roofs:north.tif", "roofs:north"),
+        ],
+    )
+    def test_file_names_of_one_of_several_rasters(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        expected: str,
+        stem: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("x").mkdir()
+        for file in ("c.gpkg", "x/c.gpkg", "x/c.nc", "x/c.h5", "x/c.tif", "roofs:north.tif"):
+            Path(file).touch()
+        assert (file_name(name), output_stem(name)) == (expected, stem)
 
 
 def test_a_url_is_read_by_ranges(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from raster_files import name_bands
+from raster_files import name_bands, write_turned
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
@@ -98,6 +98,41 @@ class TestCheckTile:
         name_bands(tmp_path / "t.tif", "nir", "red", "green")
         with pytest.raises(UserError, match=r"t\.tif: its bands are nir, red, green; expected"):
             check_tile(pair(tmp_path), 32)
+
+    @pytest.mark.parametrize(
+        ("shape", "says"),
+        [
+            (Affine.scale(1, 2), "are 0.3 x 0.6 m; expected square ones. Warp it and its mask"),
+            (Affine.rotation(20) @ Affine.scale(2, 1), "are 0.6 x 0.3 m; expected square ones"),
+            (Affine.shear(20), "are sheared (rows and columns not at right angles); expected"),
+        ],
+    )
+    def test_pixels_that_are_not_square(self, tmp_path: Path, shape: Affine, says: str) -> None:
+        geo = {"crs": CRS, "transform": TRANSFORM @ shape}
+        write_raster(tmp_path / "t.tif", IMAGE, **geo)
+        write_raster(tmp_path / "t_mask.tif", MASK, **geo)
+        with pytest.raises(UserError, match=re.escape(f"t.tif: its pixels {says}")):
+            check_tile(pair(tmp_path), 32)
+
+    def test_the_shape_of_pixels_in_degrees_is_not_known(self, tmp_path: Path) -> None:
+        geo = {"crs": "EPSG:4326", "transform": Affine(2e-6, 1e-6, 10, 1e-6, -1e-6, 60)}
+        write_raster(tmp_path / "t.tif", IMAGE, **geo)
+        write_raster(tmp_path / "t_mask.tif", MASK, **geo)
+        assert check_tile(pair(tmp_path), 32)[0].sides(0.5) == (0.5, 0.5)
+
+    @pytest.mark.parametrize("turned", ["t.jpg", "t_mask.tif"])
+    def test_a_file_that_viewers_turn(self, tmp_path: Path, turned: str) -> None:
+        write_raster(tmp_path / "t.jpg", IMAGE)
+        write_raster(tmp_path / "t_mask.tif", MASK)
+        write_turned(tmp_path / turned, IMAGE if turned == "t.jpg" else MASK, 3)
+        with pytest.raises(UserError, match=f"{turned}: its orientation tag is 3, so viewers"):
+            check_tile(pair(tmp_path, tmp_path / "t.jpg"), 32)
+
+    def test_the_orientation_of_a_georeferenced_tile_does_not_count(self, tmp_path: Path) -> None:
+        write_turned(tmp_path / "t.tif", IMAGE, 6)
+        (tmp_path / "t.tfw").write_text("0.3\n0\n0\n-0.3\n621000.15\n3349999.85\n")
+        write_raster(tmp_path / "t_mask.tif", MASK)
+        assert check_tile(pair(tmp_path), 32)[0].transform is not None
 
     def test_a_mask_with_three_bands(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", IMAGE)

@@ -38,7 +38,7 @@ from roofseg.mapping.predict import (
 from roofseg.mapping.ray_workers import WorkersLostError, workers
 from roofseg.mapping.vector_files import Driver
 from roofseg.sliding_window.blocks import Infer, count_windows
-from roofseg.sliding_window.imagery import file_name, list_inputs
+from roofseg.sliding_window.imagery import list_inputs, output_stem
 from roofseg.sliding_window.windows import OVERLAP
 
 SHOWN = 10  # errors in one message
@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="a raster, a folder of them, a VRT, or an s3:// or https:// address",
+        help="a raster, a folder of them, a VRT, an s3:// or https:// address, or one raster of a "
+        "file that holds several, such as GPKG:city.gpkg:TABLE",
     )
     parser.add_argument(
         "--model",
@@ -262,7 +263,7 @@ def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
     """Map outputs to inputs; UserError if two inputs share an output, or one would be replaced."""
     outputs: dict[Path, str] = {}
     for source in sources:
-        out = folder / f"{Path(file_name(source)).stem}.tif"
+        out = folder / f"{output_stem(source)}.tif"
         if out in outputs:
             raise UserError(
                 f"{source}: its output {out} is also the output of {outputs[out]}. Rename one of "

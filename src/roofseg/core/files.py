@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from roofseg.core.errors import DISK_FULL, UserError
+
+# Python reads bytes of a file name that are not UTF-8 as surrogates.
+SURROGATE = re.compile("[\ud800-\udfff]")
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @contextmanager
@@ -137,3 +142,14 @@ def user_path(text: str) -> Path:
     such user, as in a shell; `Path.expanduser` would raise.
     """
     return Path(os.path.expanduser(text))  # noqa: PTH111
+
+
+def check_file_name(name: str) -> None:
+    """Raise UserError if a file's path is not UTF-8, or has a line break or control character.
+
+    Such a path cannot stand in a message of one line, in a table, or in the tags of an output.
+    """
+    shown = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+    if shown != name:
+        has = "is not UTF-8" if SURROGATE.search(name) else "has a line break or control character"
+        raise UserError(f"{shown}: its name {has}. Rename it.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from pathlib import Path
 
 from roofseg.core.errors import UserError, raise_all
+from roofseg.core.files import check_file_name
 from roofseg.recipe.params import parse_mapping
 from roofseg.recipe.split import SPLITS, read_split
 from roofseg.tiles.rasters import SIDECARS, TilePair
@@ -42,8 +42,9 @@ def find_tiles(folder: Path) -> tuple[list[TilePair], list[str]]:
 def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
     """The files in a folder by stem, except hidden files, sidecars and folders.
 
-    Adds to ``problems``: the folder is missing or cannot be listed, a link is broken, a name is not
-    UTF-8, or two names differ only in suffix or case (on some file systems they are one file).
+    Adds to ``problems``: the folder is missing or cannot be listed, a link is broken, a file is not
+    regular, a name is not valid (see `check_file_name`), or two names differ only in suffix or case
+    (on some file systems they are one file).
     """
     try:
         paths = sorted(folder.iterdir())
@@ -61,14 +62,17 @@ def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
     for path in paths:
         if path.name.startswith(".") or path.suffix.lower() in SIDECARS or path.is_dir():
             continue
+        try:
+            check_file_name(str(path))
+        except UserError as error:
+            problems.append(str(error))
+            continue
         if not path.is_file():
             kind = "a broken link" if path.is_symlink() else "not a regular file"
-            problems.append(f"{_printable(path)}: {kind}; expected a raster. Remove or replace it.")
+            problems.append(f"{path}: {kind}; expected a raster. Remove or replace it.")
             continue
         stem = unicodedata.normalize("NFC", path.stem)
-        if _printable(path) != str(path):
-            problems.append(f"{_printable(path)}: its name is not UTF-8. Rename it.")
-        elif other := seen.get(stem.casefold()):
+        if other := seen.get(stem.casefold()):
             problems.append(
                 f"{path}: {other.name} in the same folder has the same name (apart from suffix and "
                 "case); expected one file for each tile. Remove or rename one of them."
@@ -88,8 +92,3 @@ def _where_to_get(dataset: Path) -> str:
                 f"Make them with `dvc repro {pipeline}:{dataset.name}`, or get them with `dvc pull`"
             )
     return "Put them there, or get them with `dvc pull` where DVC tracks them"
-
-
-def _printable(path: Path) -> str:
-    """A path as text; bytes that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode(errors="backslashreplace")

@@ -17,7 +17,7 @@ import rasterio.shutil
 
 from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError, collect_errors, raise_all
-from roofseg.core.files import write_json, write_rows, write_text
+from roofseg.core.files import check_file_name, write_json, write_rows, write_text
 from roofseg.core.messages import gathered, shortened
 from roofseg.core.progress import Progress, silent
 from roofseg.cutting.find import find_rasters
@@ -115,8 +115,11 @@ def bring_in(
     origins = {folder: folder.name}
     if division.seed < 0:
         raise UserError(f"--seed: found {division.seed}; expected 0 or more.")
-    if division.file and not division.file.is_file():
-        raise UserError(f"{division.file}: no such file; expected a CSV with `tile,split`.")
+    if division.file:
+        check_file_name(str(division.file))
+        if not division.file.is_file():
+            found = "not a regular file" if division.file.exists() else "no such file"
+            raise UserError(f"{division.file}: {found}; expected a CSV with `tile,split`.")
     with _originals_named(origins), system_errors_explained():
         image_files, mask_files, footprints = _pair_up(images, masks, layer)
         sources = _read_headers(image_files, max_expansion)
@@ -178,11 +181,17 @@ def _pair_up(
 
     Raises UserError naming all files that do not pair.
     """
-    problems = [
-        f"{option} {path}: no such file or folder. Correct the path."
-        for option, path in (("--imgs", images), ("--msks", masks))
-        if not path.exists()
-    ]
+    problems: list[str] = []
+    for option, path in (("--imgs", images), ("--msks", masks)):
+        with collect_errors(problems):
+            check_file_name(str(path))
+            if not path.exists():
+                raise UserError(f"{option} {path}: no such file or folder. Correct the path.")
+            if not (path.is_file() or path.is_dir()):
+                raise UserError(
+                    f"{option} {path}: is a pipe, a device or a socket; expected a regular file or "
+                    "a folder."
+                )
     raise_all(problems)
     found = _named_rasters(images, problems)
     if not found and not problems:

@@ -23,8 +23,16 @@ from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
 from roofseg.intake.inspect import MAX_EXPANSION, open_bounded, parts
-from roofseg.sliding_window.imagery import open_imagery
-from roofseg.tiles.rasters import RgbBands, find_rgb, is_all_valid, read_valid
+from roofseg.sliding_window.imagery import open_imagery, unused_placement
+from roofseg.tiles.rasters import (
+    RgbBands,
+    check_square,
+    check_upright,
+    find_rgb,
+    is_all_valid,
+    read_grid,
+    read_rgb,
+)
 
 # These percentiles over all tiles become 0 and 255. With minimum and maximum instead, a few bright
 # roofs and deep shadows would leave the rest hardly any contrast.
@@ -44,7 +52,7 @@ class ImageHeader:
         path: the file.
         dtype: NumPy name of the type of its red, green and blue bands.
         as_is: whether it can be copied: only 8-bit RGB bands, in a format of `SUFFIXES`.
-        notes: the changes that `write_rgb` makes, in words.
+        notes: the changes that `write_rgb` makes, and georeferences that are not used, in words.
     """
 
     path: Path
@@ -56,11 +64,14 @@ class ImageHeader:
 def read_image_header(path: Path, max_expansion: float = MAX_EXPANSION) -> ImageHeader:
     """Read the header of imagery.
 
-    Raises UserError if it cannot be read (see `inspect.open_bounded`) or has no red, green and blue
-    bands (see `roofseg.tiles.rasters.find_rgb`).
+    Raises UserError if it cannot be read (see `inspect.open_bounded`), has no red, green and blue
+    bands, has pixels that are not square, or may be turned (see `find_rgb`, `check_square` and
+    `check_upright` in `roofseg.tiles.rasters`).
     """
     with open_bounded(path, max_expansion) as source:
         bands = find_rgb(path, source)
+        check_square(path, read_grid(source))
+        check_upright(path, source)
         notes = [bands.note] if bands.note else []
         if bands.dtype != "uint8":
             notes.append(f"{bands.dtype}, scaled to 8 bits")
@@ -71,7 +82,8 @@ def read_image_header(path: Path, max_expansion: float = MAX_EXPANSION) -> Image
         plain = source.count == 3 and bands.dtype == "uint8" and not bands.note
         black = not missing or set(source.nodatavals) == {0.0}
         as_is = source.driver in SUFFIXES and plain and black
-        return ImageHeader(path, bands.dtype, as_is, () if as_is else tuple(notes))
+        told = [*([] if as_is else notes), *filter(None, [unused_placement(source)])]
+        return ImageHeader(path, bands.dtype, as_is, tuple(told))
 
 
 def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> tuple[float, float]:
@@ -86,7 +98,7 @@ def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> t
     values = []
     for path in paths:
         with open_bounded(path, max_expansion) as source:
-            bands = find_rgb(path, source).indexes
+            bands = find_rgb(path, source)
             step = math.ceil(math.sqrt(source.height * source.width * len(paths) / SAMPLED))
             # Read all pixels in parts: a decimated read by GDAL takes forty times as long.
             for part in parts(source):
@@ -94,9 +106,8 @@ def find_scale(paths: Sequence[Path], max_expansion: float = MAX_EXPANSION) -> t
                     slice(-part.row_off % step, None, step),
                     slice(-part.col_off % step, None, step),
                 )
-                sample = source.read(bands, window=part)[:, *taken].astype(np.float64)
-                valid = read_valid(source, part)[taken]
-                values.append(sample[:, valid & np.isfinite(sample).all(axis=0)].ravel())
+                pixels, valid = read_rgb(source, bands, part)
+                values.append(pixels[:, *taken][:, valid[taken]].astype(np.float64).ravel())
     together = np.concatenate(values)
     low, high = np.percentile(together, PERCENTILES).tolist() if together.size else (0.0, 0.0)
     if not low < high:

@@ -25,6 +25,7 @@ from roofseg.core.images import Image
 from roofseg.intake.convert import verified_write
 from roofseg.intake.geoparquet import read_geometries, read_metadata
 from roofseg.intake.world import World, find_world
+from roofseg.sliding_window.imagery import unused_placement
 from roofseg.tiles.datum import find_missing_grid
 from roofseg.tiles.rasters import Grid, open_raster, read_grid
 
@@ -167,7 +168,9 @@ def rasterize_footprints(layer: FootprintLayer, image: Path, out: Path) -> Raste
         OSError: ``out`` cannot be written
     """
     with open_raster(image) as source:
-        grid = read_grid(source)
+        grid, unused = read_grid(source), unused_placement(source)
+    if unused:
+        raise UserError(f"{image}: {unused}.")
     missing = [] if grid.crs else ["CRS"]
     if grid.transform is None or grid.transform.is_degenerate:
         missing.append("transform")

@@ -7,32 +7,39 @@ input raises a UserError that names it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
+from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
+from roofseg.core.files import check_file_name
 from roofseg.core.images import Image
 from roofseg.tiles.rasters import (
+    Grid,
     RgbBands,
+    check_square,
     describe_bands,
     find_rgb,
-    is_all_valid,
     is_remote,
+    is_square,
+    name_parts,
     open_raster,
+    orientation,
     raster_errors_named,
     read_grid,
-    read_valid,
+    read_rgb,
 )
 
 # The GSD of an input may differ from the GSDs trained on by this share; augmentation varies the
@@ -42,8 +49,10 @@ GSD_TOLERANCE = 0.05
 # 3 px wide; refining it to 0.3 m would cost 100 times the pixels and show nothing new.
 MAX_REFINEMENT = 10
 RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg", ".img"}
-# GDAL's warper needs a CRS; a raster that has none gets its own pixels as one.
-NO_CRS = CRS.from_wkt('LOCAL_CS["pixels",UNIT["pixel",1]]')
+# Resampling takes place in pixels of the raster, and GDAL's warper needs a CRS for them.
+PIXELS = CRS.from_wkt('LOCAL_CS["pixels",UNIT["pixel",1]]')
+# Pixels of the raster that are resampled at once, so that memory does not grow with their number.
+RESAMPLED_AT_ONCE = 2**22
 
 
 class Imagery:
@@ -64,17 +73,18 @@ class Imagery:
         name: str,
         source: DatasetReader,
         bands: RgbBands,
+        grid: Grid,
         *,
-        crs: CRS | None,
         gsd: float | None,
         scale: Sequence[float] | None,
         notes: Sequence[str],
     ) -> None:
-        self.name, self.crs, self.gsd, self.notes = name, crs, gsd, list(notes)
-        self.height, self.width = source.height, source.width
-        self.transform: Affine = source.transform
+        self.name, self.gsd, self.notes = name, gsd, list(notes)
+        self.height, self.width = grid.height, grid.width
+        self.crs = grid.crs if grid.transform else None
+        self.transform: Affine = grid.transform or Affine.identity()
         self._source, self._bands, self._scale = source, bands, scale
-        self._all_valid = is_all_valid(source, bands)
+        self._factors = source.height / grid.height, source.width / grid.width
 
     def read(self, row: int, rows: int, col: int, cols: int) -> tuple[Image, npt.NDArray[np.bool_]]:
         """Read a rectangle of the raster.
@@ -90,20 +100,64 @@ class Imagery:
         Raises:
             UserError: the file is damaged or unreachable
         """
-        window = Window(col, row, cols, rows)
         with raster_errors_named(self.name):
-            pixels = self._source.read(self._bands.indexes, window=window)
-            valid = np.ones((rows, cols), bool)
-            if not self._all_valid:
-                valid = read_valid(self._source, window)
-        if self._scale is not None:
-            low, high = self._scale
-            valid &= ~np.isnan(pixels).any(0)
+            if self._factors == (1, 1):
+                window = Window(col, row, cols, rows)
+                pixels, valid = read_rgb(self._source, self._bands, window)
+            else:
+                pixels, valid = self._read_resampled(row, rows, col, cols)
+        if self._scale is not None or pixels.dtype != np.uint8:
+            low, high = self._scale or (0, 255)
             scaled = (pixels.astype(np.float64) - low) * (255 / (high - low))
-            pixels = np.rint(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8)
+            pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
         image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
         image[~valid] = 0
         return image, valid
+
+    def _read_resampled(
+        self, row: int, rows: int, col: int, cols: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """As `read_rgb`, for a rectangle of the new grid: pixels without data have no weight."""
+        down, right = self._factors
+        method = Resampling.average if min(down, right) >= 1 else Resampling.cubic
+        at_once = max(1, int(RESAMPLED_AT_ONCE / (cols * right * down)))
+        strips = []
+        for start in range(row, row + rows, at_once):
+            count = min(at_once, row + rows - start)
+            top, bottom = _source_range(start, count, down, self._source.height)
+            first, last = _source_range(col, cols, right, self._source.width)
+            window = Window(first, top, last - first, bottom - top)
+            pixels, valid = read_rgb(self._source, self._bands, window)
+            if pixels.dtype != np.uint8:
+                pixels = pixels.astype(np.float32)
+            alpha: dict[str, Any] = {}
+            if not valid.all():  # a band more takes a third longer
+                mask = (valid * 255).astype(pixels.dtype)
+                pixels = np.concatenate([pixels, mask[None]])
+                alpha = {"src_alpha": 4, "dst_alpha": 4}
+                alpha |= {"SRC_ALPHA_MAX": "255", "DST_ALPHA_MAX": "255"}
+            strip = np.zeros((len(pixels), count, cols), pixels.dtype)
+            reproject(
+                pixels,
+                strip,
+                src_transform=Affine.translation(first, top),
+                dst_transform=Affine.scale(right, down) @ Affine.translation(col, start),
+                src_crs=PIXELS,
+                dst_crs=PIXELS,
+                resampling=method,
+                **alpha,
+            )
+            new_valid = strip[3] > 0 if alpha else np.ones((count, cols), bool)
+            strips.append((strip[:3], new_valid))
+        images, valids = zip(*strips, strict=True)
+        return np.concatenate(images, axis=1), np.concatenate(valids)
+
+
+def _source_range(start: int, count: int, factor: float, size: int) -> tuple[int, int]:
+    """The first pixel of a raster that ``count`` resampled ones depend on, and the one after."""
+    margin = 2 * max(1, factor) + 1  # half the width of the cubic kernel, and one for rounding
+    first = max(0, math.floor(start * factor - margin))
+    return first, min(size, math.ceil((start + count) * factor + margin))
 
 
 @contextmanager
@@ -122,16 +176,19 @@ def open_imagery(
         trained: GSDs that the model was trained on, metres per pixel, ascending; () where unknown,
             and then GSDs are not compared.
         gsd: metres per pixel, instead of the raster's own. Needed where the raster has no CRS, or
-            one whose units are not metres on the ground (degrees, Web Mercator).
-        resample: resample a raster of another GSD to the nearest GSD trained on (average of finer
-            pixels, cubic interpolation of coarser ones). The new grid covers the same ground.
+            one whose units are not metres on the ground (degrees, Web Mercator). If the raster
+            states oblong pixels, this is the square root of their area.
+        resample: resample a raster of another GSD, or of oblong pixels, to square pixels of the
+            nearest GSD trained on (average of finer pixels, cubic interpolation of coarser ones).
+            The new grid covers the same ground.
         scale: the values (low, high) that become 0 and 255; needed where pixels are not 8-bit.
 
     Raises:
         UserError: the raster cannot be opened; it has no red, green and blue
             (`roofseg.tiles.rasters.find_rgb`); its pixels are not 8-bit and no ``scale`` is given;
-            its GSD is not one trained on and ``resample`` is not set, or is more than
-            `MAX_REFINEMENT` times coarser; or ``resample`` is set and one of the GSDs is unknown
+            its GSD is not one trained on, or its pixels are oblong, and ``resample`` is not set;
+            its pixels are more than `MAX_REFINEMENT` times coarser than those trained on, or
+            sheared; or ``resample`` is set and one of the GSDs is unknown
     """
     with open_raster(name) as source:
         bands = find_rgb(name, source)
@@ -141,28 +198,43 @@ def open_imagery(
                 "values become 0 and 255 with --scale LOW HIGH, the same as for the training "
                 "tiles."
             )
-        notes = [bands.note] if bands.note else []
-        grid = read_grid(source)
-        crs = grid.crs if grid.transform else None
-        if source.gcps[0] and crs is None:
+        notes = [note for note in (bands.note, unused_placement(source)) if note]
+        if (turned := orientation(source)) != 1:
             notes.append(
-                "its control points are not used, so the result has no georeference; warp it "
-                "first, for example with `gdalwarp`"
+                f"its orientation tag ({turned}) is not used: viewers show it turned, and the "
+                "result lies on its pixels as stored"
             )
+        grid = read_grid(source)
         # A GSD of 0, which a broken transform or unit gives, counts as unknown.
-        source_gsd = gsd or (grid.gsd if crs else None) or None
-        target = _target_gsd(name, source_gsd, trained, resample)
+        source_gsd = gsd or grid.gsd or None
+        target = _target_gsd(name, grid, source_gsd, trained, resample)
         if target is None:
             if source_gsd is None and trained:
                 notes.append(
                     f"its GSD is unknown; taken as the {_metres(trained)} trained on (--gsd)"
                 )
-            yield Imagery(name, source, bands, crs=crs, gsd=source_gsd, scale=scale, notes=notes)
         else:
             assert source_gsd is not None
-            notes.append(f"resampled from {source_gsd:g} to {target:g} m per pixel")
-            with _resampled(source, target / source_gsd) as warped:
-                yield Imagery(name, warped, bands, crs=crs, gsd=target, scale=scale, notes=notes)
+            sides = grid.sides(source_gsd)
+            notes.append(f"resampled from {_spelled(sides)} to {target:g} m per pixel")
+            grid, source_gsd = _resampled(grid, sides, target), target
+        yield Imagery(name, source, bands, grid, gsd=source_gsd, scale=scale, notes=notes)
+
+
+def unused_placement(source: DatasetReader) -> str:
+    """A note that control points or RPCs are not used, so that the raster lies nowhere; or ""."""
+    if read_grid(source).transform is not None:
+        return ""
+    if source.gcps[0]:
+        unused, command = "control points", "gdalwarp"
+    elif source.rpcs:
+        unused, command = "RPCs (rational polynomial coefficients)", "gdalwarp -rpc"
+    else:
+        return ""
+    return (
+        f"its {unused} are not used, so the result has no georeference; warp it first, for example "
+        f"with `{command} -t_srs EPSG:CODE` (the code of its UTM zone)"
+    )
 
 
 def list_inputs(names: Sequence[str]) -> list[str]:
@@ -171,7 +243,7 @@ def list_inputs(names: Sequence[str]) -> list[str]:
     Rasters in a folder are found by suffix and sorted by name; subfolders are not entered.
 
     Raises:
-        UserError: a folder holds no raster; a name is empty or not UTF-8
+        UserError: a folder holds no raster; a name is empty or not valid (`check_file_name`)
         OSError: a folder cannot be listed
     """
     inputs: list[str] = []
@@ -196,49 +268,67 @@ def list_inputs(names: Sequence[str]) -> list[str]:
             )
         inputs += inside
     for name in inputs:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{name!a}: its name is not UTF-8. Rename the file.") from None
+        check_file_name(name)
     return inputs
 
 
 def file_name(name: str) -> str:
-    """The last part of a raster's path or address, without the query of an address."""
-    return PurePosixPath(urlsplit(name).path).name if is_remote(name) else Path(name).name
+    """The last part of a raster's path or address, without the query of an address.
+
+    For one of several rasters in a file (`name_parts`), the file's name and the raster's.
+    """
+    if is_remote(name):
+        return PurePosixPath(urlsplit(name).path).name
+    parts = name_parts(name)
+    if len(parts) == 1:
+        return Path(name).name
+    return ":".join(Path(part).name if Path(part).is_file() else part for part in parts)
+
+
+def output_stem(name: str) -> str:
+    """The name, without suffix, of the outputs for a raster: from its file name."""
+    if is_remote(name) or len(parts := name_parts(name)) == 1:
+        return Path(file_name(name)).stem
+    plain = [Path(part).stem if Path(part).is_file() else part for part in parts]
+    return "_".join(re.sub(r"[^\w.-]+", "_", part).strip("_") for part in plain)
 
 
 def _target_gsd(
-    name: str, gsd: float | None, trained: tuple[float, ...], resample: bool
+    name: str, grid: Grid, gsd: float | None, trained: tuple[float, ...], resample: bool
 ) -> float | None:
     """The GSD to resample to from ``gsd`` (None if unknown); None to take the raster as it is."""
-    if not trained:
-        if resample:
-            raise UserError(
-                f"{name}: --resample needs the GSD that the model was trained on, and the model "
-                "does not state it. Leave the option out."
-            )
+    if not trained and resample:
+        raise UserError(
+            f"{name}: --resample needs the GSD that the model was trained on, and the model "
+            "does not state it. Leave the option out."
+        )
+    if gsd is None and resample:
+        raise UserError(
+            f"{name}: its GSD is unknown (no CRS, or one in degrees), so it cannot be "
+            f"resampled to the {_metres(trained)} trained on. Give --gsd METRES."
+        )
+    if gsd is None or not trained:
+        check_square(name, grid, gsd, remedy="Warp it")
         return None
-    if gsd is None:
-        if resample:
-            raise UserError(
-                f"{name}: its GSD is unknown (no CRS, or one in degrees), so it cannot be "
-                f"resampled to the {_metres(trained)} trained on. Give --gsd METRES."
-            )
-        return None
-    if trained[0] * (1 - GSD_TOLERANCE) <= gsd <= trained[-1] * (1 + GSD_TOLERANCE):
+    sides = grid.sides(gsd)
+    target = min(trained, key=lambda candidate: abs(math.log(candidate / gsd)))
+    if max(sides) > MAX_REFINEMENT * target:
+        raise UserError(
+            f"{name}: {_spelled(sides)} m per pixel, more than {MAX_REFINEMENT} times the "
+            f"{target:g} m trained on; expected imagery that shows roofs. Give --gsd METRES if the "
+            "raster states a wrong one."
+        )
+    if grid.is_sheared:
+        check_square(name, grid, gsd, remedy="Warp it")
+    if not resample:
+        check_square(name, grid, gsd, remedy="Use --resample, or warp it")
+    near = trained[0] * (1 - GSD_TOLERANCE) <= gsd <= trained[-1] * (1 + GSD_TOLERANCE)
+    if near and is_square(*sides):
         return None
     if not resample:
         raise UserError(
             f"{name}: {gsd:g} m per pixel, but the model was trained on {_metres(trained)}. Use "
             "--resample, or give --gsd METRES if the raster states a wrong one."
-        )
-    target = min(trained, key=lambda candidate: abs(math.log(candidate / gsd)))
-    if gsd > MAX_REFINEMENT * target:
-        raise UserError(
-            f"{name}: {gsd:g} m per pixel, more than {MAX_REFINEMENT} times the {target:g} m "
-            "trained on; expected imagery that shows roofs. Give --gsd METRES if the raster states "
-            "a wrong one."
         )
     return target
 
@@ -248,21 +338,17 @@ def _metres(trained: tuple[float, ...]) -> str:
     return f"{' to '.join(sorted(ends, key=float))} m per pixel"
 
 
-@contextmanager
-def _resampled(source: DatasetReader, factor: float) -> Iterator[WarpedVRT]:
-    """Open the raster on a grid over the same ground with pixels ``factor`` times as large."""
-    width, height = (max(1, round(side / factor)) for side in (source.width, source.height))
-    crs = source.crs or NO_CRS
-    masked = any(MaskFlags.per_dataset in flags for flags in source.mask_flag_enums)
-    alpha = ColorInterp.alpha in source.colorinterp
-    with WarpedVRT(
-        source,
-        src_crs=crs,
-        crs=crs,
-        transform=source.transform @ Affine.scale(source.width / width, source.height / height),
-        width=width,
-        height=height,
-        resampling=Resampling.average if factor > 1 else Resampling.cubic,
-        add_alpha=masked and not alpha,
-    ) as warped:
-        yield warped
+def _spelled(sides: tuple[float, float]) -> str:
+    """The sides of a pixel in words: one number if it is square."""
+    x, y = sides
+    return f"{math.sqrt(x * y):g}" if is_square(x, y) else f"{x:g} x {y:g}"
+
+
+def _resampled(grid: Grid, sides: tuple[float, float], target: float) -> Grid:
+    """A grid over the same ground whose pixels have sides of ``target`` instead of ``sides``."""
+    width = max(1, round(grid.width * sides[0] / target))
+    height = max(1, round(grid.height * sides[1] / target))
+    scale = Affine.scale(grid.width / width, grid.height / height)
+    if grid.transform is None:
+        return Grid(height, width, None, scale)
+    return Grid(height, width, grid.crs, grid.transform @ scale)

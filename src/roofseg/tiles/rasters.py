@@ -8,6 +8,10 @@ not; image and mask of a tile share their stem) and two small tables, ``split.cs
 from __future__ import annotations
 
 import math
+import re
+import shlex
+import stat
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +35,7 @@ from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image
+from roofseg.core.messages import shortened
 
 # Suffixes of files that lie beside rasters.
 WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
@@ -53,6 +58,9 @@ RASTER_ERRORS = (*GDAL_ERRORS, CRSError, UnicodeDecodeError, MemoryError)
 MAX_SHIFT_PX = 0.1
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 UNNAMED = (ColorInterp.undefined, ColorInterp.gray)  # GDAL calls an unnamed band 1 gray
+# The sides of a pixel may differ by this share; augmentation varies the scale by more.
+SQUARE_TOLERANCE = 0.05
+ORIENTATION_TAG = 274
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,32 @@ class Grid:
             return None
         metres = self.crs.linear_units_factor[1]
         return round(math.sqrt(abs(self.transform.determinant)) * metres, 9)
+
+    def sides(self, gsd: float) -> tuple[float, float]:
+        """The sides of a pixel, along a row and along a column of pixels.
+
+        In metres if ``gsd`` is the square root of the pixel's area in metres. Equal where the
+        transform does not tell the shape on the ground: no transform, a degenerate one, or degrees.
+        """
+        shape = self._shape
+        unit = gsd / math.sqrt(abs(shape.determinant))
+        return math.hypot(shape.a, shape.d) * unit, math.hypot(shape.b, shape.e) * unit
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether rows and columns of pixels are not at right angles."""
+        shape = self._shape
+        product = math.hypot(shape.a, shape.d) * math.hypot(shape.b, shape.e)
+        return abs(shape.a * shape.b + shape.d * shape.e) > SQUARE_TOLERANCE * product
+
+    @property
+    def _shape(self) -> Affine:
+        """A transform that gives pixels their shape on the ground; a square's where unknown."""
+        known = self.transform is not None and not self.transform.is_degenerate
+        if not known or (self.crs is not None and self.crs.is_geographic):
+            return Affine.identity()
+        assert self.transform is not None
+        return self.transform
 
 
 @dataclass(frozen=True)
@@ -166,26 +200,36 @@ def describe_bands(source: DatasetReader) -> str:
 def is_all_valid(source: DatasetReader, bands: RgbBands) -> bool:
     """Whether a raster declares that all its pixels hold data: no nodata, mask or alpha."""
     flags = [source.mask_flag_enums[band - 1] for band in bands.indexes]
-    return _alpha(source) is None and all(MaskFlags.all_valid in band_flags for band_flags in flags)
+    return not _alpha(source) and all(MaskFlags.all_valid in band_flags for band_flags in flags)
 
 
-def read_valid(source: DatasetReader, window: Window) -> npt.NDArray[np.bool_]:
-    """The mask of the pixels of a window that hold data: (rows, cols) bool.
+def read_rgb(
+    source: DatasetReader, bands: RgbBands, window: Window
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Read a window's red, green and blue, and which of its pixels hold data.
 
-    A pixel holds no data if all its bands are nodata, its mask is 0, or its alpha is 0.
+    A pixel holds no data if red, green and blue are all nodata or masked, if one of them is NaN or
+    infinite, or if its alpha is 0.
+
+    Returns:
+        The pixels, (3, rows, cols) of the bands' type, 0 where there is no data; and the valid
+        mask, (rows, cols) bool.
     """
-    valid: npt.NDArray[np.bool_] = source.dataset_mask(window=window) > 0
-    alpha = _alpha(source)
-    # GDAL turns an alpha band into a mask only if it is the last of two or four bands.
-    if alpha is not None and MaskFlags.alpha not in source.mask_flag_enums[0]:
-        valid &= source.read(alpha, window=window) > 0
-    return valid
+    pixels = source.read(bands.indexes, window=window)
+    valid: npt.NDArray[np.bool_] = np.isfinite(pixels).all(axis=0)
+    if not is_all_valid(source, bands):
+        valid &= source.read_masks(bands.indexes, window=window).any(axis=0)
+        # GDAL turns an alpha band into a mask only if it is the last of two or four bands.
+        if alpha := _alpha(source):
+            valid &= source.read(alpha, window=window).all(axis=0)
+    return pixels if valid.all() else np.where(valid, pixels, 0), valid
 
 
-def _alpha(source: DatasetReader) -> int | None:
-    """The number of the alpha band, from 1; None if there is none."""
-    colours = source.colorinterp
-    return colours.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colours else None
+def _alpha(source: DatasetReader) -> list[int]:
+    """The numbers of the alpha bands, from 1."""
+    return [
+        band for band, colour in enumerate(source.colorinterp, 1) if colour == ColorInterp.alpha
+    ]
 
 
 def check_tile(tile: TilePair, patch_size: int) -> tuple[Grid, str]:
@@ -195,8 +239,9 @@ def check_tile(tile: TilePair, patch_size: int) -> tuple[Grid, str]:
     If only the image or only the mask is georeferenced, its georeferencing counts for both.
 
     Raises UserError if the image is not 8-bit RGB (see `find_rgb`), the mask has more than one
-    band, the sizes or the georeferencing of the two differ, the tile is smaller than ``patch_size``
-    pixels, or a file cannot be read.
+    band, the sizes or the georeferencing of the two differ, the pixels are not square or may be
+    turned (see `check_square` and `check_upright`), the tile is smaller than ``patch_size`` pixels,
+    or a file cannot be read.
     """
     with open_raster(tile.image) as source:
         if source.count != 3 or set(source.dtypes) != {"uint8"}:
@@ -205,6 +250,7 @@ def check_tile(tile: TilePair, patch_size: int) -> tuple[Grid, str]:
                 "Convert it, for example with `gdal_translate -b 1 -b 2 -b 3 -ot Byte -scale`."
             )
         note = find_rgb(tile.image, source).note
+        check_upright(tile.image, source)
         image = read_grid(source)
     with open_raster(tile.mask) as source:
         if source.count != 1:
@@ -212,6 +258,7 @@ def check_tile(tile: TilePair, patch_size: int) -> tuple[Grid, str]:
                 f"{tile.mask}: {describe_bands(source)}; expected a mask with one band. Keep one "
                 "band, for example with `gdal_translate -b 1`."
             )
+        check_upright(tile.mask, source)
         mask = read_grid(source)
 
     if (image.height, image.width) != (mask.height, mask.width):
@@ -237,7 +284,90 @@ def check_tile(tile: TilePair, patch_size: int) -> tuple[Grid, str]:
                 "Image and mask must have the same transform."
             )
     crs, transform = image.crs or mask.crs, image.transform or mask.transform
-    return Grid(image.height, image.width, crs, transform), note
+    grid = Grid(image.height, image.width, crs, transform)
+    check_square(tile.image, grid)
+    return grid, note
+
+
+def check_square(
+    name: str | Path, grid: Grid, gsd: float | None = None, *, remedy: str = "Warp it and its mask"
+) -> None:
+    """Raise UserError if a raster's pixels are oblong or sheared, so that its roofs are distorted.
+
+    ``gsd`` is its GSD in metres per pixel, if not that of ``grid``; ``remedy`` begins the advice.
+    """
+    if grid.transform is None:
+        return
+    side = math.sqrt(abs(grid.transform.determinant))
+    gsd = gsd or grid.gsd
+    x, y = grid.sides(gsd or side)
+    if grid.is_sheared:
+        found = "are sheared (rows and columns not at right angles)"
+    elif not is_square(x, y):
+        found = f"are {x:g} x {y:g} {'m' if gsd else 'units of its georeference'}"
+    else:
+        return
+    raise UserError(
+        f"{name}: its pixels {found}; expected square ones. {remedy} to square pixels, for example "
+        f"with `gdalwarp -tr {side:g} {side:g}`."
+    )
+
+
+def is_square(x: float, y: float) -> bool:
+    """Whether the sides of a pixel count as equal."""
+    return max(x, y) <= min(x, y) * (1 + SQUARE_TOLERANCE)
+
+
+def check_upright(name: str | Path, source: DatasetReader) -> None:
+    """Raise UserError if an image and its mask may be turned differently: see `orientation`."""
+    if (turned := orientation(source)) != 1:
+        raise UserError(
+            f"{name}: its orientation tag is {turned}, so viewers turn it, but GDAL and GIS do "
+            "not; expected 1 (upright), since a mask drawn in a viewer would not fit. If the mask "
+            "fits what a viewer shows, turn the pixels, for example with `mogrify -auto-orient`. "
+            "If it fits the pixels as stored, drop the tag with `gdal_translate FILE NEW.tif`."
+        )
+
+
+def orientation(source: DatasetReader) -> int:
+    """The orientation tag of a JPEG (EXIF) or a TIFF, 1 to 8, which GDAL ignores; 1 is upright.
+
+    1 where there is no such tag, and for georeferenced rasters, whose transform places the pixels
+    as they are stored.
+    """
+    if source.transform != Affine.identity():
+        return 1
+    value = 1
+    if source.driver == "JPEG":
+        text = source.tags().get("EXIF_Orientation", "")
+        value = int(text) if text.isdecimal() else 1
+    elif source.driver == "GTiff" and (local := [*filter(Path.is_file, map(Path, source.files))]):
+        value = _tiff_orientation(local[0])
+    return value if 1 <= value <= 8 else 1
+
+
+def _tiff_orientation(path: Path) -> int:
+    """The orientation tag in the first directory of a TIFF; 1 where there is none."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = "<" if head[:2] == b"II" else ">"
+        big = head[2:4] in (b"+\0", b"\0+")  # BigTIFF has version 43
+        place, number, size = ("8xQ", "Q", 20) if big else ("4xI", "H", 12)
+        try:
+            file.seek(struct.unpack_from(order + place, head)[0])
+            (count,) = struct.unpack(order + number, file.read(struct.calcsize(order + number)))
+            entries = file.read(min(count, 65535) * size)
+            for start in range(0, len(entries), size):
+                tag, kind = struct.unpack_from(order + "HH", entries, start)
+                if (tag, kind) == (ORIENTATION_TAG, 3):  # a number of 16 bits
+                    value: int
+                    (value,) = struct.unpack_from(
+                        order + "H", entries, start + size - (8 if big else 4)
+                    )
+                    return value
+        except (struct.error, OverflowError):
+            pass  # a damaged file, which GDAL names
+    return 1
 
 
 def read_tile_mask(path: Path) -> Image:
@@ -306,9 +436,12 @@ def read_tile_window(path: Path, row: int, col: int, size: int) -> Image:
 def open_raster(name: Path | str) -> Iterator[DatasetReader]:
     """Open a raster that GDAL can read: a file, a VRT, an s3:// or https:// address.
 
-    Raises UserError if GDAL cannot open the raster or, inside the block, cannot read it; if it has
-    no band; or if it holds complex numbers.
+    It may also be one of the rasters in a file, by GDAL's name for it: see `name_parts`.
+
+    Raises UserError if the name is that of a pipe, a device or a socket; if GDAL cannot open the
+    raster or, inside the block, cannot read it; if it has no band; or if it holds complex numbers.
     """
+    _check_regular(str(name))
     options = REMOTE_OPTIONS if is_remote(str(name)) else {}
     with raster_errors_named(name), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, **options):
         with warnings.catch_warnings():
@@ -316,10 +449,7 @@ def open_raster(name: Path | str) -> Iterator[DatasetReader]:
             source = rasterio.open(name)
         with source:
             if not source.count:
-                raise UserError(
-                    f"{name}: no band; expected one raster. If the file holds several rasters, "
-                    "extract one with `gdal_translate`."
-                )
+                raise UserError(_no_band(name, source.subdatasets))
             if unusable := [dtype for dtype in source.dtypes if dtype.startswith("complex")]:
                 raise UserError(
                     f"{name}: holds numbers of type {unusable[0]}; expected real numbers."
@@ -341,7 +471,45 @@ def raster_errors_named(name: Path | str) -> Iterator[None]:
 
 def is_remote(name: str) -> bool:
     """Whether a name is an address or one of GDAL's virtual files, and not a local path."""
-    return "://" in name or name.startswith("/vsi")
+    # GDAL names a raster in a file HDF5:"FILE"://PART, which is no address.
+    return re.search(r"\w://", name) is not None or name.startswith("/vsi")
+
+
+def name_parts(name: str) -> list[str]:
+    """Split GDAL's name of one of several rasters in a file, such as ``GPKG:city.gpkg:roofs``.
+
+    Returns file and raster, without quotes; for any other name the name itself.
+    """
+    match = re.fullmatch(r"[A-Za-z]\w+:(.+)", name)
+    if match is None or is_remote(name) or Path(name).exists():
+        return [name]
+    return [quoted or plain for quoted, plain in re.findall(r'"([^"]+)"|([^":]+)', match[1])]
+
+
+def _check_regular(name: str) -> None:
+    """Raise UserError for a pipe, a device or a socket: reading it could wait forever."""
+    for part in name_parts(name):
+        try:
+            mode = Path(part).stat().st_mode
+        except (OSError, ValueError):
+            continue  # no local file; GDAL says what is wrong
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UserError(
+                f"{name}: is a pipe, a device or a socket; expected a regular file. Copy what it "
+                "gives into a file first."
+            )
+
+
+def _no_band(name: str | Path, rasters: list[str]) -> str:
+    """The message for a file that is no raster itself but may hold several."""
+    if not rasters:
+        return f"{name}: has no band; expected a raster. Name another file."
+    names = [shlex.quote(raster) for raster in rasters]
+    return (
+        f"{name}: holds {len(rasters)} rasters; expected one. Extract one, for example with "
+        f"`gdal_translate {names[0]} NEW.tif`; `roofseg predict` also takes their names as INPUT: "
+        f"{shortened(names)}."
+    )
 
 
 def read_grid(source: DatasetReader) -> Grid:
