@@ -16,7 +16,7 @@ from roofseg.commands.edit_params import derive_profile, set_final
 from roofseg.recipe.params import read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.studies.declaration import read_studies
-from roofseg.tiles.licence import read_licence
+from roofseg.tiles.licence import Licence, read_licence
 from roofseg.tuning.grid import read_tuning
 
 SAMPLE = (ROOT / "profiles" / "sample.yaml").read_bytes()
@@ -59,13 +59,16 @@ def saved(path: Path, text: str, end: str) -> Path:
 def test_tables_are_read_with_any_line_ends(end: str, tmp_path: Path) -> None:
     split = {"a": "train", "b": "val", "c": "test"}
     folder = write_dataset(tmp_path / "tiny", split, size=32)
-    for name in ("split.csv", "nudges.csv", "LICENSE.md"):
-        saved(folder / name, (folder / name).read_text(), end)
-    nudges = "tile,row,col\na,0,12\n"
-    saved(folder / "nudges.csv", nudges, end)
+    tables = {
+        "split.csv": (folder / "split.csv").read_text(),
+        "nudges.csv": "tile,row,col\na,0,12\n",
+        "LICENSE.md": "SPDX-License-Identifier: CC-BY-4.0\n\nBy me.\nFor all.\n",
+    }
+    for name in tables:
+        saved(folder / name, tables[name], end)
     assert read_split(folder) == split
     assert read_nudges(folder) == {"a": (0, 12)}
-    assert "\r" not in read_licence(folder).text
+    assert read_licence(folder) == Licence("CC-BY-4.0", "By me.\nFor all.")
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -80,11 +83,10 @@ def test_parameters_are_read_and_edited_with_any_line_ends(end: str, tmp_path: P
     assert b"\r" not in path.read_bytes()
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_studies_and_tuning_are_read_with_any_line_ends(end: str, tmp_path: Path) -> None:
+def test_studies_and_tuning_are_read_with_other_line_ends(tmp_path: Path) -> None:
     params = read_params(ROOT / "profiles" / "sample.yaml")
     studies, tuning = (ROOT / "studies" / name for name in ("studies.yaml", "tuning.yaml"))
-    copies = [saved(tmp_path / path.name, path.read_text(), end) for path in (studies, tuning)]
+    copies = [saved(tmp_path / path.name, path.read_text(), ENDS[-1]) for path in (studies, tuning)]
     assert read_studies(copies[0], params) == read_studies(studies, params)
     more = {"dataset": ROOT / "data" / "sample", "pipeline": ROOT / "dvc.yaml"}
     assert read_tuning(copies[1], params, **more) == read_tuning(tuning, params, **more)
