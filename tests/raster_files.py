@@ -9,7 +9,7 @@ import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
-from tiny_dataset import write_raster
+from tiny_dataset import CRS, TRANSFORM, write_raster
 
 
 def name_bands(path: Path, *names: str) -> None:
@@ -18,6 +18,16 @@ def name_bands(path: Path, *names: str) -> None:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain rasters are meant
         with rasterio.open(path, "r+") as target:
             target.colorinterp = [ColorInterp[name] for name in names]
+
+
+def write_huge_raster(path: Path, side: int = 20_000, bands: int = 3) -> None:
+    """Write a georeferenced raster of ``side`` px that takes no disk space, and long to predict."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": True}
+    georeference = {"crs": CRS, "transform": TRANSFORM}
+    size = {"width": side, "height": side, "count": bands}
+    with rasterio.open(path, "w", **profile, **georeference, **size):
+        pass
 
 
 def write_bands_of_two_types(path: Path) -> None:
