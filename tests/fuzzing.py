@@ -1,7 +1,7 @@
 """Damaged files put through everything that opens a user's files.
 
-``python tests/fuzzing.py FORMAT FIRST END FOLDER`` tries the files FIRST to END - 1 of a format in a
-new folder, and prints a JSON line before and after each. A seed gives the same damage everywhere.
+``python tests/fuzzing.py FORMAT FIRST END FOLDER`` tries the files FIRST to END - 1 of a format, in
+a new folder, and prints a JSON line before and after each. A seed gives the same damage everywhere.
 """
 
 from __future__ import annotations
