@@ -20,6 +20,7 @@ help:  ## list the targets
 .venv/installed: requirements.lock
 	@found=; \
 	for python in $(if $(value PYTHON),$(call quoted,PYTHON),$(PYTHONS)); do \
+		case $$python in '~/'*) python=$$HOME/$${python#'~/'} ;; esac; \
 		version=$$("$$python" -c 'import platform, ensurepip; print(platform.python_version())' 2> /dev/null); \
 		case $$version in 3.1[123].*) break ;; esac; \
 		found="$$found$${found:+, }$$python ($${version:-does not run, or has no ensurepip})"; \

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
 PARENT = os.getppid()  # read now: importing torch takes seconds, and the parent may end meanwhile
@@ -18,12 +19,32 @@ sys.path.insert(0, str(ROOT / "src"))
 
 
 from roofseg.core.entry_point import entry_point  # noqa: E402
+from roofseg.core.errors import UserError  # noqa: E402
 from roofseg.core.files import user_path  # noqa: E402
 from roofseg.core.signals import exit_on_stop  # noqa: E402
+from roofseg.core.terminal import print_error  # noqa: E402
 
-# With `python -m stages.NAME`, handle signals from here on: the imports of a stage take seconds.
+
+def _explain_lack(
+    kind: type[BaseException], error: BaseException, at: TracebackType | None
+) -> None:
+    """Say in one line which package this Python lacks; show other errors as usual."""
+    package = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+    if not package or package.startswith(("roofseg", "stages")):
+        sys.__excepthook__(kind, error, at)
+        return
+    print_error(
+        f"{sys.executable} lacks the package {package}. Run stages with the project's Python: "
+        f"`cd {ROOT} && source .venv/bin/activate`, which `make repro` installs."
+    )
+    sys.exit(2)
+
+
+# With `python -m stages.NAME`, handle signals and missing packages from here on: the imports of a
+# stage take seconds.
 if sys.argv[0] == "-m":
     exit_on_stop()
+    sys.excepthook = _explain_lack
 
 
 def state_root() -> Path:
@@ -39,11 +60,17 @@ def state_root() -> Path:
 
 
 def run(main: Callable[[], None], *, reads_tiles: bool = False) -> None:
-    """Run a stage's ``main``; the current folder is the project.
+    """Run a stage's ``main``; the current folder must be the project.
 
     `roofseg.core.entry_point.entry_point` says which files are sealed and how errors are reported.
     Torch takes seconds to import, so ``main`` imports modules that need it after it has read the
     parameters: a misspelt key is reported at once.
     """
-    with entry_point(Path(sys.argv[0]).stem, project=Path(), reads_tiles=reads_tiles):
+    name = Path(sys.argv[0]).stem
+    with entry_point(name, project=Path(), reads_tiles=reads_tiles):
+        if not Path("dvc.yaml").is_file():
+            raise UserError(
+                f"{Path.cwd()}: no dvc.yaml here. Run stages in the root folder of a project: "
+                f"`cd {ROOT}`, then `dvc repro`, or `python -m stages.{name}`."
+            )
         main()

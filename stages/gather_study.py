@@ -6,8 +6,7 @@ DVC runs ``python -m stages.gather_study budget`` as the stage gather@budget.
 from __future__ import annotations
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from roofseg.core.files import atomic_write, write_text
 from roofseg.core.images import write_png
@@ -21,6 +20,9 @@ from roofseg.studies.declaration import STUDY_NAMES, Studies
 from roofseg.studies.report.results import gather, seed_spread, study_markdown
 from stages import run, state_root
 from stages._studies import PLOTS, RECORDS, RESULTS, declared_studies
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofseg.core.files import atomic_write, sha256_file, write_json
+from roofseg.core.files import atomic_write, sha256_file, user_path, write_json
 from roofseg.core.terminal import ArgumentParser
 from roofseg.recipe.split import read_split
 from roofseg.studies.declaration import check_budget, overridden
@@ -21,7 +21,7 @@ from stages._studies import RECIPES, declared_studies
 def main() -> None:
     parser = ArgumentParser(prog="python -m stages.study_recipe", description=__doc__)
     parser.add_argument("attempt", help="an attempt in params.yaml or studies.yaml")
-    parser.add_argument("--prior", type=Path, required=True, help="the weights file of its prior")
+    parser.add_argument("--prior", type=user_path, required=True, help="its prior's weights file")
     args = parser.parse_args()
     attempt, prior = args.attempt, sha256_file(args.prior)
     studies, params = declared_studies()

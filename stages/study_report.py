@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from roofseg.core.files import write_text
 from roofseg.recipe.params import Params
@@ -15,6 +14,9 @@ from roofseg.tuning.figures import figures
 from roofseg.tuning.section import tuning_section
 from stages import run
 from stages._studies import RECORDS, RESULTS, declared_studies
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAGE = Path("studies/report.html")
 TUNING = RESULTS / "tuning.csv"
@@ -43,6 +45,8 @@ def read_tuning_runs(params: Params) -> pd.DataFrame | None:
     """
     if not TUNING.is_file():
         return None
+    import pandas as pd
+
     # Only an empty field is a missing value: a word such as null is a value of a parameter.
     table = pd.read_csv(TUNING, keep_default_na=False, na_values=[""])
     own = table[(table.dataset == params.dataset) & table.attempt.isin(list(params.attempts))]

@@ -67,6 +67,7 @@ def write_pairs(
 
 def write_footprints(path: Path, names: tuple[str, ...] = NAMES) -> Path:
     """The roofs of `write_pairs` as polygons in degrees."""
+    path.parent.mkdir(exist_ok=True)
     roofs = []
     for index, _ in enumerate(names):
         rows, cols = np.nonzero(tile_pixels(index, SIZE)[1])

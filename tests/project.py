@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 from graph import ROOT
+from processes import started
 from tiny_dataset import write_dataset
 
 from roofseg.results.seed_spread import COLUMNS
@@ -118,9 +119,10 @@ class Project:
 
     def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a shell command in the project; output is text."""
-        done = subprocess.run(
-            command, shell=True, cwd=self.folder, env=environment(), capture_output=True, text=True
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with started(command, shell=True, cwd=self.folder, env=environment(), **pipes) as process:
+            out, errors = process.communicate()
+        done = subprocess.CompletedProcess(command, process.returncode, out, errors)
         if check and done.returncode:
             raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done

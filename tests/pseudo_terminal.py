@@ -7,13 +7,13 @@ import os
 import pty
 import re
 import struct
-import subprocess
 import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
 
 from graph import ROOT
+from processes import started
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 CTRL_C = b"\x03"
@@ -33,7 +33,7 @@ def run_in_terminal(
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key not in UNSET}
-    process = subprocess.Popen(
+    with started(
         [sys.executable, *command],
         cwd=cwd,
         env={**environment, "TERM": "xterm-256color", "PYTHONPATH": PATH, **variables},
@@ -42,20 +42,20 @@ def run_in_terminal(
         stderr=slave,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # where Ctrl-C comes from
-    )
-    os.close(slave)
-    shown, typed = b"", False
-    try:
-        while part := os.read(master, 2**16):
-            shown += part
-            if not typed and interrupt(shown.decode(errors="replace")):
-                os.write(master, CTRL_C)
-                typed = True
-    except OSError:  # the terminal's other end is closed
-        pass
-    finally:
-        os.close(master)
-    return process.wait(), shown.decode()
+    ) as process:
+        os.close(slave)
+        shown, typed = b"", False
+        try:
+            while part := os.read(master, 2**16):
+                shown += part
+                if not typed and interrupt(shown.decode(errors="replace")):
+                    os.write(master, CTRL_C)
+                    typed = True
+        except OSError:  # the terminal's other end is closed
+            pass
+        finally:
+            os.close(master)
+        return process.wait(), shown.decode()
 
 
 UNSET = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES")

@@ -23,6 +23,16 @@ def name_bands(path: Path, *names: str) -> None:
             target.colorinterp = [ColorInterp[name] for name in names]
 
 
+def write_huge_raster(path: Path, side: int = 20_000, bands: int = 3) -> None:
+    """Write a georeferenced raster of ``side`` px that takes no disk space, and long to predict."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "sparse_ok": True}
+    georeference = {"crs": CRS, "transform": TRANSFORM}
+    size = {"width": side, "height": side, "count": bands}
+    with rasterio.open(path, "w", **profile, **georeference, **size):
+        pass
+
+
 def write_bands_of_two_types(path: Path) -> None:
     """Write a VRT of three bands, uint8, uint16, uint8, and the rasters that it refers to."""
     pixels = np.ones((40, 60), np.uint8)

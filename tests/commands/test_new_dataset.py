@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,9 @@ import numpy as np
 import pytest
 from graph import ROOT
 from intake_files import SAMPLE, write_footprints, write_pairs
+from processes import started, wait_until
 from project import Project
+from raster_files import write_huge_raster
 from tiny_dataset import make
 from unwritable import full_disk, nobody, public_folder
 
@@ -255,22 +256,20 @@ class TestNewDataset:
 
     def test_a_stopped_command_leaves_nothing(self, project: Path, tmp_path: Path) -> None:
         images, masks = write_pairs(tmp_path)
+        for folder, bands in ((images, 3), (masks, 1)):  # to check this tile takes seconds
+            write_huge_raster(folder / "huge.tif", 18_000, bands)
         before = contents(project)
         command = [sys.executable, "-m", "roofseg", "new-dataset", "oslo", "--base", "sample"]
-        with subprocess.Popen(
+        with started(
             [*command, "--imgs", images, "--msks", masks],
             env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            text=True,
         ) as running:
-            deadline = time.monotonic() + 120
-            while not list(project.glob("data/.oslo.*")):  # until it has begun
-                assert running.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            # until it has begun
+            wait_until(lambda: list(project.glob("data/.oslo.*")), lambda: running.poll() is None)
             running.terminate()
-            _, said = running.communicate(timeout=60)
+            _, said = running.communicate()
         assert (running.returncode, said) == (143, STOPPED)
         assert contents(project) == before
 

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import pytest
 import rasterio
 from graph import ROOT
 from onnx_files import write_model as write_onnx
+from processes import started, wait_until
 from ranges import served
-from raster_files import write_container
+from raster_files import write_container, write_huge_raster
 from small_model import write_model
 from tiny_dataset import CRS, TRANSFORM, tile_pixels, write_raster
 from unwritable import nobody, public_folder
@@ -204,21 +204,17 @@ class TestResume:
         self, model: Path, tmp_path: Path, number: int, status: int
     ) -> None:
         write_raster(tmp_path / "in" / "a.tif", tile_pixels(0, 40)[0], **GEO)
-        write_raster(tmp_path / "in" / "b.tif", tile_pixels(1, 3000)[0], **GEO)
+        write_huge_raster(tmp_path / "in" / "b.tif")
         out = tmp_path / "maps"
         command = [sys.executable, "-m", "roofseg", "predict", "--model", model, tmp_path / "in"]
         command += ["--out", out, "--device", "cpu"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as running:
-            deadline = time.monotonic() + 120
-            while not any(name.startswith(".b.tif") for name in names(out)):  # it is being made
-                assert running.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with started(command, env=environment, **pipes) as running:
+            # until b.tif is being made
+            wait_until(lambda: list(out.glob(".b.tif*")), lambda: running.poll() is None)
             running.send_signal(number)
-            printed, said = running.communicate(timeout=60)
+            printed, said = running.communicate()
         assert running.returncode == status
         stopped = f"error: stopped by {signal.Signals(number).name}; run the same command again"
         assert stopped in said

@@ -8,12 +8,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 
 import pandas as pd
 import psutil
 import pytest
+from processes import started, wait_until
 from project import Project, environment
 from ruamel.yaml import YAML
 
@@ -46,7 +46,6 @@ class Tuned:
     project: Project
     stopped: str
     status: int
-    left_running: list[str]
     gone_on: str
     nothing_left: str
     report: str
@@ -76,22 +75,21 @@ def of_this_project(project: Project) -> list[str]:
 
 def stop_after(project: Project, command: str, *lines: str) -> tuple[str, int]:
     """Interrupt a command after each of ``lines`` (patterns); return its output and exit status."""
-    process = subprocess.Popen(
+    with started(
         shlex.split(command),
         cwd=project.folder,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout
-    said = ""
-    for line in lines:
-        while not re.search(line, said, re.DOTALL):
-            said += (new := process.stdout.readline())
-            assert new, said
-        process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate()
+    ) as process:
+        assert process.stdout
+        said = ""
+        for line in lines:
+            while not re.search(line, said, re.DOTALL):
+                said += (new := process.stdout.readline())
+                assert new, said
+            process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate()
     return said + rest, process.returncode
 
 
@@ -102,15 +100,12 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     project.run("dvc repro -q make_patches weights/dvc.yaml:prior@scratch")
     project.commit("ready to tune")
     stopped, status = stop_after(project, TUNE, "val IoU", "stopping")
-    for _ in range(100):  # training ends after its step
-        if not (left_running := of_this_project(project)):
-            break
-        time.sleep(0.3)
+    wait_until(lambda: not of_this_project(project))  # training ends after its step
     gone_on = project.run(TUNE).stdout
     nothing_left = project.run(TUNE).stdout
     report = project.run(REPORT).stdout
     table = pd.read_csv(project.folder / "metrics" / "studies" / "tuning.csv")
-    return Tuned(project, stopped, status, left_running, gone_on, nothing_left, report, table)
+    return Tuned(project, stopped, status, gone_on, nothing_left, report, table)
 
 
 def test_a_stopped_tuning_leaves_nothing_running(tuned: Tuned) -> None:
@@ -119,7 +114,6 @@ def test_a_stopped_tuning_leaves_nothing_running(tuned: Tuned) -> None:
     assert tuned.stopped.count("queued tune-") == 4
     assert "stopping the running experiments after their last whole epoch" in tuned.stopped
     assert "error: stopped by SIGINT; run the same command again" in tuned.stopped
-    assert tuned.left_running == []
 
 
 def test_a_stopped_tuning_continues(tuned: Tuned) -> None:

@@ -13,6 +13,7 @@ import pytest
 from graph import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import started
 from unwritable import full_disk, read_only_folder
 
 from roofseg.core.errors import REMEDIES, UserError, explain_system_error
@@ -98,9 +99,7 @@ def test_a_closed_output_is_one_line_and_status_2() -> None:
         "import stages\ndef main():\n    while True: print('epoch', flush=True)\nstages.run(main)"
     )
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with started(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stderr
         process.stdout.readline()

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import geopandas
 import pytest
-from tiny_dataset import write_dataset
+import rasterio.shutil
+import shapely
+from tiny_dataset import CRS, write_dataset
 
 from roofseg.core.errors import UserError
-from roofseg.cutting.find import find_tiles
+from roofseg.cutting.find import find_tiles, is_vector
 
 SPLIT = {"b": "train", "a": "train", "c": "val", "d": "test"}
 
@@ -34,6 +37,26 @@ def test_sidecars_hidden_files_and_folders_are_not_tiles(dataset: Path) -> None:
     (dataset / "imgs" / "old").mkdir()
     tiles, unlisted = find_tiles(dataset)
     assert (len(tiles), unlisted) == (4, [])
+
+
+@pytest.mark.parametrize("driver", ["GeoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf"])
+def test_vector_files_and_files_beside_them_are_not_tiles(dataset: Path, driver: str) -> None:
+    suffix = {"GeoJSON": "geojson", "GPKG": "gpkg", "FlatGeobuf": "fgb"}.get(driver, "shp")
+    path = dataset / "imgs" / f"labels.{suffix}"
+    roofs = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=CRS)
+    roofs.to_file(path, driver=driver)
+    for name in ("labels.gpkg-wal", "labels.SHP", "labels.parquet"):
+        (dataset / "imgs" / name).touch()
+    tiles, unlisted = find_tiles(dataset)
+    assert (len(tiles), unlisted) == (4, [])
+
+
+def test_a_geopackage_may_be_a_raster(dataset: Path) -> None:
+    path = dataset / "imgs" / "z.gpkg"
+    with rasterio.open(dataset / "imgs" / "a.tif") as source:
+        rasterio.shutil.copy(source, path, driver="GPKG")
+    assert not is_vector(path)
+    assert find_tiles(dataset)[1] == ["z"]
 
 
 def test_unlisted_tiles_are_named_and_left_out(dataset: Path) -> None:

@@ -181,6 +181,20 @@ class TestTaken:
         record = json.loads((out / "intake.json").read_text())
         assert record["tiles"]["a"]["mask"] == name
 
+    @pytest.mark.parametrize("name", ["labels.geojson", "labels.gpkg", "labels.shp"])
+    def test_footprints_may_lie_among_the_images(
+        self, tmp_path: Path, out: Path, name: str
+    ) -> None:
+        images, masks = write_pairs(tmp_path)
+        roofs = write_footprints(images / name)
+        says = rf"If {roofs} holds the labels, say --msks {roofs} \(make: MSKS={roofs}\)\.$"
+        for named in (images, tmp_path):  # as somebody would name them who does not know
+            with pytest.raises(UserError, match=says):
+                taken(images, named, out)
+        (report, _) = taken(images, roofs, out)
+        assert [tile.name for tile in report.tiles] == list(NAMES)
+        taken(images, masks, tmp_path / "data" / "other")  # masks are there: nothing is said
+
     def test_repaired_footprints_are_reported(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)
         roofs = geopandas.read_file(write_footprints(tmp_path / "roofs.gpkg")).to_crs(CRS)
@@ -434,6 +448,18 @@ class TestRefused:
         says = r"roofs\.kml: one file for 6 images; expected a folder of masks, or .* \.gpkg"
         with pytest.raises(UserError, match=says):
             taken(images, tmp_path / "roofs.kml", out)
+
+    def test_footprints_of_each_tile_and_footprints_as_imagery(
+        self, tmp_path: Path, out: Path
+    ) -> None:
+        images, _ = write_pairs(tmp_path)
+        for name in NAMES:
+            write_footprints(tmp_path / "roofs" / f"{name}.geojson", (name,))
+        says = r"no mask for a.* If \S+/roofs/a\.geojson and 5 more vector files .*ogrmerge"
+        with pytest.raises(UserError, match=says):
+            taken(images, tmp_path / "roofs", out)
+        with pytest.raises(UserError, match=r"^--imgs \S+a\.geojson: is a vector file; .*--msks"):
+            taken(tmp_path / "roofs" / "a.geojson", images, out)
 
     def test_footprints_on_other_ground(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)

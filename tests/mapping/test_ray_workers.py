@@ -7,8 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import pytest
 from graph import ROOT
 from identity import picture
 from onnx_files import TAGS, WINDOW, write_model
+from processes import started, wait_until
+from raster_files import write_huge_raster
 from tiny_dataset import CRS, TRANSFORM, write_raster
 
 from roofseg import cli
@@ -169,14 +171,12 @@ class TestOnALocalRay:
 class TestCommand:
     """Each command runs in its own process, where it starts and ends Ray itself."""
 
-    def command(self, *arguments: object) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": SOURCES}
-        return subprocess.Popen(
-            [sys.executable, "-m", "roofseg", "predict", *map(str, arguments)],
-            env=environment,
+    def command(self, *arguments: object) -> AbstractContextManager[subprocess.Popen[str]]:
+        return started(
+            [sys.executable, "-m", "roofseg", "predict", *arguments],
+            env={**os.environ, "PYTHONPATH": SOURCES},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
         )
 
     def test_outputs_equal_those_of_the_local_engine(self, model: Path, tmp_path: Path) -> None:
@@ -187,30 +187,27 @@ class TestCommand:
         for more in ((), ("--engine", "ray", "--workers", 2)):
             out = tmp_path / f"maps{len(written)}"
             with self.command(*common, *more, "--out", out) as running:
-                said = running.communicate(timeout=120)[1]
+                said = running.communicate()[1]
             assert running.returncode == 0, said
             written.append([path.read_bytes() for path in sorted(out.iterdir())])
         assert written[0] == written[1]
         assert len(written[0]) == 3
 
     def test_stopping_the_command_ends_its_workers(self, model: Path, tmp_path: Path) -> None:
-        write_raster(tmp_path / "in" / "a.tif", picture(3000, 3000), **GEO)
+        write_huge_raster(tmp_path / "in" / "a.tif")
         out = tmp_path / "maps"
         common = ("--model", model, tmp_path / "in", "--device", "cpu", "--batch-size", 1)
         with self.command(*common, "--engine", "ray", "--workers", 2, "--out", out) as running:
-            deadline = time.monotonic() + 120
-            while not list(out.glob(".a.tif*")):  # until the output is being written
-                assert running.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            # until the output is being written
+            wait_until(lambda: list(out.glob(".a.tif*")), lambda: running.poll() is None)
             family = psutil.Process(running.pid).children(recursive=True)
             running.send_signal(signal.SIGTERM)
-            said = running.communicate(timeout=120)[1]
+            said = running.communicate()[1]
         assert running.returncode == 143
         assert "run the same command again" in said
         assert list(out.iterdir()) == []
         assert family
-        assert not psutil.wait_procs(family, timeout=60)[1]
+        psutil.wait_procs(family)
 
 
 @pytest.mark.parametrize(

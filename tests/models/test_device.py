@@ -3,7 +3,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
-import select
 import subprocess
 import sys
 import textwrap
@@ -172,17 +171,17 @@ class Job:
 
     def says(self) -> str:
         """Read its next line: that it waits, or the indices of its GPUs."""
-        ready, _, _ = select.select([self._said], [], [], 60)
-        assert ready, "it says nothing"
-        return self._said.readline().strip()
+        line = self._said.readline()
+        assert line, "it has ended"
+        return line.strip()
 
     def release(self) -> None:
         self._done.set()
-        self._process.join(60)
+        self._process.join()
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.join(60)
+        self._process.join()
 
     def close(self) -> None:
         self.kill()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from graph import ROOT
+from processes import started
 from project import PARAMS, Project, environment
 from ruamel.yaml import YAML
 
@@ -107,22 +108,20 @@ def run(commands: str, folder: Path) -> str:
 
 def run_until(line: str, folder: Path) -> str:
     """Run train.sh and kill all of it when it prints ``line``."""
-    process = subprocess.Popen(
+    with started(
         ["bash", "-e", "train.sh"],
         cwd=folder,
         env=user(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
         start_new_session=True,
-    )
-    assert process.stdout
-    said = ""
-    while line not in said:
-        said += (new := process.stdout.readline())
-        assert new, said
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    ) as process:
+        assert process.stdout
+        said = ""
+        while line not in said:
+            said += (new := process.stdout.readline())
+            assert new, said
+        os.killpg(process.pid, signal.SIGKILL)
     return said
 
 

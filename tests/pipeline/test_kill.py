@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import started, wait_until
 from project import Project, environment
 
 pytestmark = pytest.mark.whole
@@ -103,27 +105,30 @@ def kill(project: Project, who: str, number: int, epoch: int, after_s: float) ->
     """
     # Its curves show the epochs of the run before.
     shutil.rmtree(project.folder / LIVE, ignore_errors=True)
-    started = subprocess.Popen(
+    with started(
         TRAIN.split(),
         cwd=project.folder,
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )
-    while started.poll() is None and (epochs(project) < epoch if epoch else not trainers(project)):
-        time.sleep(0.02)
-    time.sleep(after_s)
-    at_work = trainers(project)
-    if who == "group":
-        with suppress(ProcessLookupError):
-            os.killpg(started.pid, number)
-    elif who == "trainer":
-        for process in at_work:
-            process.send_signal(number)
-    else:
-        started.send_signal(number)
-    started.wait()
+    ) as dvc:
+        wait_until(
+            lambda: (
+                dvc.poll() is not None or (epochs(project) >= epoch if epoch else trainers(project))
+            )
+        )
+        time.sleep(after_s)
+        at_work = trainers(project)
+        if who == "group":
+            with suppress(ProcessLookupError):
+                os.killpg(dvc.pid, number)
+        elif who == "trainer":
+            for process in at_work:
+                process.send_signal(number)
+        else:
+            dvc.send_signal(number)
+        dvc.wait()
     return bool(at_work)
 
 
@@ -136,7 +141,7 @@ def test_a_run_killed_at_random_ends_with_the_same_bytes(
     ways = choose.sample(WAYS, len(WAYS))
     phases = [range(1, EPOCHS), [EPOCHS], [0]]
     project, killed, resumed = cut.copy(tmp_path / "0"), 0, 0
-    for attempt in range(1, 2 * kills):
+    for attempt in itertools.count(1):
         who, number = ways[killed % len(ways)]
         epoch = choose.choice(phases[killed % len(phases)])
         after_s = choose.uniform(0, 4 if epoch == 0 else 0.4)
@@ -157,28 +162,33 @@ def test_a_run_killed_at_random_ends_with_the_same_bytes(
         if killed >= kills and resumed:
             break
         project = cut.copy(tmp_path / str(attempt))
-    assert killed >= kills
-    assert resumed
+
+
+def endless(cut: Project, folder: Path) -> Project:
+    """A project whose training ends only when it is stopped."""
+    project = cut.copy(folder / "project")
+    project.replace("params.yaml", f"epochs: {EPOCHS}", "epochs: 100000")
+    project.replace("params.yaml", "early_stopping_patience: 4", "early_stopping_patience: 100000")
+    return project
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_stage_with_its_status_and_one_line(
     cut: Project, tmp_path: Path, number: int, status: int
 ) -> None:
-    project = cut.copy(tmp_path / "project")
-    stage = subprocess.Popen(
+    project = endless(cut, tmp_path)
+    with started(
         ["python", "-u", "-m", "stages.train", "--attempt", "small"],
         cwd=project.folder,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert stage.stdout
-    while "epoch 2/" not in stage.stdout.readline():
-        assert stage.poll() is None
-    stage.send_signal(number)
-    _, error = stage.communicate()
+    ) as stage:
+        assert stage.stdout
+        while "epoch 2/" not in (line := stage.stdout.readline()):
+            assert line, "it has ended"
+        stage.send_signal(number)
+        _, error = stage.communicate()
     assert stage.returncode == status, error
     assert error.startswith(f"error: stopped by {signal.Signals(number).name}. Kept: ")
     assert error.count("\n") == 1
@@ -186,18 +196,16 @@ def test_a_signal_ends_a_stage_with_its_status_and_one_line(
 
 def test_a_run_ends_when_its_dvc_is_killed(cut: Project, tmp_path: Path) -> None:
     """If dvc alone is killed, its trainer ends by itself after a step."""
-    project = cut.copy(tmp_path / "project")
+    project = endless(cut, tmp_path)
     # DVC's default without SHELL. Not every sh replaces itself by its last command, and a shell
     # that stays would be the trainer's parent.
     plain = {**environment(), "SHELL": "/bin/sh"}
-    started = subprocess.Popen(TRAIN.split(), cwd=project.folder, env=plain)
-    while epochs(project) < 2:
-        time.sleep(0.02)
-        assert started.poll() is None
-    [trainer] = trainers(project)
-    started.kill()
-    started.wait()
-    trainer.wait(timeout=60)
+    with started(TRAIN.split(), cwd=project.folder, env=plain) as dvc:
+        wait_until(lambda: epochs(project) >= 2, lambda: dvc.poll() is None)
+        [trainer] = trainers(project)
+        dvc.kill()
+        dvc.wait()
+    trainer.wait()
     assert not (project.folder / "models" / "small").exists()
 
 
@@ -214,15 +222,13 @@ def test_a_finished_run_that_dvc_did_not_record_is_not_trained_again(
     paused = line + PAUSE if line.endswith("\n") else PAUSE + line
     project.replace("stages/train.py", line, paused)
     (project.folder / "pause").touch()
-    started = subprocess.Popen(TRAIN.split(), cwd=project.folder, env=environment())
-    while not (project.folder / "paused").exists():
-        time.sleep(0.02)
-        assert started.poll() is None
-    [trainer] = trainers(project)
-    started.kill()
-    started.wait()
+    with started(TRAIN.split(), cwd=project.folder, env=environment()) as dvc:
+        wait_until((project.folder / "paused").exists, lambda: dvc.poll() is None)
+        [trainer] = trainers(project)
+        dvc.kill()
+        dvc.wait()
     (project.folder / "pause").unlink()
-    trainer.wait(timeout=60)
+    trainer.wait()
     first = outputs(project)
     assert (project.folder / "models" / "small").exists() == (place == "after the outputs")
     assert list((project.folder / ".state").glob("small@*/last.ckpt"))
@@ -272,17 +278,17 @@ def test_outputs_that_cannot_be_written_are_a_clear_error(cut: Project, tmp_path
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_before_training_is_one_line_too(cut: Project, number: int, status: int) -> None:
-    stage = subprocess.Popen(
+    with started(
         ["python", "-m", "stages.train", "--attempt", "small"],
         cwd=cut.folder,
         env=environment(),
         stderr=subprocess.PIPE,
-        text=True,
-    )
-    while psutil.Process(stage.pid).memory_info().rss < 60e6:  # libraries are being imported
-        time.sleep(0.01)
-    stage.send_signal(number)
-    _, error = stage.communicate()
+    ) as stage:
+        memory = psutil.Process(stage.pid).memory_info
+        # Libraries are being imported, which takes seconds more.
+        wait_until(lambda: memory().rss > 60e6, lambda: stage.poll() is None)
+        stage.send_signal(number)
+        _, error = stage.communicate()
     name = signal.Signals(number).name
     assert stage.returncode == status
     assert error == f"error: stopped by {name}; run the same command again to continue\n"

@@ -8,11 +8,13 @@ results/test_ledger, cutting/test_leakage, evaluation/test_sealed_split.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import wait_until
 from project import Project
 from tiny_dataset import SPLIT, tile_pixels, write_dataset
 
@@ -304,7 +306,9 @@ def test_a_setting_cannot_make_a_recipe_final(project: Project, where: str) -> N
 
 def wait_for_log(project: Project, name: str) -> str:
     """The output of a queued experiment, once it has ended."""
-    return project.run(f"dvc queue logs --follow {name}", check=False).stdout
+    ended = re.compile(rf" {name} .*(Success|Failed)$", re.MULTILINE)
+    wait_until(lambda: ended.search(project.run("dvc queue status").stdout))
+    return project.run(f"dvc queue logs {name}").stdout
 
 
 def test_the_same_recipe_trained_again_is_listed_and_not_counted(project: Project) -> None:

@@ -26,7 +26,7 @@ def test_it_runs_ahead_up_to_the_depth() -> None:
 
     with closing(prefetch(items(), depth=2)) as numbers:
         assert next(numbers) == 0
-        assert third.wait(10)  # while 0 is in use, 1 and 2 are made
+        assert third.wait()  # while 0 is in use, 1 and 2 are made
         assert made == [0, 1, 2]
 
 

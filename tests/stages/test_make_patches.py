@@ -25,6 +25,7 @@ def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "a clone"
     for folder in ("src", "stages"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "dvc.yaml").touch()
     write_dataset(root / "data" / "mine", SPLIT, size=96)
     set_params(root, dataset="mine", patch_size=64)
     return root

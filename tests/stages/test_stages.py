@@ -55,7 +55,8 @@ def stage(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that is the current one, outside any git repository."""
+    """An empty project that is the current folder, outside any git repository."""
+    (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -63,6 +64,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # stages/__init__.py
 
 
+@pytest.mark.usefixtures("here")
 def test_a_user_error_is_one_message_and_status_two(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
         raise UserError("params.yaml: lr: found 7; expected less than 1")
@@ -73,6 +75,7 @@ def test_a_user_error_is_one_message_and_status_two(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "error: params.yaml: lr: found 7; expected less than 1\n"
 
 
+@pytest.mark.usefixtures("here")
 def test_a_bug_keeps_its_traceback_and_success_its_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -254,7 +257,7 @@ def test_train_writes_model_recipe_and_results(project: Path, call_main: object)
         {
             name
             for name in contents(project)
-            if not name.startswith(("data/", "patches/", ".state/"))
+            if not name.startswith(("data/", "patches/", ".state/", "dvc.yaml"))
         }
     )
     curves = [f"plots/metrics/{name}.tsv" for name in ("lr", "train/loss", "val/f1", "val/iou")]

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from graph import ROOT
+from processes import wait_until
 from small_run import RECIPE, TRAIN, P, Run, machine, recipe, train_small
 from tiers import cases
 from torch.utils.data import get_worker_info
@@ -375,7 +376,7 @@ def test_one_process_locks_a_state_and_its_death_frees_it(
     other = context.Process(target=_lock, args=(folder, ready))
     other.start()
     try:
-        ready.wait()
+        wait_until(ready.is_set, other.is_alive)
         with (
             pytest.raises(UserError, match=f"locked by process {other.pid} on .* same run"),
             locked_state(folder, patience_s=0.1),

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from processes import wait_until
 from project import environment, git
 
 from roofseg.core.errors import UserError
@@ -106,8 +106,8 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 @pytest.fixture
-def project(repository: Path) -> Path:
-    """A pipeline of two attempts that both wait until `let_go`."""
+def project(repository: Path) -> Iterator[Path]:
+    """A pipeline of two attempts that both wait for the file `go`."""
     beside = repository.parent
     for name, text in {
         "dvc.yaml": PIPELINE,
@@ -118,14 +118,19 @@ def project(repository: Path) -> Path:
     subprocess.run(["dvc", "init", "-q"], check=True, env=environment())
     git(repository, "add", "-A")
     git(repository, "commit", "-q", "-m", "pipeline")
-    return repository
+    yield repository
+    kill(at_work(repository))  # if the test failed
 
 
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def wait_until_begun(project: Path) -> None:
+    """Wait for the first task of the queue."""
+    wait_until((project.parent / "begun").exists, lambda: at_work(project))
 
 
 def at_work(project: Path, word: str = "") -> list[psutil.Process]:
@@ -155,12 +160,11 @@ def test_a_stopped_queue_continues(project: Path) -> None:
     names = [queue(lr, attempt) for lr, attempt in ((2, "a"), (3, "b"), (9, "a"))]
     assert dvc_queue.status() == dvc_queue.Status(dict.fromkeys(names, "Queued"), active=0, idle=0)
     dvc_queue.start(1)
-    begun = project.parent / "begun"
-    wait_until(begun.exists)
+    wait_until_begun(project)
     dvc_queue.stop(names)
     assert dvc_queue.status().tasks == {"try-2": "Failed", "try-3": "Queued", "try-9": "Queued"}
     wait_until(lambda: not at_work(project, "queue-worker"))
-    assert len(begun.read_text().split()) == 1  # no other task was started
+    assert (project.parent / "begun").read_text() == "begun\n"  # no other task was started
 
     dvc_queue.forget(names)
     assert dvc_queue.status().tasks == {"try-3": "Queued", "try-9": "Queued"}
@@ -179,20 +183,28 @@ def test_a_stopped_queue_continues(project: Path) -> None:
     queue(9)  # its name is free again
 
 
+@contextmanager
+def interrupted_while_delayed() -> Iterator[None]:
+    """Type Ctrl-C once the block has begun to delay signals; it raises at the end of the delay."""
+    default = signal.getsignal(signal.SIGINT)
+
+    def interrupt() -> None:
+        wait_until(lambda: signal.getsignal(signal.SIGINT) is not default)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    thread.join()
+
+
 @pytest.mark.whole
 def test_ctrl_c_waits_until_an_experiment_is_queued(project: Path) -> None:
     """Meanwhile DVC writes the settings into params.yaml, and then restores it."""
     before = (project / "params.yaml").read_text()
-
-    def interrupt() -> None:
-        wait_until(lambda: (project / "params.yaml").read_text() != before)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_while_delayed():
         queue(2)
-    thread.join()
     assert (project / "params.yaml").read_text() == before
     assert dvc_queue.status().tasks == {"try-2": "Queued"}
 
@@ -201,9 +213,8 @@ def test_ctrl_c_waits_until_an_experiment_is_queued(project: Path) -> None:
 def test_ctrl_c_waits_until_everything_is_stopped(project: Path) -> None:
     name = queue(2)
     dvc_queue.start(1)
-    wait_until((project.parent / "begun").exists)
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
+    wait_until_begun(project)
+    with interrupted_while_delayed():
         dvc_queue.stop([name])
     assert dvc_queue.status().tasks == {name: "Failed"}
     wait_until(lambda: not at_work(project, "queue-worker"))
@@ -214,10 +225,8 @@ def test_ctrl_c_waits_until_everything_is_stopped(project: Path) -> None:
 def test_a_queue_without_workers_is_noticed_and_its_tasks_freed(project: Path) -> None:
     name = queue(2)
     dvc_queue.start(1)
-    wait_until((project.parent / "begun").exists)
-    for process in at_work(project):  # as if the machine had been switched off
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    wait_until_begun(project)
+    kill(at_work(project))  # as if the machine had been switched off
     wait_until(lambda: not at_work(project))
     with pytest.raises(
         UserError, match="DVC's queue stopped with 1 experiments left, for example try-2"

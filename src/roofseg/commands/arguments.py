@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
+from roofseg.core.files import expand_home, user_path
 from roofseg.tiles.rasters import is_remote
 
 
@@ -35,10 +36,15 @@ def count(text: str) -> int:
 
 
 def local_path(text: str) -> Path:
-    """Parse a local path to write to; an address such as s3://... would become a folder `s3:`."""
+    """Read a path on this machine (see `user_path`); s3://... would become a folder `s3:`."""
     if is_remote(text) or not text:
         raise ArgumentTypeError(
-            f"found {text!r}, expected a path on this machine; copy the results "
-            "elsewhere afterwards"
+            f"found {text!r}, expected a path on this machine; copy files from or to an address "
+            "with another program"
         )
-    return Path(text)
+    return user_path(text)
+
+
+def raster_name(text: str) -> str:
+    """Read the name of a raster, which GDAL opens: a path (see `user_path`) or an address."""
+    return text if is_remote(text) else expand_home(text)

@@ -8,7 +8,6 @@ size of the patches that the model was trained on. The file includes the normali
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from roofseg.commands.arguments import local_path, number
 from roofseg.mapping.onnx_predictor import TOLERANCE
@@ -18,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
-        type=Path,
+        type=local_path,
         help="a model's folder, such as models/unet_imagenet",
     )
     parser.add_argument(

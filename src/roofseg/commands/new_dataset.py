@@ -14,12 +14,12 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from roofseg.commands.arguments import number
+from roofseg.commands.arguments import local_path, number
 from roofseg.commands.check_data import add_max_expansion
 from roofseg.commands.edit_params import derive_profile
 from roofseg.commands.project import DATA, PROFILES, dvc_command, find_profile
 from roofseg.core.errors import UserError
-from roofseg.core.files import atomic_write, remove_scratch, user_path
+from roofseg.core.files import atomic_write, remove_scratch
 from roofseg.core.progress import track
 from roofseg.core.terminal import warn
 from roofseg.intake.bring_in import Division, bring_in
@@ -40,14 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tiles = parser.add_argument_group("the tiles")
     tiles.add_argument(
         "--imgs",
-        type=user_path,
+        type=local_path,
         required=True,
         metavar="PATH",
         help="the imagery: a folder of rasters, or one raster",
     )
     tiles.add_argument(
         "--msks",
-        type=user_path,
+        type=local_path,
         required=True,
         metavar="PATH",
         help="the masks: a folder of rasters, one raster, or a file of vector footprints",
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split = parser.add_argument_group("the split")
     split.add_argument(
         "--split",
-        type=user_path,
+        type=local_path,
         metavar="CSV",
         help="a split.csv to use (default: divide the tiles at random, by these options)",
     )

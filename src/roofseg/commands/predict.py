@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from roofseg.commands.arguments import count, local_path, number
+from roofseg.commands.arguments import count, local_path, number, raster_name
 from roofseg.core.errors import UserError
 from roofseg.core.progress import bar
 from roofseg.core.terminal import warn
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
+        type=raster_name,
         metavar="INPUT",
         help="a raster, a folder of them, a VRT, an s3:// or https:// address, or one raster of a "
         "file that holds several, such as GPKG:city.gpkg:TABLE",
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
-        type=Path,
+        type=local_path,
         help="a model's folder, such as models/unet_imagenet, or a .onnx file",
     )
     parser.add_argument(

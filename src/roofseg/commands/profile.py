@@ -39,11 +39,11 @@ def main(args: argparse.Namespace) -> None:
 
 def _is_kept_elsewhere() -> bool:
     """Whether params.yaml equals a profile or its own committed version: nothing would be lost."""
-    current = PARAMS.read_bytes()
-    if any(profile.read_bytes() == current for profile in PROFILES.glob("*.yaml")):
+    current = PARAMS.read_bytes().splitlines()  # line ends may differ
+    if any(profile.read_bytes().splitlines() == current for profile in PROFILES.glob("*.yaml")):
         return True
     try:
         shown = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True)
     except FileNotFoundError:  # git is not installed
         return False
-    return shown.returncode == 0 and shown.stdout == current
+    return shown.returncode == 0 and shown.stdout.splitlines() == current

@@ -136,12 +136,20 @@ def sha256_files(paths: Iterable[Path]) -> str:
 
 
 def user_path(text: str) -> Path:
-    """The path that a user typed, with a leading ``~`` or ``~user`` replaced by the home folder.
+    """The path that a user gave, as an argument or in an environment variable: see `expand_home`.
+
+    A command's arguments get it through `roofseg.commands.arguments`.
+    """
+    return Path(expand_home(text))
+
+
+def expand_home(text: str) -> str:
+    """Replace a leading ``~`` or ``~user`` by the home folder.
 
     Shells do not always do this (not in ``--out=~/map``). ``~user`` stays as it is if there is no
     such user, as in a shell; `Path.expanduser` would raise.
     """
-    return Path(os.path.expanduser(text))  # noqa: PTH111
+    return os.path.expanduser(text)  # noqa: PTH111
 
 
 def check_file_name(name: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import unicodedata
+from contextlib import closing
 from pathlib import Path
 
 from roofseg.core.errors import UserError, raise_all
@@ -10,6 +12,12 @@ from roofseg.core.files import check_file_name
 from roofseg.recipe.params import parse_mapping
 from roofseg.recipe.split import SPLITS, read_split
 from roofseg.tiles.rasters import SIDECARS, TilePair
+
+# Vector files, which people keep beside rasters, and the files that lie beside vector files.
+VECTORS = {".geojson", ".gpkg", ".shp", ".fgb", ".parquet"}
+BESIDE_SHAPEFILES = {".dbf", ".shx", ".cpg", ".sbn", ".sbx", ".qix", ".qpj", ".qmd"}
+BESIDE_GEOPACKAGES = {".gpkg-wal", ".gpkg-shm", ".gpkg-journal"}
+BESIDE = SIDECARS | BESIDE_SHAPEFILES | BESIDE_GEOPACKAGES
 
 
 def find_tiles(folder: Path) -> tuple[list[TilePair], list[str]]:
@@ -40,7 +48,7 @@ def find_tiles(folder: Path) -> tuple[list[TilePair], list[str]]:
 
 
 def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """The files in a folder by stem, except hidden files, sidecars and folders.
+    """The files in a folder by stem, except hidden files, sidecars, vector files and folders.
 
     Adds to ``problems``: the folder is missing or cannot be listed, a link is broken, a file is not
     regular, a name is not valid (see `check_file_name`), or two names differ only in suffix or case
@@ -60,7 +68,7 @@ def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     seen: dict[str, Path] = {}
     for path in paths:
-        if path.name.startswith(".") or path.suffix.lower() in SIDECARS or path.is_dir():
+        if path.name.startswith(".") or path.suffix.lower() in BESIDE or path.is_dir():
             continue
         try:
             check_file_name(str(path))
@@ -71,6 +79,8 @@ def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
             kind = "a broken link" if path.is_symlink() else "not a regular file"
             problems.append(f"{path}: {kind}; expected a raster. Remove or replace it.")
             continue
+        if is_vector(path):
+            continue
         stem = unicodedata.normalize("NFC", path.stem)
         if other := seen.get(stem.casefold()):
             problems.append(
@@ -80,6 +90,20 @@ def find_rasters(folder: Path, problems: list[str]) -> dict[str, Path]:
         else:
             found[path.stem] = seen[stem.casefold()] = path
     return found
+
+
+def is_vector(path: Path) -> bool:
+    """Whether a file is a vector file, by its suffix; a GeoPackage may hold rasters instead."""
+    suffix = path.suffix.lower()
+    if suffix != ".gpkg":
+        return suffix in VECTORS
+    try:
+        # immutable: take no lock, and make no files beside it
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as file:
+            kinds = file.execute("SELECT data_type FROM gpkg_contents").fetchall()
+    except sqlite3.Error:
+        return True
+    return {kind for (kind,) in kinds} <= {"features", "attributes"}
 
 
 def _where_to_get(dataset: Path) -> str:

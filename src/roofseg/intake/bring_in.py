@@ -6,6 +6,7 @@ All files are written into a scratch folder; the caller moves it into place at t
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from roofseg.core.errors import UserError, collect_errors, raise_all
 from roofseg.core.files import check_file_name, write_json, write_rows, write_text
 from roofseg.core.messages import gathered, shortened
 from roofseg.core.progress import Progress, silent
-from roofseg.cutting.find import find_rasters
+from roofseg.cutting.find import VECTORS, find_rasters, is_vector
 from roofseg.intake.convert import (
     PERCENTILES,
     SUFFIXES,
@@ -51,7 +52,7 @@ from roofseg.recipe.split import read_split
 from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
 from roofseg.tiles.rasters import WORLD_FILES, TilePair
 
-VECTORS = {".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet"}
+FOOTPRINTS = {*VECTORS, ".json"}
 # Sidecars that hold the georeference of formats that cannot, such as PNG.
 GEOREFERENCE = {".xml", ".prj", *WORLD_FILES}
 # The stated GSD may differ from that of a georeference by this share, because of rounding.
@@ -192,6 +193,10 @@ def _pair_up(
                     f"{option} {path}: is a pipe, a device or a socket; expected a regular file or "
                     "a folder."
                 )
+            if path == images and path.is_file() and is_vector(path):
+                raise UserError(
+                    f"--imgs {path}: is a vector file; expected imagery. Is it for --msks?"
+                )
     raise_all(problems)
     found = _named_rasters(images, problems)
     if not found and not problems:
@@ -201,33 +206,53 @@ def _pair_up(
         )
     found_masks: dict[str, Path] = {}
     footprints = None
-    is_vector = masks.is_file() and masks.suffix.lower() in VECTORS
-    if layer is not None and not is_vector:
+    of_footprints = masks.is_file() and masks.suffix.lower() in FOOTPRINTS
+    if layer is not None and not of_footprints:
         problems.append(
             f"--layer {layer}: names a layer of footprints, but --msks {masks} holds masks; "
-            f"expected a file with one of the suffixes {' '.join(sorted(VECTORS))}. Leave --layer "
-            "out, or name the footprints with --msks."
+            f"expected a file with one of the suffixes {' '.join(sorted(FOOTPRINTS))}. Leave "
+            "--layer out, or name the footprints with --msks."
         )
-    if is_vector:
+    if of_footprints:
         with collect_errors(problems):
             footprints = find_layer(masks, layer)
     elif masks.is_file() and len(found) > 1:
         problems.append(
             f"{masks}: one file for {len(found)} images; expected a folder of masks, or footprints "
-            f"in a file with one of the suffixes {' '.join(sorted(VECTORS))}."
+            f"in a file with one of the suffixes {' '.join(sorted(FOOTPRINTS))}."
         )
     else:
         found_masks = _named_rasters(masks, problems)
-        if lacking := sorted(found.keys() - found_masks.keys()):
+        if masks.is_dir() and masks.samefile(images):
+            problems.append(
+                f"{masks}: is the folder of the images; expected masks or footprints."
+                f"{_vectors_named(images)}"
+            )
+        elif lacking := sorted(found.keys() - found_masks.keys()):
             spare = sorted(found_masks.keys() - found.keys())
             problems.append(
                 f"{masks}: no mask for {shortened(lacking)}"
                 f"{f', but masks without an image: {shortened(spare)}' if spare else ''}; expected "
                 f"the same names as in {images}, apart from suffixes. Rename them, or leave those "
-                "images out."
+                f"images out.{_vectors_named(images, masks)}"
             )
     raise_all(problems)
     return found, found_masks, footprints
+
+
+def _vectors_named(*places: Path) -> str:
+    """A sentence that says how to use the vector files in folders as labels; "" without any."""
+    folders = [place for place in places if place.is_dir()]
+    vectors = [path for place in folders for path in sorted(place.iterdir()) if is_vector(path)]
+    if not vectors:
+        return ""
+    name = shlex.quote(str(vectors[0]))
+    if len(vectors) == 1:
+        return f" If {name} holds the labels, say --msks {name} (make: MSKS={name})."
+    return (
+        f" If {name} and {len(vectors) - 1} more vector files hold the labels, make one file of "
+        "them (`ogrmerge.py -single -o footprints.gpkg ...`) and name that with --msks."
+    )
 
 
 def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
