@@ -12,6 +12,8 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from roofseg.tiles.ground import ground_lengths
+
 # UTM and national grids distort areas by less; Web Mercator shows Berlin 2.7 times too large.
 MAX_DISTORTION = 0.01
 
@@ -64,18 +66,11 @@ class Ellipsoid:
 
         Raises ValueError if a point lies outside the area that the CRS covers.
         """
-        to_degrees, geod = self._to_degrees(), pyproj.Geod(ellps="WGS84")
-        x, y = points.T
-        start = to_degrees.transform(x, y)
-        lengths = [
-            geod.inv(*start, *to_degrees.transform(x + dx, y + dy))[2]
-            for dx, dy in ((self.step, 0), (0, self.step))
-        ]
-        if not np.isfinite(lengths).all():
-            raise ValueError(
-                f"{points[~np.isfinite(lengths).all(axis=0)][0]} is outside the area of the CRS"
-            )
-        return np.stack(lengths, axis=1) / self.step
+        steps = np.array([(self.step, 0), (0, self.step)])
+        lengths = ground_lengths(self.crs.srs, points, steps)
+        if not (inside := np.isfinite(lengths).all(axis=1)).all():
+            raise ValueError(f"{points[~inside][0]} is outside the area of the CRS")
+        return lengths / self.step
 
     def _to_degrees(self) -> pyproj.Transformer:
         return pyproj.Transformer.from_crs(self.crs, "OGC:CRS84", always_xy=True)

@@ -31,6 +31,7 @@ from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image
+from roofseg.tiles.ground import ground_gsd
 
 # Suffixes of files that lie beside rasters.
 WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
@@ -87,15 +88,10 @@ class Grid:
     def gsd(self) -> float | None:
         """Ground sampling distance in metres per pixel: the square root of a pixel's area.
 
-        None unless the coordinates are lengths on the ground: a projected CRS, and not Mercator's
-        projection, whose metres shrink with the latitude.
+        None where the raster does not state its place on Earth: see `ground_gsd`.
         """
-        if self.crs is None or self.transform is None or not self.crs.is_projected:
-            return None
-        if self.crs.to_dict().get("proj") == "merc":
-            return None
-        metres = self.crs.linear_units_factor[1]
-        return round(math.sqrt(abs(self.transform.determinant)) * metres, 9)
+        pixel = ground_gsd(self.crs, self.transform, self.height, self.width)
+        return pixel and round(math.sqrt(math.prod(pixel)), 9)
 
 
 @dataclass(frozen=True)
