@@ -45,8 +45,8 @@ from roofseg.intake.rasterize import (
     find_layer,
     rasterize_footprints,
 )
-from roofseg.intake.spatial_split import divide, find_blocks
-from roofseg.recipe.split import read_split
+from roofseg.intake.spatial_split import divide, find_blocks, fitting_side
+from roofseg.recipe.split import SPLITS, read_split
 from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
 from roofseg.tiles.rasters import WORLD_FILES, TilePair
 
@@ -55,6 +55,8 @@ VECTORS = {".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet"}
 GEOREFERENCE = {".xml", ".prj", *WORLD_FILES}
 # The stated GSD may differ from that of a georeference by this share, because of rounding.
 STATED_GSD_TOLERANCE = 0.01
+# Tiles that all touch are divided into at least so many squares: two each for val and test.
+SQUARES = 12
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Division:
         seed: seed of the random division.
         val, test: shares of the tiles; train gets the rest.
         side: divide the ground into squares of this side in metres; the tiles of a square stay
-            together. None: tiles that touch stay together.
+            together. None: tiles that touch stay together, unless that gives fewer than three
+            blocks; then the ground is divided into squares too.
         file: a split.csv to use instead; its tiles are the user's file names without suffix.
     """
 
@@ -129,7 +132,14 @@ def bring_in(
         ]
         raise_all([*find_problems(masks, reports), *_gsd_problems(reports, gsd)])
 
-        split = _split(reports, folder, division, origins)
+        square = None
+        if division.file is None:
+            split, square = _divide(reports, division)
+            shares = {"val": division.val, "test": division.test}
+            divided: dict[str, object] = {"seed": division.seed, **shares, "square": square}
+        else:
+            split = _given_split(reports, folder, division.file, origins)
+            divided = {"file": division.file.name}
         reports = [replace(report, split=split.get(report.name, "")) for report in reports]
         write_rows(folder / "split.csv", ("tile", "split"), split.items())
         write_rows(folder / "nudges.csv", ("tile", "row", "col"), ())
@@ -137,7 +147,7 @@ def bring_in(
         record = {
             "gsd": gsd,
             "scale": scale and {"percentiles": PERCENTILES, "low": scale[0], "high": scale[1]},
-            "split": _record_division(division),
+            "split": divided,
             "tiles": {
                 name: {
                     "image": source.path.name,
@@ -148,6 +158,11 @@ def bring_in(
             },
         }
         write_json(folder / "intake.json", record)
+    if square and not division.side:
+        say(
+            f"tiles that touch leave no three blocks, so tiles of the same square of {square:g} m "
+            "stay together (--block sets its side)"
+        )
     for line in _remarks(sources, scale, rasterized):
         say(line)
     return Report(tuple(reports), (), tuple(find_warnings(reports)), gsd)
@@ -326,50 +341,53 @@ def _gsd_problems(reports: Iterable[TileReport], gsd: float | None) -> Iterator[
             )
 
 
-def _split(
-    reports: Sequence[TileReport],
-    folder: Path,
-    division: Division,
-    origins: dict[Path, str],
+def _divide(
+    reports: Sequence[TileReport], division: Division
+) -> tuple[dict[str, str], float | None]:
+    """The split of each tile, and the side of the squares that stay together, if any."""
+    grids = {report.name: report.grid for report in reports if report.grid}
+    side = division.side
+    blocks = find_blocks(grids, side)
+    if len(blocks) < len(SPLITS) <= len(grids):
+        fitting = fitting_side(grids, SQUARES)
+        if side is None:
+            side, blocks = fitting, find_blocks(grids, fitting)
+        elif len(find_blocks(grids, fitting)) >= len(SPLITS):
+            raise UserError(
+                f"--block: squares of {side:g} m divide the {len(grids)} tiles into {len(blocks)} "
+                f"{'block' if len(blocks) == 1 else 'blocks'}; expected at least 3, one each for "
+                f"train, val and test. Use --block {fitting:g}."
+            )
+    fractions = {report.name: report.building or 0.0 for report in reports}
+    split = divide(
+        blocks, fractions, seed=division.seed, val=division.val, test=division.test
+    )
+    return split, side
+
+
+def _given_split(
+    reports: Sequence[TileReport], folder: Path, file: Path, origins: dict[Path, str]
 ) -> dict[str, str]:
-    """The split of each tile, from the user's file or from a random division of blocks."""
-    if division.file is None:
-        grids = {report.name: report.grid for report in reports if report.grid}
-        fractions = {report.name: report.building or 0.0 for report in reports}
-        return divide(
-            find_blocks(grids, division.side),
-            fractions,
-            seed=division.seed,
-            val=division.val,
-            test=division.test,
-        )
+    """The split of each tile from the user's ``file``."""
     copy = folder / "split.csv"
-    origins[copy] = str(division.file)
-    shutil.copyfile(division.file, copy)
+    origins[copy] = str(file)
+    shutil.copyfile(file, copy)
     given = read_split(folder)
     listed: dict[str, str] = {}
     for name in given:
         if (other := listed.setdefault(tile_name(name), name)) != name:
             raise UserError(
-                f"{division.file}: lists {other} and {name}, which become the same tile. Remove "
+                f"{file}: lists {other} and {name}, which become the same tile. Remove "
                 "one of the lines."
             )
     if unknown := sorted(
         listed[tile] for tile in listed.keys() - {report.name for report in reports}
     ):
         raise UserError(
-            f"{division.file}: lists {shortened(unknown)}, but there is no such image. Expected "
+            f"{file}: lists {shortened(unknown)}, but there is no such image. Expected "
             "file names of images, without suffix."
         )
     return {tile: given[name] for tile, name in listed.items()}
-
-
-def _record_division(division: Division) -> dict[str, object]:
-    """The entry "split" of intake.json."""
-    if division.file:
-        return {"file": division.file.name}
-    divided = {"seed": division.seed, "val": division.val, "test": division.test}
-    return {**divided, "square": division.side}
 
 
 def _remarks(

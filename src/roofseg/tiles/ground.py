@@ -20,6 +20,7 @@ LENGTH_TOLERANCE = 0.01
 DIGITS = 3
 
 Floats = npt.NDArray[np.float64]
+Pair = tuple[float, float]
 
 
 def ground_lengths(crs: str, points: Floats, steps: Floats) -> Floats:
@@ -44,7 +45,7 @@ def ground_lengths(crs: str, points: Floats, steps: Floats) -> Floats:
 
 def ground_gsd(
     crs: CRS | None, transform: Affine | None, height: int, width: int
-) -> tuple[float, float] | None:
+) -> Pair | None:
     """The GSD of a raster of ``height`` x ``width`` px at its centre, along its rows and columns.
 
     A projection that keeps lengths gives the length of its steps. In degrees and Web Mercator they
@@ -55,25 +56,53 @@ def ground_gsd(
         raster does not state its place on Earth, lies outside the area of its CRS, or has pixels
         without area.
     """
-    if crs is None or transform is None or transform.is_degenerate:
+    if crs is None or transform is None:
         return None
-    if not (crs.is_projected or crs.is_geographic):
-        return None
+    measured, nominal = _pixel_sides(crs, transform, height, width)
+    if measured is None or nominal is not None:
+        return nominal
+    mean = math.sqrt(math.prod(measured))
+    rounded = float(f"{mean:.{DIGITS}g}") / mean
+    return measured[0] * rounded, measured[1] * rounded
+
+
+def ground_crs(crs: CRS, transform: Affine, height: int, width: int) -> CRS:
+    """A CRS whose coordinates are lengths on the ground around a raster.
+
+    Its own if that keeps lengths, or if the raster has no place on Earth. Otherwise Lambert's
+    equal-area projection around its first corner, in metres.
+    """
+    measured, nominal = _pixel_sides(crs, transform, height, width)
+    if measured is None or nominal is not None:
+        return crs
+    lon, lat = _to_degrees(crs.to_string()).transform(*(transform @ (0, 0)))
+    return CRS.from_proj4(f"+proj=laea +lat_0={lat!r} +lon_0={lon!r} +datum=WGS84 +units=m")
+
+
+def _pixel_sides(
+    crs: CRS, transform: Affine, height: int, width: int
+) -> tuple[Pair | None, Pair | None]:
+    """A pixel's sides in metres at the centre: measured, and by the units of the CRS.
+
+    The first is None where the raster has no place on Earth, the second where the CRS does not keep
+    lengths.
+    """
+    if transform.is_degenerate or not (crs.is_projected or crs.is_geographic):
+        return None, None
     centre = np.array([transform @ (width / 2, height / 2)])
     steps = np.array([(transform.a, transform.d), (transform.b, transform.e)])
     try:
         ((row, column),) = ground_lengths(crs.to_string(), centre, steps).tolist()
     except ProjError:
-        return None
+        return None, None
     if not 0 < row * column < math.inf:
-        return None
+        return None, None
     if crs.is_projected:
-        nominal = np.hypot(*steps.T) * crs.linear_units_factor[1]
-        if (np.abs(nominal / (row, column) - 1) < LENGTH_TOLERANCE).all():
-            return float(nominal[0]), float(nominal[1])
-    mean = math.sqrt(row * column)
-    rounded = float(f"{mean:.{DIGITS}g}") / mean
-    return row * rounded, column * rounded
+        unit = crs.linear_units_factor[1]
+        by_row, by_column = (np.hypot(*steps.T) * unit).tolist()
+        if max(abs(by_row / row - 1), abs(by_column / column - 1)) < LENGTH_TOLERANCE:
+            return (row, column), (by_row, by_column)
+    return (row, column), None
 
 
 @lru_cache
