@@ -27,7 +27,9 @@ def tile_at(lon: float, lat: float, zoom: int = ZOOM) -> Place:
     return int((x + HALF) // side), int((HALF - y) // side)
 
 
-def tile_transform(x: int, y: int, crs: str = "EPSG:3857", zoom: int = ZOOM, px: int = PX) -> Affine:
+def tile_transform(
+    x: int, y: int, crs: str = "EPSG:3857", zoom: int = ZOOM, px: int = PX
+) -> Affine:
     """The transform of an XYZ tile; in degrees, it is that of the tile's bounds."""
     side = 2 * HALF / 2**zoom
     west, east = (column * side - HALF for column in (x, x + 1))

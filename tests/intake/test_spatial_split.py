@@ -218,7 +218,9 @@ class TestSquares:
 
 class TestFittingSide:
     @given(
-        st.floats(-179.999, 179.999), st.floats(-82, 82), st.sampled_from(["EPSG:4326", "EPSG:3857"])
+        st.floats(-179.999, 179.999),
+        st.floats(-82, 82),
+        st.sampled_from(["EPSG:4326", "EPSG:3857"]),
     )
     def test_a_patch_of_web_tiles_gets_enough_squares(
         self, lon: float, lat: float, crs: str

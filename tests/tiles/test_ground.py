@@ -34,7 +34,10 @@ class TestGroundLengths:
 
 class TestGroundGsd:
     @given(
-        st.floats(-180, 179.99), st.floats(-80, 80), st.integers(15, 22), st.sampled_from([256, 512])
+        st.floats(-180, 179.99),
+        st.floats(-80, 80),
+        st.integers(15, 22),
+        st.sampled_from([256, 512]),
     )
     def test_web_tiles_shrink_with_the_cosine_of_the_latitude(
         self, lon: float, lat: float, zoom: int, px: int

@@ -5,13 +5,15 @@ All files are written into a scratch folder; the caller moves it into place at t
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import rasterio.shutil
 
@@ -21,6 +23,14 @@ from roofseg.core.files import write_json, write_rows, write_text
 from roofseg.core.messages import gathered, shortened
 from roofseg.core.progress import Progress, silent
 from roofseg.cutting.find import find_rasters
+from roofseg.intake.chips import (
+    find_squares,
+    merge_images,
+    merge_masks,
+    place_by_name,
+    squares_to_merge,
+    write_place,
+)
 from roofseg.intake.convert import (
     PERCENTILES,
     SUFFIXES,
@@ -48,15 +58,28 @@ from roofseg.intake.rasterize import (
 from roofseg.intake.spatial_split import divide, find_blocks, fitting_side
 from roofseg.recipe.split import SPLITS, read_split
 from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
-from roofseg.tiles.rasters import WORLD_FILES, TilePair
+from roofseg.tiles.rasters import (
+    WORLD_FILES,
+    Grid,
+    TilePair,
+    check_tile,
+    open_raster,
+    read_grid,
+)
 
 VECTORS = {".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet"}
 # Sidecars that hold the georeference of formats that cannot, such as PNG.
 GEOREFERENCE = {".xml", ".prj", *WORLD_FILES}
 # The stated GSD may differ from that of a georeference by this share, because of rounding.
 STATED_GSD_TOLERANCE = 0.01
+# The folders of a dataset.
+KINDS = ("imgs", "msks")
+# The note on an image that got its place by its name.
+BY_NAME = "without a CRS, placed by their names x-y-z as tiles of a web map (XYZ)"
 # Tiles that all touch are divided into at least so many squares: two each for val and test.
 SQUARES = 12
+
+Label = Path | FootprintLayer  # a mask, or footprints to rasterize
 
 
 @dataclass(frozen=True)
@@ -87,6 +110,8 @@ def bring_in(
     division: Division,
     layer: str | None = None,
     gsd: float | None = None,
+    patch_size: int = 0,
+    merge: int | None = None,
     max_expansion: float = MAX_EXPANSION,
     say: Callable[[str], None],
     progress: Progress = silent,
@@ -95,15 +120,21 @@ def bring_in(
 
     Files are copied. (With a hard link, DVC would make the user's own file read-only.) Imagery that
     is not 8-bit RGB is converted, see `intake.convert`; intake.json records how, and which files
-    each tile comes from. A tile takes the name of its file, see `tile_name`.
+    each tile comes from. A tile takes the name of its file, see `tile_name`. Chips of a web map get
+    their place by their names and are merged, see `intake.chips`.
 
     Args:
-        images: a folder of rasters, or one raster.
-        masks: a folder of masks with the same names (apart from suffixes), one mask, or a file of
-            vector footprints, which are rasterized onto the grids of the tiles.
+        images: a folder of rasters, one raster, or the folder of a zoom of web tiles, whose files
+            are x/y.png.
+        masks: a folder of masks or of files of vector footprints with the same names (apart from
+            suffixes), one mask, or one file of footprints. Footprints are rasterized onto the grids
+            of the tiles.
         folder: must not exist yet; its parent must.
         layer: layer of the footprints, if the file has several.
         gsd: metres per pixel of rasters that are not georeferenced; only recorded.
+        patch_size: merge rasters smaller than this (px), see `intake.chips.squares_to_merge`;
+            nothing is merged where the division is a file of the user's.
+        merge: instead, merge squares of this many rasters on a side; 1 to merge nothing.
         max_expansion: see `roofseg.intake.inspect.open_bounded`.
         say: called with each remark for the user, a line without line break.
         progress: shows how many tiles are copied (or converted and rasterized), and checked.
@@ -115,17 +146,23 @@ def bring_in(
     origins = {folder: folder.name}
     if division.seed < 0:
         raise UserError(f"--seed: found {division.seed}; expected 0 or more.")
+    if merge is not None and merge < 1:
+        raise UserError(f"--merge: found {merge}; expected 1 or more.")
     if division.file and not division.file.is_file():
         raise UserError(f"{division.file}: no such file; expected a CSV with `tile,split`.")
     with _originals_named(origins), system_errors_explained():
-        image_files, mask_files, footprints = _pair_up(images, masks, layer)
-        sources = _read_headers(image_files, max_expansion)
+        image_files, labels = _pair_up(images, masks, layer)
+        sources, grids = _read_headers(image_files, max_expansion)
+        if merge is None and division.file is None:
+            squares = squares_to_merge(grids, patch_size)
+        else:
+            squares = _squares_of(images, grids, merge or 1)
+        members, left_out = _tiles_of(squares, grids)
         scale = _scale(images, sources, max_expansion)
-        for kind in ("imgs", "msks"):
+        for kind in KINDS:
             (folder / kind).mkdir(parents=True)
-        tiles, rasterized = _copy_tiles(
-            sources, mask_files, footprints, folder, scale, max_expansion, origins, progress
-        )
+        intake = _Intake(sources, grids, labels, scale, max_expansion, origins)
+        tiles, rasterized = intake.bring(members, folder, progress)
         reports = [
             inspect_tile(tile, max_expansion=max_expansion)
             for tile in progress(tiles, "Checking tiles")
@@ -148,14 +185,8 @@ def bring_in(
             "gsd": gsd,
             "scale": scale and {"percentiles": PERCENTILES, "low": scale[0], "high": scale[1]},
             "split": divided,
-            "tiles": {
-                name: {
-                    "image": source.path.name,
-                    "mask": mask_files.get(name, masks).name,
-                    "changes": source.notes,
-                }
-                for name, source in sources.items()
-            },
+            "tiles": {name: _record(chips, sources, labels) for name, chips in members.items()},
+            "left_out": [sources[name].path.name for name in left_out],
         }
         write_json(folder / "intake.json", record)
     if square and not division.side:
@@ -163,7 +194,16 @@ def bring_in(
             f"tiles that touch leave no three blocks, so tiles of the same square of {square:g} m "
             "stay together (--block sets its side)"
         )
-    for line in _remarks(sources, scale, rasterized):
+    if squares:
+        side = math.isqrt(len(squares[0]))
+        say(
+            f"{side} x {side} chips were merged into each of {len(squares)} tiles (--merge 1 keeps "
+            "chips apart)"
+        )
+    if left_out:
+        say(f"chips without neighbours to merge with were left out: {shortened(left_out)}")
+    used = {name: source for name, source in sources.items() if name not in left_out}
+    for line in _remarks(used, scale, rasterized):
         say(line)
     return Report(tuple(reports), (), tuple(find_warnings(reports)), gsd)
 
@@ -180,8 +220,8 @@ def tile_name(stem: str) -> str:
 
 def _pair_up(
     images: Path, masks: Path, layer: str | None
-) -> tuple[dict[str, Path], dict[str, Path], FootprintLayer | None]:
-    """Find the images and their masks by tile name, or the layer of footprints.
+) -> tuple[dict[str, Path], dict[str, Label]]:
+    """Find the images and their masks or footprints by tile name.
 
     Raises UserError naming all files that do not pair.
     """
@@ -195,20 +235,12 @@ def _pair_up(
     if not found and not problems:
         problems.append(
             f"{images}: holds no raster; expected one for each tile. Its subfolders are not "
-            "searched."
+            "searched, except those of web tiles (z/x/y.png), of which one zoom z is named."
         )
-    found_masks: dict[str, Path] = {}
-    footprints = None
-    is_vector = masks.is_file() and masks.suffix.lower() in VECTORS
-    if layer is not None and not is_vector:
-        problems.append(
-            f"--layer {layer}: names a layer of footprints, but --msks {masks} holds masks; "
-            f"expected a file with one of the suffixes {' '.join(sorted(VECTORS))}. Leave --layer "
-            "out, or name the footprints with --msks."
-        )
-    if is_vector:
+    labels: dict[str, Label] = {}
+    if masks.is_file() and masks.suffix.lower() in VECTORS:
         with collect_errors(problems):
-            footprints = find_layer(masks, layer)
+            labels = dict.fromkeys(found, find_layer(masks, layer))
     elif masks.is_file() and len(found) > 1:
         problems.append(
             f"{masks}: one file for {len(found)} images; expected a folder of masks, or footprints "
@@ -224,8 +256,23 @@ def _pair_up(
                 f"the same names as in {images}, apart from suffixes. Rename them, or leave those "
                 "images out."
             )
+        for name in found.keys() & found_masks.keys():
+            with collect_errors(problems):
+                path = found_masks[name]
+                vector = path.suffix.lower() in VECTORS
+                labels[name] = find_layer(path, layer) if vector else path
+    if (
+        layer is not None
+        and not any(isinstance(label, FootprintLayer) for label in labels.values())
+        and not problems
+    ):
+        problems.append(
+            f"--layer {layer}: names a layer of footprints, but --msks {masks} holds masks; "
+            f"expected a file with one of the suffixes {' '.join(sorted(VECTORS))}. Leave --layer "
+            "out, or name the footprints with --msks."
+        )
     raise_all(problems)
-    return found, found_masks, footprints
+    return found, labels
 
 
 def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
@@ -234,6 +281,8 @@ def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
     Adds to ``problems`` the rasters that get no name, or the name of another.
     """
     found = {place.stem: place} if place.is_file() else find_rasters(place, problems)
+    if not found and place.name.isdecimal():
+        found = _web_tiles(place, problems)
     named: dict[str, Path] = {}
     seen: dict[str, Path] = {}
     for stem, path in found.items():
@@ -250,15 +299,67 @@ def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
     return named
 
 
-def _read_headers(images: Mapping[str, Path], max_expansion: float) -> dict[str, ImageHeader]:
-    """Read the headers of all images; UserError naming all that cannot be used."""
+def _web_tiles(zoom: Path, problems: list[str]) -> dict[str, Path]:
+    """The web tiles x/y.png in a folder that is named by their zoom, as x-y-z."""
+    return {
+        f"{column.name}-{row}-{zoom.name}": path
+        for column in sorted(zoom.iterdir())
+        if column.is_dir() and column.name.isdecimal()
+        for row, path in find_rasters(column, problems).items()
+        if row.isdecimal()
+    }
+
+
+def _read_headers(
+    images: Mapping[str, Path], max_expansion: float
+) -> tuple[dict[str, ImageHeader], dict[str, Grid]]:
+    """Read the headers and grids of all images; UserError naming all that cannot be used."""
     problems: list[str] = []
-    sources = {}
+    sources, grids = {}, {}
     for name, image in images.items():
         with collect_errors(problems):
-            sources[name] = read_image_header(image, max_expansion)
+            header = read_image_header(image, max_expansion)
+            with open_raster(image) as source:
+                grid = read_grid(source)
+            if place := place_by_name(name, grid):
+                header = replace(header, notes=(*header.notes, BY_NAME))
+            sources[name], grids[name] = header, place or grid
     raise_all(problems)
-    return sources
+    return sources, grids
+
+
+def _squares_of(images: Path, grids: Mapping[str, Grid], side: int) -> list[list[str]]:
+    """The squares that ``--merge`` asks for; UserError if there are none."""
+    squares = find_squares(grids, side) if side > 1 else []
+    if side > 1 and not squares:
+        raise UserError(
+            f"--merge: found {side}, but no {side} x {side} rasters of {images} lie side by side "
+            "on one pixel grid. Leave the option out."
+        )
+    return squares
+
+
+def _tiles_of(
+    squares: Sequence[Sequence[str]], grids: Mapping[str, Grid]
+) -> tuple[dict[str, Sequence[str]], list[str]]:
+    """The rasters that become each tile, by its name; and those that are left out.
+
+    A raster in no square is a tile, unless it is smaller than the merged tiles.
+    """
+    members: dict[str, Sequence[str]] = {}
+    merged = {chip for square in squares for chip in square}
+    smallest = 0
+    for square in squares:
+        side = math.isqrt(len(square))
+        members[f"{square[0]}_{side}x{side}"] = square
+        smallest = side * min(grids[square[0]].height, grids[square[0]].width)
+    left_out = []
+    for name, grid in grids.items():
+        if name not in merged and min(grid.height, grid.width) < smallest:
+            left_out.append(name)
+        elif name not in merged:
+            members[name] = [name]
+    return members, left_out
 
 
 def _scale(
@@ -277,38 +378,94 @@ def _scale(
     return find_scale([source.path for source in sources.values()], max_expansion)
 
 
-def _copy_tiles(
-    sources: Mapping[str, ImageHeader],
-    masks: Mapping[str, Path],
-    footprints: FootprintLayer | None,
-    folder: Path,
-    scale: tuple[float, float] | None,
-    max_expansion: float,
-    origins: dict[Path, str],
-    progress: Progress,
-) -> tuple[list[TilePair], dict[str, RasterizeStats]]:
-    """Copy or convert images, copy or rasterize masks; UserError naming all that fail."""
-    problems: list[str] = []
-    tiles = []
-    rasterized: dict[str, RasterizeStats] = {}
-    for name, source in progress(list(sources.items()), "Bringing in tiles"):
-        with collect_errors(problems):
-            if source.as_is:
-                image = _copy(source.path, folder / "imgs", name, max_expansion)
-            else:
-                image = folder / "imgs" / f"{name}.tif"
-                write_rgb(source.path, image, scale)
-            origins[image] = str(source.path)
-            if footprints:
-                mask = folder / "msks" / f"{name}.tif"
-                origins[mask] = f"{footprints.path}, rasterized onto {source.path.name}"
-                rasterized[name] = rasterize_footprints(footprints, source.path, mask)
-            else:
-                mask = _copy(masks[name], folder / "msks", name, max_expansion)
-                origins[mask] = str(masks[name])
-            tiles.append(TilePair(name, "", image, mask))
-    raise_all(problems)
-    return tiles, rasterized
+@dataclass(frozen=True)
+class _Intake:
+    """What it takes to bring in tiles; see `bring_in`. ``origins`` gets the source of each file."""
+
+    sources: Mapping[str, ImageHeader]
+    grids: Mapping[str, Grid]
+    labels: Mapping[str, Label]
+    scale: tuple[float, float] | None
+    max_expansion: float
+    origins: dict[Path, str]
+
+    def bring(
+        self, members: Mapping[str, Sequence[str]], folder: Path, progress: Progress
+    ) -> tuple[list[TilePair], dict[str, RasterizeStats]]:
+        """Bring all tiles into ``folder``; UserError naming all that fail."""
+        problems: list[str] = []
+        tiles = []
+        rasterized: dict[str, RasterizeStats] = {}
+        for name, chips in progress(list(members.items()), "Bringing in tiles"):
+            with collect_errors(problems):
+                if len(chips) == 1:
+                    tile, stats = self._tile(name, folder)
+                else:
+                    tile, stats = self._merged(name, chips, folder)
+                tiles.append(tile)
+                if stats:
+                    rasterized[name] = stats
+        raise_all(problems)
+        return tiles, rasterized
+
+    def _tile(self, name: str, folder: Path) -> tuple[TilePair, RasterizeStats | None]:
+        """Copy or convert one image, and copy or rasterize its mask."""
+        image = self._image(name, folder)
+        label = self.labels[name]
+        if isinstance(label, FootprintLayer):
+            mask, stats = self._rasterized(label, image, folder)
+            return TilePair(name, "", image, mask), stats
+        mask = _copy(label, folder / "msks", name, self.max_expansion)
+        self.origins[mask] = str(label)
+        return TilePair(name, "", image, mask), None
+
+    def _merged(
+        self, name: str, chips: Sequence[str], folder: Path
+    ) -> tuple[TilePair, RasterizeStats | None]:
+        """Merge a square of images, and merge or rasterize its mask."""
+        image, mask = (folder / kind / f"{name}.tif" for kind in KINDS)
+        self.origins[image] = f"{name} (merged from {shortened(chips)})"
+        labels = {self.labels[chip] for chip in chips}
+        with TemporaryDirectory(dir=folder) as scratch:
+            for kind in KINDS:
+                (Path(scratch) / kind).mkdir()
+            if len(labels) == 1 and isinstance(label := labels.pop(), FootprintLayer):
+                merge_images([self._image(chip, Path(scratch)) for chip in chips], image)
+                mask, stats = self._rasterized(label, image, folder)
+                return TilePair(name, "", image, mask), stats
+            pairs, counts = zip(*(self._tile(chip, Path(scratch)) for chip in chips), strict=True)
+            for pair in pairs:
+                check_tile(pair, 1)
+            merge_images([pair.image for pair in pairs], image)
+            merge_masks([pair.mask for pair in pairs], image, mask)
+        self.origins[mask] = f"mask of {self.origins[image]}"
+        return TilePair(name, "", image, mask), _sum(counts)
+
+    def _image(self, name: str, folder: Path) -> Path:
+        """Copy or convert an image, and georeference it where its name does."""
+        source = self.sources[name]
+        if source.as_is:
+            image = _copy(source.path, folder / "imgs", name, self.max_expansion)
+        else:
+            image = folder / "imgs" / f"{name}.tif"
+            write_rgb(source.path, image, self.scale)
+        self.origins[image] = str(source.path)
+        if BY_NAME in source.notes:
+            write_place(image, self.grids[name])
+        return image
+
+    def _rasterized(
+        self, layer: FootprintLayer, image: Path, folder: Path
+    ) -> tuple[Path, RasterizeStats]:
+        """Rasterize footprints onto an image."""
+        mask = folder / "msks" / f"{image.stem}.tif"
+        self.origins[mask] = f"{layer.path}, rasterized onto {self.origins[image]}"
+        return mask, rasterize_footprints(layer, image, mask)
+
+
+def _sum(counts: Iterable[RasterizeStats | None]) -> RasterizeStats | None:
+    known = [astuple(stats) for stats in counts if stats]
+    return RasterizeStats(*map(sum, zip(*known, strict=True))) if known else None
 
 
 def _copy(path: Path, folder: Path, name: str, max_expansion: float) -> Path:
@@ -359,9 +516,7 @@ def _divide(
                 f"train, val and test. Use --block {fitting:g}."
             )
     fractions = {report.name: report.building or 0.0 for report in reports}
-    split = divide(
-        blocks, fractions, seed=division.seed, val=division.val, test=division.test
-    )
+    split = divide(blocks, fractions, seed=division.seed, val=division.val, test=division.test)
     return split, side
 
 
@@ -388,6 +543,19 @@ def _given_split(
             "file names of images, without suffix."
         )
     return {tile: given[name] for tile, name in listed.items()}
+
+
+def _record(
+    chips: Sequence[str], sources: Mapping[str, ImageHeader], labels: Mapping[str, Label]
+) -> dict[str, object]:
+    """The entry of a tile in intake.json: its files, or those of each chip, row by row."""
+    records: list[dict[str, object]] = []
+    for chip in chips:
+        label = labels[chip]
+        mask = label.path if isinstance(label, FootprintLayer) else label
+        image = sources[chip]
+        records.append({"image": image.path.name, "mask": mask.name, "changes": image.notes})
+    return records[0] if len(records) == 1 else {"chips": records}
 
 
 def _remarks(

@@ -187,7 +187,8 @@ def _comparable(grids: Mapping[str, Grid]) -> dict[CRS | None, list[str]]:
     """Group georeferenced tiles by the CRS in which to compare them.
 
     All tiles with coordinates on the Earth are compared in the `ground_crs` of the first of them.
-    Tiles in an engineering CRS, or without CRS, are compared only with tiles of the same CRS, or none.
+    Tiles in an engineering CRS, or without CRS, are compared only with tiles of the same CRS, or
+    none.
     """
     groups: dict[CRS | None, list[str]] = {}
     earth: CRS | None = None
@@ -210,10 +211,11 @@ def _outline(name: str, grid: Grid, crs: CRS | None) -> shapely.Polygon:
         (corners,) = reprojected(corners[None], grid.crs, crs)
     outline = shapely.Polygon(corners) if np.isfinite(corners).all() else shapely.Polygon()
     if not outline.is_valid or not outline.area > 0:
+        where = "" if grid.crs is None else f" in {grid.crs.to_string()}"
         raise UserError(
-            f"tile {name}: its outline{'' if grid.crs is None else f' in {grid.crs.to_string()}'} is "
-            "not a quadrangle on the ground, so its neighbours cannot be found. Correct its "
-            "georeference, or give your own split with --split FILE."
+            f"tile {name}: its outline{where} is not a quadrangle on the ground, so its "
+            "neighbours cannot be found. Correct its georeference, or give your own split with "
+            "--split FILE."
         )
     return outline
 

@@ -43,9 +43,7 @@ def ground_lengths(crs: str, points: Floats, steps: Floats) -> Floats:
     return np.stack(lengths, axis=1)
 
 
-def ground_gsd(
-    crs: CRS | None, transform: Affine | None, height: int, width: int
-) -> Pair | None:
+def ground_gsd(crs: CRS | None, transform: Affine | None, height: int, width: int) -> Pair | None:
     """The GSD of a raster of ``height`` x ``width`` px at its centre, along its rows and columns.
 
     A projection that keeps lengths gives the length of its steps. In degrees and Web Mercator they

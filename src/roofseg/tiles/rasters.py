@@ -226,7 +226,7 @@ def check_tile(tile: TilePair, patch_size: int) -> tuple[Grid, str]:
             f"{image.crs.to_string()}. Warp one of them to the other's grid."
         )
     if image.transform and mask.transform:
-        shift = _shift(image, mask.transform)
+        shift = shift_px(image, mask.transform)
         if shift > MAX_SHIFT_PX:
             raise UserError(
                 f"{tile.mask}: georeferenced {shift:.3g} px away from its image {tile.image}. "
@@ -347,9 +347,12 @@ def read_grid(source: DatasetReader) -> Grid:
     return Grid(source.height, source.width, source.crs or None, transform)
 
 
-def _shift(image: Grid, mask: Affine) -> float:
-    """The largest distance, in pixels, between a corner in the image's grid and in the mask's."""
-    if mask.is_degenerate or image.transform is None:
+def shift_px(grid: Grid, other: Affine | None) -> float:
+    """The largest distance, in pixels, between a grid's corner and its place by another transform.
+
+    Infinite where one of them gives no place.
+    """
+    if other is None or other.is_degenerate or grid.transform is None:
         return math.inf
-    to_mask = ~mask @ image.transform
-    return max(math.dist(to_mask @ corner, corner) for corner in image.corners)
+    to_other = ~other @ grid.transform
+    return max(math.dist(to_other @ corner, corner) for corner in grid.corners)
