@@ -121,8 +121,8 @@ def open_imagery(
         name: a path or address that GDAL opens.
         trained: GSDs that the model was trained on, metres per pixel, ascending; () where unknown,
             and then GSDs are not compared.
-        gsd: metres per pixel, instead of the raster's own. Needed where the raster has no CRS, or
-            one whose units are not metres on the ground (degrees, Web Mercator).
+        gsd: metres per pixel, instead of the raster's own. Needed where the raster states no
+            place on Earth, which its GSD is measured at (see `roofseg.tiles.ground.ground_gsd`).
         resample: resample a raster of another GSD to the nearest GSD trained on (average of finer
             pixels, cubic interpolation of coarser ones). The new grid covers the same ground.
         scale: the values (low, high) that become 0 and 255; needed where pixels are not 8-bit.
@@ -222,7 +222,7 @@ def _target_gsd(
     if gsd is None:
         if resample:
             raise UserError(
-                f"{name}: its GSD is unknown (no CRS, or one in degrees), so it cannot be "
+                f"{name}: its GSD is unknown (it states no place on Earth), so it cannot be "
                 f"resampled to the {_metres(trained)} trained on. Give --gsd METRES."
             )
         return None
