@@ -144,7 +144,7 @@ class TestMerge:
         merged = [chip["image"] for tile in record["tiles"].values() for chip in tile["chips"]]
         assert len(merged) == 4 * len(report.tiles) == 100
         assert sorted(merged + record["left_out"]) == sorted(path.name for path in paths.values())
-        assert any(line.startswith("chips without neighbours to merge with") for line in said)
+        assert any(line.startswith("left out, since they belong to no such") for line in said)
         assert record["split"]["square"] > PATCH * GSD_AT_EQUATOR / 2
         (line,) = (line for line in said if "--block" in line)
         assert f"square of {record['split']['square']:g} m" in line

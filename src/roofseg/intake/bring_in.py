@@ -191,8 +191,8 @@ def bring_in(
         write_json(folder / "intake.json", record)
     if square and not division.side:
         say(
-            f"tiles that touch leave no three blocks, so tiles of the same square of {square:g} m "
-            "stay together (--block sets its side)"
+            "tiles that touch form fewer than three blocks, so the tiles of each square of "
+            f"{square:g} m on the ground stay in one split instead (--block sets another side)"
         )
     if squares:
         side = math.isqrt(len(squares[0]))
@@ -201,7 +201,7 @@ def bring_in(
             "chips apart)"
         )
     if left_out:
-        say(f"chips without neighbours to merge with were left out: {shortened(left_out)}")
+        say(f"left out, since they belong to no such square of chips: {shortened(left_out)}")
     used = {name: source for name, source in sources.items() if name not in left_out}
     for line in _remarks(used, scale, rasterized):
         say(line)
