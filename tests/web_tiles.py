@@ -70,7 +70,8 @@ def write_chips(
     """Cut a scene into chips, and write them with labels.geojson in EPSG:4326 beside the folder.
 
     Args:
-        folder: gets a chip for each column and row, except those ``without`` it.
+        folder: gets a chip for each column and row, except those ``without`` it. Beyond 180
+            degrees, chips go on at -180.
         at: longitude and latitude of the chip in the north-west corner.
         crs: of the chips; None for files without georeference.
         name: how files are called; may name folders.
@@ -83,7 +84,7 @@ def write_chips(
     paths, roofs = {}, []
     for row in range(rows):
         for column in range(columns):
-            place = {"x": x + column, "y": y + row, "z": ZOOM}
+            place = {"x": (x + column) % 2**ZOOM, "y": y + row, "z": ZOOM}
             part = np.s_[row * px : (row + 1) * px, column * px : (column + 1) * px]
             if (column, row) not in without:
                 path = folder / (name.format(**place) + suffix)

@@ -231,7 +231,7 @@ def _pair_up(
         if not path.exists()
     ]
     raise_all(problems)
-    found = _named_rasters(images, problems)
+    found = _named(_rasters_in(images, problems), problems)
     if not found and not problems:
         problems.append(
             f"{images}: holds no raster; expected one for each tile. Its subfolders are not "
@@ -247,7 +247,7 @@ def _pair_up(
             f"in a file with one of the suffixes {' '.join(sorted(VECTORS))}."
         )
     else:
-        found_masks = _named_rasters(masks, problems)
+        found_masks = _named(_footprints_in(masks) | _rasters_in(masks, problems), problems)
         if lacking := sorted(found.keys() - found_masks.keys()):
             spare = sorted(found_masks.keys() - found.keys())
             problems.append(
@@ -256,11 +256,13 @@ def _pair_up(
                 f"the same names as in {images}, apart from suffixes. Rename them, or leave those "
                 "images out."
             )
-        for name in found.keys() & found_masks.keys():
+        for name in sorted(found.keys() & found_masks.keys()):
+            path = found_masks[name]
             with collect_errors(problems):
-                path = found_masks[name]
-                vector = path.suffix.lower() in VECTORS
-                labels[name] = find_layer(path, layer) if vector else path
+                if path.suffix.lower() in VECTORS:
+                    labels[name] = find_layer(path, layer, may_be_empty=True)
+                else:
+                    labels[name] = path
     if (
         layer is not None
         and not any(isinstance(label, FootprintLayer) for label in labels.values())
@@ -275,14 +277,28 @@ def _pair_up(
     return found, labels
 
 
-def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
-    """The rasters in the folder ``place``, or the raster at ``place``, by tile name.
+def _rasters_in(place: Path, problems: list[str]) -> dict[str, Path]:
+    """The rasters in the folder ``place``, or the raster at ``place``, by stem; see `_web_tiles`.
 
-    Adds to ``problems`` the rasters that get no name, or the name of another.
+    Adds to ``problems`` as `find_rasters`.
     """
-    found = {place.stem: place} if place.is_file() else find_rasters(place, problems)
-    if not found and place.name.isdecimal():
-        found = _web_tiles(place, problems)
+    if place.is_file():
+        return {place.stem: place}
+    found = find_rasters(place, problems)
+    return found or _web_tiles(place, problems)
+
+
+def _footprints_in(place: Path) -> dict[str, Path]:
+    """The files of footprints in a folder, by stem."""
+    files = sorted(place.iterdir()) if place.is_dir() else []
+    return {path.stem: path for path in files if path.suffix.lower() in VECTORS}
+
+
+def _named(found: Mapping[str, Path], problems: list[str]) -> dict[str, Path]:
+    """Files by the names of their tiles, which follow from their stems.
+
+    Adds to ``problems`` the files that get no name, or the name of another.
+    """
     named: dict[str, Path] = {}
     seen: dict[str, Path] = {}
     for stem, path in found.items():
@@ -301,6 +317,8 @@ def _named_rasters(place: Path, problems: list[str]) -> dict[str, Path]:
 
 def _web_tiles(zoom: Path, problems: list[str]) -> dict[str, Path]:
     """The web tiles x/y.png in a folder that is named by their zoom, as x-y-z."""
+    if not zoom.name.isdecimal():
+        return {}
     return {
         f"{column.name}-{row}-{zoom.name}": path
         for column in sorted(zoom.iterdir())

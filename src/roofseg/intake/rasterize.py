@@ -54,11 +54,13 @@ class RasterizeStats:
     skipped: int
 
 
-def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
+def find_layer(
+    footprints: Path, name: str | None = None, *, may_be_empty: bool = False
+) -> FootprintLayer:
     """Find the polygon layer of a file: the one called ``name``, or the only one with geometries.
 
     Reads no features. Raises UserError if the file cannot be read or has no such layer, and if the
-    layer has no CRS, no features, or only points or lines.
+    layer has no CRS, no features (unless it ``may_be_empty``), or only points or lines.
     """
     with _reading(footprints):
         kinds = {str(layer): kind for layer, kind in pyogrio.list_layers(footprints) if kind}
@@ -77,7 +79,7 @@ def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
             raise UserError(f"{footprints}: found {found}; expected {wanted}.")
         info = pyogrio.read_info(footprints, layer=name)
     place = f"{footprints}, layer {name!r}"
-    if not info["features"]:
+    if not info["features"] and not may_be_empty:
         raise UserError(f"{place}: has no features; expected polygons of buildings.")
     if any(word in info["geometry_type"] for word in NO_POLYGONS):
         raise UserError(
