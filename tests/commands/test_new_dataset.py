@@ -20,6 +20,7 @@ from project import Project
 from raster_files import write_huge_raster
 from tiny_dataset import make
 from unwritable import full_disk, nobody, public_folder
+from web_tiles import write_chips
 
 from roofseg.commands.new_dataset import fitting_patch_size
 from roofseg.core.errors import UserError
@@ -308,6 +309,24 @@ def test_make_passes_only_the_options_that_are_given(name: str) -> None:
     expected = [name, "--imgs", name, "--msks", f"{name}/roofs.gpkg", "--block", "500"]
     expected += ["--allow-ballpark"]
     assert shlex.split(command.replace("\\\n", " ")) == expected
+
+
+@pytest.mark.whole
+def test_the_page_shows_what_the_command_prints(
+    project: Path, tmp_path: Path, roofseg: Roofseg, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "own-tiles.md").read_text()
+    _, listing, run = page.split("```console")[1].split("```")[0].split("$ ")
+    command, _, shown = run.partition("\n")
+    chips = tmp_path / "kathmandu" / "chips"
+    write_chips(chips, 21, 16)
+    assert listing.split()[2:-1] == sorted(path.name for path in chips.iterdir())[:3]
+    (project / "profiles" / "inria.yaml").write_text((ROOT / "profiles/inria.yaml").read_text())
+    roofseg(*re.sub("(?=kathmandu/)", f"{tmp_path}/", command).split()[1:])
+    printed = " ".join(capsys.readouterr().out.split())
+    for part in shown.partition("warning: ")[0].split("..."):
+        assert " ".join(part.split()) in printed
+    assert " ".join(shown[shown.index("patch_size is") :].split()) in printed
 
 
 @pytest.mark.whole

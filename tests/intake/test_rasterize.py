@@ -352,31 +352,26 @@ class TestLayers:
 class TestPlacement:
     """Footprints from longitudes and latitudes onto tiles of the British National Grid."""
 
-    def tile(self, tmp_path: Path, pixel: float) -> Path:
+    def tile(self, pixel: float) -> Grid:
         transform = Affine(pixel, 0, 530_000, 0, -pixel, 180_000)
-        geo = {"crs": "EPSG:27700", "transform": transform}
-        write_raster(tmp_path / "t.tif", np.zeros((40, 40), np.uint8), **geo)
-        return tmp_path / "t.tif"
+        return Grid(40, 40, CRS.from_epsg(27700), transform)
 
     def test_footprints_that_may_lie_off_need_consent(self, tmp_path: Path) -> None:
-        tile = self.tile(tmp_path, 0.5)
+        tile = self.tile(0.5)
         layer = find_layer(footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5), to="EPSG:4326"))
         message = (
             r"h\.gpkg: transformed from EPSG:4326 to EPSG:27700, footprints may be off by 2 m "
             r"\(4 px\), because PROJ lacks the grid uk_os_OSTN15_NTv2_OSGBtoETRS\.tif, which .*"
         )
         with pytest.raises(UserError, match=message + "Or accept it: --allow-ballpark"):
-            check_placement(layer, [tile], allow_ballpark=False)
-        (remark,) = check_placement(layer, [tile, tile], allow_ballpark=True)
+            check_placement([(layer, tile)], allow_ballpark=False)
+        (remark,) = check_placement([(layer, tile)] * 2, allow_ballpark=True)
         assert re.search(message.removesuffix(", which .*"), remark)
 
-    def test_others_do_not(self, tmp_path: Path, image: Path) -> None:
-        coarse = self.tile(tmp_path, 2.5)
+    def test_others_do_not(self, tmp_path: Path) -> None:
         layer = find_layer(footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5), to="EPSG:4326"))
-        write_raster(tmp_path / "bare.png", np.zeros((9, 9), np.uint8))
-        assert not check_placement(
-            layer, [coarse, image, tmp_path / "bare.png"], allow_ballpark=False
-        )
+        grids = [self.tile(2.5), Grid(9, 9, CRS.from_epsg(32614), TRANSFORM), Grid(9, 9, None, None)]
+        assert not check_placement([(layer, grid) for grid in grids], allow_ballpark=False)
 
 
 class TestErrors:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform
+from web_tiles import HALF, ZOOM, tile_at, tile_transform
 
 from roofseg.core.errors import UserError
-from roofseg.intake.spatial_split import divide, find_blocks
+from roofseg.intake.spatial_split import divide, find_blocks, fitting_side
 from roofseg.recipe.split import SPLITS
 from roofseg.tiles.rasters import Grid
 
@@ -42,6 +44,25 @@ def mosaic(columns: int, rows: int, step: float = 1) -> dict[str, Grid]:
 
 
 PX = 1 / SIZE
+
+
+def web_grid(x: int, y: int, crs: str) -> Grid:
+    return Grid(256, 256, CRS.from_user_input(crs), tile_transform(x, y, crs))
+
+
+def web_mosaic(lon: float, lat: float, crs: str, count: int) -> dict[str, Grid]:
+    """A square of web tiles; beyond 180 degrees it goes on at -180."""
+    x, y = tile_at(lon, lat)
+    return {
+        f"{column} {row}": web_grid((x + column) % 2**ZOOM, y + row, crs)
+        for column in range(count)
+        for row in range(count)
+    }
+
+
+def web_tile_side(lat: float) -> float:
+    """The side of a web tile on the ground, in metres."""
+    return 2 * HALF / 2**ZOOM * math.cos(math.radians(lat))
 
 
 class TestFindBlocks:
@@ -129,7 +150,7 @@ class TestFindBlocks:
     def test_a_tile_that_is_a_line_is_named(self) -> None:
         flat = Grid(SIZE, SIZE, UTM, Affine(0.3, 0, WEST, 0.3, 0, NORTH))
         with pytest.raises(
-            UserError, match=r"^tile b: its outline is not a quadrangle in EPSG:32614"
+            UserError, match=r"^tile b: its outline in EPSG:32614 is not a quadrangle on"
         ):
             find_blocks({"a": grid(0, 0), "b": flat})
 
@@ -154,19 +175,79 @@ class TestSquares:
     def test_the_side_is_in_metres_in_any_unit(self) -> None:
         feet = CRS.from_epsg(2277)
         grids = {
-            str(column): Grid(SIZE, SIZE, feet, Affine(1, 0, 3_100_000 + 100 * column, 0, -1, 0))
+            str(column): Grid(
+                SIZE, SIZE, feet, Affine(1, 0, 3_100_000 + 100 * column, 0, -1, 10_080_100)
+            )
             for column in range(8)
         }
         assert [len(block) for block in find_blocks(grids, side=200 * 0.3048006096)] == [2] * 4
 
-    @pytest.mark.parametrize("code", [4326, 3857])
-    def test_squares_need_metres_on_the_ground(self, code: int) -> None:
-        tile = Grid(SIZE, SIZE, CRS.from_epsg(code), Affine(1e-6, 0, 10, 0, -1e-6, 60))
-        says = (
-            rf"^--block: found 60 m, but .* EPSG:{code}, whose units are not metres on the ground"
-        )
-        with pytest.raises(UserError, match=says):
-            find_blocks({"a": tile}, side=60)
+    @given(
+        st.floats(-179.999, 179.999),
+        st.floats(-82, 82),
+        st.sampled_from(["EPSG:4326", "EPSG:3857"]),
+        st.integers(1, 4),
+    )
+    def test_web_tiles_are_divided_into_squares_on_the_ground(
+        self, lon: float, lat: float, crs: str, across: int
+    ) -> None:
+        grids = web_mosaic(lon, lat, crs, 8)
+        tile = web_tile_side(lat)
+        # Only roughly, since Web Mercator takes the Earth for a sphere.
+        blocks = find_blocks(grids, side=across * tile * 1.01)
+        assert len(blocks) in range((8 // across) ** 2, (-(-8 // across) + 1) ** 2 + 1)
+        assert max(map(len, blocks)) <= (across + 1) ** 2
+        for block in blocks:
+            columns, rows = np.array([tuple(map(int, name.split())) for name in block]).T
+            assert max(np.ptp(columns), np.ptp(rows)) <= across
+
+    @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+    def test_tiles_that_touch_across_the_antimeridian_are_together(self, crs: str) -> None:
+        x, y = tile_at(179.9999, 65)
+        grids = {
+            str(column): web_grid((column) % 2**ZOOM, y, crs) for column in (x - 1, x, x + 1, x + 3)
+        }
+        assert grids[str(x + 1)].transform.c < 0 < grids[str(x)].transform.c
+        assert find_blocks(grids) == [[str(x - 1), str(x), str(x + 1)], [str(x + 3)]]
+
+    def test_squares_need_known_units(self) -> None:
+        site = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+        with pytest.raises(UserError, match=r"^--block: .* LOCAL_CS.* whose units are not metres"):
+            find_blocks({"a": grid(0, 0, site)}, side=60)
+
+
+class TestFittingSide:
+    @given(
+        st.floats(-179.999, 179.999),
+        st.floats(-82, 82),
+        st.sampled_from(["EPSG:4326", "EPSG:3857"]),
+    )
+    def test_a_patch_of_web_tiles_gets_enough_squares(
+        self, lon: float, lat: float, crs: str
+    ) -> None:
+        grids = web_mosaic(lon, lat, crs, 8)
+        side = fitting_side(grids, 12)
+        assert 12 <= len(find_blocks(grids, side)) <= 36
+        assert side > web_tile_side(lat)
+
+    @pytest.mark.parametrize(
+        ("grids", "blocks"),
+        [
+            (mosaic(6, 6), 12),
+            (mosaic(3, 1), 3),
+            (mosaic(40, 1), 12),
+            (mosaic(12, 12, 0.9), 1),
+            ({"a": grid(0, 0)}, 1),
+        ],
+        ids=["a patch", "three tiles", "a strip", "overlap", "one tile"],
+    )
+    def test_as_many_squares_as_there_can_be(self, grids: dict[str, Grid], blocks: int) -> None:
+        found = len(find_blocks(grids, fitting_side(grids, 12)))
+        assert blocks <= found <= 2 * blocks
+
+    def test_squares_need_a_georeference(self) -> None:
+        with pytest.raises(UserError, match=r"^--block: no tile is georeferenced"):
+            fitting_side({"a": Grid(SIZE, SIZE, None, None)}, 12)
 
 
 def shares(fractions: Mapping[str, float], division: Mapping[str, str], split: str) -> list[float]:
@@ -225,8 +306,8 @@ class TestDivide:
             ([], "0 tiles: expected at least 3"),
             ([["a"]], "1 tile: expected at least 3.*gdal_retile"),
             ([["a"], ["b"]], "2 tiles: expected at least 3"),
-            ([["a", "b", "c", "d"]], "4 tiles in 1 block that touch, .*--block METRES"),
-            ([["a", "b"], ["c", "d"]], "4 tiles in 2 blocks that touch, .*--split FILE"),
+            ([["a", "b", "c", "d"]], "4 tiles in 1 block that overlap .*--block METRES"),
+            ([["a", "b"], ["c", "d"]], "4 tiles in 2 blocks that overlap .*--split FILE"),
         ],
     )
     def test_too_few_tiles_or_blocks(self, blocks: list[list[str]], says: str) -> None:

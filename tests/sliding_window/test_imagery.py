@@ -30,6 +30,7 @@ from rasterio.transform import Affine
 from rasterio.warp import reproject
 from tiny_dataset import CRS, TRANSFORM, write_raster
 from unwritable import nobody, public_folder
+from web_tiles import tile_at, tile_transform
 
 from roofseg.core.errors import UserError
 from roofseg.sliding_window import imagery as reading
@@ -393,6 +394,17 @@ class TestGsd:
             assert (imagery.gsd, imagery.notes) == (0.3, [])
         refused(path, r"its GSD is unknown.*--gsd METRES", 0.3, resample=True)
         refused(path, r"0\.5 m per pixel, but the model.* 0\.3 m", 0.3, gsd=0.5)
+
+    @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+    def test_the_gsd_of_web_tiles_is_measured_on_the_ground(self, tmp_path: Path, crs: str) -> None:
+        path = str(tmp_path / "t.tif")
+        place = tile_transform(*tile_at(13.4, 52.5), crs)  # 0.299 m at the equator
+        write_raster(Path(path), RGB, crs=crs, transform=place)
+        with open_imagery(path, (0.18,)) as imagery:
+            assert (imagery.gsd, imagery.notes) == (0.182, [])
+        refused(path, r"0\.182 m per pixel, but the model was trained on 0\.3 m", 0.3)
+        with open_imagery(path, (0.3,), resample=True) as imagery:
+            assert (imagery.gsd, imagery.height) == (0.3, round(40 * 0.182 / 0.3))
 
     def test_resampling_needs_the_gsd_trained_on(self, tmp_path: Path) -> None:
         write_raster(tmp_path / "t.tif", RGB, **GEO)

@@ -53,19 +53,24 @@ class TestCheckTile:
         assert grid.gsd == 0.3
 
     @pytest.mark.parametrize(
-        ("crs", "pixel", "gsd"),
+        ("crs", "pixel", "corner", "gsd"),
         [
-            ("EPSG:2277", 1.0, 0.304800610),
-            ("EPSG:4326", 1e-5, None),
-            ("EPSG:3857", 0.3, None),
-            (None, 0.3, None),
+            ("EPSG:2277", 1.0, (3.1e6, 1.008e7), 0.304800610),
+            ("EPSG:4326", 1e-5, (30, 60), 0.788),
+            ("EPSG:3857", 0.6, (3339584.7, 8399737.9), 0.301),
+            (None, 0.3, (30, 60), None),
         ],
         ids=["survey feet", "degrees", "Web Mercator", "no CRS"],
     )
     def test_gsd_is_in_metres_or_unknown(
-        self, tmp_path: Path, crs: str | None, pixel: float, gsd: float | None
+        self,
+        tmp_path: Path,
+        crs: str | None,
+        pixel: float,
+        corner: tuple[float, float],
+        gsd: float | None,
     ) -> None:
-        geo = {"crs": crs, "transform": Affine(pixel, 0, 30, 0, -pixel, 60)}
+        geo = {"crs": crs, "transform": Affine(pixel, 0, corner[0], 0, -pixel, corner[1])}
         write_raster(tmp_path / "t.tif", IMAGE, **geo)
         write_raster(tmp_path / "t_mask.tif", MASK, **geo)
         assert check_tile(pair(tmp_path), 32)[0].gsd == (gsd and pytest.approx(gsd))

@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         required=True,
         metavar="PATH",
-        help="the masks: a folder of rasters, one raster, or a file of vector footprints",
+        help="the masks: a folder of rasters, one raster, or a file of vector footprints (or a "
+        "folder with one for each image)",
     )
     tiles.add_argument("--layer", help="layer of the footprints, if their file has several")
     tiles.add_argument(
@@ -63,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(1e-6),
         metavar="M",
         help="metres per pixel, if the imagery is not georeferenced",
+    )
+    tiles.add_argument(
+        "--merge",
+        type=int,
+        metavar="N",
+        help="merge N x N neighbouring rasters into one tile (default: as many as a patch needs, "
+        "where rasters are smaller; 1: none)",
     )
     add_max_expansion(parser)
     split = parser.add_argument_group("the split")
@@ -92,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(1e-6),
         metavar="M",
         help="keep tiles of the same square on the ground in one split; M is its side in metres "
-        "(default: keep tiles that touch in one split)",
+        "(default: keep tiles that touch in one split, or, if all touch, choose M)",
     )
 
 
@@ -113,6 +121,8 @@ def main(args: argparse.Namespace) -> None:
             layer=args.layer,
             gsd=args.gsd,
             allow_ballpark=args.allow_ballpark,
+            patch_size=largest,
+            merge=args.merge,
             max_expansion=args.max_expansion,
             progress=track,
         )

@@ -155,7 +155,8 @@ def _metadata(record: Mapping[str, Any], scores: Scores, licence: str) -> str:
 def _gsd(known: Sequence[float]) -> str:
     if not known:
         return "of unknown ground sampling distance"
-    return f"{' or '.join(f'{gsd:g}' for gsd in known)} m per pixel"
+    between = " or " if len(known) == 2 else " to "
+    return f"{between.join(f'{gsd:g}' for gsd in sorted({min(known), max(known)}))} m per pixel"
 
 
 def _scores(

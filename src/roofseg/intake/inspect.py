@@ -40,6 +40,7 @@ from roofseg.tiles.rasters import (
 MAX_BUILDING, MUCH_BUILDING = 0.9, 0.5
 # Largest share of building over all masks: cities have less, and inverted masks nearly always more.
 MAX_BUILDING_OF_ALL = 0.7
+GSD_DIFFERENCE = 0.01  # share above which tiles count as different in GSD
 MUCH_BLACK = 0.1  # share of black pixels above which an image may lack data
 # The parameter `dataset` in roofseg.recipe.params has the same pattern.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -329,8 +330,9 @@ def find_warnings(tiles: Sequence[TileReport]) -> Iterator[str]:
         yield f"more than {MUCH_BLACK:.0%} of {shortened(dark)} is black: is data missing there?"
     yield from gathered((tile.name, tile.note) for tile in tiles)
     grids = {tile.name: tile.grid for tile in tiles if tile.grid is not None}
-    if len(scales := {f"{grid.gsd:g}" for grid in grids.values() if grid.gsd}) > 1:
-        found = shortened(sorted(scales, key=float))
+    scales = sorted({grid.gsd for grid in grids.values() if grid.gsd})
+    if scales and scales[-1] / scales[0] - 1 > GSD_DIFFERENCE:
+        found = shortened([f"{gsd:g}" for gsd in scales])
         yield f"tiles differ in GSD ({found} m), so roofs differ in their size in pixels"
     splits = {tile.name: tile.split for tile in tiles if tile.split}
     try:

@@ -61,11 +61,13 @@ class RasterizeStats:
     skipped: int
 
 
-def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
+def find_layer(
+    footprints: Path, name: str | None = None, *, may_be_empty: bool = False
+) -> FootprintLayer:
     """Find the polygon layer of a file: the one called ``name``, or the only one with geometries.
 
     Reads no features. Raises UserError if the file cannot be read or has no such layer, and if the
-    layer has no CRS, no features, or only points or lines.
+    layer has no CRS, no features (unless it ``may_be_empty``), or only points or lines.
     """
     layers, default = _list_layers(footprints)
     if name is None:
@@ -83,7 +85,7 @@ def find_layer(footprints: Path, name: str | None = None) -> FootprintLayer:
         raise UserError(f"{footprints}: found {found}; expected {wanted}.")
     features, kinds, crs = _describe(footprints, name)
     place = f"{footprints}, layer {name!r}"
-    if not features:
+    if not features and not may_be_empty:
         raise UserError(f"{place}: has no features; expected polygons of buildings.")
     if kinds and all(any(word in kind for word in NO_POLYGONS) for kind in kinds):
         raise UserError(
@@ -124,18 +126,16 @@ def _is_parquet(footprints: Path) -> bool:
 
 
 def check_placement(
-    layer: FootprintLayer, images: Iterable[Path], *, allow_ballpark: bool
+    placed: Iterable[tuple[FootprintLayer, Grid]], *, allow_ballpark: bool
 ) -> list[str]:
     """Remarks on footprints that may lie more than a pixel off, because PROJ lacks a grid.
 
-    Reads only the grids of the images; `rasterize_footprints` refuses those without a georeference.
-
-    Raises UserError instead, unless ``allow_ballpark`` is set.
+    ``placed`` are layers with the grids of the images that they are for; `rasterize_footprints`
+    refuses images without a georeference. Raises UserError instead, unless ``allow_ballpark`` is
+    set.
     """
     remarks: dict[str, str] = {}
-    for image in images:
-        with open_raster(image) as source:
-            grid = read_grid(source)
+    for layer, grid in placed:
         if grid.crs is None or grid.transform is None or grid.transform.is_degenerate:
             continue
         crs = grid.crs.to_string()

@@ -8,6 +8,7 @@ phylogenetic structure").
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -15,14 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from roofseg.core.errors import UserError
 from roofseg.cutting.leakage import reprojected
 from roofseg.recipe.split import SPLITS
+from roofseg.tiles.ground import ground_crs
 from roofseg.tiles.rasters import Grid
 
 # Number of random divisions to draw; the one with the most similar splits is used.
 DRAWS = 200
+# `fitting_side` tries squares that shrink by this factor.
+SHRINK = 1.25
 DECILES = np.linspace(0.1, 0.9, 9)
 
 
@@ -36,6 +41,9 @@ def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[li
             ground is divided into squares of that side, and tiles whose centres lie in the same
             square form a block; overlapping tiles always stay together.
 
+    Where coordinates are not lengths (degrees, Web Mercator), tiles are compared and squares laid
+    in an equal-area projection around the first tile.
+
     Returns:
         The tiles of each block, sorted; blocks in the order of their first tile. A tile
         without georeference, or whose coordinates cannot be compared with those of other tiles, is
@@ -43,7 +51,7 @@ def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[li
 
     Raises:
         UserError: a tile's outline cannot be computed in the CRS of the others, or ``side`` is
-            given and the units of that CRS are not lengths on the ground.
+            given and the units of that CRS are not lengths.
     """
     blocks = [[name] for name, grid in grids.items() if grid.transform is None]
     places: list[object]
@@ -59,13 +67,40 @@ def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[li
         part_of = shapely.STRtree(parts).nearest(shapely.centroid(outlines)).tolist()
         places = part_of
         if side is not None:
-            squares = _squares(shapely.centroid(parts), side, grids[names[0]])
+            squares = _squares(shapely.centroid(parts), side, crs)
             places = [squares[part] for part in part_of]
         together: dict[object, list[str]] = defaultdict(list)
         for name, place in zip(names, places, strict=True):
             together[place].append(name)
         blocks += together.values()
     return sorted(sorted(block) for block in blocks)
+
+
+def fitting_side(grids: Mapping[str, Grid], count: int) -> float:
+    """The side (metres) of large squares that give at least ``count`` blocks.
+
+    Tries ever smaller squares, from one that holds all tiles to one like a tile. If none gives
+    ``count`` blocks, the side that gives the most.
+
+    Raises:
+        UserError: as `find_blocks`, or no tile is georeferenced
+    """
+    groups = _comparable(grids)
+    if not groups:
+        raise UserError("--block: no tile is georeferenced, so nothing tells their squares.")
+    crs, names = max(groups.items(), key=lambda group: len(group[1]))
+    outlines = [_outline(name, grids[name], crs) for name in names]
+    left, bottom, right, top = shapely.total_bounds(outlines).tolist()
+    extent = max(right - left, top - bottom)
+    tile = math.sqrt(float(np.median(shapely.area(outlines))))
+    steps = math.ceil(math.log(extent / tile, SHRINK))
+    blocks: dict[float, int] = {}
+    for step in range(steps + 1):
+        side = float(f"{max(extent / SHRINK**step, tile) * _unit(crs):.2g}")
+        blocks[side] = len(find_blocks(grids, side))
+        if blocks[side] >= count:
+            return side
+    return max(blocks, key=blocks.__getitem__)
 
 
 def divide(
@@ -111,9 +146,9 @@ def divide(
     if len(blocks) < len(SPLITS):
         raise UserError(
             f"{len(tiles)} tiles in {len(blocks)} {'block' if len(blocks) == 1 else 'blocks'} that "
-            "touch, overlap or share a square: expected at least 3 blocks, one each for train, val "
-            "and test. Use --block METRES to divide the ground into (smaller) squares of that "
-            "side, or give your own split with --split FILE."
+            "overlap or share a square: expected at least 3 blocks, one each for train, val and "
+            "test. Use --block METRES with smaller squares, leave out tiles that overlap others, "
+            "or give your own split with --split FILE."
         )
     rng = np.random.default_rng(seed)
     shares = dict(zip(SPLITS, (1 - val - test, val, test), strict=True))
@@ -151,8 +186,9 @@ def _draw(
 def _comparable(grids: Mapping[str, Grid]) -> dict[CRS | None, list[str]]:
     """Group georeferenced tiles by the CRS in which to compare them.
 
-    All tiles with coordinates on the Earth are compared in the CRS of the first of them. Tiles in
-    an engineering CRS, or without CRS, are compared only with tiles of the same CRS, or none.
+    All tiles with coordinates on the Earth are compared in the `ground_crs` of the first of them.
+    Tiles in an engineering CRS, or without CRS, are compared only with tiles of the same CRS, or
+    none.
     """
     groups: dict[CRS | None, list[str]] = {}
     earth: CRS | None = None
@@ -161,7 +197,8 @@ def _comparable(grids: Mapping[str, Grid]) -> dict[CRS | None, list[str]]:
             continue
         crs = grid.crs
         if crs is not None and (crs.is_projected or crs.is_geographic):
-            crs = earth = earth or crs
+            earth = earth or ground_crs(crs, grid.transform, grid.height, grid.width)
+            crs = earth
         groups.setdefault(crs, []).append(name)
     return groups
 
@@ -174,24 +211,31 @@ def _outline(name: str, grid: Grid, crs: CRS | None) -> shapely.Polygon:
         (corners,) = reprojected(corners[None], grid.crs, crs)
     outline = shapely.Polygon(corners) if np.isfinite(corners).all() else shapely.Polygon()
     if not outline.is_valid or not outline.area > 0:
+        where = "" if grid.crs is None else f" in {grid.crs.to_string()}"
         raise UserError(
-            f"tile {name}: its outline is not a quadrangle"
-            f"{'' if crs is None else f' in {crs.to_string()}'}, so its neighbours cannot be found."
-            " Correct its georeference, or give your own split with --split FILE."
+            f"tile {name}: its outline{where} is not a quadrangle on the ground, so its "
+            "neighbours cannot be found. Correct its georeference, or give your own split with "
+            "--split FILE."
         )
     return outline
 
 
 def _squares(
-    centres: Sequence[shapely.Point], side: float, grid: Grid
+    centres: Sequence[shapely.Point], side: float, crs: CRS | None
 ) -> list[tuple[float, float]]:
-    """The square (column, row) that each centre lies in; ``centres`` are in the CRS of ``grid``."""
-    crs = grid.crs
-    if crs is not None and grid.gsd is None:
-        raise UserError(
-            f"--block: found {side:g} m, but the tiles' coordinates are in {crs.to_string()}, "
-            "whose units are not metres on the ground. Warp the tiles to another projection, such "
-            "as UTM, or give your own split with --split FILE."
-        )
-    unit = side / (1.0 if crs is None else crs.linear_units_factor[1])
+    """The square (column, row) that each centre lies in; ``centres`` are in ``crs``."""
+    unit = side / _unit(crs)
     return [(centre.x // unit, centre.y // unit) for centre in centres]
+
+
+def _unit(crs: CRS | None) -> float:
+    """Metres per unit of coordinates; 1 without a CRS."""
+    if crs is None:
+        return 1.0
+    try:
+        return float(crs.linear_units_factor[1])
+    except CRSError:
+        raise UserError(
+            f"--block: the tiles' coordinates are in {crs.to_string()}, whose units are not metres "
+            "on the ground. Correct their CRS, or give your own split with --split FILE."
+        ) from None

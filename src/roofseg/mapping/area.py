@@ -12,6 +12,8 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from roofseg.tiles.ground import ground_lengths, to_degrees
+
 # UTM and national grids distort areas by less; Web Mercator shows Berlin 2.7 times too large.
 MAX_DISTORTION = 0.01
 LONGEST_SIDE = 0.01  # degrees; a geodesic of this length leaves its parallel by 1 cm at 60°
@@ -48,7 +50,11 @@ class Ellipsoid:
 
     def areas(self, polygons: Polygons) -> Floats:
         """Areas of (N,) polygons on the WGS 84 ellipsoid in m² (Karney 2013, through PROJ)."""
-        degrees = shapely.transform(polygons, self._to_degrees, interleaved=False)
+
+        def place(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+            return to_degrees(self.crs.srs, x, y, self.step)
+
+        degrees = shapely.transform(polygons, place, interleaved=False)
         # Their sides are straight in degrees or in the projection, and would become geodesics.
         degrees = shapely.orient_polygons(shapely.segmentize(degrees, LONGEST_SIDE))
         geod = pyproj.Geod(ellps="WGS84")
@@ -64,31 +70,12 @@ class Ellipsoid:
 
         Raises ValueError if a point lies outside the area that the CRS covers.
         """
-        geod = pyproj.Geod(ellps="WGS84")
-        x, y = points.T
-        start = self._to_degrees(x, y)
-        lengths = []
-        for dx, dy in ((self.step, 0.0), (0.0, self.step)):
-            ahead, back = (
-                geod.inv(*start, *self._to_degrees(x + sign * dx, y + sign * dy))[2]
-                for sign in (1, -1)
-            )
-            lengths.append(np.fmax(ahead, back))  # one of the two may end at a pole
-        if not np.isfinite(lengths).all():
-            raise ValueError(
-                f"{points[~np.isfinite(lengths).all(axis=0)][0]} is outside the area of the CRS"
-            )
+        steps = np.array([(self.step, 0), (0, self.step)])
+        lengths = ground_lengths(self.crs.srs, points, steps)
+        if not (inside := np.isfinite(lengths).all(axis=1)).all():
+            raise ValueError(f"{points[~inside][0]} is outside the area of the CRS")
         # On a pole, x has no length; callers divide by it.
-        return np.stack(lengths, axis=1).clip(1e-9) / self.step
-
-    def _to_degrees(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        to_degrees = pyproj.Transformer.from_crs(self.crs, "OGC:CRS84", always_xy=True)
-        longitude, latitude = to_degrees.transform(x, y)
-        if self.crs.is_geographic:
-            # Rasters whose pixels have their centres on a pole reach half a pixel beyond it.
-            tolerated = np.abs(latitude) <= 90 + self.step
-            latitude = np.where(tolerated, np.clip(latitude, -90, 90), latitude)
-        return longitude, latitude
+        return lengths.clip(1e-9) / self.step
 
 
 Ground = Plane | Ellipsoid

@@ -175,9 +175,9 @@ def open_imagery(
         name: a path or address that GDAL opens.
         trained: GSDs that the model was trained on, metres per pixel, ascending; () where unknown,
             and then GSDs are not compared.
-        gsd: metres per pixel, instead of the raster's own. Needed where the raster has no CRS, or
-            one whose units are not metres on the ground (degrees, Web Mercator). If the raster
-            states oblong pixels, this is the square root of their area.
+        gsd: metres per pixel, instead of the raster's own. Needed where the raster states no
+            place on Earth, which its GSD is measured at (see `roofseg.tiles.ground.ground_gsd`).
+            If the raster states oblong pixels, this is the square root of their area.
         resample: resample a raster of another GSD, or of oblong pixels, to square pixels of the
             nearest GSD trained on (average of finer pixels, cubic interpolation of coarser ones).
             The new grid covers the same ground.
@@ -304,7 +304,7 @@ def _target_gsd(
         )
     if gsd is None and resample:
         raise UserError(
-            f"{name}: its GSD is unknown (no CRS, or one in degrees), so it cannot be "
+            f"{name}: its GSD is unknown (it states no place on Earth), so it cannot be "
             f"resampled to the {_metres(trained)} trained on. Give --gsd METRES."
         )
     if gsd is None or not trained:

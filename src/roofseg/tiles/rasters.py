@@ -36,6 +36,7 @@ from rasterio.windows import Window
 from roofseg.core.errors import UserError
 from roofseg.core.images import Image
 from roofseg.core.messages import shortened
+from roofseg.tiles.ground import ground_gsd
 
 # Suffixes of files that lie beside rasters.
 WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
@@ -95,41 +96,40 @@ class Grid:
     def gsd(self) -> float | None:
         """Ground sampling distance in metres per pixel: the square root of a pixel's area.
 
-        None unless the coordinates are lengths on the ground: a projected CRS, and not Mercator's
-        projection, whose metres shrink with the latitude.
+        None where the raster does not state its place on Earth: see `ground_gsd`.
         """
-        if self.crs is None or self.transform is None or not self.crs.is_projected:
-            return None
-        if self.crs.to_dict().get("proj") == "merc":
-            return None
-        metres = self.crs.linear_units_factor[1]
-        return round(math.sqrt(abs(self.transform.determinant)) * metres, 9)
+        pixel = self._ground
+        return pixel and round(math.sqrt(math.prod(pixel)), 9)
 
     def sides(self, gsd: float) -> tuple[float, float]:
         """The sides of a pixel, along a row and along a column of pixels.
 
-        In metres if ``gsd`` is the square root of the pixel's area in metres. Equal where the
-        transform does not tell the shape on the ground: no transform, a degenerate one, or degrees.
+        In metres if ``gsd`` is the square root of their product in metres. Equal where the raster
+        does not tell their shape: it has no transform, or a degenerate one.
         """
-        shape = self._shape
-        unit = gsd / math.sqrt(abs(shape.determinant))
-        return math.hypot(shape.a, shape.d) * unit, math.hypot(shape.b, shape.e) * unit
+        x, y = self._ground or self._sides or (1, 1)
+        unit = gsd / math.sqrt(x * y)
+        return x * unit, y * unit
 
     @property
     def is_sheared(self) -> bool:
-        """Whether rows and columns of pixels are not at right angles."""
-        shape = self._shape
-        product = math.hypot(shape.a, shape.d) * math.hypot(shape.b, shape.e)
-        return abs(shape.a * shape.b + shape.d * shape.e) > SQUARE_TOLERANCE * product
+        """Whether rows and columns of pixels are not at right angles, in the units of the CRS."""
+        if self.transform is None or self._sides is None:
+            return False
+        a, b, _, d, e, *_ = self.transform
+        return abs(a * b + d * e) > SQUARE_TOLERANCE * math.prod(self._sides)
 
     @property
-    def _shape(self) -> Affine:
-        """A transform that gives pixels their shape on the ground; a square's where unknown."""
-        known = self.transform is not None and not self.transform.is_degenerate
-        if not known or (self.crs is not None and self.crs.is_geographic):
-            return Affine.identity()
-        assert self.transform is not None
-        return self.transform
+    def _ground(self) -> tuple[float, float] | None:
+        return ground_gsd(self.crs, self.transform, self.height, self.width)
+
+    @property
+    def _sides(self) -> tuple[float, float] | None:
+        """The sides of a pixel in the units of the CRS; None where pixels have no area."""
+        if self.transform is None or self.transform.is_degenerate:
+            return None
+        a, b, _, d, e, *_ = self.transform
+        return math.hypot(a, d), math.hypot(b, e)
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ def check_tile(tile: TilePair, patch_size: int) -> tuple[Grid, str]:
             f"{image.crs.to_string()}. Warp one of them to the other's grid."
         )
     if image.transform and mask.transform:
-        shift = _shift(image, mask.transform)
+        shift = shift_px(image, mask.transform)
         if shift > MAX_SHIFT_PX:
             raise UserError(
                 f"{tile.mask}: georeferenced {shift:.3g} px away from its image {tile.image}. "
@@ -307,9 +307,12 @@ def check_square(
         found = f"are {x:g} x {y:g} {'m' if gsd else 'units of its georeference'}"
     else:
         return
+    crs = ""
+    if grid.crs and grid.crs.is_geographic:  # equal steps in degrees are not square on the ground
+        crs, side = "-t_srs EPSG:CODE ", gsd or side
     raise UserError(
         f"{name}: its pixels {found}; expected square ones. {remedy} to square pixels, for example "
-        f"with `gdalwarp -tr {side:g} {side:g}`."
+        f"with `gdalwarp {crs}-tr {side:g} {side:g}`{' (the code of its UTM zone)' if crs else ''}."
     )
 
 
@@ -519,9 +522,12 @@ def read_grid(source: DatasetReader) -> Grid:
     return Grid(source.height, source.width, source.crs or None, transform)
 
 
-def _shift(image: Grid, mask: Affine) -> float:
-    """The largest distance, in pixels, between a corner in the image's grid and in the mask's."""
-    if mask.is_degenerate or image.transform is None:
+def shift_px(grid: Grid, other: Affine | None) -> float:
+    """The largest distance, in pixels, between a grid's corner and its place by another transform.
+
+    Infinite where one of them gives no place.
+    """
+    if other is None or other.is_degenerate or grid.transform is None:
         return math.inf
-    to_mask = ~mask @ image.transform
-    return max(math.dist(to_mask @ corner, corner) for corner in image.corners)
+    to_other = ~other @ grid.transform
+    return max(math.dist(to_other @ corner, corner) for corner in grid.corners)

@@ -1,0 +1,226 @@
+"""Making a dataset of chips of a web map, as fAIr and OpenAerialMap give them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+from tiny_dataset import make, write_raster
+from web_tiles import HALF, ZOOM, scene, tile_at, tile_transform, write_chips
+
+from roofseg.core.errors import UserError
+from roofseg.intake.bring_in import Division, bring_in
+from roofseg.intake.inspect import Report, inspect_dataset
+from roofseg.patches import read_crops
+from roofseg.recipe.split import read_split
+from roofseg.tiles.rasters import open_raster, read_grid, read_tile_mask, shift_px
+
+PX = 64  # of a chip
+PATCH = 128
+COUNT = 10  # chips on a side of the scene
+GSD_AT_EQUATOR = 2 * HALF / 2**ZOOM / PX
+
+
+def taken(images: Path, masks: Path, out: Path, **options: Any) -> tuple[Report, list[str]]:
+    said: list[str] = []
+    options = {"division": Division(), "patch_size": PATCH, **options}
+    return bring_in(images, masks, out, say=said.append, **options), said
+
+
+def pixels(path: Path) -> np.ndarray:
+    with open_raster(path) as source:
+        return source.read().transpose(1, 2, 0)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "kathmandu"
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    return tmp_path / "mine" / "labels.geojson"
+
+
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [
+        ("chips", {"crs": "EPSG:4326"}),
+        ("chips", {"crs": "EPSG:3857", "suffix": ".png"}),
+        ("chips", {"crs": None, "suffix": ".png"}),
+        ("chips", {"crs": None, "suffix": ".tif"}),
+        ("tiles/19", {"crs": None, "suffix": ".png", "name": "{x}/{y}"}),
+        ("chips", {"crs": "EPSG:4326", "at": (15.6, 78.2)}),
+    ],
+    ids=["degrees", "Web Mercator", "by name", "plain TIFF by name", "z/x/y", "Svalbard"],
+)
+def test_chips_and_one_geojson_become_a_dataset(
+    tmp_path: Path, out: Path, labels: Path, folder: str, options: dict[str, Any]
+) -> None:
+    """Pixels and masks are those of the scene, in tiles of a patch, and patches can be cut."""
+    images = tmp_path / "mine" / folder
+    write_chips(images, COUNT, COUNT, px=PX, **options)
+    # Labels lie beside the folder of the chips; for z/x/y, that is one folder further up.
+    report, said = taken(images, images.parent / "labels.geojson", out)
+    assert len(report.tiles) == 25
+    assert any("2 x 2 chips were merged into each of 25 tiles" in line for line in said)
+    image, mask = scene(COUNT, COUNT, PX)
+    x, y = tile_at(*options.get("at", (85.32, 27.7)))
+    crs = options["crs"] or "EPSG:3857"
+    for tile in report.tiles:
+        found = re.fullmatch(r"(?:OAM-)?(\d+)-(\d+)-19_2x2", tile.name)
+        assert found
+        column, row = int(found[1]) - x, int(found[2]) - y
+        part = np.s_[row * PX : row * PX + PATCH, column * PX : column * PX + PATCH]
+        np.testing.assert_array_equal(pixels(out / "imgs" / f"{tile.name}.tif"), image[part])
+        np.testing.assert_array_equal(read_tile_mask(out / "msks" / f"{tile.name}.tif"), mask[part])
+        with open_raster(out / "imgs" / f"{tile.name}.tif") as source:
+            grid = read_grid(source)
+        assert grid.crs is not None
+        assert grid.crs.to_string() == crs
+        assert shift_px(grid, tile_transform(x + column, y + row, crs, px=PX)) < 0.1
+    counts = [tile.split for tile in report.tiles]
+    assert [counts.count(split) for split in ("val", "test")] == pytest.approx([4, 4], abs=2)
+    checked = inspect_dataset(out)
+    assert checked.problems == ()
+    assert make(out, tmp_path / "patches", PATCH) == []
+    cosine = math.cos(math.radians(options.get("at", (0, 27.7))[1]))
+    gsd = read_crops(tmp_path / "patches" / "train").gsd
+    assert gsd.tolist() == pytest.approx([cosine * GSD_AT_EQUATOR] * len(gsd), rel=0.01)
+
+
+class TestLabels:
+    def test_a_geojson_for_each_chip(self, tmp_path: Path, out: Path, labels: Path) -> None:
+        images = tmp_path / "mine" / "chips"
+        paths = write_chips(images, COUNT, COUNT, px=PX)
+        roofs = geopandas.read_file(labels).to_crs(3857)[COUNT:]  # some chips have none
+        (labels.parent / "labels").mkdir()
+        for path in paths.values():
+            with open_raster(path) as source:
+                inside = roofs.clip(source.bounds)
+            own = labels.parent / "labels" / f"{path.stem}.geojson"
+            own.write_text('{"type": "FeatureCollection", "features": []}')
+            if len(inside):
+                inside.to_file(own, driver="GeoJSON")
+        report, _ = taken(images, labels.parent / "labels", out)
+        roofs.to_file(labels, driver="GeoJSON")
+        other, _ = taken(images, labels, tmp_path / "data" / "other")
+        assert [tile.building for tile in report.tiles] == [tile.building for tile in other.tiles]
+        assert len(report.tiles) == 25
+        record = json.loads((out / "intake.json").read_text())["tiles"][report.tiles[0].name]
+        assert record["chips"][0]["mask"] == record["chips"][0]["image"].replace("tif", "geojson")
+
+    def test_a_mask_for_each_chip(self, tmp_path: Path, out: Path, labels: Path) -> None:
+        images, masks = tmp_path / "mine" / "chips", tmp_path / "mine" / "masks"
+        _, mask = scene(COUNT, COUNT, PX)
+        for (col, row), path in write_chips(images, COUNT, COUNT, px=PX, crs=None).items():
+            part = mask[row * PX : (row + 1) * PX, col * PX : (col + 1) * PX]
+            write_raster(masks / f"{path.stem}.png", part * np.uint8(255))
+        taken(images, masks, out)
+        taken(images, labels, tmp_path / "data" / "other")
+        for path in (out / "msks").glob("*.tif"):
+            other = tmp_path / "data" / "other" / "msks" / path.name
+            np.testing.assert_array_equal(read_tile_mask(path), read_tile_mask(other))
+
+    def test_a_mask_of_another_size_is_named(self, tmp_path: Path, out: Path) -> None:
+        images, masks = tmp_path / "mine" / "chips", tmp_path / "mine" / "masks"
+        for path in write_chips(images, COUNT, COUNT, px=PX).values():
+            write_raster(masks / f"{path.stem}.png", np.ones((PX, PX - 1), np.uint8))
+        with pytest.raises(UserError, match=r"masks/OAM-.*\.png: 63 x 64 px, but its image .*/chi"):
+            taken(images, masks, out)
+
+
+class TestMerge:
+    def test_what_was_merged_and_left_out_is_recorded(
+        self, tmp_path: Path, out: Path, labels: Path
+    ) -> None:
+        images = tmp_path / "mine" / "chips"
+        paths = write_chips(images, COUNT + 1, COUNT, px=PX, without=[(0, 0)])
+        report, said = taken(images, labels, out)
+        record = json.loads((out / "intake.json").read_text())
+        merged = [chip["image"] for tile in record["tiles"].values() for chip in tile["chips"]]
+        assert len(merged) == 4 * len(report.tiles) == 100
+        assert sorted(merged + record["left_out"]) == sorted(path.name for path in paths.values())
+        assert any(line.startswith("left out, since they belong to no such") for line in said)
+        assert record["split"]["square"] > PATCH * GSD_AT_EQUATOR / 2
+        (line,) = (line for line in said if "--block" in line)
+        assert f"square of {record['split']['square']:g} m" in line
+
+    @pytest.mark.parametrize(
+        ("options", "tiles", "side"),
+        [({"merge": 1}, 36, PX), ({"merge": 3}, 4, 3 * PX), ({}, 36, PX)],
+        ids=["none", "three", "too few to merge"],
+    )
+    def test_the_side_can_be_set(
+        self,
+        tmp_path: Path,
+        out: Path,
+        labels: Path,
+        options: dict[str, int],
+        tiles: int,
+        side: int,
+    ) -> None:
+        images = tmp_path / "mine" / "chips"
+        write_chips(images, 6, 6, px=PX)
+        report, _ = taken(images, labels, out, **options)
+        assert len(report.tiles) == tiles
+        assert {tile.grid.width for tile in report.tiles if tile.grid} == {side}
+
+    def test_a_split_of_the_users_is_of_files(
+        self, tmp_path: Path, out: Path, labels: Path
+    ) -> None:
+        images = tmp_path / "mine" / "chips"
+        paths = write_chips(images, COUNT, COUNT, px=PX)
+        mine = {
+            path.stem: ("test", "val", "train")[min(col, 2)] for (col, _), path in paths.items()
+        }
+        lines = "".join(f"{name},{split}\n" for name, split in mine.items())
+        (tmp_path / "mine.csv").write_text(f"tile,split\n{lines}")
+        taken(images, labels, out, division=Division(file=tmp_path / "mine.csv"))
+        assert read_split(out) == mine
+
+    @pytest.mark.parametrize(
+        ("merge", "says"), [(0, "found 0; expected 1"), (4, "found 4, but no 4")]
+    )
+    def test_impossible_sides(
+        self, tmp_path: Path, out: Path, labels: Path, merge: int, says: str
+    ) -> None:
+        write_chips(tmp_path / "mine" / "chips", 3, 3, px=PX)
+        with pytest.raises(UserError, match=f"^--merge: {says}"):
+            taken(tmp_path / "mine" / "chips", labels, out, merge=merge)
+
+
+class TestBlocks:
+    def test_squares_that_are_too_large_are_answered_with_a_side_that_works(
+        self, tmp_path: Path, out: Path, labels: Path
+    ) -> None:
+        images = tmp_path / "mine" / "chips"
+        write_chips(images, COUNT, COUNT, px=PX)
+        with pytest.raises(UserError, match=r"^--block: squares of 5000 m .* Use --block") as error:
+            taken(images, labels, out, division=Division(side=5000))
+        side = float(str(error.value).split("--block ")[-1].rstrip("."))
+        taken(images, labels, tmp_path / "data" / "second", division=Division(side=side))
+        recorded = json.loads((tmp_path / "data" / "second" / "intake.json").read_text())
+        assert recorded["split"]["square"] == side
+
+    def test_neighbours_in_different_splits_are_a_warning(
+        self, tmp_path: Path, out: Path, labels: Path
+    ) -> None:
+        images = tmp_path / "mine" / "chips"
+        write_chips(images, 4, 4, px=PX)
+        report, _ = taken(images, labels, out)
+        assert any("tiles of different splits touch" in line for line in report.warnings)
+
+
+def test_a_pyramid_of_zooms_asks_for_one(tmp_path: Path, out: Path) -> None:
+    write_chips(tmp_path / "tiles" / "19", 2, 2, px=PX, crs=None, name="{x}/{y}")
+    labels = (tmp_path / "tiles" / "labels.geojson").rename(tmp_path / "labels.geojson")
+    with pytest.raises(UserError, match=r"holds no raster.*web tiles \(z/x/y\.png\), of which one"):
+        taken(tmp_path / "tiles", labels, out)
