@@ -22,7 +22,7 @@ for name in [name for name in os.environ if name.startswith(("GIT_", "DVC_", "MA
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Grids of datums that a user has, or that PROJ would fetch, change the results of transformations.
 os.environ["PROJ_NETWORK"] = "OFF"
-os.environ["PROJ_SKIP_READ_USER_WRITABLE_DIRECTORY"] = "YES"
+os.environ["PROJ_USER_WRITABLE_DIRECTORY"] = "/nonexistent"
 # Without this, DVC sends usage data to its makers from projects that do not forbid it.
 os.environ["DVC_NO_ANALYTICS"] = "1"
 

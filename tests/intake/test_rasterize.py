@@ -293,7 +293,7 @@ class TestBurn:
             if count == 0:
                 return
             if to and driver == "gpkg":  # with vertices that alternate between both sides
-                vector = vector.with_suffix(".shp")
+                vector = vector.with_suffix(".fgb")
                 geopandas.read_file(raster.parent / names[1]).to_crs(to).to_file(vector)
             assert burn(vector, raster, out).features == count
             assert np.array_equal(pixels(out), mask * 255)

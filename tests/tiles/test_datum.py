@@ -111,7 +111,6 @@ def london(grids: Path) -> tuple[float, str]:
         **os.environ,
         "PYTHONPATH": str(ROOT / "src"),
         "PROJ_USER_WRITABLE_DIRECTORY": str(grids),
-        "PROJ_SKIP_READ_USER_WRITABLE_DIRECTORY": "NO",
     }
     done = subprocess.run(
         [sys.executable, "-c", TRANSFORM],
