@@ -35,7 +35,7 @@ from roofseg.intake.rasterize import (
     rasterize_footprints,
 )
 from roofseg.mapping.footprints import Vector, write_footprints
-from roofseg.tiles.rasters import TilePair, check_tile, read_tile_mask
+from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 HEIGHT, WIDTH = 48, 64
@@ -354,7 +354,7 @@ class TestPlacement:
 
     def tile(self, pixel: float) -> Grid:
         transform = Affine(pixel, 0, 530_000, 0, -pixel, 180_000)
-        return Grid(40, 40, CRS.from_epsg(27700), transform)
+        return Grid(40, 40, rasterio.CRS.from_epsg(27700), transform)
 
     def test_footprints_that_may_lie_off_need_consent(self, tmp_path: Path) -> None:
         tile = self.tile(0.5)
@@ -370,7 +370,11 @@ class TestPlacement:
 
     def test_others_do_not(self, tmp_path: Path) -> None:
         layer = find_layer(footprints(tmp_path / "h.gpkg", at(0, 0, 5, 5), to="EPSG:4326"))
-        grids = [self.tile(2.5), Grid(9, 9, CRS.from_epsg(32614), TRANSFORM), Grid(9, 9, None, None)]
+        grids = [
+            self.tile(2.5),
+            Grid(9, 9, rasterio.CRS.from_epsg(32614), TRANSFORM),
+            Grid(9, 9, None, None),
+        ]
         assert not check_placement([(layer, grid) for grid in grids], allow_ballpark=False)
 
 

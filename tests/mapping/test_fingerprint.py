@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 from identity import picture
+from raster_files import write_container
 from tiny_dataset import CRS, TRANSFORM, write_raster
 
 from roofseg.core.errors import UserError
@@ -124,3 +125,13 @@ def test_an_input_that_cannot_be_read(tile: Path) -> None:
     tile.write_bytes(tile.read_bytes()[:50])
     with pytest.raises(UserError, match=r"t\.tif: cannot be read"):
         fingerprint(str(tile))
+
+
+def test_one_raster_of_several_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "city.gpkg"
+    pixels = np.zeros((40, 50, 3), np.uint8)
+    write_container(path, {"a": pixels, "b": pixels})
+    before = fingerprint(f"GPKG:{path}:a")
+    assert len(before) == 16
+    older(path)
+    assert fingerprint(f"GPKG:{path}:a") != before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +29,10 @@ def check_unused(path: Path) -> None:
     SQLite locks bytes of the database and of its -shm for as long as a layer is open in WAL mode
     (as in QGIS), or is being written. A file system without locks cannot tell.
     """
+    if os.name != "posix":  # Windows refuses to replace a file that is open
+        return
+    import fcntl
+
     for file in (path, *companions(path)):
         with (
             suppress(FileNotFoundError, PermissionError, IsADirectoryError),

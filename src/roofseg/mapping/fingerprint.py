@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.rasters import name_parts, open_raster
 
 
 def fingerprint(source: str) -> str:
@@ -17,12 +17,13 @@ def fingerprint(source: str) -> str:
 
     Raises UserError if the input, or a VRT among its sources, cannot be read.
     """
-    if not Path(source).exists():
+    file = name_parts(source)[0]
+    if not Path(file).exists():
         return ""
     with open_raster(source) as raster:
         header = [raster.crs and raster.crs.to_wkt(), raster.transform, raster.nodatavals]
         header += [raster.colorinterp, raster.mask_flag_enums]
-        files = raster.files
+        files = [file, *raster.files]
     seen: set[str] = set()
     while new := set(files) - seen:
         seen |= new
