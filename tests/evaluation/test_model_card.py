@@ -227,6 +227,18 @@ def test_the_licence_of_the_weights_follows_from_prior_and_data(
     )
 
 
+@pytest.mark.parametrize(
+    ("gsd", "told"),
+    [
+        ((), "of unknown ground sampling distance"),
+        ((0.3,), "0.3 m per pixel"),
+        ((0.263, 0.264, 0.265), "0.263 to 0.265 m per pixel"),
+    ],
+)
+def test_the_card_tells_the_gsd(tmp_path: Path, gsd: tuple[float, ...], told: str) -> None:
+    assert f"64 x 64 px, {told}" in written(tmp_path, gsd=gsd)
+
+
 def test_the_card_describes_model_data_and_recipe(tmp_path: Path) -> None:
     text = written(tmp_path, gsd=(0.3, 0.5))
     weights = sha256_file(tmp_path / "models" / "mine" / "model.safetensors")

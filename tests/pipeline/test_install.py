@@ -143,6 +143,16 @@ def test_make_takes_the_python_that_is_named(tmp_path: Path) -> None:
     assert done.stdout.startswith(made)
 
 
+def test_make_finds_the_home_folder_in_the_name_of_a_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell may leave the ~ of PYTHON=~/python to make."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = make_installed(tmp_path, {"other": "3.11.2"}, "PYTHON=~/bin/other")
+    made = f"Making .venv with Python 3.11.2 ({tmp_path / 'bin' / 'other'})\n"
+    assert done.stdout.startswith(made)
+
+
 @pytest.mark.parametrize(
     ("variables", "found"),
     [

@@ -311,8 +311,8 @@ def _pair_up(
 
 def _vectors_named(*places: Path) -> str:
     """A sentence that says how to use the vector files in folders as labels; "" without any."""
-    folders = [place for place in places if place.is_dir()]
-    vectors = [path for place in folders for path in sorted(place.iterdir()) if is_vector(path)]
+    files = [path for place in places if place.is_dir() for path in sorted(place.iterdir())]
+    vectors = [path for path in files if path.is_file() and is_vector(path)]
     if not vectors:
         return ""
     name = shlex.quote(str(vectors[0]))

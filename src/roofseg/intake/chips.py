@@ -28,8 +28,10 @@ WEB_MERCATOR = CRS.from_epsg(3857)
 HALF_WORLD_M = math.pi * 6378137  # half the width of Web Mercator's world
 # A name of a chip: x-y-z, perhaps after a prefix, as in OAM-386472-221072-19.
 XYZ = re.compile(r"(?:.*\D)?(\d+)-(\d+)-(\d+)")
-# Zooms that show roofs. Other numbers are more likely a date.
+# Zooms that show roofs, and the share of rows that lie beyond 84 degrees north, where no roof is.
+# Other numbers are more likely a date, such as 2023-10-15.
 ZOOMS = range(14, 25)
+NO_ROOFS = 0.03
 # Chips are merged only if at least so many tiles result, and if at most half of the chips are lost.
 MIN_TILES = 24
 
@@ -41,7 +43,7 @@ def place_by_name(name: str, grid: Grid) -> Grid | None:
     if grid.crs is not None or grid.height != grid.width or match is None:
         return None
     x, y, z = map(int, match.groups())
-    if z not in ZOOMS or max(x, y) >= 2**z:
+    if z not in ZOOMS or max(x, y) >= 2**z or y < NO_ROOFS * 2**z:
         return None
     side = 2 * HALF_WORLD_M / 2**z
     pixel = side / grid.width
