@@ -31,7 +31,8 @@ from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError, raise_all
 from roofseg.core.files import atomic_write
 from roofseg.inference.predictor import Predictor
-from roofseg.intake.bring_in import Division, bring_in
+from roofseg.intake.bring_in import bring_in
+from roofseg.intake.division import Division
 from roofseg.intake.inspect import inspect_dataset
 from roofseg.mapping.footprints import Vector
 from roofseg.mapping.load_model import load_predictor

@@ -15,8 +15,6 @@ import pytest
 import rasterio
 import rasterio.shutil
 import shapely
-from hypothesis import given
-from hypothesis import strategies as st
 from intake_files import NAMES, SIZE, place_of, write_footprints, write_pairs
 from raster_files import name_bands
 from rasterio.transform import Affine
@@ -25,7 +23,8 @@ from unwritable import full_disk
 
 from roofseg.core.errors import UserError
 from roofseg.intake import inspect
-from roofseg.intake.bring_in import Division, bring_in, tile_name
+from roofseg.intake.bring_in import bring_in
+from roofseg.intake.division import Division
 from roofseg.intake.inspect import Report, inspect_dataset
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.rasters import open_raster
@@ -275,17 +274,6 @@ class TestTaken:
         assert report.warnings == ("split.csv does not list d, which the pipeline leaves out",)
         record = json.loads((out / "intake.json").read_text())
         assert record["split"] == {"file": "mine.csv"}
-
-
-@given(st.text("ab0._- /ø\u00e9\u0301\n", max_size=8) | st.text(max_size=20))
-def test_a_tile_name_is_valid_and_maps_to_itself(stem: str) -> None:
-    name = tile_name(stem)
-    assert re.fullmatch(r"([\w][\w.-]*)?", name)
-    assert tile_name(name) == name
-
-
-def test_composed_and_decomposed_accents_give_one_name() -> None:
-    assert tile_name("A\u030alesund") == tile_name("\u00c5lesund") == "\u00c5lesund"
 
 
 class TestRefused:

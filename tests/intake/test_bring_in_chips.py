@@ -15,7 +15,8 @@ from tiny_dataset import make, write_raster
 from web_tiles import HALF, ZOOM, scene, tile_at, tile_transform, write_chips
 
 from roofseg.core.errors import UserError
-from roofseg.intake.bring_in import Division, bring_in
+from roofseg.intake.bring_in import bring_in
+from roofseg.intake.division import Division
 from roofseg.intake.inspect import Report, inspect_dataset
 from roofseg.patches import read_crops
 from roofseg.recipe.split import read_split

@@ -22,7 +22,8 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, remove_scratch
 from roofseg.core.progress import track
 from roofseg.core.terminal import warn
-from roofseg.intake.bring_in import Division, bring_in
+from roofseg.intake.bring_in import bring_in
+from roofseg.intake.division import Division
 from roofseg.intake.inspect import Report, check_name, table
 from roofseg.recipe.params import PATCH_MULTIPLE, read_params
 
