@@ -437,17 +437,17 @@ class TestRefused:
         with pytest.raises(UserError, match=says):
             taken(images, tmp_path / "roofs.kml", out)
 
-    def test_footprints_of_each_tile_and_footprints_as_imagery(
+    def test_footprints_of_other_names_and_footprints_as_imagery(
         self, tmp_path: Path, out: Path
     ) -> None:
         images, _ = write_pairs(tmp_path)
         for name in NAMES:
-            write_footprints(tmp_path / "roofs" / f"{name}.geojson", (name,))
-        says = r"no mask for a.* If \S+/roofs/a\.geojson and 5 more vector files .*ogrmerge"
+            write_footprints(tmp_path / "roofs" / f"{name} 1.geojson", (name,))
+        says = r"no mask for a.* If \S+/roofs/a 1\.geojson\S* and 5 more vector files .*ogrmerge"
         with pytest.raises(UserError, match=says):
             taken(images, tmp_path / "roofs", out)
-        with pytest.raises(UserError, match=r"^--imgs \S+a\.geojson: is a vector file; .*--msks"):
-            taken(tmp_path / "roofs" / "a.geojson", images, out)
+        with pytest.raises(UserError, match=r"^--imgs \S+a 1\.geojson: is a vector file; .*--msks"):
+            taken(tmp_path / "roofs" / "a 1.geojson", images, out)
 
     def test_footprints_on_other_ground(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)

@@ -117,11 +117,11 @@ class TestHeader:
         ("crs", "found"),
         [
             (CRS, "0.3 x 0.6 m"),
-            ("EPSG:2277", "0.0914402 x 0.18288 m"),
-            ("EPSG:3857", "0.3 x 0.6 units of its georeference"),
+            ("EPSG:2277", "0.0869741 x 0.173948 m"),
+            ("EPSG:3857", "0.263015 x 0.523321 m"),
             (None, "0.3 x 0.6 units of its georeference"),
         ],
-        ids=["metres", "survey feet", "Web Mercator", "no CRS"],
+        ids=["metres", "feet, far from Texas", "Web Mercator", "no CRS"],
     )
     def test_oblong_pixels_are_refused_and_the_remedy_makes_them_square(
         self, tmp_path: Path, crs: str | None, found: str

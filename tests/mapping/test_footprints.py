@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyogrio
 import pytest
+import rasterio
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,9 +24,10 @@ from tiny_dataset import CRS, TRANSFORM, write_raster
 from roofseg.core.errors import UserError
 from roofseg.mapping import footprints
 from roofseg.mapping.area import Plane
-from roofseg.mapping.footprints import Vector, write_footprints
+from roofseg.mapping.footprints import Vector, choose_ground, write_footprints
 from roofseg.mapping.polygonize import Component
 from roofseg.mapping.vector_files import Driver
+from roofseg.tiles.rasters import Grid
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 DRIVERS = get_args(Driver)
@@ -311,6 +313,12 @@ class TestErrors:
     def refused(self, raster: Path, message: str, driver: Driver = "gpkg", **options: Any) -> None:
         with pytest.raises(UserError, match=message):
             write(raster, raster.with_name(f"out.{driver}"), **options)
+
+    def test_geojson_beyond_a_pole(self) -> None:
+        grid = Grid(40, 40, rasterio.CRS.from_epsg(4326), Affine(2, 0, 0, 0, -2, 91))
+        says = r"^t\.tif: reaches the latitude 91, beyond the pole, .* Use --vector gpkg or parquet"
+        with pytest.raises(UserError, match=says):
+            choose_ground("t.tif", grid, Vector("geojson"), None)
 
     @pytest.mark.parametrize("keep", [0, 4, 200, 0.5])
     def test_a_broken_raster(self, tmp_path: Path, mask: Path, keep: float) -> None:

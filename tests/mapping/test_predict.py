@@ -383,11 +383,6 @@ class TestVector:
                 Vector("gpkg"),
                 "gives pixels no area",
             ),
-            (
-                {"crs": "EPSG:4326", "transform": rasterio.Affine(2, 0, 0, 0, -2, 91)},
-                Vector("geojson"),
-                "reaches the latitude 91, beyond the pole, .* Use --vector gpkg or parquet",
-            ),
         ],
     )
     def test_footprints_that_cannot_be_written_are_an_error_at_opening(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,14 @@ from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_raster
 
 from roofseg.core.errors import UserError
-from roofseg.tiles.rasters import TilePair, check_tile, read_tile_mask, read_tile_window
+from roofseg.tiles.rasters import (
+    TilePair,
+    check_tile,
+    open_raster,
+    read_grid,
+    read_tile_mask,
+    read_tile_window,
+)
 
 IMAGE = np.full((48, 64, 3), 90, np.uint8)
 MASK = np.zeros((48, 64), np.uint8)
@@ -73,7 +81,8 @@ class TestCheckTile:
         geo = {"crs": crs, "transform": Affine(pixel, 0, corner[0], 0, -pixel, corner[1])}
         write_raster(tmp_path / "t.tif", IMAGE, **geo)
         write_raster(tmp_path / "t_mask.tif", MASK, **geo)
-        assert check_tile(pair(tmp_path), 32)[0].gsd == (gsd and pytest.approx(gsd))
+        with open_raster(tmp_path / "t.tif") as source:
+            assert read_grid(source).gsd == (gsd and pytest.approx(gsd))
 
     @pytest.mark.parametrize(
         ("pixels", "found"),
@@ -119,11 +128,14 @@ class TestCheckTile:
         with pytest.raises(UserError, match=re.escape(f"t.tif: its pixels {says}")):
             check_tile(pair(tmp_path), 32)
 
-    def test_the_shape_of_pixels_in_degrees_is_not_known(self, tmp_path: Path) -> None:
-        geo = {"crs": "EPSG:4326", "transform": Affine(2e-6, 1e-6, 10, 1e-6, -1e-6, 60)}
-        write_raster(tmp_path / "t.tif", IMAGE, **geo)
-        write_raster(tmp_path / "t_mask.tif", MASK, **geo)
-        assert check_tile(pair(tmp_path), 32)[0].sides(0.5) == (0.5, 0.5)
+    def test_pixels_in_degrees_are_judged_on_the_ground(self, tmp_path: Path) -> None:
+        for wide, says in ((1, r"its pixels are 0\.0557\d* x 0\.111\d* m"), (2, "")):
+            geo = {"crs": "EPSG:4326", "transform": Affine(wide * 1e-6, 0, 10, 0, -1e-6, 60)}
+            write_raster(tmp_path / "t.tif", IMAGE, **geo)
+            write_raster(tmp_path / "t_mask.tif", MASK, **geo)
+            remedy = r"`gdalwarp -t_srs EPSG:CODE -tr 0\.0788 0\.0788` \(the code of its UTM zone\)"
+            with pytest.raises(UserError, match=f"{says}.*{remedy}") if says else nullcontext():
+                check_tile(pair(tmp_path), 32)
 
     @pytest.mark.parametrize("turned", ["t.jpg", "t_mask.tif"])
     def test_a_file_that_viewers_turn(self, tmp_path: Path, turned: str) -> None:

@@ -1,16 +1,22 @@
-"""Edit params.yaml and profiles as text: comments, order and quotes stay as they were."""
+"""Edit params.yaml and profiles as text: comments, order and quotes stay as they were.
+
+What is written has the form that `dvc exp run -S` writes (lists as blocks, nothing for null), so
+that a later `-S` changes the line of its key alone.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ruamel.yaml import YAML, ScalarNode
-from ruamel.yaml.representer import BaseRepresenter
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+from ruamel.yaml import YAML
 
 from roofseg.core.files import atomic_write
 from roofseg.recipe.params import read_params
+
+# The lists of tiles that stages bring: the key, a comment, and items as a block or in brackets.
+LISTED_TILES = re.compile(r"^  (generated|downloaded):(?: *\[.*\])?(.*)\n(?: *- .*\n)*", re.M)
 
 
 def derive_profile(base: Path, out: Path, dataset: str, patch_size: int) -> None:
@@ -19,10 +25,10 @@ def derive_profile(base: Path, out: Path, dataset: str, patch_size: int) -> None
     ``patch_size`` is in pixels. Raises UserError if the result is not a valid profile.
     """
     yaml = _comment_preserving_yaml()
-    document = yaml.load(base.read_text(encoding="utf-8"))
+    # As text: ruamel.yaml loses line ends when it empties a list that has a comment.
+    text = LISTED_TILES.sub(r"  \1: []\2\n", base.read_text(encoding="utf-8"))
+    document = yaml.load(text)
     document["dataset"] = dataset
-    document["sources"]["generated"].clear()
-    document["sources"]["downloaded"].clear()
     if document["patch_size"] != patch_size:
         document["patch_size"] = patch_size
         document.yaml_add_eol_comment(
@@ -41,12 +47,10 @@ def derive_profile(base: Path, out: Path, dataset: str, patch_size: int) -> None
 
 
 def set_final(path: Path, digests: Mapping[str, str | None]) -> None:
-    """Write the digests of attempts, or null, under ``final`` in the parameters at ``path``."""
+    """Write the digests of attempts, or nothing, under ``final`` in the parameters at ``path``."""
     yaml = _comment_preserving_yaml()
     document = yaml.load(path.read_text(encoding="utf-8"))
-    for name, digest in digests.items():
-        # Quoted: YAML would read digits alone, or digits around an "e", as a number.
-        document["final"][name] = digest and DoubleQuotedScalarString(digest)
+    document["final"].update(digests)  # digits alone, or digits around an "e", are written in quotes
     with atomic_write(path) as scratch:
         yaml.dump(document, scratch)
 
@@ -55,10 +59,4 @@ def _comment_preserving_yaml() -> YAML:
     yaml = YAML()
     yaml.width = 4096
     yaml.preserve_quotes = True
-    yaml.representer.add_representer(type(None), _represent_null)
     return yaml
-
-
-def _represent_null(representer: BaseRepresenter, _: None) -> ScalarNode:
-    """Write null as ``null``; ruamel.yaml would leave it out."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
