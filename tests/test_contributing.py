@@ -27,7 +27,7 @@ EXAMPLES = {
 TINY = {
     "dataset: sample": "dataset: tiny",
     "patch_size: 224": "patch_size: 64",
-    "generated: [sample]": "generated: []",
+    "generated:  # datasets; only sample can be generated\n  - sample": "generated: []",
     "epochs: 12": "epochs: 2",
     "draws_per_epoch: 40": "draws_per_epoch: 4",
 }

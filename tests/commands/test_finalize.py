@@ -46,7 +46,7 @@ def test_the_digest_is_written_and_nothing_else_changes(trained: Path, roofseg: 
     roofseg("finalize", "unet_imagenet")
     name = digest_of("unet_imagenet")
     assert final() == {"unet_imagenet": name}
-    expected = SAMPLE.replace("\n  unet_imagenet: null\n", f'\n  unet_imagenet: "{name}"\n')
+    expected = SAMPLE.replace("  unet_imagenet:\n  deep", f"  unet_imagenet: {name}\n  deep")
     assert (trained / "params.yaml").read_text() == expected
     roofseg("finalize", "unet_scratch", "unet_imagenet")
     assert final() == {"unet_imagenet": name, "unet_scratch": digest_of("unet_scratch")}

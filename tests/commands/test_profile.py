@@ -34,6 +34,21 @@ def test_a_profile_is_put_in_force(profiles: Path, roofseg: Roofseg) -> None:
     roofseg("profile", "tiny")  # again: no edit would be lost
 
 
+def test_what_follows_from_another_profile_is_said(
+    profiles: Path, roofseg: Roofseg, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (profiles / "metrics").mkdir()
+    (profiles / "metrics" / "leaderboard.md").touch()
+    roofseg("profile", "sample")
+    roofseg("profile", "tiny")
+    said = capsys.readouterr()
+    assert said.out.count("No recipe in it is final, so test is sealed") == 2
+    other = "warning: metrics/ and report.md show other tiles until `dvc repro` has run on"
+    assert " ".join(said.err.split()) == f"{other} sample {other} tiny"
+    roofseg("profile", "tiny")
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("name", ["nosuch", "", "tiny.yaml", "../profiles/tiny"])
 def test_an_unknown_profile_is_named_with_the_known_ones(
     profiles: Path, roofseg: Roofseg, name: str

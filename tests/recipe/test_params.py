@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from graph import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -511,9 +512,9 @@ def test_a_profile_is_valid_and_seals_every_attempt(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_every_key_of_a_profile_has_a_comment(path: Path) -> None:
-    lines = path.read_text().splitlines()
-    knobs = [line for line in lines if re.match(r"\w+: \S", line)]
-    assert len(knobs) == len(Params.model_fields) - len(["sources", "attempts", "final"])
+    keys = Params.model_fields.keys() - {"sources", "attempts", "final"}
+    knobs = [line for line in path.read_text().splitlines() if line.partition(":")[0] in keys]
+    assert len(knobs) == len(keys)
     assert [line for line in knobs if "  # " not in line] == []
 
 
@@ -595,6 +596,19 @@ def test_the_sample_profile_is_a_smaller_inria_profile() -> None:
             study.thaw_epoch is None,
         ]
     assert math.gcd(sample.patch_size, 14 * 16) == 14 * 16  # whole attention windows of SAM
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))],
+    ids=lambda p: p.stem,
+)
+def test_an_experiment_changes_the_line_of_its_key_alone(path: Path, tmp_path: Path) -> None:
+    """`dvc exp run -S` writes the whole file anew, but the file has the form that DVC writes."""
+    text = path.read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    apply_overrides(tmp_path / "params.yaml", ["seed=77"])
+    assert (tmp_path / "params.yaml").read_text() == text.replace("seed: 42", "seed: 77")
 
 
 def committed(name: str) -> str:

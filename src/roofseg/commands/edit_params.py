@@ -50,7 +50,9 @@ def set_final(path: Path, digests: Mapping[str, str | None]) -> None:
     """Write the digests of attempts, or nothing, under ``final`` in the parameters at ``path``."""
     yaml = _comment_preserving_yaml()
     document = yaml.load(path.read_text(encoding="utf-8"))
-    document["final"].update(digests)  # digits alone, or digits around an "e", are written in quotes
+    document["final"].update(
+        digests
+    )  # digits alone, or digits around an "e", are written in quotes
     with atomic_write(path) as scratch:
         yaml.dump(document, scratch)
 
