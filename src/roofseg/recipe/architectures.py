@@ -29,6 +29,11 @@ ARCHITECTURES: dict[str, Literal["smp", "vit", "sam_vit_b"]] = {
     "dpt": "vit",
 }
 
+def is_sam(encoder: str) -> bool:
+    """Whether ``encoder`` is an image encoder of SAM, MobileSAM or SAM 2."""
+    return encoder in SAM_ENCODERS or encoder.startswith("tu-sam2_hiera_")
+
+
 PRIOR_ENCODERS: dict[str, str | None] = {
     "scratch": None,  # holds no weights, so it fits any encoder
     "efficientnet_lite0_imagenet": "tu-tf_efficientnet_lite0",
