@@ -112,7 +112,6 @@ def refused(text: str) -> str:
             "but none of sam_vit_b, sam_vit_l, mobile_sam. Those go with vit_conv",
         ),
         (["attempts", "small", "architecture"], "sam_unet", "attempts.small.encoder", "sam_vit_b"),
-        (["attempts", "small", "architecture"], "dpt", "attempts.small.encoder", "or tu-NAME"),
         (["attempts", "smaller", "batch_size"], 1, "batch_size of attempt smaller", "BatchNorm"),
         (["freeze_epochs"], 2, "freeze_epochs of attempt small", "freeze_epochs: all"),
         (["augmentation_pool"], 0, "augmentation_pool", "greater than or equal to 1"),

@@ -70,7 +70,7 @@ def upernet(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
 
 
 def segformer(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of smp's SegFormer (Xie et al. 2021), whose own encoders are mit_b0 to 5."""
+    """Encoder and decoder of smp's SegFormer (Xie et al. 2021); its encoders are mit_b0 to 5."""
     return _split(smp.Segformer, encoder, dropout)
 
 

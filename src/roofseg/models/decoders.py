@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
@@ -23,8 +24,8 @@ FINAL = SKIPS  # the index of the final features in the encoder's list
 class FeatureShapes:
     """The shapes of the features that a ViT returns.
 
-    The features are a list: four skips (B, h, w, C) from shallow to deep, the final features (B, C, h, w),
-    and, of a plain ViT with class or register tokens, those tokens (B, N, C) at each skip.
+    The features are a list: four skips (B, h, w, C) from shallow to deep; the final features
+    (B, C, h, w); and, if there are class or register tokens, these tokens (B, N, C) at each skip.
 
     Attributes:
         channels: channels of the skips
@@ -41,7 +42,7 @@ class FeatureShapes:
 
 
 class ConvDecoder(nn.Module):
-    """Transposed convolutions from the final features up to full resolution (SAM: 1.9 M parameters).
+    """Transposed convolutions from the final features to full resolution (SAM: 1.9 M parameters).
 
     SAM's own mask decoder also upscales by transposed convolutions, but only fourfold.
 
@@ -57,7 +58,7 @@ class ConvDecoder(nn.Module):
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(_upsampling(wide, narrow), _convolution(narrow, narrow))
-                for wide, narrow in zip(widths, widths[1:], strict=False)
+                for wide, narrow in pairwise(widths)
             )
         )
         self.head = _head(32, dropout)

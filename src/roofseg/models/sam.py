@@ -71,7 +71,7 @@ class SamEncoder(ImageEncoderViT):
         # Meta leaves the embedding at zero, for a checkpoint to fill. Without a prior, zeros would
         # tell a frozen encoder nothing about the position of a token. 0.02 is the usual scale of
         # ViT embeddings (Dosovitskiy et al. 2021; timm). torch's own initialisation of the linear
-        # layers has nearly that deviation at these widths (ViT-B: 1/sqrt(3*768) = 0.021) and is kept.
+        # layers has nearly that deviation (ViT-B: 1/sqrt(3*768) = 0.021) and is kept.
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for block in self.blocks:
             block.attn = FusedAttention.from_attention(block.attn)
@@ -81,8 +81,9 @@ class SamEncoder(ImageEncoderViT):
 
         Shape:
             - x: (B, 3, H, W), H and W multiples of 16
-            - returns: four skips (B, H/16, W/16, C), the outputs of the global blocks (of ViT-B: 3, 6, 9
-              and 12, counted from 1, with C = 768), then the neck's output (B, 256, H/16, W/16)
+            - returns: four skips (B, H/16, W/16, C), the outputs of the global blocks (of ViT-B:
+              3, 6, 9 and 12, counted from 1, with C = 768), then the neck's output
+              (B, 256, H/16, W/16)
         """
         tokens = self.patch_embed(x)  # (B, h, w, C)
         tokens = tokens + resize_position_embedding(self.pos_embed, tokens.shape[1:3])

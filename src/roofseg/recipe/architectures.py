@@ -29,6 +29,7 @@ ARCHITECTURES: dict[str, Literal["smp", "vit", "sam_vit_b"]] = {
     "dpt": "vit",
 }
 
+
 def is_sam(encoder: str) -> bool:
     """Whether ``encoder`` is an image encoder of SAM, MobileSAM or SAM 2."""
     return encoder in SAM_ENCODERS or encoder.startswith("tu-sam2_hiera_")
@@ -52,8 +53,8 @@ def check_architecture(architecture: str, encoder: str) -> None:
     takes, expected = {
         "smp": (
             encoder not in SAM_ENCODERS,
-            f"any encoder of segmentation-models-pytorch, but none of {sam}. Those go with vit_conv, "
-            "vit_unet and dpt",
+            f"any encoder of segmentation-models-pytorch, but none of {sam}. Those go with "
+            "vit_conv, vit_unet and dpt",
         ),
         "vit": (
             encoder in SAM_ENCODERS or encoder.startswith("tu-"),
