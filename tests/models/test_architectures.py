@@ -21,6 +21,7 @@ LITE0 = "tu-tf_efficientnet_lite0"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5,) * 3, (0.5,) * 3)
 DINO2, DINO3 = "tu-vit_small_patch14_reg4_dinov2", "tu-vit_small_patch16_dinov3"
+TINY = "tu-vit_tiny_patch16_dinov3_qkvb"
 SAM2 = "tu-sam2_hiera_tiny"
 # Parameters in millions: the whole model, and its decoder.
 MODELS = {
@@ -33,7 +34,7 @@ MODELS = {
     ("sam_unet", "sam_vit_b"): (96.3, 6.6),
     ("vit_conv", DINO2): (24.2, 2.1),
     ("vit_unet", "mobile_sam"): (11.7, 6.0),
-    ("dpt", DINO3): (52.2, 30.6),
+    ("dpt", TINY): (34.7, 29.2),
 }
 WHOLE = {
     ("unet", "resnet34"): (24.4, 3.2),
@@ -44,6 +45,7 @@ WHOLE = {
     ("vit_unet", "tu-vit_small_patch14_dinov2"): (28.3, 6.2),
     ("vit_unet", DINO3): (27.8, 6.2),
     ("vit_unet", "sam_vit_l"): (315.1, 6.8),
+    ("dpt", DINO3): (52.2, 30.6),
     ("dpt", SAM2): (44.9, 18.1),
     ("dpt", "mobile_sam"): (32.5, 26.8),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
@@ -150,7 +151,8 @@ class DptDecoder(nn.Module):
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         skips = [tokens.permute(0, 3, 1, 2).contiguous() for tokens in features[:SKIPS]]
-        return self.head(self.decoder(skips, features[FINAL + 1 :] or [None] * SKIPS))
+        prefixes: list[Any] = features[FINAL + 1 :] or [None] * SKIPS
+        return self.head(self.decoder(skips, prefixes))
 
 
 class _Project(nn.Module):

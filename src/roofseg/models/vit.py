@@ -8,7 +8,7 @@ multiple of 32 pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import timm
 import torch
@@ -89,10 +89,10 @@ class PlainEncoder(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.model = _timm_model(name, dynamic_img_size=True)
+        self.model: Any = _timm_model(name, dynamic_img_size=True)
         if not isinstance(self.model, VisionTransformer | Eva):
             raise ValueError(f"in timm it is a {type(self.model).__name__}, not a plain ViT")
-        blocks = self.model.feature_info
+        blocks: Any = self.model.feature_info
         width, self.patch = int(blocks[0]["num_chs"]), int(blocks[0]["reduction"])
         if self.patch not in (14, TOKEN):
             raise ValueError(f"its patches have {self.patch} pixels")
@@ -118,9 +118,7 @@ class PlainEncoder(nn.Module):
         final, skips = self.model.forward_intermediates(
             x, indices=self.skips, output_fmt="NLC", return_prefix_tokens=self.prefix > 0
         )
-        prefixes = []
-        if self.prefix:
-            skips, prefixes = zip(*skips, strict=True)
+        skips, prefixes = zip(*skips, strict=True) if self.prefix else (skips, ())
         return [
             *(tokens.unflatten(1, grid) for tokens in skips),
             final[:, self.prefix :].unflatten(1, grid).permute(0, 3, 1, 2),
@@ -136,7 +134,7 @@ class HieraEncoder(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.model = _timm_model(name)
+        self.model: Any = _timm_model(name)
         self.shapes = _stages(self.model)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -161,7 +159,7 @@ class MobileSamEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = _timm_model("tiny_vit_5m_224")
+        self.model: Any = _timm_model("tiny_vit_5m_224")
         shapes = _stages(self.model)
         self.shapes = FeatureShapes(shapes.channels, (4, 8, 16, 16), NECK, TOKEN)
         self.model.stages[3].downsample.conv2.conv.stride = (1, 1)
@@ -199,10 +197,11 @@ class _UncachedAttention(Attention):
     """
 
     def get_attention_biases(self, device: torch.device) -> torch.Tensor:
-        return self.attention_biases[:, self.attention_bias_idxs]
+        biases: torch.Tensor = self.attention_biases
+        return biases[:, cast(torch.Tensor, self.attention_bias_idxs)]
 
 
-def _timm_model(name: str, **options: bool) -> nn.Module:
+def _timm_model(name: str, **options: Any) -> Any:
     """timm's model without its head, dropout and augmentation."""
     model = timm.create_model(name, pretrained=False, num_classes=0, **options)
     model.head = nn.Identity()  # it may hold a normalisation, which has no weights in SAM
@@ -210,7 +209,7 @@ def _timm_model(name: str, **options: bool) -> nn.Module:
     return model
 
 
-def _stages(model: nn.Module) -> FeatureShapes:
+def _stages(model: Any) -> FeatureShapes:
     channels, strides = zip(
         *((int(stage["num_chs"]), int(stage["reduction"])) for stage in model.feature_info),
         strict=True,
