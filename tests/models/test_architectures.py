@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from graph import ROOT
 from small_model import write_model
 from tiers import cases
 from torch import nn
@@ -14,6 +16,8 @@ from torch import nn
 from roofseg.evaluation.costs import multiply_adds
 from roofseg.mapping.onnx_export import export
 from roofseg.mapping.onnx_predictor import TOLERANCE
+from roofseg.models import vit
+from roofseg.models.decoders import ConvDecoder, DptDecoder, UnetDecoder
 from roofseg.models.roof_model import BUILDERS, RoofModel, build_model
 from roofseg.recipe.architectures import ARCHITECTURES
 
@@ -292,3 +296,27 @@ def test_onnx_export_agrees(
     done = export(folder, tmp_path / "model.onnx")
     assert done.window == 64
     assert done.difference <= TOLERANCE
+
+
+PAGE = (ROOT / "docs" / "models.md").read_text()
+
+
+def test_the_page_lists_every_architecture() -> None:
+    table = PAGE.split("## ")[0]
+    listed = {name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in row.split(", ")}
+    assert listed == {f"`{name}`" for name in ARCHITECTURES}
+
+
+def test_the_page_has_the_parameters_of_vits() -> None:
+    rows = re.findall(
+        r"^\| `(.+?)` \|.*?\| ([\d, ]+) \| ([\d.]+)" + r" \| ([\d.]+)" * 3, PAGE, re.M
+    )
+    assert len(rows) == 12
+    for encoder, strides, *counts in rows:
+        with torch.device("meta"):
+            module = vit.build_encoder(encoder)
+            decoders = [kind(module.shapes, 0.0) for kind in (ConvDecoder, UnetDecoder, DptDecoder)]
+        assert strides == ", ".join(str(stride) for stride in module.shapes.strides)
+        assert counts == [
+            f"{sum(p.numel() for p in each.parameters()) / 1e6:.1f}" for each in (module, *decoders)
+        ]
