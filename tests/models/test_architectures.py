@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from roofseg.models import vit
 from roofseg.models.decoders import ConvDecoder, DptDecoder, UnetDecoder
 from roofseg.models.roof_model import BUILDERS, RoofModel, build_model
 from roofseg.recipe.architectures import ARCHITECTURES
+from roofseg.recipe.params import _batch_norm_of_one_value
 
 LITE0 = "tu-tf_efficientnet_lite0"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -230,6 +233,27 @@ def test_features_of_single_images_are_those_of_the_batch(model: RoofModel) -> N
         alone = [model.encode(image[None]) for image in x]
         together = [torch.cat(parts) for parts in zip(*alone, strict=True)]
         torch.testing.assert_close(model.decode(together), model(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_batch_of_one_trains_unless_params_refuse_it(
+    model: RoofModel, built: tuple[RoofModel, str, str], size: int, frozen: bool
+) -> None:
+    """BatchNorm cannot train on one value per channel."""
+    recipe: Any = SimpleNamespace(architecture=built[1], thaw_epoch=None if frozen else 0)
+    params: Any = SimpleNamespace(patch_size=size)
+    refused = bool(_batch_norm_of_one_value(params, recipe))
+    model.freeze_encoder(frozen)
+    message = ""
+    with torch.no_grad():
+        try:
+            model(images(1, 3, size, size))
+        except ValueError as error:
+            message = str(error)
+    assert message == "" or "more than 1 value per channel" in message
+    # The check of the parameters does not know which encoders have no BatchNorm.
+    assert bool(message) == refused or (refused and built[2] in ("mit_b0", "tu-convnext_atto"))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (96, 160)], ids=str)

@@ -43,7 +43,7 @@ class FeatureShapes:
 
 
 class ConvDecoder(nn.Module):
-    """Transposed convolutions from the final features to full resolution (SAM: 1.9 M parameters).
+    """Transposed convolutions from the final features to full resolution (SAM: 1.8 M parameters).
 
     SAM's own mask decoder also upscales by transposed convolutions, but only fourfold.
 

@@ -29,18 +29,17 @@ ARCHITECTURES: dict[str, Literal["smp", "vit", "sam_vit_b"]] = {
     "dpt": "vit",
 }
 
-
-def is_sam(encoder: str) -> bool:
-    """Whether ``encoder`` is an image encoder of SAM, MobileSAM or SAM 2."""
-    return encoder in SAM_ENCODERS or encoder.startswith("tu-sam2_hiera_")
-
-
 PRIOR_ENCODERS: dict[str, str | None] = {
     "scratch": None,  # holds no weights, so it fits any encoder
     "efficientnet_lite0_imagenet": "tu-tf_efficientnet_lite0",
     "resnet34_imagenet": "resnet34",
     "sam_vit_b": SAM_ENCODER,
 }
+
+
+def is_sam(encoder: str) -> bool:
+    """Whether ``encoder`` is an image encoder of SAM, MobileSAM or SAM 2."""
+    return encoder in SAM_ENCODERS or encoder.startswith("tu-sam2_hiera_")
 
 
 def check_architecture(architecture: str, encoder: str) -> None:
