@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from torch import nn
 
 from roofseg.core.errors import UserError
@@ -29,6 +30,14 @@ def test_every_dropout_layer_of_torch_is_turned_off_in_encoders() -> None:
     assert len(layers) >= 6
     cnn.without_dropout(nn.Sequential(*layers))
     assert [layer.p for layer in layers] == [0.0] * len(layers)
+
+
+def test_random_positions_are_turned_off_in_encoders() -> None:
+    """timm's rotary embeddings can shift and rescale the positions of tokens in training."""
+    rope = RotaryEmbeddingDinoV3(16, shift_coords=0.5, rescale_coords=2.0)
+    assert not torch.equal(rope.get_embed(shape=[2, 3]), rope.get_embed(shape=[2, 3]))
+    cnn.without_dropout(nn.Sequential(rope))
+    assert torch.equal(rope.get_embed(shape=[2, 3]), rope.get_embed(shape=[2, 3]))
 
 
 @pytest.mark.parametrize("encoder", ["efficientnet-b0", "mit_b0", "tu-tf_efficientnet_lite0"])
