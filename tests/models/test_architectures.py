@@ -51,7 +51,6 @@ WHOLE = {
     ("vit_unet", SAM2): (32.8, 5.9),
     ("vit_unet", "tu-vit_small_patch14_dinov2"): (28.3, 6.2),
     ("vit_unet", DINO3): (27.8, 6.2),
-    ("vit_unet", "sam_vit_l"): (315.1, 6.8),
     ("dpt", DINO3): (52.2, 30.6),
     ("dpt", SAM2): (44.9, 18.1),
     ("dpt", "mobile_sam"): (32.5, 26.8),

@@ -223,6 +223,22 @@ def test_numbers_that_are_not_finite_are_errors(number: str) -> None:
     assert "encoder_lr_factor: found" in refused(text)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "label"),
+    [
+        ("sam_vit_l", "mine (no SAM weights)"),
+        ("mobile_sam", "mine (no SAM weights)"),
+        ("tu-sam2_hiera_tiny", "mine (no SAM weights)"),
+        ("tu-vit_small_patch14_dinov2", "mine"),
+    ],
+)
+def test_the_label_of_a_sam_encoder_without_a_prior_says_so(encoder: str, label: str) -> None:
+    text = changed("attempts", "small", "architecture", to="vit_unet")
+    recipe = parse_params(text).recipe("small").model_copy(update={"encoder": encoder})
+    assert recipe.label("mine") == label
+    assert recipe.model_copy(update={"prior": "sam_vit_b"}).label("mine") == "mine"
+
+
 def test_an_attempt_overrides_shared_keys_for_itself() -> None:
     params = parse_params(PARAMS)
     assert params.recipe("small").lr == params.lr == 0.001
