@@ -304,7 +304,8 @@ def test_same_seed_same_weights(model: RoofModel, built: tuple[RoofModel, str, s
 @pytest.mark.whole
 def test_multiply_adds_are_counted(model: RoofModel) -> None:
     assert multiply_adds(model, 64) > 1e7
-    assert multiply_adds(model, 128) > 3 * multiply_adds(model, 64)
+    # Less than four times as many where windows of attention are padded to their full size.
+    assert multiply_adds(model, 128) > 1.5 * multiply_adds(model, 64)
 
 
 @pytest.mark.whole
