@@ -77,11 +77,7 @@ def stage_outputs(path: Path) -> set[Path]:
 
 
 def check_models(params: Params) -> None:
-    """Build the model of every attempt; UserError if one cannot be built.
-
-    ViTs have up to hundreds of millions of weights, so they are built on torch's meta device, which
-    computes and stores none. Some valid encoders of smp (mit_b0) cannot be built there.
-    """
+    """Build the model of every attempt; UserError if one cannot be built."""
     import torch  # see `stages.run`
 
     from roofseg.models.roof_model import build_model
@@ -91,8 +87,8 @@ def check_models(params: Params) -> None:
         if (model := (recipe.architecture, recipe.encoder)) in built:
             continue
         try:
-            device = "cpu" if ARCHITECTURES[recipe.architecture] == "smp" else "meta"
-            with torch.device(device):
+            # The meta device stores no weights. Some encoders of smp (mit_b0) cannot be built on it.
+            with torch.device("cpu" if ARCHITECTURES[recipe.architecture] == "smp" else "meta"):
                 build_model(*model, dropout=recipe.dropout, patch_size=params.patch_size)
         except UserError as error:
             raise UserError(f"params.yaml: attempts.{name}.{error}") from None
