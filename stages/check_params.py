@@ -87,7 +87,7 @@ def check_models(params: Params) -> None:
         if (model := (recipe.architecture, recipe.encoder)) in built:
             continue
         try:
-            # The meta device stores no weights. Some encoders of smp (mit_b0) cannot be built on it.
+            # The meta device stores no weights. Some encoders of smp (mit_b0) fail on it.
             with torch.device("cpu" if ARCHITECTURES[recipe.architecture] == "smp" else "meta"):
                 build_model(*model, dropout=recipe.dropout, patch_size=params.patch_size)
         except UserError as error:
