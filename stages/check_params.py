@@ -11,6 +11,7 @@ from pathlib import Path
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import write_json
+from roofseg.recipe.architectures import ARCHITECTURES
 from roofseg.recipe.params import Params, read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.licence import read_licence
@@ -76,19 +77,19 @@ def stage_outputs(path: Path) -> set[Path]:
 
 
 def check_models(params: Params) -> None:
-    """Build the model of every attempt; UserError if one cannot be built.
+    """Build the model of every attempt; UserError if one cannot be built."""
+    import torch  # see `stages.run`
 
-    They are built on the CPU: some valid encoders (smp's mit_b0) cannot be built on torch's meta
-    device.
-    """
-    from roofseg.models.roof_model import build_model  # torch: see `stages.run`
+    from roofseg.models.roof_model import build_model
 
     built = set()
     for name, recipe in params.recipes().items():
         if (model := (recipe.architecture, recipe.encoder)) in built:
             continue
         try:
-            build_model(*model, dropout=recipe.dropout, patch_size=params.patch_size)
+            # The meta device stores no weights. Some encoders of smp (mit_b0) fail on it.
+            with torch.device("cpu" if ARCHITECTURES[recipe.architecture] == "smp" else "meta"):
+                build_model(*model, dropout=recipe.dropout, patch_size=params.patch_size)
         except UserError as error:
             raise UserError(f"params.yaml: attempts.{name}.{error}") from None
         built.add(model)

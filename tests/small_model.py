@@ -14,10 +14,16 @@ P = 64
 ENCODER = "tu-mobilenetv3_small_050"
 
 
-def write_model(folder: Path, architecture: str = "unet", seed: int = 0, **changes: Any) -> Path:
+def write_model(
+    folder: Path,
+    architecture: str = "unet",
+    seed: int = 0,
+    encoder: str = ENCODER,
+    **changes: Any,
+) -> Path:
     """Write model.safetensors and recipe.json, with ``changes`` to the recipe's keys."""
     torch.manual_seed(seed)
-    model = build_model(architecture, ENCODER, dropout=0.1, patch_size=P)
+    model = build_model(architecture, encoder, dropout=0.1, patch_size=P)
     save_model(folder / "model.safetensors", model)
     record = {
         "attempt": folder.name,
@@ -25,7 +31,7 @@ def write_model(folder: Path, architecture: str = "unet", seed: int = 0, **chang
         "dataset": "tiny",
         "patch_size": P,
         "gsd": [0.3],
-        "recipe": {"architecture": architecture, "encoder": ENCODER, "dropout": 0.1},
+        "recipe": {"architecture": architecture, "encoder": encoder, "dropout": 0.1},
     }
     write_json(folder / "recipe.json", {**record, **changes})
     return folder

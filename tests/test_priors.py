@@ -156,7 +156,7 @@ def test_another_models_file_put_by_hand(tmp_path: Path) -> None:
 
 def test_sam_checkpoint_names_are_the_encoders() -> None:
     with torch.device("meta"):
-        encoder = sam.SamEncoder()
+        encoder = sam.SamEncoder("sam_vit_b")
     checkpoint = {f"image_encoder.{name}": t for name, t in encoder.state_dict().items()}
     converted = priors.sam_names({**checkpoint, "mask_decoder.iou_token.weight": torch.ones(1)})
     assert converted.keys() == encoder.state_dict().keys()

@@ -42,7 +42,7 @@ def test_multiply_adds_of_convolutions_equal_a_count_by_hand() -> None:
 
 def test_multiply_adds_of_attention_are_counted() -> None:
     """Compare with a count by hand for a block of SAM's encoder, attention included."""
-    encoder = SamEncoder()
+    encoder = SamEncoder("sam_vit_b")
     block, tokens, width = encoder.blocks[2], 4 * 4, 768  # block 2 has global attention
     linear = tokens * width * (3 * width + width + 2 * 4 * width)  # q, k, v; projection; MLP
     attention = 2 * tokens * tokens * width

@@ -110,7 +110,7 @@ def refused(text: str) -> str:
             ["attempts", "small", "encoder"],
             "sam_vit_b",
             "attempts.small.encoder",
-            "any encoder but sam_vit_b",
+            "but none of sam_vit_b, sam_vit_l, mobile_sam. Those go with vit_conv",
         ),
         (["attempts", "small", "architecture"], "sam_unet", "attempts.small.encoder", "sam_vit_b"),
         (["attempts", "smaller", "batch_size"], 1, "batch_size of attempt smaller", "BatchNorm"),
@@ -222,6 +222,22 @@ def test_any_value_is_accepted_or_its_key_is_named(key: str, value: Any) -> None
 def test_numbers_that_are_not_finite_are_errors(number: str) -> None:
     text = PARAMS.replace("encoder_lr_factor: 1.0", f"encoder_lr_factor: {number}")
     assert "encoder_lr_factor: found" in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "label"),
+    [
+        ("sam_vit_l", "mine (no SAM weights)"),
+        ("mobile_sam", "mine (no SAM weights)"),
+        ("tu-sam2_hiera_tiny", "mine (no SAM weights)"),
+        ("tu-vit_small_patch14_dinov2", "mine"),
+    ],
+)
+def test_the_label_of_a_sam_encoder_without_a_prior_says_so(encoder: str, label: str) -> None:
+    text = changed("attempts", "small", "architecture", to="vit_unet")
+    recipe = parse_params(text).recipe("small").model_copy(update={"encoder": encoder})
+    assert recipe.label("mine") == label
+    assert recipe.model_copy(update={"prior": "sam_vit_b"}).label("mine") == "mine"
 
 
 def test_an_attempt_overrides_shared_keys_for_itself() -> None:

@@ -229,7 +229,7 @@ def test_the_shares_of_all_processes_make_up_the_batches_of_one(
     batch_size=st.integers(1, 12),
     devices=st.integers(1, 6),
     pool=st.none() | st.integers(1, 3),
-    architecture=st.sampled_from(["unet", "deeplabv3plus"]),
+    architecture=st.sampled_from(["unet", "fpn", "deeplabv3plus", "upernet"]),
     patch_size=st.sampled_from([32, 64]),
     frozen=st.booleans(),
 )
@@ -259,7 +259,8 @@ def test_accepted_parameters_give_every_device_a_batch_that_it_can_train_on(
         "final": {"one": None},
     }
     # One value per channel in a batch of one: the image pooling, or the last layer of an encoder.
-    needs_two = architecture == "deeplabv3plus" or (patch_size == 32 and not frozen)
+    pooling = architecture in ("deeplabv3plus", "upernet")
+    needs_two = pooling or (patch_size == 32 and not frozen)
     try:
         params = parse_params(json.dumps(values))
     except UserError as error:

@@ -324,21 +324,24 @@ def test_an_operation_without_a_deterministic_algorithm_is_an_error_if_strict(
 
 
 @pytest.mark.parametrize(
-    ("strategy", "devices", "freeze", "lightnings"),
+    ("strategy", "devices", "freeze", "architecture", "lightnings"),
     [
-        ("auto", 1, 2, "auto"),
-        ("auto", 2, 0, "ddp"),
-        ("auto", 2, 2, "ddp_find_unused_parameters_true"),
+        ("auto", 1, 2, "unet", "auto"),
+        ("auto", 2, 0, "unet", "ddp"),
+        ("auto", 2, 2, "unet", "ddp_find_unused_parameters_true"),
         # Plain DDP waits for ever for the gradient of a frozen parameter.
-        ("ddp", 2, "all", "ddp_find_unused_parameters_true"),
-        ("ddp", 2, 0, "ddp"),
+        ("ddp", 2, "all", "unet", "ddp_find_unused_parameters_true"),
+        ("ddp", 2, 0, "unet", "ddp"),
+        # The U-Net decoder does not read the last layers of a ViT.
+        ("auto", 2, 0, "vit_unet", "ddp_find_unused_parameters_true"),
     ],
 )
 def test_the_strategy_of_several_processes_follows_from_the_recipe(
-    strategy: str, devices: int, freeze: Any, lightnings: str
+    strategy: str, devices: int, freeze: Any, architecture: str, lightnings: str
 ) -> None:
     on = machine(strategy=strategy, devices=devices)
-    assert _strategy(on, recipe(freeze_epochs=freeze)) == lightnings
+    given = recipe(freeze_epochs=freeze, architecture=architecture)
+    assert _strategy(on, given) == lightnings
 
 
 @pytest.mark.parametrize("algorithms", ["strict", "fast"])

@@ -219,6 +219,7 @@ def look(
 
 
 SAM = {"encoder": "sam_vit_b", "epochs": 2, "draws_per_epoch": 2}
+TINY = {**SAM, "encoder": "tu-vit_tiny_patch16_dinov3_qkvb"}  # with class and register tokens
 
 
 @pytest.mark.parametrize(
@@ -228,6 +229,11 @@ SAM = {"encoder": "sam_vit_b", "epochs": 2, "draws_per_epoch": 2}
         pytest.param({"architecture": "deeplabv3plus"}, marks=pytest.mark.whole),
         pytest.param({"architecture": "sam_conv", **SAM}, marks=pytest.mark.whole),
         pytest.param({"architecture": "sam_unet", **SAM}, marks=pytest.mark.whole),
+        pytest.param({"architecture": "fpn"}, marks=pytest.mark.whole),
+        pytest.param({"architecture": "dpt", **TINY}, marks=pytest.mark.whole),
+        pytest.param(
+            {"architecture": "vit_unet", **SAM, "encoder": "mobile_sam"}, marks=pytest.mark.whole
+        ),
     ],
     ids=lambda changes: changes.get("architecture", "unet"),
 )

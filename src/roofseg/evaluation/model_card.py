@@ -21,7 +21,6 @@ from roofseg.evaluation.boundary import DISTANCE, DISTANCE_M
 from roofseg.evaluation.calibration import BINS
 from roofseg.evaluation.evaluate import Evaluation
 from roofseg.metrics import SCORED_SPLITS, THRESHOLD
-from roofseg.recipe.architectures import SAM_ENCODER
 from roofseg.recipe.params import Recipe
 from roofseg.results.disclaimers import SEALED, standard_caveats
 from roofseg.results.intervals import CONFIDENCE, UNKNOWN, Interval, intervals_of_tiles
@@ -84,7 +83,8 @@ def card(
     whole = "val_full_tiles" in tables
     counts = {name: list(split.values()).count(name) for name in ("train", *SCORED_SPLITS)}
     prior = PRIORS[recipe.prior]
-    note = ", the image encoder of Segment Anything" if recipe.encoder == SAM_ENCODER else ""
+    sam = recipe.encoder.startswith("sam_vit_")
+    note = ", the image encoder of Segment Anything" if sam else ""
     templates = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -1,4 +1,4 @@
-"""U-Net and DeepLabV3+ over any encoder of segmentation-models-pytorch (smp)."""
+"""CNN decoders over any encoder of segmentation-models-pytorch (smp)."""
 
 from __future__ import annotations
 
@@ -58,6 +58,22 @@ def deeplabv3plus(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
     return _split(smp.DeepLabV3Plus, encoder, dropout, decoder_aspp_dropout=dropout)
 
 
+def fpn(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of smp's FPN (Lin et al. 2017; Kirillov et al. 2019 for segmentation)."""
+    # Its own dropout would act on the same features as that of `SmpDecoder`.
+    return _split(smp.FPN, encoder, dropout, decoder_dropout=0.0)
+
+
+def upernet(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of smp's UPerNet (Xiao et al. 2018)."""
+    return _split(smp.UPerNet, encoder, dropout)
+
+
+def segformer(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of smp's SegFormer (Xie et al. 2021); its encoders are mit_b0 to 5."""
+    return _split(smp.Segformer, encoder, dropout)
+
+
 def statistics(encoder: str) -> Statistics:
     """Mean and standard deviation per RGB channel, on [0, 1], that ``encoder`` was trained with.
 
@@ -82,7 +98,7 @@ def _split(
             f"encoder: found {encoder!r}, which {build.__name__} cannot use ({error}). "
             f"Choose another from {ENCODER_LIST}, for example resnet34."
         ) from error
-    _without_dropout(model.encoder)
+    without_dropout(model.encoder)
     _dilated_depthwise_in_float32(model)
     return model.encoder, SmpDecoder(model.decoder, model.segmentation_head, dropout)
 
@@ -99,13 +115,13 @@ def check_encoder(encoder: str) -> None:
     hint = f"Similar names: {', '.join(close)}. " if close else ""
     raise UserError(
         f"encoder: found {encoder!r}; expected an encoder of segmentation-models-pytorch, such as "
-        "resnet34, or tu-NAME for a model of timm, or sam_vit_b with a SAM architecture. "
+        "resnet34, or tu-NAME for a model of timm, or a SAM encoder with a ViT architecture. "
         f"{hint}The list: {ENCODER_LIST}"
     )
 
 
-def _without_dropout(encoder: nn.Module) -> None:
-    """Turn off dropout and stochastic depth, which some encoders of smp and timm have.
+def without_dropout(encoder: nn.Module) -> None:
+    """Turn off dropout, stochastic depth and random positions, which some encoders have.
 
     The recipe's dropout acts in the decoder alone; hidden dropout would differ between encoders.
     """
@@ -115,6 +131,8 @@ def _without_dropout(encoder: nn.Module) -> None:
         for rate in ("drop_prob", "drop_rate", "_drop_connect_rate"):
             if isinstance(getattr(module, rate, None), float):
                 setattr(module, rate, 0.0)
+        if hasattr(module, "aug_active"):  # timm's rotary position embeddings
+            setattr(module, "aug_active", False)  # noqa: B010 (mypy sees a tensor there)
 
 
 class _Float32OnCpu(nn.Module):

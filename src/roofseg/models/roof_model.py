@@ -15,7 +15,7 @@ from torch import nn
 
 from roofseg.core.errors import UserError
 from roofseg.core.weights import load_weights, read_weights, write_weights
-from roofseg.models import cnn, sam
+from roofseg.models import cnn, decoders, sam, vit
 from roofseg.recipe.architectures import check_architecture
 
 
@@ -64,7 +64,7 @@ class RoofModel(nn.Module):
 
         To save memory, a feature that the decoder does not read is on the meta device: it has a
         shape and no values. (SAM's four skips are twelve times as large as the neck's output, and
-        `sam.ConvDecoder` reads only the latter.)
+        `decoders.ConvDecoder` reads only the latter.)
         """
         height, width = x.shape[-2:]
         if height % self.multiple or width % self.multiple:
@@ -121,22 +121,23 @@ class Builder:
     reads: Sequence[int]  # indices in the encoder's list of features
 
 
+CONV = vit.build(decoders.ConvDecoder)
+UNET = vit.build(decoders.UnetDecoder)
+DPT = vit.build(decoders.DptDecoder)
+
 BUILDERS = {
     # smp's encoders return the image itself and then one feature per halving.
     "unet": Builder(cnn.unet, cnn.statistics, multiple=32, reads=(1, 2, 3, 4, 5)),
     "deeplabv3plus": Builder(cnn.deeplabv3plus, cnn.statistics, multiple=32, reads=(2, 5)),
-    "sam_conv": Builder(
-        lambda _, dropout: (sam.SamEncoder(), sam.ConvDecoder(dropout)),
-        lambda _: sam.STATISTICS,
-        multiple=sam.TOKEN,
-        reads=(4,),
-    ),
-    "sam_unet": Builder(
-        lambda _, dropout: (sam.SamEncoder(), sam.UnetDecoder(dropout)),
-        lambda _: sam.STATISTICS,
-        multiple=sam.TOKEN,
-        reads=(0, 1, 2, 3),
-    ),
+    "fpn": Builder(cnn.fpn, cnn.statistics, multiple=32, reads=(2, 3, 4, 5)),
+    "upernet": Builder(cnn.upernet, cnn.statistics, multiple=32, reads=(2, 3, 4, 5)),
+    "segformer": Builder(cnn.segformer, cnn.statistics, multiple=32, reads=(1, 2, 3, 4, 5)),
+    # ViTs return `decoders.FeatureShapes`: four skips, the final features, then class tokens.
+    "sam_conv": Builder(CONV, vit.statistics, multiple=sam.TOKEN, reads=(4,)),
+    "sam_unet": Builder(UNET, vit.statistics, multiple=sam.TOKEN, reads=(0, 1, 2, 3)),
+    "vit_conv": Builder(CONV, vit.statistics, multiple=32, reads=(4,)),
+    "vit_unet": Builder(UNET, vit.statistics, multiple=32, reads=(0, 1, 2, 3)),
+    "dpt": Builder(DPT, vit.statistics, multiple=32, reads=(0, 1, 2, 3, 5, 6, 7, 8)),
 }
 
 
@@ -145,8 +146,8 @@ def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: 
 
     Args:
         architecture: a key of ``BUILDERS``
-        encoder: an smp encoder's name such as ``resnet34`` or ``tu-tf_efficientnet_lite0``;
-            ``sam_vit_b`` for the SAM architectures
+        encoder: an smp encoder's name such as ``resnet34`` or ``tu-tf_efficientnet_lite0``; for
+            the architectures over a ViT, a name as in `vit.build_encoder`
         dropout: probability, [0, 1), of every dropout layer in the decoder; encoders have none
         patch_size: side of the training patches in pixels. The model takes other sizes too
 

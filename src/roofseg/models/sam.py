@@ -1,13 +1,11 @@
-"""SAM's ViT-B image encoder and two convolutional decoders over it.
+"""The ViT-B and ViT-L image encoders of SAM (Kirillov et al. 2023, "Segment Anything").
 
-The encoder is Meta's (Kirillov et al. 2023, "Segment Anything"; package segment-anything) at any
-size that is a multiple of 16 pixels. The decoders use group normalisation within each image
-(Wu & He 2018, "Group Normalization"): beside a ViT only two patches of 1024 px fit into a batch,
-too few for the statistics of BatchNorm.
+They are Meta's (package segment-anything) at any size that is a multiple of 16 pixels.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
@@ -17,11 +15,10 @@ from segment_anything.modeling import ImageEncoderViT  # type: ignore[import-unt
 from segment_anything.modeling.image_encoder import Attention  # type: ignore[import-untyped]
 from torch import nn
 
+from roofseg.models.decoders import FeatureShapes
+
 TOKEN = 16  # pixels along the side of one token
-WIDTH = 768  # channels of a token in ViT-B
 NECK = 256  # channels of the encoder's output
-SKIPS = (2, 5, 8, 11)  # blocks 3, 6, 9, 12 counted from 1; they are also the global-attention ones
-GROUPS = 8
 # Size of a slice of attention on a CPU (`_attend_in_slices`). At 1024 px and two threads a slice
 # holds 1024 queries of one head, and its bias takes 8 MB in bfloat16. Slices of half and of twice
 # that size were slower.
@@ -34,26 +31,47 @@ STATISTICS = (
 )
 
 
+@dataclass(frozen=True)
+class Size:
+    """The size of a SAM encoder, as in segment_anything/build_sam.py."""
+
+    width: int  # channels of a token
+    depth: int  # blocks
+    heads: int
+    skips: tuple[int, ...]  # the blocks that attend globally, counted from 0; these are the skips
+
+
+SIZES = {
+    "sam_vit_b": Size(width=768, depth=12, heads=12, skips=(2, 5, 8, 11)),
+    "sam_vit_l": Size(width=1024, depth=24, heads=16, skips=(5, 11, 17, 23)),
+}
+
+
 class SamEncoder(ImageEncoderViT):
-    """SAM's ViT-B image encoder for any input size that is a multiple of 16 pixels.
+    """A SAM image encoder (a key of ``SIZES``) for any input size that is a multiple of 16 pixels.
 
     The parameters keep the prior's native size (64x64 tokens, 1024 px) and each call resizes the
     position embedding and the attention's relative positions, so one weights file fits every patch
     size. Parameter names are those of Meta's checkpoint without the prefix ``image_encoder.``.
     """
 
-    def __init__(self) -> None:
-        # The other arguments have ViT-B's values by default.
+    def __init__(self, name: str) -> None:
+        size = SIZES[name]
         super().__init__(
+            embed_dim=size.width,
+            depth=size.depth,
+            num_heads=size.heads,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             use_rel_pos=True,
             window_size=14,
-            global_attn_indexes=SKIPS,
+            global_attn_indexes=size.skips,
         )
+        self.skips = size.skips
+        self.shapes = FeatureShapes((size.width,) * 4, (TOKEN,) * 4, NECK, TOKEN)
         # Meta leaves the embedding at zero, for a checkpoint to fill. Without a prior, zeros would
         # tell a frozen encoder nothing about the position of a token. 0.02 is the usual scale of
         # ViT embeddings (Dosovitskiy et al. 2021; timm). torch's own initialisation of the linear
-        # layers has nearly that deviation at this width (1/sqrt(3*768) = 0.021) and is kept.
+        # layers has nearly that deviation (ViT-B: 1/sqrt(3*768) = 0.021) and is kept.
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for block in self.blocks:
             block.attn = FusedAttention.from_attention(block.attn)
@@ -63,15 +81,16 @@ class SamEncoder(ImageEncoderViT):
 
         Shape:
             - x: (B, 3, H, W), H and W multiples of 16
-            - returns: four skips (B, H/16, W/16, 768), the outputs of blocks 3, 6, 9 and 12, then
-              the neck's output (B, 256, H/16, W/16)
+            - returns: four skips (B, H/16, W/16, C), the outputs of the global blocks (of ViT-B:
+              3, 6, 9 and 12, counted from 1, with C = 768), then the neck's output
+              (B, 256, H/16, W/16)
         """
-        tokens = self.patch_embed(x)  # (B, h, w, 768)
+        tokens = self.patch_embed(x)  # (B, h, w, C)
         tokens = tokens + resize_position_embedding(self.pos_embed, tokens.shape[1:3])
         features = []
         for index, block in enumerate(self.blocks):
             tokens = block(tokens)
-            if index in SKIPS:
+            if index in self.skips:
                 features.append(tokens)
         features.append(self.neck(tokens.permute(0, 3, 1, 2)))
         return features
@@ -196,105 +215,3 @@ def resize_position_embedding(
         embedding.permute(0, 3, 1, 2).float(), size=tuple(size), mode="bicubic", antialias=True
     )
     return resized.permute(0, 2, 3, 1).to(embedding.dtype)
-
-
-class ConvDecoder(nn.Module):
-    """Transposed convolutions from SAM's output up to full resolution (1.9 M parameters).
-
-    SAM's own mask decoder also upscales by transposed convolutions, but only fourfold.
-
-    Shape:
-        - features[-1]: (B, 256, h, w), the neck's output
-        - returns: logits (B, 1, 16h, 16w)
-    """
-
-    def __init__(self, dropout: float) -> None:
-        super().__init__()
-        self.entry = _convolution(NECK, 256)
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(_upsampling(wide, narrow), _convolution(narrow, narrow))
-                for wide, narrow in ((256, 256), (256, 128), (128, 64), (64, 32))
-            )
-        )
-        self.head = _head(32, dropout)
-
-    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        return self.head(self.stages(self.entry(features[-1])))
-
-
-class UnetDecoder(nn.Module):
-    """A U-Net decoder over the encoder's blocks 3, 6, 9 and 12 (6.6 M parameters).
-
-    All blocks of a ViT have one resolution. As in UNETR (Hatamizadeh et al. 2022, "UNETR:
-    Transformers for 3D Medical Image Segmentation", figure 2), transposed convolutions upscale each
-    skip to the resolution it has in a U-Net: block 12 stays at 1/16 as the bottleneck, block 9 goes
-    to 1/8, block 6 to 1/4, block 3 to 1/2. Unlike UNETR it has no skip from the image itself.
-
-    Shape:
-        - features[:4]: (B, h, w, 768), outputs of blocks 3, 6, 9, 12
-        - returns: logits (B, 1, 16h, 16w)
-    """
-
-    def __init__(self, dropout: float) -> None:
-        super().__init__()
-        self.bottleneck = nn.Sequential(_Project(512), _convolution(512, 512))
-        widths = ((512, 256), (256, 128), (128, 64))  # 1/16 to 1/8, to 1/4, to 1/2
-        self.skips = nn.ModuleList(
-            nn.Sequential(_Project(width), *(_upsampling(width, width) for _ in range(doublings)))
-            for doublings, (_, width) in enumerate(widths, start=1)
-        )
-        self.ups = nn.ModuleList(_upsampling(wide, width) for wide, width in widths)
-        self.merges = nn.ModuleList(
-            nn.Sequential(_convolution(2 * width, width), _convolution(width, width))
-            for _, width in widths
-        )
-        self.last = nn.Sequential(_upsampling(64, 32), _convolution(32, 32))
-        self.head = _head(32, dropout)
-
-    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        *shallow, deep = features[: len(SKIPS)]
-        x = self.bottleneck(deep)
-        for tokens, skip, up, merge in zip(
-            reversed(shallow), self.skips, self.ups, self.merges, strict=True
-        ):
-            x = merge(torch.cat([up(x), skip(tokens)], dim=1))
-        return self.head(self.last(x))
-
-
-class _Project(nn.Module):
-    """Projects tokens (B, h, w, 768) from inside the encoder to features (B, width, h, w).
-
-    It normalises first: the magnitude of tokens grows from block to block, in random encoders and
-    in SAM's, and the decoder should see all blocks at one scale.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(WIDTH)
-        self.project = nn.Conv2d(WIDTH, width, kernel_size=1)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.project(self.norm(tokens).permute(0, 3, 1, 2))
-
-
-def _convolution(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
-        nn.GroupNorm(GROUPS, outputs),
-        nn.GELU(),
-    )
-
-
-def _upsampling(inputs: int, outputs: int) -> nn.Sequential:
-    """Double height and width. Kernel 2 at stride 2 has no overlaps, so no checkerboard pattern."""
-    return nn.Sequential(
-        nn.ConvTranspose2d(inputs, outputs, kernel_size=2, stride=2, bias=False),
-        nn.GroupNorm(GROUPS, outputs),
-        nn.GELU(),
-    )
-
-
-def _head(inputs: int, dropout: float) -> nn.Sequential:
-    # Dropout2d for the reason given in roofseg.models.cnn.SmpDecoder.
-    return nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(inputs, 1, kernel_size=1))

@@ -6,15 +6,27 @@ module imports neither, so that stages without torch do not wait for its import.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from roofseg.core.errors import UserError
 
 SAM_ENCODER = "sam_vit_b"
+MOBILE_SAM = "mobile_sam"
+SAM_ENCODERS = (SAM_ENCODER, "sam_vit_l", MOBILE_SAM)  # those that are not of timm
 
-ARCHITECTURES: dict[str, bool] = {  # True: takes only SAM's encoder; False: takes any other encoder
-    "unet": False,
-    "deeplabv3plus": False,
-    "sam_conv": True,
-    "sam_unet": True,
+# The encoders that each architecture takes: any of segmentation-models-pytorch (smp), any vision
+# transformer (vit: SAM's, or tu-NAME of timm), or one alone.
+ARCHITECTURES: dict[str, Literal["smp", "vit", "sam_vit_b"]] = {
+    "unet": "smp",
+    "deeplabv3plus": "smp",
+    "fpn": "smp",
+    "upernet": "smp",
+    "segformer": "smp",
+    "sam_conv": "sam_vit_b",  # vit_conv and vit_unet with SAM's ViT-B
+    "sam_unet": "sam_vit_b",
+    "vit_conv": "vit",
+    "vit_unet": "vit",
+    "dpt": "vit",
 }
 
 PRIOR_ENCODERS: dict[str, str | None] = {
@@ -25,15 +37,34 @@ PRIOR_ENCODERS: dict[str, str | None] = {
 }
 
 
+def is_sam(encoder: str) -> bool:
+    """Whether ``encoder`` is an image encoder of SAM, MobileSAM or SAM 2."""
+    return encoder in SAM_ENCODERS or encoder.startswith("tu-sam2_hiera_")
+
+
 def check_architecture(architecture: str, encoder: str) -> None:
     """Raise UserError unless ``architecture`` exists and takes ``encoder``."""
     if architecture not in ARCHITECTURES:
         raise UserError(
             f"architecture: found {architecture!r}; expected one of {', '.join(ARCHITECTURES)}"
         )
-    takes_sam = ARCHITECTURES[architecture]
-    if takes_sam != (encoder == SAM_ENCODER):
-        expected = SAM_ENCODER if takes_sam else f"any encoder but {SAM_ENCODER}"
+    sam = ", ".join(SAM_ENCODERS)
+    takes, expected = {
+        "smp": (
+            encoder not in SAM_ENCODERS,
+            f"any encoder of segmentation-models-pytorch, but none of {sam}. Those go with "
+            "vit_conv, vit_unet and dpt",
+        ),
+        "vit": (
+            encoder in SAM_ENCODERS or encoder.startswith("tu-"),
+            f"{sam}, or tu-NAME with the name of a vision transformer of timm",
+        ),
+        SAM_ENCODER: (
+            encoder == SAM_ENCODER,
+            f"{SAM_ENCODER}. Others go with vit_conv, vit_unet and dpt",
+        ),
+    }[ARCHITECTURES[architecture]]
+    if not takes:
         raise UserError(
             f"encoder: found {encoder!r} with architecture {architecture!r}, which takes {expected}"
         )

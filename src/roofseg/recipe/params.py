@@ -23,7 +23,12 @@ from pydantic import (
 from ruamel.yaml import YAML, YAMLError
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.architectures import SAM_ENCODER, check_architecture, check_prior
+from roofseg.recipe.architectures import (
+    ARCHITECTURES,
+    check_architecture,
+    check_prior,
+    is_sam,
+)
 
 # Names of files in metrics/ beside ATTEMPT.json, the scores that DVC shows.
 TAKEN_NAMES = {"baselines", "leaderboard", "params_check"}
@@ -109,7 +114,7 @@ class Recipe(SharedRecipe):
     @property
     def without_sam(self) -> bool:
         """Whether a SAM encoder starts from random weights, which only tests that the code runs."""
-        return self.encoder == SAM_ENCODER and self.prior == "scratch"
+        return is_sam(self.encoder) and self.prior == "scratch"
 
     def label(self, attempt: str) -> str:
         """The attempt's name for tables, plots and pictures."""
@@ -293,10 +298,14 @@ def dropped_draws(draws: int, batch_size: int, devices: int) -> int:
 
 def _batch_norm_of_one_value(params: Params, recipe: Recipe) -> str:
     """The BatchNorm layer that would train on one value per patch; "" if there is none."""
-    if recipe.architecture == "deeplabv3plus":
-        return "the image pooling of deeplabv3plus"
-    thaws = recipe.thaw_epoch is not None
-    if recipe.architecture == "unet" and params.patch_size == PATCH_MULTIPLE and thaws:
+    pooling = {"deeplabv3plus": "image pooling", "upernet": "pyramid pooling"}
+    if recipe.architecture in pooling:
+        return f"the {pooling[recipe.architecture]} of {recipe.architecture}"
+    if params.patch_size > PATCH_MULTIPLE:
+        return ""
+    if recipe.architecture == "dpt":
+        return f"the deepest layer of dpt, at patch_size {PATCH_MULTIPLE},"
+    if ARCHITECTURES[recipe.architecture] == "smp" and recipe.thaw_epoch is not None:
         return f"the last layer of an encoder, at patch_size {PATCH_MULTIPLE},"
     return ""
 

@@ -28,6 +28,7 @@ from roofseg.models.device import (
 )
 from roofseg.models.roof_model import RoofModel, build_model
 from roofseg.patches import Patch
+from roofseg.recipe.architectures import ARCHITECTURES
 from roofseg.recipe.params import Machine, Recipe
 from roofseg.training.callbacks import EpochReport, PredictionVisualizer, StepBar
 from roofseg.training.data import PatchBatches
@@ -235,8 +236,10 @@ def train(
 def _strategy(machine: Machine, recipe: Recipe) -> str:
     if machine.devices == 1 or machine.strategy not in ("auto", "ddp"):
         return machine.strategy
-    # A frozen encoder's parameters get no gradient, and plain DDP would wait for one.
-    return "ddp" if recipe.thaw_epoch == 0 else "ddp_find_unused_parameters_true"
+    # Plain DDP waits for every gradient. A frozen encoder has none, and the last layers of a ViT
+    # have none where the decoder reads only its skips.
+    waits = recipe.thaw_epoch == 0 and ARCHITECTURES[recipe.architecture] == "smp"
+    return "ddp" if waits else "ddp_find_unused_parameters_true"
 
 
 def _explain(
