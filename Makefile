@@ -51,6 +51,7 @@ each_quoted = $(foreach each,$(value $(1)),'$(subst ','\'',$(each))')
 
 repro: .venv/installed  ## run every stage that is not up to date, from tiles to report
 	dvc repro
+	@echo "The results: report.html"
 
 train-all: .venv/installed  ## train all attempts: make train-all JOBS=2 (roofseg train-all)
 	@roofseg train-all $(call option,jobs,JOBS)

@@ -100,8 +100,8 @@ def map_of(tile: str, attempt: str) -> Image:
     source = Path("data/sample/imgs", f"{tile}.tif")
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--model", f"models/{attempt}", str(source), "--out", folder]
-        command = [sys.executable, "-m", "roofseg", "predict", *arguments, "--vector", "gpkg"]
-        subprocess.run(command, check=True)
+        shaped = ["--vector", "gpkg", "--min-area", "10", "--regularise"]  # as in README.md
+        subprocess.run([sys.executable, "-m", "roofseg", "predict", *arguments, *shaped], check=True)
         polygons = shapely.from_wkb(pyogrio.raw.read(Path(folder, f"{tile}.gpkg"))[2])
     with rasterio.open(source) as raster:
         image, to_pixels = np.moveaxis(raster.read(), 0, -1).copy(), ~raster.transform

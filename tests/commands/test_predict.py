@@ -295,7 +295,7 @@ class TestMistakes:
         (tmp_path / "empty").mkdir()
         message = f"error: {tmp_path / 'empty'}: no raster in this folder"
         self.refused(capsys, maps, message, *common, tmp_path / "empty")
-        message = f"error: {tmp_path / 'none.tif'}: cannot be read; it is missing"
+        message = f"error: {tmp_path / 'none.tif'}: no such file or folder. Correct the path."
         self.refused(capsys, maps, message, *common, tmp_path / "none.tif")
 
     def test_a_wrong_model(

@@ -27,6 +27,8 @@ from roofseg.intake.division import Division
 from roofseg.intake.inspect import Report, check_name, table
 from roofseg.recipe.params import PATCH_MULTIPLE, read_params
 
+MOST = 0.5  # share of the pixels below which it is said how many are used
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         required=True,
         metavar="PATH",
-        help="the imagery: a folder of rasters, or one raster",
+        help="the imagery: a folder of rasters (cut one large raster into tiles first)",
     )
     tiles.add_argument(
         "--msks",
@@ -135,6 +137,11 @@ def main(args: argparse.Namespace) -> None:
         warn(warning)
     if patch_size < largest:
         print(f"patch_size is {patch_size} px, to fit the smallest tile; {base} has {largest}")
+    if (share := patch_share(report, patch_size)) < MOST:
+        print(
+            f"One patch of {patch_size} px is cut from each tile: {share:.0%} of the pixels. A larger "
+            "patch_size, or smaller tiles, uses more of them."
+        )
     print(
         f"Made {data} and {profile}. State the licence of the tiles in {data}/LICENSE.md, then:\n"
         f"  git add {data} {profile} && git commit -m 'Tiles of {args.name}'\n"
@@ -161,6 +168,12 @@ def fitting_patch_size(report: Report, largest: int) -> int:
     grids = [tile.grid for tile in report.tiles if tile.split and tile.grid]
     side = min(min(grid.height, grid.width) for grid in grids)
     return min(largest, side // PATCH_MULTIPLE * PATCH_MULTIPLE)
+
+
+def patch_share(report: Report, patch_size: int) -> float:
+    """The share of all pixels that lie in patches of this size (px), one per tile."""
+    grids = [tile.grid for tile in report.tiles if tile.split and tile.grid]
+    return len(grids) * patch_size**2 / sum(grid.height * grid.width for grid in grids)
 
 
 def add_to_dvc(folder: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import get_args
 
 from roofseg.commands.arguments import count, local_path, number, raster_name
-from roofseg.core.errors import UserError
+from roofseg.core.errors import UserError, raise_all
 from roofseg.core.progress import bar
 from roofseg.core.terminal import warn
 from roofseg.inference.predictor import Device, Precision, Predictor
@@ -40,8 +40,6 @@ from roofseg.mapping.vector_files import Driver
 from roofseg.sliding_window.blocks import Infer, count_windows
 from roofseg.sliding_window.imagery import list_inputs, output_stem
 from roofseg.sliding_window.windows import OVERLAP
-
-SHOWN = 10  # errors in one message
 
 
 @dataclass(frozen=True)
@@ -299,10 +297,7 @@ def check(
             jobs.append(Job(source, out, windows, megapixels))
         except UserError as error:
             problems.append(str(error))
-    if len(problems) > SHOWN:
-        problems[SHOWN:] = [f"and {len(problems) - SHOWN} more"]
-    if problems:
-        raise UserError("\n".join(problems))
+    raise_all(problems)
     return jobs
 
 

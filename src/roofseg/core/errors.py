@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 # Python raises these errors of write(2) without the name of the file.
 DISK_FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
+SHOWN = 10  # problems in one message
 
 _PERMISSIONS = "Change the permissions of that file or of its folder"
 _FEWER_WORKERS = "lower `workers` in params.yaml"
@@ -84,9 +85,10 @@ def collect_errors(problems: list[str]) -> Iterator[None]:
 
 
 def raise_all(problems: Iterable[str]) -> None:
-    """Raise one UserError that lists all distinct problems, if there are any."""
+    """Raise one UserError that lists the distinct problems, if any; many are cut at SHOWN."""
     once = list(dict.fromkeys(problems))
     if len(once) == 1:
         raise UserError(once[0])
     if once:
-        raise UserError("\n  ".join([f"{len(once)} problems:", *once]))
+        rest = [f"and {len(once) - SHOWN} more"] if len(once) > SHOWN else []
+        raise UserError("\n  ".join([f"{len(once)} problems:", *once[:SHOWN], *rest]))

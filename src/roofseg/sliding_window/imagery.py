@@ -23,7 +23,7 @@ from rasterio.transform import Affine
 from rasterio.warp import reproject
 from rasterio.windows import Window
 
-from roofseg.core.errors import UserError
+from roofseg.core.errors import UserError, raise_all
 from roofseg.core.files import check_file_name
 from roofseg.core.images import Image
 from roofseg.tiles.rasters import (
@@ -243,7 +243,8 @@ def list_inputs(names: Sequence[str]) -> list[str]:
     Rasters in a folder are found by suffix and sorted by name; subfolders are not entered.
 
     Raises:
-        UserError: a folder holds no raster; a name is empty or not valid (`check_file_name`)
+        UserError: a folder holds no raster; a name is empty or not valid (`check_file_name`), or no
+            file has it
         OSError: a folder cannot be listed
     """
     inputs: list[str] = []
@@ -269,6 +270,11 @@ def list_inputs(names: Sequence[str]) -> list[str]:
         inputs += inside
     for name in inputs:
         check_file_name(name)
+    raise_all(
+        f"{name}: no such file or folder. Correct the path."
+        for name in inputs
+        if not is_remote(name) and ":" not in name and not Path(name).exists()
+    )
     return inputs
 
 
