@@ -180,7 +180,7 @@ def _crop_row(tile: str, crop: Crop, grid: Grid) -> tuple[object, ...]:
 # Yellow is rare in aerial imagery. Colour-blind readers, too, can tell the colours of the splits
 # apart (Okabe and Ito 2008, "Color Universal Design").
 OUTLINE = (255, 235, 0)
-SPLIT_COLOURS = {"train": (0, 114, 178), "val": (213, 94, 0), "test": (0, 158, 115)}
+SPLIT_COLOURS = {"train": (0, 114, 178), "val": (0, 158, 115), "test": (213, 94, 0)}
 MIN_COLUMNS = 6
 
 
