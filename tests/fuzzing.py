@@ -99,7 +99,7 @@ def bases(kind: str, folder: Path, *, mask: bool = False) -> list[bytes]:
             {"compress": "lzw", "predictor": 2, "interleave": "band", "bigtiff": "yes"},
             {"nodata": 0, "compress": "packbits", "blockysize": 7},
         ],
-        "PNG": [{}, {"zlevel": 0}],
+        "PNG": [{}],
         "JPEG": [{}, {"progressive": True}],
     }[kind]
     variants = [(pixels, profile) for profile in profiles]
