@@ -49,11 +49,12 @@ RASTERS = ("GeoTIFF", "PNG", "JPEG")
 NAMES = ("a", "b", "c")  # tiles; the damaged one is b
 DIVISION = Division(val=1 / 3, test=1 / 3)
 LARGE = 2**22  # pixels; damage may claim any size, and such a raster is only read at its corners
+SCALE = (0.0, 300.0)  # for those of the sound files that are not 8-bit
 OPTIONS = (
+    Options(scale=SCALE),
+    Options(output="probability", gsd=0.6, resample=True, scale=SCALE),
+    Options(vector=Vector("gpkg"), scale=SCALE),
     Options(),
-    Options(output="probability", resample=True),
-    Options(vector=Vector("geojson"), scale=(0, 300)),
-    Options(gsd=0.3, scale=(0, 300)),
 )
 HEADER = 512  # bytes
 MEMORY = 16 * 2**30  # bytes of address space

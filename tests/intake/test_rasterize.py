@@ -460,6 +460,14 @@ class TestErrors:
         assert (tmp_path / "m.tif").exists() == (message is None)
         assert message is None or str(vector) in message
 
+    def test_names_in_another_encoding(self, tmp_path: Path, image: Path) -> None:
+        vector = footprints(tmp_path / "h.geojson", at(8, 8, 8, 8))
+        text = vector.read_text().replace('"name":', '"höhe":')
+        vector.write_bytes(text.encode("latin1"))
+        self.refused(vector, image, r"h\.geojson: holds names that are not UTF-8.*iconv -f LATIN1")
+        vector.write_text(text)
+        burn(vector, image, tmp_path / "out" / "tile.tif")
+
     def test_a_shapefile_without_its_index(self, tmp_path: Path, image: Path) -> None:
         vector = footprints(tmp_path / "h.shp", at(0, 0, 5, 5))
         vector.with_suffix(".shx").unlink()

@@ -213,6 +213,11 @@ def _reading(footprints: Path) -> Iterator[None]:
             f"{footprints}: cannot be read; it is missing, cut off, damaged or not a vector file. "
             f"Replace it with a whole GeoPackage, GeoJSON or Shapefile. GDAL says: {error}"
         ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{footprints}: holds names that are not UTF-8 ({error.reason}). Save it in UTF-8, for "
+            "example with `iconv -f LATIN1 -t UTF-8`."
+        ) from None
 
 
 def _read_polygons(
