@@ -6,51 +6,35 @@ workers) and the pictures drawn during training (overlays) are not part of the r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, Field, StrictBool, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.architectures import SAM_ENCODER, check_architecture, check_prior
+from roofseg.recipe.architectures import (
+    PRIOR_ENCODERS,
+    SAM_ENCODER,
+    check_architecture,
+    check_prior,
+)
+from roofseg.recipe.checked import Checked
+from roofseg.recipe.priors import NAME, FilePrior, HubPrior, ModelPrior, Priors
 
 # Names of files in metrics/ beside ATTEMPT.json, the scores that DVC shows.
 TAKEN_NAMES = {"baselines", "leaderboard", "params_check"}
-# DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
-ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 PATCH_MULTIPLE = 32  # pixels: the encoders halve a patch five times
 
 Augmentation = Literal["none", "light", "medium", "heavy", "extreme"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class _Checked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
-        """Reject ``lr: true``, which pydantic would read as 1.0."""
-        wanted = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and wanted is not bool:
-            raise ValueError("expected a number or a word, not true or false")
-        return value
-
-
-class PatchSettings(_Checked):
+class PatchSettings(Checked):
     """How patches are cut. Sizes are in pixels; fractions are of a patch's area."""
 
     dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -58,18 +42,17 @@ class PatchSettings(_Checked):
     min_building_fraction: Fraction
 
 
-class Sources(_Checked):
-    """What stages bring: data/dvc.yaml and weights/dvc.yaml have a stage for each item, no others.
+class Sources(Checked):
+    """The datasets that stages bring: data/dvc.yaml has a stage for each item, and no others.
 
     Tiles that no stage brings are listed nowhere.
     """
 
     generated: list[Literal["sample"]]
     downloaded: list[Literal["inria"]]
-    priors: list[str]
 
 
-class SharedRecipe(_Checked):
+class SharedRecipe(Checked):
     """The keys that all attempts share; an attempt's block may override any of them for itself."""
 
     seed: int = Field(ge=0, lt=2**32)
@@ -95,11 +78,27 @@ class SharedRecipe(_Checked):
 
 
 class Recipe(SharedRecipe):
-    """The resolved recipe of an attempt: its model, and the shared keys with its overrides."""
+    """The resolved recipe of an attempt: its model, and the shared keys with its overrides.
+
+    ``declared`` says which weights a prior holds that is not one of `PRIOR_ENCODERS`: the decisive
+    part of its declaration in ``priors``. Such a recipe has this key, and no attempt's block has.
+    """
 
     architecture: str
     encoder: str
     prior: str
+    declared: dict[str, Any] | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Mean and standard deviation that the prior declares for the model's input."""
+        declared = self.declared or {}
+        return (tuple(declared["mean"]), tuple(declared["std"])) if "mean" in declared else None
+
+    @property
+    def prior_has_decoder(self) -> bool:
+        """Whether the prior holds the weights of the whole model, not only of the encoder."""
+        return (self.declared or {}).get("part") == "all"
 
     @property
     def thaw_epoch(self) -> int | None:
@@ -124,7 +123,7 @@ class Recipe(SharedRecipe):
         )
 
 
-class Machine(_Checked):
+class Machine(Checked):
     """Settings of the machine, which are not part of a recipe.
 
     Device and number of devices still affect results (rounding, BatchNorm); the other keys do not.
@@ -138,7 +137,7 @@ class Machine(_Checked):
     feature_cache_gb: Positive
 
 
-class EvaluationSettings(_Checked):
+class EvaluationSettings(Checked):
     """Settings of evaluation. They are not part of a recipe."""
 
     evaluate_full_tiles: StrictBool
@@ -148,17 +147,51 @@ class Params(PatchSettings, SharedRecipe, Machine, EvaluationSettings):
     """All of params.yaml, validated. ``recipe(name)`` resolves an attempt."""
 
     sources: Sources
+    priors: Priors
     attempts: dict[str, dict[str, Any]]
     final: dict[str, str | None]
 
     def recipe(self, attempt: str) -> Recipe:
-        """The resolved recipe of an attempt; UserError for a name that is not in ``attempts``."""
+        """The resolved recipe of an attempt.
+
+        Raises:
+            UserError: there is no such attempt, or its prior is the model of an attempt whose own
+                prior leads back to this one
+        """
+        return self._recipe(attempt, ())
+
+    def _recipe(self, attempt: str, after: tuple[str, ...]) -> Recipe:
+        """``after`` lists the attempts whose priors led to this one."""
         if attempt not in self.attempts:
             raise UserError(
                 f"attempt {attempt!r} is not in params.yaml; it has: {', '.join(self.attempts)}"
             )
+        if attempt in after:
+            raise UserError(f"prior: leads in a circle: {' -> '.join((*after, attempt))}")
         shared = {key: getattr(self, key) for key in SharedRecipe.model_fields}
-        return Recipe.model_validate({**shared, **self.attempts[attempt]})
+        block = self.attempts[attempt]
+        declared = self._declared(block.get("prior"), (*after, attempt))
+        return Recipe.model_validate({**shared, **block, "declared": declared})
+
+    def _declared(self, prior: Any, after: tuple[str, ...]) -> dict[str, Any] | None:
+        """The decisive part of a prior's declaration; None for the priors of `PRIOR_ENCODERS`."""
+        priors = self.priors
+        if not isinstance(prior, str) or prior in priors.known:
+            return None
+        if found := priors.hub.get(prior) or priors.files.get(prior):
+            return found.decisive()
+        if not (model := priors.models.get(prior)):
+            return None
+        statistics = (model.mean, model.std) if model.mean else None
+        earlier: Any = model.recipe
+        if attempt := model.attempt(self.attempts):
+            recipe = self._recipe(attempt, after)
+            statistics, earlier = recipe.statistics, recipe.model_dump(mode="json")
+        return {
+            "part": model.part,
+            "recipe": earlier,
+            **(dict(zip(("mean", "std"), statistics, strict=True)) if statistics else {}),
+        }
 
     def recipes(self) -> dict[str, Recipe]:
         """The resolved recipes of all attempts, in the order of params.yaml."""
@@ -187,12 +220,18 @@ def parse_mapping(text: str, source: str) -> Mapping[str, Any]:
 
 def parse_params(text: str, source: str = "params.yaml") -> Params:
     """Parse and validate parameters from YAML 1.2; a UserError names ``source`` and the key."""
+    values = parse_mapping(text, source)
+    _check_moved(values, source)
     try:
-        params = Params.model_validate(parse_mapping(text, source))
+        params = Params.model_validate(values)
     except ValidationError as error:
         raise UserError(_explain(error, source, "", Params)) from None
     if not params.attempts:
         raise UserError(f"{source}: attempts: expected at least one attempt, found none")
+    try:
+        params.priors.check_names()
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     for name in params.attempts:
         _check_attempt(params, name, source)
     if unknown := [name for name in params.final if name not in params.attempts]:
@@ -216,7 +255,7 @@ def read_params(path: Path) -> Params:
 
 
 def _check_attempt(params: Params, name: str, source: str) -> None:
-    if not ATTEMPT_NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UserError(
             f"{source}: attempts.{name}: a name starts with a letter and holds only letters, "
             "digits, '_' and '-' (DVC uses it as a stage's name)"
@@ -233,19 +272,14 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         )
     try:
         recipe = params.recipe(name)
+        if "declared" in params.attempts[name]:
+            raise UserError("declared: unknown key; `priors` declares what a prior holds")
+        check_architecture(recipe.architecture, recipe.encoder)
+        _check_prior(params, recipe)
     except ValidationError as error:
         raise UserError(_explain(error, source, f"attempts.{name}.", Recipe)) from None
-    try:
-        check_architecture(recipe.architecture, recipe.encoder)
-        check_prior(recipe.prior, recipe.encoder)
     except UserError as error:
         raise UserError(f"{source}: attempts.{name}.{error}") from None
-    if recipe.prior not in params.sources.priors:
-        raise UserError(
-            f"{source}: attempts.{name}.prior: found {recipe.prior!r}, which no stage makes: "
-            f"sources.priors in params.yaml is [{', '.join(params.sources.priors)}]. Add "
-            f"{recipe.prior} there."
-        )
     if recipe.batch_size % params.devices:
         raise UserError(
             f"{source}: devices is {params.devices}, which does not divide the batch_size of "
@@ -280,6 +314,65 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         )
 
 
+def _check_moved(values: Mapping[str, Any], source: str) -> None:
+    """Raise UserError for ``sources.priors``, where priors were listed before."""
+    sources = values.get("sources")
+    if isinstance(sources, Mapping) and "priors" in sources and "priors" not in values:
+        listed = ", ".join(map(str, sources["priors"] or []))
+        raise UserError(
+            f"{source}: sources.priors: this key has moved. Remove the line, and add these lines "
+            f"at the top level (docs/priors.md):\n"
+            f"priors:\n  known: [{listed}]\n  hub: {{}}\n  files: {{}}\n  models: {{}}"
+        )
+
+
+def _check_prior(params: Params, recipe: Recipe) -> None:
+    """Raise UserError unless the recipe's prior is in force and fits its model."""
+    name, priors = recipe.prior, params.priors
+    if name in PRIOR_ENCODERS:
+        check_prior(name, recipe.encoder)
+    if name not in priors.names():
+        remedy = (
+            f"Add {name} to priors.known."
+            if name in PRIOR_ENCODERS
+            else f"Declare it there (docs/priors.md), or take one of "
+            f"{', '.join(dict.fromkeys([*priors.names(), *PRIOR_ENCODERS]))}."
+        )
+        raise UserError(
+            f"prior: found {name!r}, which no stage makes: priors in params.yaml has "
+            f"{', '.join(priors.names()) or 'none'}. {remedy}"
+        )
+    if found := priors.hub.get(name) or priors.files.get(name):
+        if found.encoder != recipe.encoder:
+            raise UserError(
+                f"prior: found {name!r}, which holds weights of encoder {found.encoder}, with "
+                f"encoder {recipe.encoder}. Make the two names equal."
+            )
+    if model := priors.models.get(name):
+        _check_model_prior(params, recipe, model)
+
+
+def _check_model_prior(params: Params, recipe: Recipe, model: ModelPrior) -> None:
+    attempt = model.attempt(params.attempts)
+    if not attempt:
+        if model.recipe is None:
+            raise UserError(
+                f"prior: {recipe.prior} is the model {model.model}, which is no attempt here. Add "
+                f"`recipe: DIGEST` to priors.models.{recipe.prior}, with the `digest` that "
+                f"{model.model}/recipe.json has."
+            )
+        return
+    earlier = params.recipe(attempt)
+    keys = ("encoder", "architecture") if model.part == "all" else ("encoder",)
+    for key in keys:
+        if (found := getattr(recipe, key)) != (held := getattr(earlier, key)):
+            raise UserError(
+                f"prior: found {recipe.prior!r}, which holds weights of {key} {held}, with {key} "
+                f"{found}. Make the two equal"
+                f"{', or set `part: encoder`' if key == 'architecture' else ''}."
+            )
+
+
 def dropped_draws(draws: int, batch_size: int, devices: int) -> int:
     """The number of draws in an epoch's last batch if that batch is dropped; otherwise 0.
 
@@ -306,15 +399,15 @@ def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseM
 
     def key_of(problem: Any) -> str:
         # After the key itself, pydantic appends the types that it tried for the value.
-        depth = 2 if problem["loc"][0] in ("attempts", "final", "sources") else 1
+        depths = {"attempts": 2, "final": 2, "sources": 2, "priors": 4}
+        depth = depths.get(problem["loc"][0], 1) if problem["loc"] else 0
         return prefix + ".".join(str(part) for part in problem["loc"][:depth])
 
     # A misspelt key is also a missing key; the misspelt name helps more.
     errors = sorted(error.errors(), key=lambda problem: problem["type"] == "missing")
     first, key = errors[0], key_of(errors[0])
     if first["type"] == "extra_forbidden":
-        block = Sources if key.startswith("sources.") else model
-        known = ", ".join(block.model_fields)
+        known = ", ".join(name for name in _block(key, model).model_fields if name != "declared")
         return f"{source}: {key}: unknown key (misspelt?). The known keys are: {known}"
     if first["type"] == "missing":
         return f"{source}: {key}: missing; profiles/ has complete files to compare with"
@@ -322,3 +415,15 @@ def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseM
         problem["msg"].removeprefix("Value error, ") for problem in errors if key_of(problem) == key
     ]
     return f"{source}: {key}: found {first['input']!r}; {', or '.join(expected)}"
+
+
+def _block(key: str, model: type[BaseModel]) -> type[BaseModel]:
+    """The model of the block that holds a key."""
+    match key.split("."):
+        case ["sources", _]:
+            return Sources
+        case ["priors", _]:
+            return Priors
+        case ["priors", kind, _, _]:
+            return {"hub": HubPrior, "files": FilePrior, "models": ModelPrior}[kind]
+    return model
