@@ -17,7 +17,10 @@ from roofseg.core.images import Image, read_image, read_mask
 if TYPE_CHECKING:  # make_patches imports this module and need not wait half a second for pandas
     import pandas as pd
 
-CROPS_COLUMNS = ("tile", "row", "col", "method", "building_fraction", "gsd", "crs", "transform")
+CROPS_COLUMNS = (
+    *("tile", "row", "col", "method", "building_fraction", "gsd", "crs", "transform"),
+    "image_sha256",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +71,15 @@ def read_crops(folder: Path) -> pd.DataFrame:
     Columns: tile; row and col of its top-left pixel in the tile; method (centre, slid, nudged);
     building_fraction in [0, 1]; gsd in metres per pixel (NaN where unknown); crs, such as
     EPSG:32614; transform, the six affine coefficients "a b c d e f" that map (column, row) in the
-    patch to coordinates in crs (crs and transform are empty where unknown). Raises UserError if the
-    file is missing or has other columns.
+    patch to coordinates in crs (crs and transform are empty where unknown); image_sha256, the
+    SHA-256 of the tile's image. Raises UserError if the file is missing or has other columns.
     """
     import pandas as pd
 
     path = folder / "crops.csv"
     if not path.is_file():
         raise UserError(f"{path}: no such file. {_remake(folder)}")
-    text = {"tile": str, "method": str, "crs": str, "transform": str}
+    text = {"tile": str, "method": str, "crs": str, "transform": str, "image_sha256": str}
     try:
         # A tile may be called NA or 007; only a missing gsd is a missing value.
         crops = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"gsd": [""]})
