@@ -7,11 +7,15 @@ crops.csv, which says where in its tile each patch lies. `roofseg.cutting.cut` w
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roofseg.core.errors import UserError
+from roofseg.core.files import write_rows
 from roofseg.core.images import Image, read_image, read_mask
 
 if TYPE_CHECKING:  # make_patches imports this module and need not wait half a second for pandas
@@ -21,6 +25,7 @@ CROPS_COLUMNS = (
     *("tile", "row", "col", "method", "building_fraction", "gsd", "crs", "transform"),
     "image_sha256",
 )
+SEEN_COLUMNS = ("dataset", "split", "tile", "image_sha256", "patch_size", "crs", "transform")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +96,36 @@ def read_crops(folder: Path) -> pd.DataFrame:
             f"{','.join(CROPS_COLUMNS)}. {_remake(folder)}"
         )
     return crops.astype({"gsd": float})
+
+
+def seen_tiles(folder: Path, *, dataset: str, patch_size: int) -> list[dict[str, str]]:
+    """The tiles of a split's folder as training saw them: a value for each of `SEEN_COLUMNS`.
+
+    A model's tiles.csv has these rows, so that a dataset can be compared with what the model saw.
+    """
+    crops = read_crops(folder)
+    known = {"dataset": dataset, "split": folder.name, "patch_size": str(patch_size)}
+    rows = crops.sort_values("tile").to_dict("records")
+    return [{name: known.get(name) or row[name] for name in SEEN_COLUMNS} for row in rows]
+
+
+def write_seen_tiles(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write the tiles that a model has seen as the table that lies in its folder."""
+    write_rows(path, SEEN_COLUMNS, (row.values() for row in rows))
+
+
+def read_seen_tiles(path: Path) -> list[dict[str, str]]:
+    """Read a model's tiles.csv; UserError if it is missing or is another table."""
+    retrain = "Without it nobody can tell which tiles the model has seen: train the model again."
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. {retrain}")
+    try:
+        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+    except (csv.Error, ValueError):  # not UTF-8, or empty
+        header, rows = [], []
+    if tuple(header) != SEEN_COLUMNS or any(len(row) != len(header) for row in rows):
+        raise UserError(f"{path}: expected the columns {','.join(SEEN_COLUMNS)}. {retrain}")
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def _remake(folder: Path) -> str:

@@ -212,7 +212,7 @@ def test_stages_list_their_code_in_one_order(stages: list[Stage]) -> None:
         *("src/roofseg/training", "src/roofseg/inference", "src/roofseg/sliding_window"),
         *("src/roofseg/results", "src/roofseg/evaluation", "src/roofseg/pages"),
         *("src/roofseg/report", "src/roofseg/studies", "src/roofseg/tuning"),
-        *("src/roofseg/priors.py", "src/roofseg/inria", "src/roofseg/synthetic"),
+        *("src/roofseg/priors", "src/roofseg/inria", "src/roofseg/synthetic"),
     ]
     for stage in stages:
         places = [

@@ -21,7 +21,7 @@ from roofseg.recipe.architectures import (
     check_prior,
 )
 from roofseg.recipe.checked import Checked
-from roofseg.recipe.priors import NAME, FilePrior, HubPrior, ModelPrior, Priors
+from roofseg.recipe.priors import NAME, FilePrior, HubPrior, ModelPrior, Priors, Statistics, as_keys
 
 # Names of files in metrics/ beside ATTEMPT.json, the scores that DVC shows.
 TAKEN_NAMES = {"baselines", "leaderboard", "params_check"}
@@ -30,7 +30,6 @@ PATCH_MULTIPLE = 32  # pixels: the encoders halve a patch five times
 Augmentation = Literal["none", "light", "medium", "heavy", "extreme"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -170,28 +169,28 @@ class Params(PatchSettings, SharedRecipe, Machine, EvaluationSettings):
             raise UserError(f"prior: leads in a circle: {' -> '.join((*after, attempt))}")
         shared = {key: getattr(self, key) for key in SharedRecipe.model_fields}
         block = self.attempts[attempt]
-        declared = self._declared(block.get("prior"), (*after, attempt))
+        declared = self.declared_prior(block.get("prior"), (*after, attempt))
         return Recipe.model_validate({**shared, **block, "declared": declared})
 
-    def _declared(self, prior: Any, after: tuple[str, ...]) -> dict[str, Any] | None:
-        """The decisive part of a prior's declaration; None for the priors of `PRIOR_ENCODERS`."""
+    def declared_prior(self, name: Any, after: tuple[str, ...] = ()) -> dict[str, Any] | None:
+        """What decides the weights of a prior, and how a model uses them; see `Recipe.declared`.
+
+        Priors of `PRIOR_ENCODERS`, and names that are no priors, have none. ``after`` lists the
+        attempts whose priors led to this one.
+        """
         priors = self.priors
-        if not isinstance(prior, str) or prior in priors.known:
+        if not isinstance(name, str) or name in priors.known:
             return None
-        if found := priors.hub.get(prior) or priors.files.get(prior):
+        if found := priors.hub.get(name) or priors.files.get(name):
             return found.decisive()
-        if not (model := priors.models.get(prior)):
+        if not (model := priors.models.get(name)):
             return None
-        statistics = (model.mean, model.std) if model.mean else None
         earlier: Any = model.recipe
+        statistics = model.statistics
         if attempt := model.attempt(self.attempts):
             recipe = self._recipe(attempt, after)
-            statistics, earlier = recipe.statistics, recipe.model_dump(mode="json")
-        return {
-            "part": model.part,
-            "recipe": earlier,
-            **(dict(zip(("mean", "std"), statistics, strict=True)) if statistics else {}),
-        }
+            earlier, statistics = recipe.model_dump(mode="json"), recipe.statistics
+        return {"part": model.part, "recipe": earlier, **as_keys(statistics)}
 
     def recipes(self) -> dict[str, Recipe]:
         """The resolved recipes of all attempts, in the order of params.yaml."""
@@ -229,7 +228,7 @@ def parse_params(text: str, source: str = "params.yaml") -> Params:
     if not params.attempts:
         raise UserError(f"{source}: attempts: expected at least one attempt, found none")
     try:
-        params.priors.check_names()
+        params.priors.check(params.attempts)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     for name in params.attempts:
@@ -342,30 +341,22 @@ def _check_prior(params: Params, recipe: Recipe) -> None:
             f"prior: found {name!r}, which no stage makes: priors in params.yaml has "
             f"{', '.join(priors.names()) or 'none'}. {remedy}"
         )
-    if found := priors.hub.get(name) or priors.files.get(name):
-        if found.encoder != recipe.encoder:
-            raise UserError(
-                f"prior: found {name!r}, which holds weights of encoder {found.encoder}, with "
-                f"encoder {recipe.encoder}. Make the two names equal."
-            )
-    if model := priors.models.get(name):
-        _check_model_prior(params, recipe, model)
+    found = priors.hub.get(name) or priors.files.get(name)
+    if found and found.encoder != recipe.encoder:
+        raise UserError(
+            f"prior: found {name!r}, which holds weights of encoder {found.encoder}, with encoder "
+            f"{recipe.encoder}. Make the two names equal."
+        )
+    model = priors.models.get(name)
+    if model and (attempt := model.attempt(params.attempts)):
+        _check_same(params.recipe(attempt), recipe, model.part)
 
 
-def _check_model_prior(params: Params, recipe: Recipe, model: ModelPrior) -> None:
-    attempt = model.attempt(params.attempts)
-    if not attempt:
-        if model.recipe is None:
-            raise UserError(
-                f"prior: {recipe.prior} is the model {model.model}, which is no attempt here. Add "
-                f"`recipe: DIGEST` to priors.models.{recipe.prior}, with the `digest` that "
-                f"{model.model}/recipe.json has."
-            )
-        return
-    earlier = params.recipe(attempt)
-    keys = ("encoder", "architecture") if model.part == "all" else ("encoder",)
-    for key in keys:
-        if (found := getattr(recipe, key)) != (held := getattr(earlier, key)):
+def _check_same(earlier: Recipe, recipe: Recipe, part: str) -> None:
+    """Raise UserError unless the part of the earlier model fits the recipe's model."""
+    for key in ("encoder", "architecture") if part == "all" else ("encoder",):
+        found, held = getattr(recipe, key), getattr(earlier, key)
+        if found != held:
             raise UserError(
                 f"prior: found {recipe.prior!r}, which holds weights of {key} {held}, with {key} "
                 f"{found}. Make the two equal"
@@ -425,5 +416,7 @@ def _block(key: str, model: type[BaseModel]) -> type[BaseModel]:
         case ["priors", _]:
             return Priors
         case ["priors", kind, _, _]:
-            return {"hub": HubPrior, "files": FilePrior, "models": ModelPrior}[kind]
+            kinds: dict[str, type[BaseModel]]
+            kinds = {"hub": HubPrior, "files": FilePrior, "models": ModelPrior}
+            return kinds[kind]
     return model

@@ -26,6 +26,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Channels = tuple[Fraction, Fraction, Fraction]
 Deviations = tuple[Share, Share, Share]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -44,8 +45,10 @@ class _Input(Checked):
             raise ValueError("expected both mean and std, or neither")
         return self
 
-    def _statistics(self) -> dict[str, Any]:
-        return {"mean": self.mean, "std": self.std} if self.mean else {}
+    @property
+    def statistics(self) -> Statistics | None:
+        """Mean and standard deviation; None if they are not declared."""
+        return (self.mean, self.std) if self.mean and self.std else None
 
 
 class HubPrior(_Input):
@@ -64,7 +67,7 @@ class HubPrior(_Input):
 
     def decisive(self) -> dict[str, Any]:
         """What decides the weights and their use, as JSON values: part of the recipe digest."""
-        return {"hub": self.encoder, "weights": self.weights, **self._statistics()}
+        return {"hub": self.encoder, "weights": self.weights, **as_keys(self.statistics)}
 
 
 class FilePrior(_Input):
@@ -88,8 +91,8 @@ class FilePrior(_Input):
     std: Deviations
     licence: str = Field(min_length=1)
     key: str | None = None
-    rename: dict[str, str] = {}
-    ignore: list[str] = []
+    rename: dict[str, str] = Field(default_factory=dict)
+    ignore: list[str] = Field(default_factory=list)
 
     @field_validator("rename", "ignore")
     @classmethod
@@ -110,7 +113,7 @@ class FilePrior(_Input):
             "key": self.key,
             "rename": [list(rule) for rule in self.rename.items()],  # their order matters
             "ignore": self.ignore,
-            **self._statistics(),
+            **as_keys(self.statistics),
         }
 
 
@@ -121,11 +124,13 @@ class ModelPrior(_Input):
         model: the folder with model.safetensors, recipe.json and tiles.csv
         part: ``encoder``; or ``all`` for the decoder's weights too
         recipe: the digest of the model's recipe, if it is no attempt of this params.yaml
+        licence: the licence of the weights; None for that of the model's own prior and dataset
     """
 
     model: str = Field(min_length=1)
     part: Literal["encoder", "all"] = "encoder"
     recipe: Annotated[str, Field(pattern="^[0-9a-f]{12}$")] | None = None
+    licence: str | None = None
 
     def attempt(self, attempts: Mapping[str, Any]) -> str | None:
         """The attempt whose model it is; None for a model that was brought."""
@@ -150,8 +155,11 @@ class Priors(Checked):
         kind = next(kind for kind in STAGES if name in getattr(self, kind))
         return f"{STAGES[kind]}@{name}"
 
-    def check_names(self) -> None:
-        """Raise UserError for an unknown name in ``known``, and for a name that is taken."""
+    def check(self, attempts: Mapping[str, Any]) -> None:
+        """Raise UserError for a name that is unknown or taken, and for a model without its recipe.
+
+        ``attempts`` are those of params.yaml.
+        """
         for name in self.known:
             if name not in PRIOR_ENCODERS:
                 raise UserError(
@@ -172,6 +180,18 @@ class Priors(Checked):
                         f"{', which is reserved' if name in PRIOR_ENCODERS else ''}. Choose "
                         "another."
                     )
+
+        for name, model in self.models.items():
+            if model.recipe is None and not model.attempt(attempts):
+                raise UserError(
+                    f"priors.models.{name}.recipe: missing: {model.model} is the model of no "
+                    f"attempt here. Write the `digest` that {model.model}/recipe.json has."
+                )
+
+
+def as_keys(statistics: Statistics | None) -> dict[str, list[float]]:
+    """Statistics as the keys mean and std; no keys without statistics."""
+    return {"mean": [*statistics[0]], "std": [*statistics[1]]} if statistics else {}
 
 
 def pattern(rule: str) -> re.Pattern[str]:
