@@ -93,13 +93,7 @@ def prior_file(recipe: Recipe) -> Path:
 
 
 def provenance(params: Params, recipe: Recipe) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """The record of the recipe's prior, and every tile that the model will have seen.
-
-    These are the tiles of train and val, and those that a prior which is a model has seen.
-    """
+    """The record of the recipe's prior, and the tiles that this prior and training have seen."""
     record = read_json(prior_file(recipe).with_suffix(".json"))
-    seen = record.pop("tiles", [])
-    for split in ("train", "val"):
-        folder = Path("patches") / split
-        seen += seen_tiles(folder, dataset=params.dataset, patch_size=params.patch_size)
-    return record, seen
+    own = seen_tiles(Path("patches"), dataset=params.dataset, patch_size=params.patch_size)
+    return record, record.pop("tiles", []) + own

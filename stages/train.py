@@ -43,8 +43,7 @@ def main() -> None:
             trained = fit(recipe, args.attempt, *patches, machine=machine, state=folder, out=folder)
     else:
         # Read the inputs before training, so that later edits are not recorded as inputs.
-        files = [*code_files(__file__), prior_file(recipe)]
-        record = inputs(params, args.attempt, recipe, files)
+        record = inputs(params, args.attempt, recipe, [*code_files(__file__), prior_file(recipe)])
         record["prior"], seen = provenance(params, recipe)
         name = state_name(args.attempt, str(record["training_inputs"]), recipe, machine)
         with locked_state(state_root() / name) as state:

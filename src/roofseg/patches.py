@@ -98,15 +98,18 @@ def read_crops(folder: Path) -> pd.DataFrame:
     return crops.astype({"gsd": float})
 
 
-def seen_tiles(folder: Path, *, dataset: str, patch_size: int) -> list[dict[str, str]]:
-    """The tiles of a split's folder as training saw them: a value for each of `SEEN_COLUMNS`.
+def seen_tiles(patches: Path, *, dataset: str, patch_size: int) -> list[dict[str, str]]:
+    """The tiles of train and val, which training sees: a value for each of `SEEN_COLUMNS`.
 
-    A model's tiles.csv has these rows, so that a dataset can be compared with what the model saw.
+    A model's folder keeps these rows as tiles.csv, so that a dataset can be compared with them.
+    ``patches`` is the folder of the splits' folders, and ``patch_size`` is in pixels.
     """
-    crops = read_crops(folder)
-    known = {"dataset": dataset, "split": folder.name, "patch_size": str(patch_size)}
-    rows = crops.sort_values("tile").to_dict("records")
-    return [{name: known.get(name) or row[name] for name in SEEN_COLUMNS} for row in rows]
+    rows = []
+    for split in ("train", "val"):
+        known = {"dataset": dataset, "split": split, "patch_size": str(patch_size)}
+        for crop in read_crops(patches / split).sort_values("tile").to_dict("records"):
+            rows.append({name: known.get(name) or crop[name] for name in SEEN_COLUMNS})
+    return rows
 
 
 def write_seen_tiles(path: Path, rows: Sequence[Mapping[str, str]]) -> None:

@@ -68,8 +68,9 @@ class Jobs:
     async def train(self, priors: dict[str, str]) -> list[str]:
         """Train attempts; return the names of those that failed.
 
-        ``priors`` maps each attempt's name to the stage of weights/dvc.yaml that makes its prior. Returns ``["inputs"]`` if the inputs of
-        training (patches and priors) cannot be made. Raises StoppedError after a signal.
+        ``priors`` maps each attempt's name to the stage of weights/dvc.yaml that makes its prior.
+        Returns ``["inputs"]`` if the inputs of training (patches and priors) cannot be made. Raises
+        StoppedError after a signal.
         """
         for number in stop_signals():
             asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
