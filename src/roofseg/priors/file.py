@@ -78,9 +78,7 @@ def read_tensors(path: Path, key: str | None = None) -> Tensors:
             return _read_safetensors(path, key)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises errors of many kinds for a file that it cannot read
+    except Exception as error:  # torch has no common error; a truncated file can give an OSError
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"{path}: cannot be read as a checkpoint that holds only tensors "

@@ -70,7 +70,7 @@ def make_hub_prior(name: str, declared: HubPrior, folder: Path) -> Path:
     found = sha256_file(path)
     if pinned and found != pinned["source_sha256"]:
         raise UserError(
-            f"{path}: found SHA-256 {found}, but {record} pins {pinned['source_sha256']} (commit "
+            f"{path if path == by_hand else source}: found SHA-256 {found}, but {record} pins {pinned['source_sha256']} (commit "
             f"{pinned['revision']} of {wanted.repository}). {accept}"
         )
     encoder, statistics = build_encoder(declared.encoder)
@@ -98,13 +98,15 @@ def find_weights(declared: HubPrior, key: str) -> HubFile:
                 f"{encoder.partition('.')[0]}.TAG. Remove this key."
             )
         name = encoder.removeprefix("tu-")
-        config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+        try:
+            config = timm.models.get_pretrained_cfg(name)
+        except RuntimeError:  # another tag than timm's
+            config = None
         if not config or not config.hf_hub_id:
             known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
             raise UserError(
-                f"{key}.encoder: timm has no weights on huggingface.co for {name}"
-                f"{'; it has ' + ', '.join(known) if known else ''}. Name others, or use a file "
-                "(priors.files)."
+                f"{key}.encoder: timm has no weights on huggingface.co for {name}; it has "
+                f"{', '.join(known) or 'none'}. Name others, or use a file (priors.files)."
             )
         repository, _, revision = config.hf_hub_id.partition("@")
         file = config.hf_hub_filename or FILE
