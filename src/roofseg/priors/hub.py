@@ -70,8 +70,8 @@ def make_hub_prior(name: str, declared: HubPrior, folder: Path) -> Path:
     found = sha256_file(path)
     if pinned and found != pinned["source_sha256"]:
         raise UserError(
-            f"{path if path == by_hand else source}: found SHA-256 {found}, but {record} pins {pinned['source_sha256']} (commit "
-            f"{pinned['revision']} of {wanted.repository}). {accept}"
+            f"{path if path == by_hand else source}: found SHA-256 {found}, but {record} pins "
+            f"{pinned['source_sha256']} (commit {pinned['revision']}). {accept}"
         )
     encoder, statistics = build_encoder(declared.encoder)
     if declared.mean and declared.std:
