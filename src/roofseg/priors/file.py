@@ -25,7 +25,7 @@ from roofseg.tiles.licence import declared_licence
 
 Tensors = dict[str, torch.Tensor]
 
-SHOWN = 10  # names that an error lists
+SHOWN = 5  # names that an error lists
 COUNTER = ".num_batches_tracked"  # of BatchNorm; unused, and missing in files before torch 0.4.1
 
 
@@ -48,8 +48,12 @@ def make_file_prior(name: str, declared: FilePrior, folder: Path) -> tuple[Path,
             "the file that you mean, write its SHA-256 there."
         )
     encoder, _ = build_encoder(declared.encoder)
-    tensors = renamed(read_tensors(path, declared.key), declared, path)
+    held = read_tensors(path, declared.key)
+    tensors = renamed(held, declared, path)
     fitted, notes = fit(tensors, encoder.state_dict(), f"{path} ({key})", declared.encoder)
+    found = f"all {len(fitted)} tensors of encoder {declared.encoder} are in {path.name}"
+    ignored = f", {len(held) - len(tensors)} left out" if len(held) > len(tensors) else ""
+    notes = [found + ignored, *notes]
     origin = Origin(
         f"file {path.name}",
         None,
