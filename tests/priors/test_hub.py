@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from local_hub import Hub, serving
 from safetensors.torch import save
 
 from roofseg.core.errors import UserError
@@ -29,63 +28,16 @@ TIMM = "tu-mobilenetv3_small_050.lamb_in1k"
 REPOSITORY = "timm/mobilenetv3_small_050.lamb_in1k"
 
 
-class Hub(ThreadingHTTPServer):
-    """Serves ``files``, (repository, name) to (commit, content), for main and for each commit."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[tuple[str, str], tuple[str, bytes]] = {}
-        self.asked: list[str] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def answer(self, *, with_body: bool) -> None:
-        repository, _, rest = self.path[1:].partition("/resolve/")
-        revision, _, name = rest.partition("/")
-        commit, content = self.server.files.get((repository, name), ("", b""))
-        self.server.asked.append(f"{self.command} {revision[:4]} {name}")
-        if not commit or revision not in ("main", commit):
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    hub = Hub()
-    address = f"http://127.0.0.1:{hub.server_port}"
     constants = huggingface_hub.constants
-    monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield hub
-    huggingface_hub.close_session()
-    hub.shutdown()
-    thread.join()
-    hub.server_close()
+    with serving() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield hub
+        huggingface_hub.close_session()
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,13 @@ class _Input(Checked):
     mean: Channels | None = None
     std: Deviations | None = None
 
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _on_one(cls, value: Any) -> Any:
+        if isinstance(value, list) and any(isinstance(v, int | float) and v > 1 for v in value):
+            raise ValueError("expected values on [0, 1]: divide those of 8-bit images by 255")
+        return value
+
     @model_validator(mode="after")
     def _both(self) -> _Input:
         if (self.mean is None) != (self.std is None):
