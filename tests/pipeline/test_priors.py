@@ -88,7 +88,7 @@ priors:
 BROUGHT = """\
   models:
     whole:
-      model: models/brought
+      model: weights/brought
       recipe: {digest}
       mean: [0.1, 0.2, 0.3]
       std: [0.4, 0.5, 0.6]
@@ -146,7 +146,8 @@ def test_a_model_continues_from_another_that_began_with_the_hub(
     )
 
     # The model of another project whose train is test here.
-    project.run("cp -r models/downloaded models/brought")
+    other = project.copy(tmp_path / "another project")
+    project.run(f"dvc import -q '{other.folder}' models/downloaded -o weights/brought")
     declared = "  models:\n    whole:\n      model: models/downloaded\n      part: all\n"
     project.replace("params.yaml", declared, BROUGHT.format(digest=first["digest"]))
     project.run("dvc repro weights/dvc.yaml:model@whole")

@@ -14,14 +14,18 @@ from pydantic import BaseModel, Field, StrictBool, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.architectures import (
-    PRIOR_ENCODERS,
-    SAM_ENCODER,
-    check_architecture,
-    check_prior,
-)
+from roofseg.recipe.architectures import SAM_ENCODER, check_architecture
 from roofseg.recipe.checked import Checked
-from roofseg.recipe.priors import NAME, FilePrior, HubPrior, ModelPrior, Priors, Statistics, as_keys
+from roofseg.recipe.priors import (
+    NAME,
+    FilePrior,
+    HubPrior,
+    ModelPrior,
+    Priors,
+    Statistics,
+    as_keys,
+    check_moved,
+)
 
 # Names of files in metrics/ beside ATTEMPT.json, the scores that DVC shows.
 TAKEN_NAMES = {"baselines", "leaderboard", "params_check"}
@@ -220,7 +224,7 @@ def parse_mapping(text: str, source: str) -> Mapping[str, Any]:
 def parse_params(text: str, source: str = "params.yaml") -> Params:
     """Parse and validate parameters from YAML 1.2; a UserError names ``source`` and the key."""
     values = parse_mapping(text, source)
-    _check_moved(values, source)
+    check_moved(values, source)
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
@@ -274,7 +278,8 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         if "declared" in params.attempts[name]:
             raise UserError("declared: unknown key; `priors` declares what a prior holds")
         check_architecture(recipe.architecture, recipe.encoder)
-        _check_prior(params, recipe)
+        params.priors.check_use(recipe.prior, recipe.encoder)
+        _check_earlier_model(params, recipe)
     except ValidationError as error:
         raise UserError(_explain(error, source, f"attempts.{name}.", Recipe)) from None
     except UserError as error:
@@ -313,48 +318,13 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         )
 
 
-def _check_moved(values: Mapping[str, Any], source: str) -> None:
-    """Raise UserError for ``sources.priors``, where priors were listed before."""
-    sources = values.get("sources")
-    if isinstance(sources, Mapping) and "priors" in sources and "priors" not in values:
-        listed = ", ".join(map(str, sources["priors"] or []))
-        raise UserError(
-            f"{source}: sources.priors: this key has moved. Remove the line, and add these lines "
-            f"at the top level (docs/priors.md):\n"
-            f"priors:\n  known: [{listed}]\n  hub: {{}}\n  files: {{}}\n  models: {{}}"
-        )
-
-
-def _check_prior(params: Params, recipe: Recipe) -> None:
-    """Raise UserError unless the recipe's prior is in force and fits its model."""
-    name, priors = recipe.prior, params.priors
-    if name in PRIOR_ENCODERS:
-        check_prior(name, recipe.encoder)
-    if name not in priors.names():
-        remedy = (
-            f"Add {name} to priors.known."
-            if name in PRIOR_ENCODERS
-            else f"Declare it there (docs/priors.md), or take one of "
-            f"{', '.join(dict.fromkeys([*priors.names(), *PRIOR_ENCODERS]))}."
-        )
-        raise UserError(
-            f"prior: found {name!r}, which no stage makes: priors in params.yaml has "
-            f"{', '.join(priors.names()) or 'none'}. {remedy}"
-        )
-    found = priors.hub.get(name) or priors.files.get(name)
-    if found and found.encoder != recipe.encoder:
-        raise UserError(
-            f"prior: found {name!r}, which holds weights of encoder {found.encoder}, with encoder "
-            f"{recipe.encoder}. Make the two names equal."
-        )
-    model = priors.models.get(name)
-    if model and (attempt := model.attempt(params.attempts)):
-        _check_same(params.recipe(attempt), recipe, model.part)
-
-
-def _check_same(earlier: Recipe, recipe: Recipe, part: str) -> None:
-    """Raise UserError unless the part of the earlier model fits the recipe's model."""
-    for key in ("encoder", "architecture") if part == "all" else ("encoder",):
+def _check_earlier_model(params: Params, recipe: Recipe) -> None:
+    """Raise UserError if the prior is the model of another attempt, and does not fit this one."""
+    model = params.priors.models.get(recipe.prior)
+    if not model or not (attempt := model.attempt(params.attempts)):
+        return
+    earlier = params.recipe(attempt)
+    for key in ("encoder", "architecture") if model.part == "all" else ("encoder",):
         found, held = getattr(recipe, key), getattr(earlier, key)
         if found != held:
             raise UserError(

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.architectures import PRIOR_ENCODERS
+from roofseg.recipe.architectures import PRIOR_ENCODERS, check_prior
 from roofseg.recipe.checked import Checked
 
 # DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
@@ -194,6 +194,46 @@ class Priors(Checked):
                     f"priors.models.{name}.recipe: missing: {model.model} is the model of no "
                     f"attempt here. Write the `digest` that {model.model}/recipe.json has."
                 )
+
+    def check_use(self, name: str, encoder: str) -> None:
+        """Raise UserError unless the prior ``name`` is in force and fits ``encoder``.
+
+        Which encoder a model has is not declared, so this does not check it.
+        """
+        if name in PRIOR_ENCODERS:
+            check_prior(name, encoder)
+        if name not in self.names():
+            others = ", ".join(dict.fromkeys([*self.names(), *PRIOR_ENCODERS]))
+            raise UserError(
+                f"prior: found {name!r}, which no stage makes: priors in params.yaml has "
+                f"{', '.join(self.names()) or 'none'}. "
+                + (
+                    f"Add {name} to priors.known."
+                    if name in PRIOR_ENCODERS
+                    else f"Declare it there (docs/priors.md), or take one of {others}."
+                )
+            )
+        found = self.hub.get(name) or self.files.get(name)
+        if found and found.encoder != encoder:
+            raise UserError(
+                f"prior: found {name!r}, which holds weights of encoder {found.encoder}, with "
+                f"encoder {encoder}. Make the two names equal."
+            )
+
+
+def check_moved(values: Mapping[str, Any], source: str) -> None:
+    """Raise UserError for ``sources.priors``, where older files list the priors.
+
+    ``values`` are those of the file ``source``.
+    """
+    sources = values.get("sources")
+    if isinstance(sources, Mapping) and "priors" in sources and "priors" not in values:
+        listed = ", ".join(map(str, sources["priors"] or []))
+        raise UserError(
+            f"{source}: sources.priors: this key has moved. Remove the line, and add these lines "
+            "at the top level (docs/priors.md):\n"
+            f"priors:\n  known: [{listed}]\n  hub: {{}}\n  files: {{}}\n  models: {{}}"
+        )
 
 
 def as_keys(statistics: Statistics | None) -> dict[str, list[float]]:
