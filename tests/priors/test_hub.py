@@ -136,6 +136,13 @@ def test_without_a_network_one_error_says_what_to_do(hub: Hub, tmp_path: Path) -
     assert not (tmp_path / "lamb.json").exists()
 
 
+def test_a_file_of_another_model_on_the_hub(hub: Hub, tmp_path: Path) -> None:
+    serve(hub, {"a": torch.zeros(1)})
+    with pytest.raises(UserError, match=rf"^{REPOSITORY}.*not the weights of encoder {TIMM} \("):
+        make_hub_prior("lamb", HubPrior(encoder=TIMM), tmp_path)
+    assert list(tmp_path.glob("lamb*")) == []
+
+
 @pytest.fixture(scope="module")
 def resnet18() -> dict[str, torch.Tensor]:
     state = smp.encoders.get_encoder("resnet18", weights=None).state_dict()

@@ -7,8 +7,7 @@ plain containers and nothing else: no code in a file is ever run.
 from __future__ import annotations
 
 import difflib
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +50,9 @@ def make_file_prior(name: str, declared: FilePrior, folder: Path) -> tuple[Path,
     held = read_tensors(path, declared.key)
     tensors = renamed(held, declared, path)
     fitted, notes = fit(tensors, encoder.state_dict(), f"{path} ({key})", declared.encoder)
-    found = f"all {len(fitted)} tensors of encoder {declared.encoder} are in {path.name}"
+    fits = f"all {len(fitted)} tensors of encoder {declared.encoder} are in {path.name}"
     ignored = f", {len(held) - len(tensors)} left out" if len(held) > len(tensors) else ""
-    notes = [found + ignored, *notes]
+    notes = [fits + ignored, *notes]
     origin = Origin(
         f"file {path.name}",
         None,
@@ -146,17 +145,13 @@ def renamed(tensors: Mapping[str, torch.Tensor], declared: FilePrior, path: Path
     """
     kept = dict(tensors)
     for rule in declared.ignore:
-        found = [name for name in kept if pattern(rule).search(name)]
-        _check_used(rule, found, "ignore", kept, path)
-        for name in found:
+        for name in _found(rule, kept, "ignore", path):
             del kept[name]
     names = {name: name for name in kept}  # the new name of each
     for rule, new in declared.rename.items():
+        _found(rule, names.values(), "rename", path)
         text = replacement(rule, new)
-        changed = {old: pattern(rule).sub(text, name) for old, name in names.items()}
-        _check_used(rule, [old for old in names if pattern(rule).search(names[old])], "rename",
-                    names.values(), path)  # fmt: skip
-        names = changed
+        names = {old: pattern(rule).sub(text, name) for old, name in names.items()}
     result: Tensors = {}
     for old, name in names.items():
         if name in result:
@@ -169,12 +164,16 @@ def renamed(tensors: Mapping[str, torch.Tensor], declared: FilePrior, path: Path
     return result
 
 
-def _check_used(rule: str, found: list[str], key: str, names: Any, path: Path) -> None:
+def _found(rule: str, names: Iterable[str], key: str, path: Path) -> list[str]:
+    """The names that a rule fits; UserError if there are none."""
+    names = list(names)
+    found = [name for name in names if pattern(rule).search(name)]
     if not found:
         raise UserError(
             f"{path}: {key}: no tensor's name fits {rule}. The names are {_listed(names)}. "
             "Correct the rule or remove it."
         )
+    return found
 
 
 def fit(
@@ -198,10 +197,12 @@ def fit(
     Raises:
         UserError: tensors are missing, left over, of another shape or kind, or not finite
     """
-    found = dict(tensors)
-    for name in expected.keys() - found.keys():
-        if name.endswith(COUNTER) and name.replace(COUNTER, ".running_mean") in found:
-            found[name] = torch.zeros_like(expected[name])
+    counters = {
+        name: torch.zeros_like(expected[name])
+        for name in expected.keys() - tensors.keys()
+        if name.endswith(COUNTER) and name.replace(COUNTER, ".running_mean") in tensors
+    }
+    found = {**tensors, **counters}
     missing = [name for name in expected if name not in found]
     unused = [name for name in found if name not in expected]
     problems = []
@@ -229,7 +230,10 @@ def fit(
             + "\n  It ".join(problems)
             + f"\n  {remedy}"
         )
-    return _converted(found, expected, source)
+    result, notes = _converted(found, expected, source)
+    if counters:
+        notes.append(f"{len(counters)} counters of BatchNorm that it lacks begin at zero")
+    return result, notes
 
 
 def _converted(
@@ -267,8 +271,8 @@ def _nearest(missing: list[str], unused: list[str]) -> list[str]:
     return lines + missing[SHOWN:]
 
 
-def _listed(names: Any) -> str:
+def _listed(names: Iterable[str]) -> str:
     """The first of some names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(itertools.islice(names, SHOWN)) + more
+    return ", ".join(names[:SHOWN]) + more

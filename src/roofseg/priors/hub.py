@@ -78,8 +78,14 @@ def make_hub_prior(name: str, declared: HubPrior, folder: Path) -> Path:
         statistics = declared.mean, declared.std
     elif config:
         _check_statistics(config, statistics, f"priors.hub.{name}")
-    tensors = _loaded(read_tensors(path), declared, encoder)
-    tensors, _ = fit(tensors, encoder.state_dict(), f"{source}", declared.encoder)
+    try:
+        tensors = _loaded(read_tensors(path), declared, encoder)
+    except (RuntimeError, KeyError) as error:  # of load_state_dict, and of its forms in smp
+        raise UserError(
+            f"{source}: not the weights of encoder {declared.encoder} ({first_line(error)}). Use "
+            "others, or a file (priors.files)."
+        ) from None
+    tensors, _ = fit(tensors, encoder.state_dict(), source, declared.encoder)
     stated = declared.licence or wanted.licence
     licence = declared_licence(stated) if stated else Licence(OTHER, f"Not stated: see {source}.")
     origin = Origin(
