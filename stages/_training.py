@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from roofseg.core.errors import StoppedError
+from roofseg.core.files import read_json
 from roofseg.models.device import claim_gpus, resolve_device, visible_gpus
-from roofseg.patches import Patch
-from roofseg.recipe.params import Machine, Recipe
+from roofseg.patches import Patch, seen_tiles
+from roofseg.recipe.params import Machine, Params, Recipe
 from roofseg.training.engine import Trained, train
 from roofseg.training.stopping import is_orphan
 from stages import PARENT
@@ -88,3 +90,10 @@ def code_files(stage: str) -> set[Path]:
 def prior_file(recipe: Recipe) -> Path:
     """The weights file of the recipe's prior, which a stage of weights/dvc.yaml makes."""
     return Path("weights") / f"{recipe.prior}.safetensors"
+
+
+def provenance(params: Params, recipe: Recipe) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """The record of the recipe's prior, and the tiles that this prior and training have seen."""
+    record = read_json(prior_file(recipe).with_suffix(".json"))
+    own = seen_tiles(Path("patches"), dataset=params.dataset, patch_size=params.patch_size)
+    return record, record.pop("tiles", []) + own

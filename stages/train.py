@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from roofseg.core.files import atomic_write, flush, remove_scratch, sha256_file, write_json
 from roofseg.core.run_states import mark_finished
 from roofseg.core.terminal import ArgumentParser
-from roofseg.patches import read_crops, read_patches
+from roofseg.patches import read_crops, read_patches, write_seen_tiles
 from roofseg.recipe.digest import attempt_digest, inputs_hash
 from roofseg.recipe.params import Params, Recipe, read_params
 from stages import run, state_root
@@ -34,7 +34,7 @@ def main() -> None:
     params = read_params(Path("params.yaml"))
     recipe, machine = params.recipe(args.attempt), params.machine()
     from roofseg.training.resume import locked_state, state_name  # torch: see `stages.run`
-    from stages._training import check_parent, code_files, fit, prior_file
+    from stages._training import check_parent, code_files, fit, prior_file, provenance
 
     patches = [read_patches(PATCHES / split) for split in ("train", "val")]
     if args.smoke:
@@ -42,15 +42,15 @@ def main() -> None:
             folder, recipe = Path(scratch), recipe.shortened()
             trained = fit(recipe, args.attempt, *patches, machine=machine, state=folder, out=folder)
     else:
-        # Hash the inputs before training, so that later edits are not recorded as inputs.
-        files = [*code_files(__file__), prior_file(recipe)]
-        record = inputs(params, args.attempt, recipe, files)
+        # Read the inputs before training, so that later edits are not recorded as inputs.
+        record = inputs(params, args.attempt, recipe, [*code_files(__file__), prior_file(recipe)])
+        record["prior"], seen = provenance(params, recipe)
         name = state_name(args.attempt, str(record["training_inputs"]), recipe, machine)
         with locked_state(state_root() / name) as state:
             trained = fit(recipe, args.attempt, *patches, machine=machine, state=state, out=Path())
             if trained:
                 check_parent()
-                model = write(args.attempt, trained, {**record, "result": trained.record()})
+                model = write(args.attempt, trained, {**record, "result": trained.record()}, seen)
                 mark_finished(state, sha256_file(model))
                 check_parent()
     if trained and trained.failure:
@@ -73,8 +73,8 @@ def inputs(params: Params, attempt: str, recipe: Recipe, files: Iterable[Path]) 
     }
 
 
-def write(attempt: str, trained: Trained, record: Record) -> Path:
-    """Write models/ATTEMPT (weights and record), and the record and times below metrics/.
+def write(attempt: str, trained: Trained, record: Record, seen: list[dict[str, str]]) -> Path:
+    """Write models/ATTEMPT (weights, record, seen tiles), and the record and times below metrics/.
 
     Returns the weights file. Afterwards all outputs of the run, curves and overlays included, are
     flushed to the disk, so its state may be removed.
@@ -88,6 +88,7 @@ def write(attempt: str, trained: Trained, record: Record) -> Path:
     with atomic_write(model) as folder:
         save_model(folder / "model.safetensors", trained.model)
         write_json(folder / "recipe.json", record)
+        write_seen_tiles(folder / "tiles.csv", seen)
     for path, value in files.items():
         write_json(path, value)
     for output in (model, metrics, Path("plots") / "training" / attempt):

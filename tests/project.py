@@ -20,7 +20,8 @@ PARAMS = """\
 dataset: tiny
 patch_size: 64
 min_building_fraction: 0.01
-sources: {generated: [], downloaded: [], priors: [scratch]}
+sources: {generated: [], downloaded: []}
+priors: {known: [scratch], hub: {}, files: {}, models: {}}
 seed: 1
 epochs: 2
 draws_per_epoch: 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from roofseg.priors.catalogue import PRIORS
 from roofseg.recipe.params import Recipe
 
 # The keys of a recipe that all attempts share.
@@ -35,6 +36,7 @@ def trained_record(
         "patch_size": patch_size,
         "gsd": list(gsd),
         "recipe": recipe.model_dump(mode="json"),
+        "prior": prior_record(recipe.prior),
         "result": {
             "best_epoch": 2,
             "best_val_iou": 0.5,
@@ -50,4 +52,16 @@ def trained_record(
             "nondeterministic_operations": [],
             "failure": None,
         },
+    }
+
+
+def prior_record(name: str) -> dict[str, Any]:
+    """What weights/NAME.json says of a prior that the project knows."""
+    licence = PRIORS[name].licence
+    return {
+        "prior": name,
+        "source": PRIORS[name].source,
+        "revision": None,
+        "source_sha256": None if name == "scratch" else "2" * 64,
+        "licence": {"spdx": licence.spdx, "terms": licence.terms},
     }

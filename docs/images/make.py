@@ -101,7 +101,9 @@ def map_of(tile: str, attempt: str) -> Image:
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--model", f"models/{attempt}", str(source), "--out", folder]
         shaped = ["--vector", "gpkg", "--min-area", "10", "--regularise"]  # as in README.md
-        subprocess.run([sys.executable, "-m", "roofseg", "predict", *arguments, *shaped], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "roofseg", "predict", *arguments, *shaped], check=True
+        )
         polygons = shapely.from_wkb(pyogrio.raw.read(Path(folder, f"{tile}.gpkg"))[2])
     with rasterio.open(source) as raster:
         image, to_pixels = np.moveaxis(raster.read(), 0, -1).copy(), ~raster.transform

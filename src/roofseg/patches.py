@@ -7,17 +7,25 @@ crops.csv, which says where in its tile each patch lies. `roofseg.cutting.cut` w
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roofseg.core.errors import UserError
+from roofseg.core.files import write_rows
 from roofseg.core.images import Image, read_image, read_mask
 
 if TYPE_CHECKING:  # make_patches imports this module and need not wait half a second for pandas
     import pandas as pd
 
-CROPS_COLUMNS = ("tile", "row", "col", "method", "building_fraction", "gsd", "crs", "transform")
+CROPS_COLUMNS = (
+    *("tile", "row", "col", "method", "building_fraction", "gsd", "crs", "transform"),
+    "image_sha256",
+)
+SEEN_COLUMNS = ("dataset", "split", "tile", "image_sha256", "patch_size", "crs", "transform")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +76,15 @@ def read_crops(folder: Path) -> pd.DataFrame:
     Columns: tile; row and col of its top-left pixel in the tile; method (centre, slid, nudged);
     building_fraction in [0, 1]; gsd in metres per pixel (NaN where unknown); crs, such as
     EPSG:32614; transform, the six affine coefficients "a b c d e f" that map (column, row) in the
-    patch to coordinates in crs (crs and transform are empty where unknown). Raises UserError if the
-    file is missing or has other columns.
+    patch to coordinates in crs (crs and transform are empty where unknown); image_sha256, the
+    SHA-256 of the tile's image. Raises UserError if the file is missing or has other columns.
     """
     import pandas as pd
 
     path = folder / "crops.csv"
     if not path.is_file():
         raise UserError(f"{path}: no such file. {_remake(folder)}")
-    text = {"tile": str, "method": str, "crs": str, "transform": str}
+    text = {"tile": str, "method": str, "crs": str, "transform": str, "image_sha256": str}
     try:
         # A tile may be called NA or 007; only a missing gsd is a missing value.
         crops = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"gsd": [""]})
@@ -88,6 +96,39 @@ def read_crops(folder: Path) -> pd.DataFrame:
             f"{','.join(CROPS_COLUMNS)}. {_remake(folder)}"
         )
     return crops.astype({"gsd": float})
+
+
+def seen_tiles(patches: Path, *, dataset: str, patch_size: int) -> list[dict[str, str]]:
+    """The tiles of train and val, which training sees: a value for each of `SEEN_COLUMNS`.
+
+    A model's folder keeps these rows as tiles.csv, so that a dataset can be compared with them.
+    ``patches`` is the folder of the splits' folders, and ``patch_size`` is in pixels.
+    """
+    rows = []
+    for split in ("train", "val"):
+        known = {"dataset": dataset, "split": split, "patch_size": str(patch_size)}
+        for crop in read_crops(patches / split).sort_values("tile").to_dict("records"):
+            rows.append({name: known.get(name) or crop[name] for name in SEEN_COLUMNS})
+    return rows
+
+
+def write_seen_tiles(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write the tiles that a model has seen as the table that lies in its folder."""
+    write_rows(path, SEEN_COLUMNS, (row.values() for row in rows))
+
+
+def read_seen_tiles(path: Path) -> list[dict[str, str]]:
+    """Read a model's tiles.csv; UserError if it is missing or is another table."""
+    retrain = "Without it nobody can tell which tiles the model has seen: train the model again."
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. {retrain}")
+    try:
+        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+    except (csv.Error, ValueError):  # not UTF-8, or empty
+        header, rows = [], []
+    if tuple(header) != SEEN_COLUMNS or any(len(row) != len(header) for row in rows):
+        raise UserError(f"{path}: expected the columns {','.join(SEEN_COLUMNS)}. {retrain}")
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def _remake(folder: Path) -> str:

@@ -119,7 +119,9 @@ class TestMakePatches:
         crop = read_crops(out / "val").iloc[0]
         assert (crop["crs"], crop["transform"]) == ("", "")
         assert np.isnan(crop["gsd"])
-        assert (out / "val" / "crops.csv").read_text().splitlines()[1].endswith(",,,")
+        line = (out / "val" / "crops.csv").read_text().splitlines()[1]
+        assert line.split(",")[5:8] == ["", "", ""]
+        assert crop["image_sha256"] == sha256_file(tmp_path / "data" / "imgs" / "c.tif")
 
     def test_slides_off_an_empty_centre(self, dataset: Path, out: Path) -> None:
         mask = np.zeros((96, 96), np.uint8)
@@ -170,6 +172,9 @@ class TestMakePatches:
             assert tile.image_sha256 == sha256_file(dataset / "imgs" / tile.image)
             assert tile.mask_sha256 == sha256_file(dataset / "msks" / tile.mask)
             assert tile.shared == ""  # the tiles are side by side
+            crop = read_crops(out / tile.split).set_index("tile").loc[name]
+            assert (tile.crs, tile.transform) == (crop["crs"], crop["transform"])
+            assert tile.transform.startswith("0.3 0.0 62")
 
     def test_lists_tiles_of_two_splits_that_overlap_where_their_patches_do_not(
         self, tmp_path: Path, out: Path

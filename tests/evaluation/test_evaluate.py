@@ -247,7 +247,7 @@ def project(
             write_jpeg(folder / "images" / f"{patch.tile}.jpg", patch.image)
             write_png(folder / "masks" / f"{patch.tile}.png", patch.mask * np.uint8(255))
         gsd = GSD if split == "val" else ""
-        rows = [f"{patch.tile},0,0,centre,0.5,{gsd},," for patch in patches]
+        rows = [f"{patch.tile},0,0,centre,0.5,{gsd},,," for patch in patches]
         (folder / "crops.csv").write_text("\n".join([",".join(CROPS_COLUMNS), *rows]) + "\n")
 
     params = write_params(tmp_path)

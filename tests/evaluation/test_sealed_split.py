@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from roofseg.core.guard import SealedTestError
 from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, open_test
 from roofseg.patches import Patch, read_patches
 from roofseg.results.ledger import read_looks
+from roofseg.tiles.manifest import read_manifest, write_manifest
 
 DIGEST, OTHER = "0123456789ab", "ba9876543210"
 
@@ -332,8 +334,6 @@ def test_whole_tiles_are_those_that_the_patches_were_cut_from(tiles: Path) -> No
 
 def test_a_tile_that_shows_ground_of_another_split_is_not_scored_whole(tiles: Path) -> None:
     listing = Path("patches", "tiles.csv")
-    lines = listing.read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("c,val,")]
-    listing.write_text("\n".join([*lines[:1], line + "d", ""]))
+    write_manifest(listing, [replace(read_manifest(listing)["c"], shared="d")])
     with pytest.raises(UserError, match=r"tile c \(val\) overlaps d of another split"):
         whole(read_patches(Path("patches") / "val"), tiles)

@@ -112,6 +112,17 @@ class TestLoading:
             load_predictor(path, **options)
         assert str(path) in str(caught.value)
 
+    def test_statistics_that_a_prior_declares_are_the_models(self, folder: Path) -> None:
+        record = json.loads((folder / "recipe.json").read_text())
+        plain = load_predictor(folder, device="cpu")(noise(1, P))
+        # Twice the deviation: the model sees the same as from an image with half the contrast.
+        statistics = {"mean": [0.485, 0.456, 0.406], "std": [0.458, 0.448, 0.45]}
+        record["recipe"]["declared"] = {"sha256": "1" * 64, **statistics}
+        write_json(folder / "recipe.json", record)
+        predictor = load_predictor(folder, device="cpu")
+        assert predictor.model.std.flatten().tolist() == pytest.approx(statistics["std"])
+        assert np.abs(predictor(noise(1, P)) - plain).max() > 1e-4
+
     def test_a_missing_model(self, tmp_path: Path) -> None:
         self.refused(tmp_path / "none", "expected a model, found nothing")
 

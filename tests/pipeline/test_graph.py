@@ -21,6 +21,14 @@ from roofseg.studies.in_force import stage_lists, write_lists
 CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
 
 
+# A prior of each kind that the profiles have none of, so that its stage is tested too.
+PRIORS = {
+    "hub": "{of_the_hub: {encoder: resnet50}}",
+    "files": "{of_a_file: {file: weights.pth}}",
+    "models": "{of_a_model: {model: models/unet_imagenet}}",
+}
+
+
 @dataclass(frozen=True)
 class Stage:
     name: str
@@ -49,7 +57,11 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     for name in ("dvc.yaml", "data/dvc.yaml", "weights/dvc.yaml", "studies/dvc.yaml"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, root / name)
-    shutil.copy(ROOT / "profiles" / f"{request.param}.yaml", root / "params.yaml")
+    profile = (ROOT / "profiles" / f"{request.param}.yaml").read_text()
+    for kind, prior in PRIORS.items():
+        assert f"  {kind}: {{}}" in profile
+        profile = profile.replace(f"  {kind}: {{}}", f"  {kind}: {prior}")
+    (root / "params.yaml").write_text(profile)
     studies, params = declared(request.param)
     write_lists(root / "studies/in_force.yaml", stage_lists(studies, params, STUDY_NAMES, True))
     with Repo.init(str(root), no_scm=True) as repo:
@@ -212,7 +224,7 @@ def test_stages_list_their_code_in_one_order(stages: list[Stage]) -> None:
         *("src/roofseg/training", "src/roofseg/inference", "src/roofseg/sliding_window"),
         *("src/roofseg/results", "src/roofseg/evaluation", "src/roofseg/pages"),
         *("src/roofseg/report", "src/roofseg/studies", "src/roofseg/tuning"),
-        *("src/roofseg/priors.py", "src/roofseg/inria", "src/roofseg/synthetic"),
+        *("src/roofseg/priors", "src/roofseg/inria", "src/roofseg/synthetic"),
     ]
     for stage in stages:
         places = [

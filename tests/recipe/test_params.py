@@ -92,8 +92,9 @@ def refused(text: str) -> str:
         (["sources"], MISSING, "sources", "missing"),
         (["sources", "generated"], ["oslo"], "sources.generated", "'sample'"),
         (["sources", "downloaded"], None, "sources.downloaded", "valid list"),
-        (["sources", "generate"], [], "sources.generate", "generated, downloaded, priors"),
-        (["sources", "priors"], ["sam_vit_b"], "attempts.small.prior", "Add scratch there"),
+        (["sources", "generate"], [], "sources.generate", "generated, downloaded"),
+        (["priors", "known"], ["sam_vit_b"], "attempts.small.prior", "Add scratch to priors.known"),
+        (["priors"], MISSING, "priors", "missing"),
         (["attempts", "leaderboard"], {}, "attempts.leaderboard", "another name"),
         (["epochs"], None, "epochs", "found None"),
         (["epochs"], MISSING, "epochs", "missing"),
@@ -310,6 +311,7 @@ OTHER = {
     "architecture": "deeplabv3plus",
     "encoder": "tu-tf_efficientnet_lite0",
     "prior": "sam_vit_b",
+    "declared": {"part": "encoder", "recipe": "0123456789ab"},
     "dataset": "other",
     "patch_size": 96,
     "min_building_fraction": 0.02,
@@ -323,8 +325,8 @@ def test_every_key_of_recipe_and_patches_changes_the_digest(key: str) -> None:
     before = digest_of(params)
     assert re.fullmatch("[0-9a-f]{12}", before)
     for block in (recipe, patches):
-        if key in block:
-            assert block[key] != OTHER[key]
+        if key in block or (block is recipe and key == "declared"):
+            assert block.get(key) != OTHER[key]
             block[key] = OTHER[key]
     after = digest(Recipe.model_validate(recipe), Params.model_validate(patches), SPLIT, NUDGES)
     assert after != before
@@ -528,7 +530,7 @@ def test_a_profile_is_valid_and_seals_every_attempt(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_every_key_of_a_profile_has_a_comment(path: Path) -> None:
-    keys = Params.model_fields.keys() - {"sources", "attempts", "final"}
+    keys = Params.model_fields.keys() - {"sources", "priors", "attempts", "final"}
     knobs = [line for line in path.read_text().splitlines() if line.partition(":")[0] in keys]
     assert len(knobs) == len(keys)
     assert [line for line in knobs if "  # " not in line] == []
@@ -537,7 +539,7 @@ def test_every_key_of_a_profile_has_a_comment(path: Path) -> None:
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_a_profile_lists_just_the_sources_of_its_inputs(path: Path) -> None:
     params = parse_params(path.read_text())
-    assert set(params.sources.priors) == {recipe.prior for recipe in params.recipes().values()}
+    assert set(params.priors.names()) == {recipe.prior for recipe in params.recipes().values()}
     own = {*params.sources.generated, *params.sources.downloaded}
     assert own == {params.dataset} & {"sample", "inria"}
 

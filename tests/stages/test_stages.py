@@ -25,7 +25,7 @@ from unwritable import full_disk
 from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file, write_json
-from roofseg.core.weights import write_weights
+from roofseg.priors.catalogue import make_prior
 from roofseg.recipe.digest import attempt_digest
 from roofseg.recipe.params import read_params
 from stages import (
@@ -220,7 +220,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     make(write_dataset(folder / "data" / "tiny", SPLIT), folder / "patches")
     shutil.rmtree(folder / "patches" / "test")  # training does not need it
-    write_weights(folder / "weights" / "scratch.safetensors", {})
+    make_prior("scratch", folder / "weights")
     (folder / "params.yaml").write_text(PARAMS)
     return folder
 
@@ -265,9 +265,11 @@ def test_train_writes_model_recipe_and_results(project: Path, call_main: object)
     assert made == sorted(
         [
             "params.yaml",
+            "weights/scratch.json",
             "weights/scratch.safetensors",
             "models/small/model.safetensors",
             "models/small/recipe.json",
+            "models/small/tiles.csv",
             f"{metrics}/training.json",
             f"{metrics}/times.json",
             f"{metrics}/live/metrics.json",

@@ -6,16 +6,17 @@ import pytest
 from graph import ROOT
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.architectures import PRIOR_ENCODERS
-from roofseg.tiles.licence import PRIORS, Licence, licence_of_weights, read_licence
+from roofseg.tiles.licence import Licence, declared_licence, licence_of_weights, read_licence
 
 FREE, NONE = Licence("Apache-2.0", ""), Licence("none", "")
 OTHER, SHARED = Licence("other", ""), Licence("CC-BY-SA-4.0", "")
 
 
-def test_every_prior_has_a_licence() -> None:
-    assert list(PRIORS) == list(PRIOR_ENCODERS)
-    assert all(licence.terms.endswith(".") for licence in PRIORS.values())
+def test_weights_state_their_licence_as_an_identifier_or_in_words() -> None:
+    assert declared_licence("CC-BY-4.0") == Licence(
+        "CC-BY-4.0", "Weights under the licence CC-BY-4.0."
+    )
+    assert declared_licence("Only for the city.") == Licence("other", "Only for the city.")
 
 
 @pytest.mark.parametrize("name", ["sample", "inria", "austin512"])

@@ -139,8 +139,8 @@ def main(args: argparse.Namespace) -> None:
         print(f"patch_size is {patch_size} px, to fit the smallest tile; {base} has {largest}")
     if (share := patch_share(report, patch_size)) < MOST:
         print(
-            f"One patch of {patch_size} px is cut from each tile: {share:.0%} of the pixels. A larger "
-            "patch_size, or smaller tiles, uses more of them."
+            f"One patch of {patch_size} px is cut from each tile: {share:.0%} of the pixels. A "
+            "larger patch_size, or smaller tiles, uses more of them."
         )
     print(
         f"Made {data} and {profile}. State the licence of the tiles in {data}/LICENSE.md, then:\n"

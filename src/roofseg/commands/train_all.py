@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     params = read_params(PARAMS)
-    priors = {name: params.recipe(name).prior for name in params.attempts}
+    priors = {name: params.priors.stage(params.recipe(name).prior) for name in params.attempts}
     options = ["--allow-missing"] if args.allow_missing else []
     jobs = args.jobs
     if jobs is None:
@@ -68,12 +68,13 @@ class Jobs:
     async def train(self, priors: dict[str, str]) -> list[str]:
         """Train attempts; return the names of those that failed.
 
-        ``priors`` maps each attempt's name to its prior. Returns ``["inputs"]`` if the inputs of
-        training (patches and priors) cannot be made. Raises StoppedError after a signal.
+        ``priors`` maps each attempt's name to the stage of weights/dvc.yaml that makes its prior.
+        Returns ``["inputs"]`` if the inputs of training (patches and priors) cannot be made. Raises
+        StoppedError after a signal.
         """
         for number in stop_signals():
             asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
-        weights = (f"weights/dvc.yaml:prior@{prior}" for prior in sorted(set(priors.values())))
+        weights = (f"weights/dvc.yaml:{prior}" for prior in sorted(set(priors.values())))
         failed = ["inputs"] if await self.repro("inputs", "make_patches", *weights) else []
         if not failed:
             trained = await asyncio.gather(*(self.repro(n, "-s", f"train@{n}") for n in priors))

@@ -9,6 +9,19 @@ from typing import Any
 from roofseg.core.files import sha256_file
 
 
+def commit_of(repository: str, file: str, revision: str | None = None) -> str:
+    """The commit (40 hex digits) that a revision of a file on huggingface.co is now at.
+
+    Errors of huggingface_hub have no common base.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url  # takes half a second
+
+    commit = get_hf_file_metadata(hf_hub_url(repository, file, revision=revision)).commit_hash
+    if not commit:
+        raise ConnectionError(f"no commit of {repository} was stated")
+    return commit
+
+
 def hub_file(repository: str, file: str, **options: Any) -> Path:
     """Download a file, or take it from the cache of huggingface_hub; returns the cached file.
 

@@ -82,7 +82,7 @@ def make_patches(
         folders = {split: stack.enter_context(atomic_write(out / split)) for split in SPLITS}
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
         cells: dict[str, list[tuple[Image, str]]] = {split: [] for split in SPLITS}
-        fingerprints, grids, notes = [], [], []
+        fingerprints, grids, notes, hashes = [], [], [], []
         for tile in progress(tiles, "Cutting patches"):
             grid, note = check_tile(tile, patch_size)
             notes.append((tile.name, note))
@@ -110,7 +110,9 @@ def make_patches(
                 transform=grid.transform
                 and grid.transform @ Affine.translation(crop.col, crop.row),
             )
-            rows[tile.split].append(_crop_row(tile.name, crop, place))
+            image_sha256 = sha256_file(tile.image)
+            rows[tile.split].append(_crop_row(tile.name, crop, place, image_sha256))
+            hashes.append(image_sha256)
             fingerprints.append(Fingerprint.of(tile.name, tile.split, image, place))
             caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
             cells[tile.split].append((_outlined(image, mask), f"{tile.name}\n{caption}"))
@@ -128,13 +130,19 @@ def make_patches(
             warn(f"{pair}: the same place in two splits? Look at {out / 'overview.png'}")
         for split in SPLITS:
             write_rows(folders[split] / "crops.csv", CROPS_COLUMNS, rows[split])
-        write_manifest(manifest, _tile_records(tiles, grids))
+        places = [fingerprint.grid for fingerprint in fingerprints]
+        write_manifest(manifest, _tile_records(tiles, grids, places, hashes))
         write_png(overview, _overview(dataset.name, patch_size, cells))
     return {split: len(rows[split]) for split in SPLITS}
 
 
-def _tile_records(tiles: list[TilePair], grids: list[Grid]) -> Iterator[TileRecord]:
-    """Make the rows of tiles.csv; each names the tiles of other splits that share its ground."""
+def _tile_records(
+    tiles: list[TilePair], grids: list[Grid], places: list[Grid], hashes: list[str]
+) -> Iterator[TileRecord]:
+    """Make the rows of tiles.csv; each names the tiles of other splits that share its ground.
+
+    ``places`` are the grids of the patches, and ``hashes`` those of the tiles' images.
+    """
     partners: dict[int, list[int]] = defaultdict(list)
     for one, other in shared_ground(grids, [tile.split for tile in tiles]):
         partners[one].append(other)
@@ -144,10 +152,11 @@ def _tile_records(tiles: list[TilePair], grids: list[Grid]) -> Iterator[TileReco
             tile.name,
             tile.split,
             tile.image.name,
-            sha256_file(tile.image),
+            hashes[index],
             tile.mask.name,
             sha256_file(tile.mask),
             " ".join(tiles[partner].name for partner in sorted(partners[index])),
+            *_place(places[index]),
         )
 
 
@@ -163,7 +172,7 @@ def _check_nudge(
         )
 
 
-def _crop_row(tile: str, crop: Crop, grid: Grid) -> tuple[object, ...]:
+def _crop_row(tile: str, crop: Crop, grid: Grid, image_sha256: str) -> tuple[object, ...]:
     """The values of `CROPS_COLUMNS`; ``grid`` is that of the crop."""
     return (
         tile,
@@ -172,6 +181,14 @@ def _crop_row(tile: str, crop: Crop, grid: Grid) -> tuple[object, ...]:
         crop.method,
         round(crop.building_fraction, 6),
         "" if grid.gsd is None else grid.gsd,
+        *_place(grid),
+        image_sha256,
+    )
+
+
+def _place(grid: Grid) -> tuple[str, str]:
+    """The CRS and the six coefficients of the transform, as text; empty where unknown."""
+    return (
         "" if grid.crs is None else grid.crs.to_string(),
         " ".join(repr(float(number)) for number in grid.transform[:6]) if grid.transform else "",
     )

@@ -25,7 +25,7 @@ from roofseg.recipe.params import Recipe
 from roofseg.results.disclaimers import SEALED, standard_caveats
 from roofseg.results.intervals import CONFIDENCE, UNKNOWN, Interval, intervals_of_tiles
 from roofseg.results.tables import bounds, markdown_table, number
-from roofseg.tiles.licence import CODE, OTHER, PRIORS, Licence, licence_of_weights
+from roofseg.tiles.licence import CODE, OTHER, Licence, licence_of_weights
 
 PIXEL_SCORES = {
     "iou": "IoU, mean over tiles",
@@ -82,7 +82,7 @@ def card(
         scores[name]["ece"] = replace(UNKNOWN, value=evaluation.scores[name]["ece"])
     whole = "val_full_tiles" in tables
     counts = {name: list(split.values()).count(name) for name in ("train", *SCORED_SPLITS)}
-    prior = PRIORS[recipe.prior]
+    prior = Licence(**record["prior"]["licence"])
     sam = recipe.encoder.startswith("sam_vit_")
     note = ", the image encoder of Segment Anything" if sam else ""
     templates = jinja2.Environment(
@@ -99,6 +99,7 @@ def card(
         weights=sha256_file(model / "model.safetensors"),
         record=record,
         recipe=recipe,
+        prior_chain=_chain(record["prior"]),
         encoder_note=f"{note}{', frozen' if recipe.thaw_epoch is None else ''}",
         parameters={
             part: f"{result[f'{part}_parameters'] / 1e6:.2f} M"
@@ -121,6 +122,25 @@ def card(
         data_licence=licence,
         data_spdx="" if licence.spdx == OTHER else f" ({licence.spdx})",
     )
+
+
+def _chain(prior: Mapping[str, Any]) -> list[str]:
+    """A line for the prior and, where that is a model, for every prior before it.
+
+    ``prior`` is a record that `roofseg.priors.record.write_prior` wrote.
+    """
+    revision = f", revision `{prior['revision']}`" if prior["revision"] else ""
+    file = f", SHA-256 `{prior['source_sha256']}`" if prior["source_sha256"] else ""
+    line = f"`{prior['prior']}`: {prior['source']}{revision}{file}"
+    model = prior.get("model")
+    if not model:
+        return [line]
+    part = "encoder and decoder" if model["part"] == "all" else "encoder"
+    line = (
+        f"`{prior['prior']}`: the {part} of the model {model['attempt']}, trained on the dataset "
+        f"{model['dataset']} with the recipe `{model['digest']}`{file}"
+    )
+    return [line, *(_chain(model["prior"]) if model["prior"] else [])]
 
 
 def _metadata(record: Mapping[str, Any], scores: Scores, licence: str) -> str:

@@ -43,12 +43,26 @@ class Predictor(Protocol):
         """Map images, (B, P, P, 3) uint8 RGB, to probabilities of building, (B, P, P) float32."""
 
 
+class DeclaredInput(BaseModel):
+    """The statistics of its input that a prior declares, per RGB channel on [0, 1], if it does."""
+
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
 class ArchitectureSpec(BaseModel):
     """The part of a recipe that defines the architecture."""
 
     architecture: str
     encoder: str
     dropout: float = Field(ge=0, lt=1)
+    declared: DeclaredInput = DeclaredInput()
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of the input, if the recipe's prior declares them."""
+        mean, std = self.declared.mean, self.declared.std
+        return (mean, std) if mean and std else None
 
 
 class ModelRecord(BaseModel):

@@ -104,6 +104,7 @@ def load(
             record.recipe.encoder,
             dropout=record.recipe.dropout,
             patch_size=record.patch_size,
+            statistics=record.recipe.statistics,
         )
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None

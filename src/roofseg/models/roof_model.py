@@ -141,7 +141,14 @@ BUILDERS = {
 }
 
 
-def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: int) -> RoofModel:
+def build_model(
+    architecture: str,
+    encoder: str,
+    *,
+    dropout: float,
+    patch_size: int,
+    statistics: cnn.Statistics | None = None,
+) -> RoofModel:
     """Build a model with random weights (from torch's global generator), thawed, in train mode.
 
     Args:
@@ -150,6 +157,8 @@ def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: 
             the architectures over a ViT, a name as in `vit.build_encoder`
         dropout: probability, [0, 1), of every dropout layer in the decoder; encoders have none
         patch_size: side of the training patches in pixels. The model takes other sizes too
+        statistics: mean and standard deviation of the images that the encoder was trained with, per
+            RGB channel on [0, 1]; None for those that its library states
 
     Raises:
         UserError: a key has an unusable value; the message names the key
@@ -162,8 +171,26 @@ def build_model(architecture: str, encoder: str, *, dropout: float, patch_size: 
             f"architecture {architecture!r}"
         )
     parts = chosen.build(encoder, dropout)
-    mean, std = chosen.statistics(encoder)
+    mean, std = statistics or chosen.statistics(encoder)
     return RoofModel(*parts, mean=mean, std=std, multiple=chosen.multiple, reads=chosen.reads)
+
+
+def build_encoder(encoder: str) -> tuple[nn.Module, cnn.Statistics]:
+    """Build the encoder of this name with random weights, as models have it; also its statistics.
+
+    All architectures that take an encoder have the same tensors in it.
+
+    Raises:
+        UserError: no architecture takes this encoder
+    """
+    problem = UserError(f"encoder: found {encoder!r}, which no architecture takes")
+    for architecture, builder in BUILDERS.items():
+        try:
+            check_architecture(architecture, encoder)
+            return builder.build(encoder, 0.0)[0], builder.statistics(encoder)
+        except UserError as error:
+            problem = error
+    raise problem
 
 
 def save_model(path: Path, model: RoofModel) -> None:

@@ -6,34 +6,29 @@ workers) and the pictures drawn during training (overlays) are not part of the r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, Field, StrictBool, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.architectures import (
-    ARCHITECTURES,
-    check_architecture,
-    check_prior,
-    is_sam,
+from roofseg.recipe.architectures import ARCHITECTURES, check_architecture, is_sam
+from roofseg.recipe.checked import Checked
+from roofseg.recipe.priors import (
+    NAME,
+    FilePrior,
+    HubPrior,
+    ModelPrior,
+    Priors,
+    Statistics,
+    as_keys,
+    check_moved,
 )
 
 # Names of files in metrics/ beside ATTEMPT.json, the scores that DVC shows.
 TAKEN_NAMES = {"baselines", "leaderboard", "params_check"}
-# DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
-ATTEMPT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 PATCH_MULTIPLE = 32  # pixels: the encoders halve a patch five times
 
 Augmentation = Literal["none", "light", "medium", "heavy", "extreme"]
@@ -42,20 +37,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class _Checked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
-        """Reject ``lr: true``, which pydantic would read as 1.0."""
-        wanted = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and wanted is not bool:
-            raise ValueError("expected a number or a word, not true or false")
-        return value
-
-
-class PatchSettings(_Checked):
+class PatchSettings(Checked):
     """How patches are cut. Sizes are in pixels; fractions are of a patch's area."""
 
     dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -63,18 +45,17 @@ class PatchSettings(_Checked):
     min_building_fraction: Fraction
 
 
-class Sources(_Checked):
-    """What stages bring: data/dvc.yaml and weights/dvc.yaml have a stage for each item, no others.
+class Sources(Checked):
+    """The datasets that stages bring: data/dvc.yaml has a stage for each item, and no others.
 
     Tiles that no stage brings are listed nowhere.
     """
 
     generated: list[Literal["sample"]]
     downloaded: list[Literal["inria"]]
-    priors: list[str]
 
 
-class SharedRecipe(_Checked):
+class SharedRecipe(Checked):
     """The keys that all attempts share; an attempt's block may override any of them for itself."""
 
     seed: int = Field(ge=0, lt=2**32)
@@ -100,11 +81,27 @@ class SharedRecipe(_Checked):
 
 
 class Recipe(SharedRecipe):
-    """The resolved recipe of an attempt: its model, and the shared keys with its overrides."""
+    """The resolved recipe of an attempt: its model, and the shared keys with its overrides.
+
+    ``declared`` says which weights a prior holds that is not one of `PRIOR_ENCODERS`: the decisive
+    part of its declaration in ``priors``. Such a recipe has this key, and no attempt's block has.
+    """
 
     architecture: str
     encoder: str
     prior: str
+    declared: dict[str, Any] | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Mean and standard deviation that the prior declares for the model's input."""
+        declared = self.declared or {}
+        return (tuple(declared["mean"]), tuple(declared["std"])) if "mean" in declared else None
+
+    @property
+    def prior_has_decoder(self) -> bool:
+        """Whether the prior holds the weights of the whole model, not only of the encoder."""
+        return (self.declared or {}).get("part") == "all"
 
     @property
     def thaw_epoch(self) -> int | None:
@@ -129,7 +126,7 @@ class Recipe(SharedRecipe):
         )
 
 
-class Machine(_Checked):
+class Machine(Checked):
     """Settings of the machine, which are not part of a recipe.
 
     Device and number of devices still affect results (rounding, BatchNorm); the other keys do not.
@@ -143,7 +140,7 @@ class Machine(_Checked):
     feature_cache_gb: Positive
 
 
-class EvaluationSettings(_Checked):
+class EvaluationSettings(Checked):
     """Settings of evaluation. They are not part of a recipe."""
 
     evaluate_full_tiles: StrictBool
@@ -153,17 +150,51 @@ class Params(PatchSettings, SharedRecipe, Machine, EvaluationSettings):
     """All of params.yaml, validated. ``recipe(name)`` resolves an attempt."""
 
     sources: Sources
+    priors: Priors
     attempts: dict[str, dict[str, Any]]
     final: dict[str, str | None]
 
     def recipe(self, attempt: str) -> Recipe:
-        """The resolved recipe of an attempt; UserError for a name that is not in ``attempts``."""
+        """The resolved recipe of an attempt.
+
+        Raises:
+            UserError: there is no such attempt, or its prior is the model of an attempt whose own
+                prior leads back to this one
+        """
+        return self._recipe(attempt, ())
+
+    def _recipe(self, attempt: str, after: tuple[str, ...]) -> Recipe:
+        """``after`` lists the attempts whose priors led to this one."""
         if attempt not in self.attempts:
             raise UserError(
                 f"attempt {attempt!r} is not in params.yaml; it has: {', '.join(self.attempts)}"
             )
+        if attempt in after:
+            raise UserError(f"prior: leads in a circle: {' -> '.join((*after, attempt))}")
         shared = {key: getattr(self, key) for key in SharedRecipe.model_fields}
-        return Recipe.model_validate({**shared, **self.attempts[attempt]})
+        block = self.attempts[attempt]
+        declared = self.declared_prior(block.get("prior"), (*after, attempt))
+        return Recipe.model_validate({**shared, **block, "declared": declared})
+
+    def declared_prior(self, name: Any, after: tuple[str, ...] = ()) -> dict[str, Any] | None:
+        """What decides the weights of a prior, and how a model uses them; see `Recipe.declared`.
+
+        Priors of `PRIOR_ENCODERS`, and names that are no priors, have none. ``after`` lists the
+        attempts whose priors led to this one.
+        """
+        priors = self.priors
+        if not isinstance(name, str) or name in priors.known:
+            return None
+        if found := priors.hub.get(name) or priors.files.get(name):
+            return found.decisive()
+        if not (model := priors.models.get(name)):
+            return None
+        earlier: Any = model.recipe
+        statistics = model.statistics
+        if attempt := model.attempt(self.attempts):
+            recipe = self._recipe(attempt, after)
+            earlier, statistics = recipe.model_dump(mode="json"), recipe.statistics
+        return {"part": model.part, "recipe": earlier, **as_keys(statistics)}
 
     def recipes(self) -> dict[str, Recipe]:
         """The resolved recipes of all attempts, in the order of params.yaml."""
@@ -192,12 +223,18 @@ def parse_mapping(text: str, source: str) -> Mapping[str, Any]:
 
 def parse_params(text: str, source: str = "params.yaml") -> Params:
     """Parse and validate parameters from YAML 1.2; a UserError names ``source`` and the key."""
+    values = parse_mapping(text, source)
+    check_moved(values, source)
     try:
-        params = Params.model_validate(parse_mapping(text, source))
+        params = Params.model_validate(values)
     except ValidationError as error:
         raise UserError(_explain(error, source, "", Params)) from None
     if not params.attempts:
         raise UserError(f"{source}: attempts: expected at least one attempt, found none")
+    try:
+        params.priors.check(params.attempts)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     for name in params.attempts:
         _check_attempt(params, name, source)
     if unknown := [name for name in params.final if name not in params.attempts]:
@@ -221,7 +258,7 @@ def read_params(path: Path) -> Params:
 
 
 def _check_attempt(params: Params, name: str, source: str) -> None:
-    if not ATTEMPT_NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UserError(
             f"{source}: attempts.{name}: a name starts with a letter and holds only letters, "
             "digits, '_' and '-' (DVC uses it as a stage's name)"
@@ -238,19 +275,15 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         )
     try:
         recipe = params.recipe(name)
+        if "declared" in params.attempts[name]:
+            raise UserError("declared: unknown key; `priors` declares what a prior holds")
+        check_architecture(recipe.architecture, recipe.encoder)
+        params.priors.check_use(recipe.prior, recipe.encoder)
+        _check_earlier_model(params, recipe)
     except ValidationError as error:
         raise UserError(_explain(error, source, f"attempts.{name}.", Recipe)) from None
-    try:
-        check_architecture(recipe.architecture, recipe.encoder)
-        check_prior(recipe.prior, recipe.encoder)
     except UserError as error:
         raise UserError(f"{source}: attempts.{name}.{error}") from None
-    if recipe.prior not in params.sources.priors:
-        raise UserError(
-            f"{source}: attempts.{name}.prior: found {recipe.prior!r}, which no stage makes: "
-            f"sources.priors in params.yaml is [{', '.join(params.sources.priors)}]. Add "
-            f"{recipe.prior} there."
-        )
     if recipe.batch_size % params.devices:
         raise UserError(
             f"{source}: devices is {params.devices}, which does not divide the batch_size of "
@@ -285,6 +318,22 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         )
 
 
+def _check_earlier_model(params: Params, recipe: Recipe) -> None:
+    """Raise UserError if the prior is the model of another attempt, and does not fit this one."""
+    model = params.priors.models.get(recipe.prior)
+    if not model or not (attempt := model.attempt(params.attempts)):
+        return
+    earlier = params.recipe(attempt)
+    for key in ("encoder", "architecture") if model.part == "all" else ("encoder",):
+        found, held = getattr(recipe, key), getattr(earlier, key)
+        if found != held:
+            raise UserError(
+                f"prior: found {recipe.prior!r}, which holds weights of {key} {held}, with {key} "
+                f"{found}. Make the two equal"
+                f"{', or set `part: encoder`' if key == 'architecture' else ''}."
+            )
+
+
 def dropped_draws(draws: int, batch_size: int, devices: int) -> int:
     """The number of draws in an epoch's last batch if that batch is dropped; otherwise 0.
 
@@ -315,15 +364,15 @@ def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseM
 
     def key_of(problem: Any) -> str:
         # After the key itself, pydantic appends the types that it tried for the value.
-        depth = 2 if problem["loc"][0] in ("attempts", "final", "sources") else 1
+        depths = {"attempts": 2, "final": 2, "sources": 2, "priors": 4}
+        depth = depths.get(problem["loc"][0], 1) if problem["loc"] else 0
         return prefix + ".".join(str(part) for part in problem["loc"][:depth])
 
     # A misspelt key is also a missing key; the misspelt name helps more.
     errors = sorted(error.errors(), key=lambda problem: problem["type"] == "missing")
     first, key = errors[0], key_of(errors[0])
     if first["type"] == "extra_forbidden":
-        block = Sources if key.startswith("sources.") else model
-        known = ", ".join(block.model_fields)
+        known = ", ".join(name for name in _block(key, model).model_fields if name != "declared")
         return f"{source}: {key}: unknown key (misspelt?). The known keys are: {known}"
     if first["type"] == "missing":
         return f"{source}: {key}: missing; profiles/ has complete files to compare with"
@@ -331,3 +380,17 @@ def _explain(error: ValidationError, source: str, prefix: str, model: type[BaseM
         problem["msg"].removeprefix("Value error, ") for problem in errors if key_of(problem) == key
     ]
     return f"{source}: {key}: found {first['input']!r}; {', or '.join(expected)}"
+
+
+def _block(key: str, model: type[BaseModel]) -> type[BaseModel]:
+    """The model of the block that holds a key."""
+    match key.split("."):
+        case ["sources", _]:
+            return Sources
+        case ["priors", _]:
+            return Priors
+        case ["priors", kind, _, _]:
+            kinds: dict[str, type[BaseModel]]
+            kinds = {"hub": HubPrior, "files": FilePrior, "models": ModelPrior}
+            return kinds[kind]
+    return model

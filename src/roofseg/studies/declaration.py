@@ -317,11 +317,9 @@ def overridden(
     The values are validated as in params.yaml; UserError names ``source`` instead of that file.
     """
     params.recipe(attempt)  # raises for an unknown attempt
-    alone = {
-        "attempts": {attempt: {**params.attempts[attempt], **overrides}},
-        "final": {attempt: None},
-    }
-    return _validated({**params.model_dump(mode="json"), **alone}, source).recipe(attempt)
+    values = params.model_dump(mode="json")
+    values["attempts"][attempt] |= overrides
+    return _validated(values, source).recipe(attempt)
 
 
 def _validated(values: Mapping[str, Any], source: str) -> Params:

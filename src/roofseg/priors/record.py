@@ -1,0 +1,72 @@
+"""Write a prior: its weights as safetensors, and its record as JSON.
+
+The record says where the weights come from. Training copies it into recipe.json, so that a model
+and its card name every source. It also holds the decisive part of the prior's declaration: where
+that changes, training runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roofseg.core.files import sha256_file, write_json
+from roofseg.core.weights import write_weights
+from roofseg.tiles.licence import Licence
+
+if TYPE_CHECKING:
+    import torch
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights of a prior come from.
+
+    Attributes:
+        source: the package, URL, repository, file or model, in words
+        revision: its version or commit, if it has one
+        sha256: of the source file, 64 hex digits; None without a file
+        encoder: the encoder that the weights are for; None if they fit any
+        statistics: mean and standard deviation of the encoder's input, per RGB channel on [0, 1]
+        licence: the licence of the weights
+        declared: the decisive part of the prior's declaration (`recipe.params.Recipe.declared`)
+    """
+
+    source: str
+    revision: str | None
+    sha256: str | None
+    encoder: str | None
+    statistics: Statistics | None
+    licence: Licence
+    declared: Mapping[str, Any] | None = None
+
+
+def write_prior(
+    folder: Path, name: str, tensors: Mapping[str, torch.Tensor], origin: Origin, **more: Any
+) -> Path:
+    """Write ``folder``/NAME.safetensors, and beside it NAME.json; return the weights' path.
+
+    ``more`` are further entries of the record.
+    """
+    path = folder / f"{name}.safetensors"
+    write_weights(path, tensors)
+    mean, std = origin.statistics or (None, None)
+    record = {
+        "prior": name,
+        "source": origin.source,
+        "revision": origin.revision,
+        "source_sha256": origin.sha256,
+        "sha256": sha256_file(path),
+        "encoder": origin.encoder,
+        "mean": mean,
+        "std": std,
+        "licence": {"spdx": origin.licence.spdx, "terms": origin.licence.terms},
+        "declared": origin.declared,
+        **more,
+    }
+    write_json(path.with_suffix(".json"), record)
+    return path

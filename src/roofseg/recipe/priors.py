@@ -1,0 +1,253 @@
+"""The block ``priors`` of params.yaml: where the pretrained weights of each prior come from.
+
+A prior has a name, and one of four kinds. `roofseg.priors` makes the files of the priors; this
+module only checks how they are declared, and imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from roofseg.core.errors import UserError
+from roofseg.recipe.architectures import PRIOR_ENCODERS, check_prior
+from roofseg.recipe.checked import Checked
+
+# DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+STAGES = {"known": "prior", "hub": "hub", "files": "file", "models": "model"}
+"""The stage of weights/dvc.yaml that makes the priors of each kind."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Channels = tuple[Fraction, Fraction, Fraction]
+Deviations = tuple[Share, Share, Share]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Input(Checked):
+    """The statistics of the images that an encoder was trained on, per RGB channel on [0, 1].
+
+    Without them, the model has the statistics that its encoder's library states.
+    """
+
+    mean: Channels | None = None
+    std: Deviations | None = None
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _on_one(cls, value: Any) -> Any:
+        if isinstance(value, list) and any(isinstance(v, int | float) and v > 1 for v in value):
+            raise ValueError("expected values on [0, 1]: divide those of 8-bit images by 255")
+        return value
+
+    @model_validator(mode="after")
+    def _both(self) -> _Input:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("expected both mean and std, or neither")
+        return self
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Mean and standard deviation; None if they are not declared."""
+        return (self.mean, self.std) if self.mean and self.std else None
+
+
+class HubPrior(_Input):
+    """Weights of timm or smp, by name.
+
+    Attributes:
+        encoder: the encoder, as in an attempt; timm's may have a tag, as
+            ``tu-convnext_tiny.fb_in22k``
+        weights: which of smp's weights of this encoder, such as ``imagenet``; None for timm's
+        licence: the licence of the weights; None for that which timm states
+    """
+
+    encoder: str
+    weights: str | None = None
+    licence: str | None = None
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the weights and their use, as JSON values: part of the recipe digest."""
+        return {"hub": self.encoder, "weights": self.weights, **as_keys(self.statistics)}
+
+
+class FilePrior(_Input):
+    """A file of the user's.
+
+    Attributes:
+        file: safetensors or a checkpoint of torch; ``~`` is the home folder
+        sha256: of the file. It identifies the weights, here and on other machines
+        encoder: the encoder that the weights are for, as in an attempt
+        key: where in a nested checkpoint its tensors are, such as ``state_dict``
+        rename: how the file's names become the encoder's: the beginning of a name, or a
+            /regular expression/, and what replaces it; every rule is applied, in this order
+        ignore: beginnings of names, or /regular expressions/, that are left out, such as heads
+        licence: an SPDX identifier, or the terms in words
+    """
+
+    file: str = Field(min_length=1)
+    encoder: str
+    sha256: Sha256
+    mean: Channels
+    std: Deviations
+    licence: str = Field(min_length=1)
+    key: str | None = None
+    rename: dict[str, str] = Field(default_factory=dict)
+    ignore: list[str] = Field(default_factory=list)
+
+    @field_validator("rename", "ignore")
+    @classmethod
+    def _are_patterns(cls, value: Any) -> Any:
+        for rule in value:
+            try:
+                found = pattern(rule)
+                if isinstance(value, dict):  # a replacement may name a group that is not there
+                    re.compile(f"(?:{found.pattern})?").sub(replacement(rule, value[rule]), "")
+            except (re.error, IndexError) as error:
+                raise ValueError(f"{rule} is no regular expression ({error})") from None
+        return value
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the weights and their use, as JSON values: part of the recipe digest."""
+        return {
+            "sha256": self.sha256,
+            "key": self.key,
+            "rename": [list(rule) for rule in self.rename.items()],  # their order matters
+            "ignore": self.ignore,
+            **as_keys(self.statistics),
+        }
+
+
+class ModelPrior(_Input):
+    """A model that was trained by this project, or by another and brought with `dvc import`.
+
+    Attributes:
+        model: the folder with model.safetensors, recipe.json and tiles.csv
+        part: ``encoder``; or ``all`` for the decoder's weights too
+        recipe: the digest of the model's recipe, if it is no attempt of this params.yaml
+        licence: the licence of the weights; None for that of the model's own prior and dataset
+    """
+
+    model: str = Field(min_length=1)
+    part: Literal["encoder", "all"] = "encoder"
+    recipe: Annotated[str, Field(pattern="^[0-9a-f]{12}$")] | None = None
+    licence: str | None = None
+
+    def attempt(self, attempts: Mapping[str, Any]) -> str | None:
+        """The attempt whose model it is; None for a model that was brought."""
+        path = PurePosixPath(self.model)
+        return path.name if path.parts[:-1] == ("models",) and path.name in attempts else None
+
+
+class Priors(Checked):
+    """All priors by name; weights/dvc.yaml has a stage for each, and no others."""
+
+    known: list[str]
+    hub: dict[str, HubPrior]
+    files: dict[str, FilePrior]
+    models: dict[str, ModelPrior]
+
+    def names(self) -> list[str]:
+        """The names of all priors."""
+        return [*self.known, *self.hub, *self.files, *self.models]
+
+    def stage(self, name: str) -> str:
+        """The stage of weights/dvc.yaml that makes a prior, such as ``prior@scratch``."""
+        kind = next(kind for kind in STAGES if name in getattr(self, kind))
+        return f"{STAGES[kind]}@{name}"
+
+    def check(self, attempts: Mapping[str, Any]) -> None:
+        """Raise UserError for a name that is unknown or taken, and for a model without its recipe.
+
+        ``attempts`` are those of params.yaml.
+        """
+        for name in self.known:
+            if name not in PRIOR_ENCODERS:
+                raise UserError(
+                    f"priors.known: found {name!r}; expected some of {', '.join(PRIOR_ENCODERS)}. "
+                    "Declare other priors under hub, files or models (docs/priors.md)."
+                )
+        for kind in ("hub", "files", "models"):
+            for name in getattr(self, kind):
+                key = f"priors.{kind}.{name}"
+                if not NAME.fullmatch(name):
+                    raise UserError(
+                        f"{key}: a name starts with a letter and holds only letters, digits, '_' "
+                        "and '-' (DVC uses it as a stage's name)"
+                    )
+                if name in PRIOR_ENCODERS or self.names().count(name) > 1:
+                    raise UserError(
+                        f"{key}: another prior has this name"
+                        f"{', which is reserved' if name in PRIOR_ENCODERS else ''}. Choose "
+                        "another."
+                    )
+
+        for name, model in self.models.items():
+            if model.recipe is None and not model.attempt(attempts):
+                raise UserError(
+                    f"priors.models.{name}.recipe: missing: {model.model} is the model of no "
+                    f"attempt here. Write the `digest` that {model.model}/recipe.json has."
+                )
+
+    def check_use(self, name: str, encoder: str) -> None:
+        """Raise UserError unless the prior ``name`` is in force and fits ``encoder``.
+
+        Which encoder a model has is not declared, so this does not check it.
+        """
+        if name in PRIOR_ENCODERS:
+            check_prior(name, encoder)
+        if name not in self.names():
+            others = ", ".join(dict.fromkeys([*self.names(), *PRIOR_ENCODERS]))
+            raise UserError(
+                f"prior: found {name!r}, which no stage makes: priors in params.yaml has "
+                f"{', '.join(self.names()) or 'none'}. "
+                + (
+                    f"Add {name} to priors.known."
+                    if name in PRIOR_ENCODERS
+                    else f"Declare it there (docs/priors.md), or take one of {others}."
+                )
+            )
+        found = self.hub.get(name) or self.files.get(name)
+        if found and found.encoder != encoder:
+            raise UserError(
+                f"prior: found {name!r}, which holds weights of encoder {found.encoder}, with "
+                f"encoder {encoder}. Make the two names equal."
+            )
+
+
+def check_moved(values: Mapping[str, Any], source: str) -> None:
+    """Raise UserError for ``sources.priors``, where older files list the priors.
+
+    ``values`` are those of the file ``source``.
+    """
+    sources = values.get("sources")
+    if isinstance(sources, Mapping) and "priors" in sources and "priors" not in values:
+        listed = ", ".join(map(str, sources["priors"] or []))
+        raise UserError(
+            f"{source}: sources.priors: this key has moved. Remove the line, and add these lines "
+            "at the top level (docs/priors.md):\n"
+            f"priors:\n  known: [{listed}]\n  hub: {{}}\n  files: {{}}\n  models: {{}}"
+        )
+
+
+def as_keys(statistics: Statistics | None) -> dict[str, list[float]]:
+    """Statistics as the keys mean and std; no keys without statistics."""
+    return {"mean": [*statistics[0]], "std": [*statistics[1]]} if statistics else {}
+
+
+def pattern(rule: str) -> re.Pattern[str]:
+    """The regular expression of a rule: that between two slashes, or the beginning of a name."""
+    if len(rule) > 1 and rule[0] == rule[-1] == "/":
+        return re.compile(rule[1:-1])
+    return re.compile(f"^{re.escape(rule)}")
+
+
+def replacement(rule: str, new: str) -> str:
+    r"""The text that replaces what a rule finds; only a regular expression has groups (``\1``)."""
+    return new if pattern(rule).pattern == rule[1:-1] else new.replace("\\", r"\\")
