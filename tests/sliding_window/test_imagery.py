@@ -590,11 +590,11 @@ class TestNames:
         (tmp_path / "below.tif").mkdir()
         names = [str(tmp_path / name) for name in ("a.TIF", "b.tif", "c.vrt")]
         assert list_inputs([str(tmp_path)]) == names
-        assert list_inputs(["x.bin", str(tmp_path), "s3://bucket/y.tif"]) == [
-            "x.bin",
-            *names,
-            "s3://bucket/y.tif",
-        ]
+        file = str(tmp_path / "notes.txt")  # named: GDAL says whether it is a raster
+        remote = "s3://bucket/y.tif"
+        assert list_inputs([file, str(tmp_path), remote]) == [file, *names, remote]
+        with pytest.raises(UserError, match=r"^2 problems:\n  x.bin: no such file or folder"):
+            list_inputs(["x.bin", remote, file, "y.tif"])
 
     def test_a_folder_without_rasters_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()
