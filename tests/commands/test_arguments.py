@@ -31,6 +31,7 @@ WORDS = {
     *("python -m stages.train attempt", "python -m stages.evaluate attempt"),
     *("python -m stages.study_recipe attempt", "python -m stages.study_run attempt"),
     *("python -m stages.study_run study", "python -m stages.study_run run"),
+    *("python -m stages.own_prior name", "python -m stages.model_prior name"),
 }
 STAGES_WITH_ARGUMENTS = sorted(
     path.stem for path in (ROOT / "stages").glob("*.py") if "ArgumentParser(" in path.read_text()
