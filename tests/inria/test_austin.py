@@ -270,7 +270,10 @@ def test_zone_14_of_any_datum_is_accepted(tmp_path: Path, crs: str) -> None:
         ({"crs": "EPSG:4326"}, r"gives no GSD in metres"),
         ({"crs": "EPSG:2277"}, r"gives 0\.0868 m per pixel"),  # feet, far from Texas
         ({"crs": "EPSG:32615"}, r"its CRS is EPSG:32615; expected UTM zone 14"),
-        ({"crs": "+proj=nsper +h=3000 +lat_0=10 +lon_0=3"}, "gives no GSD in metres; expected 0.3 m"),
+        (
+            {"crs": "+proj=nsper +h=3000 +lat_0=10 +lon_0=3"},
+            "gives no GSD in metres; expected 0.3 m",
+        ),
     ],
 )
 def test_a_tile_of_another_dataset(tmp_path: Path, profile: dict[str, Any], says: str) -> None:
