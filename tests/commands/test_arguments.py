@@ -98,6 +98,21 @@ def test_the_home_folder_is_found_in_every_path(
     assert str(ARGUMENTS[name].type(given)) == found.replace("HOME", "/home/of me")
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("GPKG:~/a b.gpkg:roofs~", "GPKG:HOME/a b.gpkg:roofs~"),
+        ('NETCDF:"~/x.nc":band', 'NETCDF:"HOME/x.nc":band'),
+        ("GTIFF_DIR:1:~/x.tif", "GTIFF_DIR:1:HOME/x.tif"),
+    ],
+)
+def test_the_home_folder_is_found_in_the_name_of_one_of_several_rasters(
+    given: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/of me")
+    assert raster_name(given) == found.replace("HOME", "/home/of me")
+
+
 def test_the_paths_are_those_that_we_know() -> None:
     """So the test above tests something."""
     assert {name for name, action in ARGUMENTS.items() if action.type in PATHS} == {

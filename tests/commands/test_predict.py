@@ -287,9 +287,11 @@ class TestMistakes:
         self.refused(
             capsys, maps, f"is also the output of {tiles / 'a.tif'}", *common, tiles, tiles
         )
-        message = f"error: {tiles / 'a.tif'}: the output would replace this input. Choose"
-        self.refused(capsys, tiles, message, *common, tiles)
-        self.refused(capsys, tiles, message, *common, tiles, "--overwrite")
+        message = (
+            f"{tiles / 'a.tif'}: the output {tiles / 'a.tif'} would replace this input. Choose"
+        )
+        self.refused(capsys, tiles, message, *common, tiles / "a.tif")
+        self.refused(capsys, tiles, message, *common, tiles / "a.tif", "--overwrite")
         message = f"error: --out {other.parent}: is a folder of inputs, so outputs would be inputs"
         self.refused(capsys, other.parent, message, *common, other.parent)
         (tmp_path / "empty").mkdir()
@@ -297,6 +299,22 @@ class TestMistakes:
         self.refused(capsys, maps, message, *common, tmp_path / "empty")
         message = f"error: {tmp_path / 'none.tif'}: no such file or folder. Correct the path."
         self.refused(capsys, maps, message, *common, tmp_path / "none.tif")
+
+    def test_outputs_that_would_replace_a_file_of_the_input(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Its footprints' database, and a source of a VRT."""
+        pixels = tile_pixels(0, 40)[0]
+        write_container(tmp_path / "a.gpkg", {"a": pixels})
+        write_raster(tmp_path / "b.tif", pixels, **GEO)
+        with rasterio.open(tmp_path / "b.tif") as source:
+            rasterio.shutil.copy(source, tmp_path / "b.vrt", driver="VRT")
+        for name, output in (("a.gpkg", "a.gpkg"), ("b.vrt", "b.tif")):
+            message = f"the output {tmp_path / output} would replace this input. Choose another"
+            options = ("--vector", "gpkg", "--overwrite", "--model", model)
+            before = (tmp_path / output).read_bytes()
+            self.refused(capsys, tmp_path, message, tmp_path / name, *options)
+            assert (tmp_path / output).read_bytes() == before
 
     def test_a_wrong_model(
         self, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -13,7 +13,7 @@ from raster_files import write_container
 from tiny_dataset import CRS, TRANSFORM, write_raster
 
 from roofseg.core.errors import UserError
-from roofseg.mapping.fingerprint import fingerprint
+from roofseg.mapping.fingerprint import fingerprint, input_files
 
 Change = Callable[[Path], object]
 
@@ -135,3 +135,11 @@ def test_one_raster_of_several_in_a_file(tmp_path: Path) -> None:
     assert len(before) == 16
     older(path)
     assert fingerprint(f"GPKG:{path}:a") != before
+    assert input_files(f"GPKG:{path}:a") >= {str(path)}
+
+
+def test_a_page_of_a_tiff(tile: Path) -> None:
+    before = fingerprint(f"GTIFF_DIR:1:{tile}")
+    assert len(before) == 16
+    older(tile)
+    assert fingerprint(f"GTIFF_DIR:1:{tile}") != before

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
 from roofseg.core.files import expand_home, user_path
-from roofseg.tiles.rasters import is_remote
+from roofseg.tiles.rasters import is_remote, name_parts
 
 
 def number(low: float, high: float = math.inf) -> Callable[[str], float]:
@@ -46,5 +47,13 @@ def local_path(text: str) -> Path:
 
 
 def raster_name(text: str) -> str:
-    """Read the name of a raster, which GDAL opens: a path (see `user_path`) or an address."""
-    return text if is_remote(text) else expand_home(text)
+    """Read the name of a raster, which GDAL opens: a path (see `user_path`) or an address.
+
+    In the name of one of several rasters in a file, as GPKG:~/city.gpkg:roofs, the path may begin
+    with ``~`` too.
+    """
+    if is_remote(text):
+        return text
+    if len(name_parts(text)) > 1:
+        return re.sub(r'(?<=[:"])~[^:"]*', lambda found: expand_home(found[0]), text)
+    return expand_home(text)

@@ -25,6 +25,7 @@ from roofseg.core.terminal import warn
 from roofseg.inference.predictor import Device, Precision, Predictor
 from roofseg.mapping.cog import NotWrittenError
 from roofseg.mapping.companions import check_unused
+from roofseg.mapping.fingerprint import input_files
 from roofseg.mapping.footprints import Vector
 from roofseg.mapping.load_model import load_predictor
 from roofseg.mapping.predict import (
@@ -259,7 +260,7 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]
 
 
 def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
-    """Map outputs to inputs; UserError if two inputs share an output, or one would be replaced."""
+    """Map outputs to inputs; UserError if two inputs share an output."""
     outputs: dict[Path, str] = {}
     for source in sources:
         out = folder / f"{output_stem(source)}.tif"
@@ -268,8 +269,6 @@ def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
                 f"{source}: its output {out} is also the output of {outputs[out]}. Rename one of "
                 "the inputs, or use two folders for --out."
             )
-        if out.exists() and Path(source).exists() and out.samefile(source):
-            raise UserError(f"{source}: the output would replace this input. Choose another --out.")
         outputs[out] = source
     return outputs
 
@@ -284,6 +283,11 @@ def check(
             for path in outputs_of(out, options):
                 if path.is_dir():
                     raise UserError(f"{path}: is a folder; expected a file. Move it away.")
+                if path.exists() and any(is_same(path, file) for file in input_files(source)):
+                    raise UserError(
+                        f"{source}: the output {path} would replace this input. Choose another "
+                        "--out."
+                    )
             if not overwrite and is_finished(predictor, source, out, options):
                 print(f"{out}: already finished, skipped")
                 continue
@@ -299,6 +303,14 @@ def check(
             problems.append(str(error))
     raise_all(problems)
     return jobs
+
+
+def is_same(path: Path, name: str) -> bool:
+    """Whether ``path`` is the file ``name``, which may be no local file."""
+    try:
+        return path.samefile(name)
+    except OSError:
+        return False
 
 
 def run(

@@ -17,27 +17,41 @@ def fingerprint(source: str) -> str:
 
     Raises UserError if the input, or a VRT among its sources, cannot be read.
     """
-    file = name_parts(source)[0]
-    if not Path(file).exists():
+    if not _own_file(source):
         return ""
     with open_raster(source) as raster:
         header = [raster.crs and raster.crs.to_wkt(), raster.transform, raster.nodatavals]
         header += [raster.colorinterp, raster.mask_flag_enums]
-        files = [file, *raster.files]
+    files = sorted(input_files(source))
+    states = [_state(Path(name)) for name in files if not name.endswith(".aux.xml")]
+    return hashlib.sha256(repr((header, states)).encode()).hexdigest()[:16]
+
+
+def input_files(source: str) -> set[str]:
+    """The names of all files that GDAL reads for a raster; for a VRT, those of its sources too.
+
+    Raises UserError if the raster, or a VRT among its sources, cannot be read.
+    """
+    file = _own_file(source)
+    files = [*_files(source), *([file] if file else [])]
     seen: set[str] = set()
     while new := set(files) - seen:
         seen |= new
-        files = [source for name in new if _is_vrt(name) for source in _sources(name)]
-    states = [_state(Path(name)) for name in sorted(seen) if not name.endswith(".aux.xml")]
-    return hashlib.sha256(repr((header, states)).encode()).hexdigest()[:16]
+        files = [inside for name in new if _is_vrt(name) for inside in _files(name)]
+    return seen
+
+
+def _own_file(source: str) -> str | None:
+    """The local file that a raster's name names; None for an address."""
+    return next((part for part in name_parts(source) if Path(part).exists()), None)
 
 
 def _is_vrt(name: str) -> bool:
     return name.lower().endswith(".vrt") and Path(name).is_file()
 
 
-def _sources(vrt: str) -> list[str]:
-    with open_raster(vrt) as raster:
+def _files(source: str) -> list[str]:
+    with open_raster(source) as raster:
         files: list[str] = raster.files
     return files
 

@@ -217,8 +217,14 @@ def is_finished(predictor: Predictor, source: str, out: Path, options: Options) 
                 )
         return False
     wanted = provenance(predictor, source, options)
-    with open_raster(out) as existing:
-        found = existing.tags()
+    try:
+        with open_raster(out) as existing:
+            found = existing.tags()
+    except UserError as error:
+        raise UserError(
+            f"{out}: already exists, and is no raster or a damaged one. Use --overwrite to replace "
+            "it, or choose another --out."
+        ) from error
     differs = [key for key in wanted if found.get(key) != wanted[key]]
     if differs:
         key = differs[0]

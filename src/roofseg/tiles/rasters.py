@@ -308,7 +308,8 @@ def check_square(
     else:
         return
     crs = ""
-    if grid.crs and grid.crs.is_geographic:  # equal steps in degrees are not square on the ground
+    if grid.crs and not grid.is_sheared and is_square(*grid._sides or (1, 1)):
+        # The CRS does not keep shapes, as degrees do not: square pixels need another one.
         crs, side = "-t_srs EPSG:CODE ", gsd or side
     raise UserError(
         f"{name}: its pixels {found}; expected square ones. {remedy} to square pixels, for example "
