@@ -308,8 +308,9 @@ def check_square(
     else:
         return
     crs = ""
-    if grid.crs and not grid.is_sheared and is_square(*grid._sides or (1, 1)):
-        # The CRS does not keep shapes, as degrees do not: square pixels need another one.
+    is_square_in_crs = not grid.is_sheared and is_square(*grid._sides or (1, 1))
+    if grid.crs and (grid.crs.is_geographic or is_square_in_crs):
+        # What is square in a CRS that does not keep shapes, as in degrees, is not on the ground.
         crs, side = "-t_srs EPSG:CODE ", gsd or side
     raise UserError(
         f"{name}: its pixels {found}; expected square ones. {remedy} to square pixels, for example "
