@@ -310,12 +310,12 @@ def test_multiply_adds_are_counted(model: RoofModel) -> None:
 
 @pytest.mark.whole
 @pytest.mark.usefixtures("one_thread")
-def test_onnx_export_agrees(
-    model: RoofModel, built: tuple[RoofModel, str, str], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    [pytest.param(*pair, marks=[pytest.mark.slow] if pair in WHOLE else []) for pair in MODELS],
+)
+def test_onnx_export_agrees(architecture: str, encoder: str, tmp_path: Path) -> None:
     """`export` compares the exported model with torch's, and raises if they differ."""
-    del model
-    _, architecture, encoder = built
     folder = write_model(tmp_path / "model", architecture, encoder=encoder)
     done = export(folder, tmp_path / "model.onnx")
     assert done.window == 64
