@@ -225,3 +225,17 @@ def test_a_pyramid_of_zooms_asks_for_one(tmp_path: Path, out: Path) -> None:
     labels = (tmp_path / "tiles" / "labels.geojson").rename(tmp_path / "labels.geojson")
     with pytest.raises(UserError, match=r"holds no raster.*web tiles \(z/x/y\.png\), of which one"):
         taken(tmp_path / "tiles", labels, out)
+
+
+@pytest.mark.parametrize("named", [".", "../19", "../zoom", "../latest/19"])
+def test_the_zoom_is_known_however_its_folder_is_named(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    zoom = tmp_path / "tiles" / "19"
+    write_chips(zoom, 3, 3, px=PX, crs=None, name="{x}/{y}")
+    (tmp_path / "tiles" / "zoom").symlink_to("19")
+    (tmp_path / "tiles" / "latest").mkdir()
+    (tmp_path / "tiles" / "latest" / "19").symlink_to("../19")
+    monkeypatch.chdir(zoom)
+    report, _ = taken(Path(named), Path("../labels.geojson"), out)
+    assert len(report.tiles) == 9

@@ -172,10 +172,12 @@ def _named(found: Iterable[tuple[str, Path]], problems: list[str]) -> dict[str, 
 
 def _web_tiles(zoom: Path, problems: list[str]) -> dict[str, Path]:
     """The web tiles x/y.png in a folder that is named by their zoom, as x-y-z."""
-    if not zoom.name.isdecimal():
+    # The name of "." is empty; that of a link counts before that of its target.
+    named = [name for name in (zoom.name, zoom.resolve().name) if name.isdecimal()]
+    if not named:
         return {}
     return {
-        f"{column.name}-{row}-{zoom.name}": path
+        f"{column.name}-{row}-{named[0]}": path
         for column in sorted(zoom.iterdir())
         if column.is_dir() and column.name.isdecimal()
         for row, path in find_rasters(column, problems).items()
