@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from rasterio.transform import Affine
 from tiny_dataset import write_raster
 from web_tiles import PX, tile_at, tile_transform
 
+from roofseg.intake import chips as intake_chips
 from roofseg.intake.chips import (
     MIN_TILES,
     find_squares,
@@ -123,6 +125,21 @@ class TestFindSquares:
         for column, row in left:  # none is overlooked
             corner = {(column + i, row + j) for j in range(count) for i in range(count)}
             assert not corner <= left
+
+    def test_the_search_ends_at_the_first_place_without_a_chip(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With --merge 999, a million places of each chip would be compared."""
+        compared: list[Grid] = []
+        moved = intake_chips._moved
+
+        def count_moved(*args: Any) -> Grid:
+            compared.append(moved(*args))
+            return compared[-1]
+
+        monkeypatch.setattr(intake_chips, "_moved", count_moved)
+        assert find_squares(chips(rectangle(20, 20)), 21) == []
+        assert len(compared) <= 20 * 20 * 21
 
     def test_a_rectangle_is_used_up(self) -> None:
         assert len(find_squares(chips(rectangle(6, 4)), 2)) == 6

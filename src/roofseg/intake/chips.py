@@ -6,6 +6,7 @@ column x and row y at zoom z.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import defaultdict
@@ -100,13 +101,14 @@ def find_squares(grids: Mapping[str, Grid], count: int) -> list[list[str]]:
         first, used = grids[names[0]], set[str]()
         tree = shapely.STRtree([shapely.Point(_corner(grids[name])) for name in names])
         for name in sorted(names, key=lambda name: _row_and_column(grids[name], first)):
-            places = [_moved(grids[name], row, col) for row in range(count) for col in range(count)]
-            nearest = tree.nearest([shapely.Point(_corner(place)) for place in places])
-            square = [names[index] for index in nearest.tolist()]
-            if used.isdisjoint(square) and all(
-                shift_px(place, grids[chip].transform) <= MAX_SHIFT_PX
-                for place, chip in zip(places, square, strict=True)
-            ):
+            square = []
+            for row, col in itertools.product(range(count), repeat=2):
+                place = _moved(grids[name], row, col)
+                chip = names[int(tree.nearest(shapely.Point(_corner(place))))]
+                if chip in used or shift_px(place, grids[chip].transform) > MAX_SHIFT_PX:
+                    break
+                square.append(chip)
+            else:
                 squares.append(square)
                 used |= set(square)
     return squares
