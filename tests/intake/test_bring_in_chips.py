@@ -187,6 +187,30 @@ class TestMerge:
         taken(images, labels, out, division=Division(file=tmp_path / "mine.csv"))
         assert read_split(out) == mine
 
+    def test_chips_of_several_sizes_become_tiles_of_one_size(
+        self, tmp_path: Path, out: Path, labels: Path
+    ) -> None:
+        images = tmp_path / "mine" / "chips"
+        write_chips(images, 4, 4, px=2 * PX, at=(85, 27), name="large-{x}-{y}-{z}")
+        write_chips(images, COUNT, COUNT + 1, px=PX)
+        report, said = taken(images, labels, out, patch_size=4 * PX)
+        assert {tile.grid.width for tile in report.tiles if tile.grid} == {2 * PX}
+        assert len(report.tiles) == 25 + 16
+        record = json.loads((out / "intake.json").read_text())
+        assert len(record["left_out"]) == COUNT  # a row of small chips
+        assert sum("2 x 2 chips were merged into each of 25" in line for line in said) == 1
+
+    @pytest.mark.parametrize("px", [199, 200, 255])
+    def test_a_lone_tile_that_holds_a_patch_is_kept(
+        self, tmp_path: Path, out: Path, labels: Path, px: int
+    ) -> None:
+        """Even if it is smaller than the merged tiles."""
+        images = tmp_path / "mine" / "chips"
+        write_chips(images, 1, 1, px=px, at=(85, 27), name="lone-{x}-{y}-{z}")
+        write_chips(images, 8, 8, px=PX)
+        report, _ = taken(images, labels, out, patch_size=200, merge=4)
+        assert len(report.tiles) == (5 if px >= 200 else 4)
+
     @pytest.mark.parametrize(
         ("merge", "says"), [(0, "found 0; expected 1"), (4, "found 4, but no 4")]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,32 @@ class TestSquaresToMerge:
         squares = squares_to_merge(chips(places), patch_size)
         assert {len(square) for square in squares} == ({side**2} if side > 1 else set())
         assert len(squares) >= MIN_TILES or side == 1
+
+    @pytest.mark.parametrize(
+        ("groups", "patch_size", "sides"),
+        [
+            ([(1000, 10, 10)], 1024, {}),
+            ([(700, 12, 10)], 1024, {2: 30}),
+            ([(400, 20, 20)], 512, {}),
+            ([(300, 24, 20)], 1024, {4: 30}),
+            ([(256, 24, 20), (512, 8, 6)], 1024, {4: 30, 2: 12}),
+            ([(256, 24, 20), (512, 8, 6)], 512, {2: 120}),
+            ([(256, 24, 20), (1, 1, 1)], 1024, {4: 30}),
+            ([(256, 24, 20), (1000, 10, 10)], 1024, {3: 48}),
+            ([(256, 24, 20), (1100, 1, 1)], 1024, {4: 30}),
+        ],
+    )
+    def test_the_tiles_hold_a_patch_and_little_more(
+        self, groups: list[tuple[int, int, int]], patch_size: int, sides: dict[int, int]
+    ) -> None:
+        """At least half of the chips' pixels lie in patches, also with chips of several sizes."""
+        grids = {
+            f"{px} {column} {row}": Grid(px, px, WEB, Affine(1, 0, column * px, 0, -1, -row * px))
+            for px, columns, rows in groups
+            for column, row in rectangle(columns, rows)
+        }
+        squares = squares_to_merge(grids, patch_size)
+        assert Counter(math.isqrt(len(square)) for square in squares) == sides
 
     def test_no_chips(self) -> None:
         assert squares_to_merge({}, 512) == []

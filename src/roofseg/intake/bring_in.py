@@ -6,6 +6,7 @@ All files are written into a scratch folder; the caller moves it into place at t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -105,7 +106,7 @@ def bring_in(
             squares = squares_to_merge(grids, patch_size)
         else:
             squares = _squares_of(images, grids, merge or 1)
-        members, left_out = _tiles_of(squares, grids)
+        members, left_out = _tiles_of(squares, grids, patch_size)
         scale = _scale(images, sources, max_expansion)
         for kind in KINDS:
             (folder / kind).mkdir(parents=True)
@@ -142,11 +143,10 @@ def bring_in(
             "tiles that touch form fewer than three blocks, so the tiles of each square of "
             f"{square:g} m on the ground stay in one split instead (--block sets another side)"
         )
-    if squares:
-        side = math.isqrt(len(squares[0]))
+    for side, count in Counter(math.isqrt(len(square)) for square in squares).items():
         say(
-            f"{side} x {side} chips were merged into each of {len(squares)} tiles (--merge 1 keeps "
-            "chips apart)"
+            f"{side} x {side} chips were merged into each of {count} tiles (--merge 1 keeps chips "
+            "apart)"
         )
     if left_out:
         say(f"left out, since they belong to no such square of chips: {shortened(left_out)}")
@@ -186,19 +186,19 @@ def _squares_of(images: Path, grids: Mapping[str, Grid], side: int) -> list[list
 
 
 def _tiles_of(
-    squares: Sequence[Sequence[str]], grids: Mapping[str, Grid]
+    squares: Sequence[Sequence[str]], grids: Mapping[str, Grid], patch_size: int
 ) -> tuple[dict[str, Sequence[str]], list[str]]:
     """The rasters that become each tile, by its name; and those that are left out.
 
-    A raster in no square is a tile, unless it is smaller than the merged tiles.
+    A raster in no square is a tile, unless it is smaller than a patch and than every merged tile.
     """
     members: dict[str, Sequence[str]] = {}
     merged = {chip for square in squares for chip in square}
-    smallest = 0
+    smallest = patch_size if squares else 0
     for square in squares:
         side = math.isqrt(len(square))
         members[f"{square[0]}_{side}x{side}"] = square
-        smallest = side * min(grids[square[0]].height, grids[square[0]].width)
+        smallest = min(smallest, side * grids[square[0]].height, side * grids[square[0]].width)
     left_out = []
     for name, grid in grids.items():
         if name not in merged and min(grid.height, grid.width) < smallest:

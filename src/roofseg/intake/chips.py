@@ -33,7 +33,7 @@ XYZ = re.compile(r"(?:.*\D)?(\d+)-(\d+)-(\d+)")
 # Other numbers are more likely a date, such as 2023-10-15.
 ZOOMS = range(14, 25)
 NO_ROOFS = 0.03
-# Chips are merged only if at least so many tiles result, and if at most half of the chips are lost.
+# Chips are merged only if at least so many tiles result.
 MIN_TILES = 24
 
 
@@ -69,16 +69,29 @@ def squares_to_merge(grids: Mapping[str, Grid], patch_size: int) -> list[list[st
     """Choose chips to merge into tiles that hold a patch; [] if none should be.
 
     ``grids`` are those of all tiles. Only tiles smaller than ``patch_size`` px are chips. Where
-    tiles of that size would be fewer than `MIN_TILES` or lose half of the chips, smaller ones are
-    tried. See `find_squares`.
+    tiles of that size would be fewer than `MIN_TILES`, or their patches would hold less than half
+    of the chips' pixels, smaller ones are tried: whole numbers of the commonest chips. Chips of
+    different sizes become tiles of about one size. See `find_squares`.
     """
-    chips = {name: grid for name, grid in grids.items() if _side(grid) < patch_size}
+    chips: dict[int, dict[str, Grid]] = defaultdict(dict)  # by side
+    for name, grid in grids.items():
+        if _side(grid) < patch_size:
+            chips[_side(grid)][name] = grid
     if not chips:
         return []
-    largest = math.ceil(patch_size / min(map(_side, chips.values())))
-    for count in range(largest, 1, -1):
-        squares = find_squares(chips, count)
-        if len(squares) >= MIN_TILES and 2 * len(squares) * count**2 >= len(chips):
+    common = max(chips, key=lambda side: len(chips[side]))
+    most = math.isqrt(sum(map(len, chips.values())))
+    for count in range(min(math.ceil(patch_size / common), most), 1, -1):
+        patch = min(patch_size, count * common)
+        small = {side: group for side, group in chips.items() if side < patch}
+        squares = [
+            square
+            for side, group in small.items()
+            for square in find_squares(group, math.ceil(patch / side))
+        ]
+        found = [grid for group in small.values() for grid in group.values()]
+        pixels = sum(grid.height * grid.width for grid in found)
+        if len(squares) >= MIN_TILES and 2 * len(squares) * patch**2 >= pixels:
             return squares
     return []
 
