@@ -456,7 +456,7 @@ class TestRefused:
             (masks / "a.tif").unlink()
             write_footprints(masks / first)
         shutil.copy(write_footprints(tmp_path / "a.geojson"), masks / second)
-        with pytest.raises(UserError, match="both become the tile [aA]") as error:
+        with pytest.raises(UserError, match=r"both become the tile [aA]") as error:
             taken(images, masks, out)
         assert {first, second} <= set(re.findall(r"\w+\.\w+", str(error.value)))
 

@@ -49,7 +49,7 @@ def rectangle(columns: int, rows: int) -> set[tuple[int, int]]:
 
 
 class TestPlaceByName:
-    @given(st.floats(-180, 179.99), st.floats(-84, 83.9), st.integers(14, 22))
+    @given(st.floats(-180, 179.99), st.floats(-84, 82.4), st.integers(14, 22))
     def test_a_tile_lies_where_its_name_says(self, lon: float, lat: float, zoom: int) -> None:
         x, y = tile_at(lon, lat, zoom)
         placed = place_by_name(f"OAM-{x}-{y}-{zoom}", PLAIN)
@@ -76,6 +76,7 @@ class TestPlaceByName:
             ("flight-2023-10-12", PLAIN),
             ("flight-2023-12-15", PLAIN),
             ("12-31-23", PLAIN),
+            ("plot-2019-2020-16", PLAIN),
             ("tile7", PLAIN),
         ],
         ids=[
@@ -87,6 +88,7 @@ class TestPlaceByName:
             "a date",
             "a date like a zoom",
             "a short date",
+            "years",
             "none",
         ],
     )

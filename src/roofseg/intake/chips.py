@@ -29,10 +29,10 @@ WEB_MERCATOR = CRS.from_epsg(3857)
 HALF_WORLD_M = math.pi * 6378137  # half the width of Web Mercator's world
 # A name of a chip: x-y-z, perhaps after a prefix, as in OAM-386472-221072-19.
 XYZ = re.compile(r"(?:.*\D)?(\d+)-(\d+)-(\d+)")
-# Zooms that show roofs, and the share of rows that lie beyond 84 degrees north, where no roof is.
-# Other numbers are more likely a date, such as 2023-10-15.
+# Zooms that show roofs, and the share of rows that lie beyond 82.5 degrees north, where no roof is.
+# Other numbers are more likely a date, such as 2023-10-15, or years.
 ZOOMS = range(14, 25)
-NO_ROOFS = 0.03
+NO_ROOFS = 0.065
 # Chips are merged only if at least so many tiles result.
 MIN_TILES = 24
 
