@@ -74,7 +74,7 @@ def read_image_header(path: Path, max_expansion: float = MAX_EXPANSION) -> Image
         remedy = "Warp it and its mask"
         if grid.crs is None:
             remedy = (
-                f"State its CRS (`gdal_edit.py -a_srs EPSG:CODE`). If that is no help: {remedy}"
+                f"State its CRS (`gdal_edit.py -a_srs EPSG:CODE`). {remedy}, if need be,"
             )
         check_square(path, grid, remedy=remedy)
         check_upright(path, source)
