@@ -77,10 +77,11 @@ new-dataset: .venv/installed  ## make a dataset of your tiles: make new-dataset 
 		$(call option,imgs,IMGS) $(call option,msks,MSKS) $(call option,layer,LAYER) \
 		$(call option,gsd,GSD) $(call option,base,BASE) $(call option,split,SPLIT) \
 		$(call option,seed,SEED) $(call option,val,VAL) $(call option,test,TEST) \
-		$(call option,block,BLOCK) $(call option,merge,MERGE) $(if $(ALLOW_BALLPARK),--allow-ballpark)
+		$(call option,block,BLOCK) $(call option,merge,MERGE) \
+		$(call option,max-expansion,MAX_EXPANSION) $(if $(ALLOW_BALLPARK),--allow-ballpark)
 
 check-data: .venv/installed  ## check every tile of a dataset: make check-data NAME=oslo
-	@roofseg check-data $(call quoted,NAME)
+	@roofseg check-data $(call quoted,NAME) $(call option,max-expansion,MAX_EXPANSION)
 
 docs: .venv/installed  ## build the site of all pages and the API in site/; a warning is an error
 	rm -rf site

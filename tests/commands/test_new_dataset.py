@@ -297,7 +297,7 @@ class TestNewDataset:
 def test_make_passes_only_the_options_that_are_given(name: str) -> None:
     """A name may have any characters; empty variables give no options."""
     given = [f"NAME={name}", f"IMGS={name}", f"MSKS={name}/roofs.gpkg", "BLOCK=500", "BASE="]
-    given += ["ALLOW_BALLPARK=yes"]
+    given += ["ALLOW_BALLPARK=yes", "MAX_EXPANSION=9"]
     done = subprocess.run(
         ["make", "--no-print-directory", "-n", "new-dataset", *given],
         cwd=ROOT,
@@ -307,7 +307,7 @@ def test_make_passes_only_the_options_that_are_given(name: str) -> None:
     )
     _, _, command = done.stdout.rpartition("roofseg new-dataset ")
     expected = [name, "--imgs", name, "--msks", f"{name}/roofs.gpkg", "--block", "500"]
-    expected += ["--allow-ballpark"]
+    expected += ["--max-expansion", "9", "--allow-ballpark"]
     assert shlex.split(command.replace("\\\n", " ")) == expected
 
 

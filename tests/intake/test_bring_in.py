@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,23 @@ class TestTaken:
             )
         record = json.loads((out / "intake.json").read_text())
         assert record["tiles"]["a"]["mask"] == name
+
+    def test_a_description_of_a_mask_is_no_label(self, tmp_path: Path, out: Path) -> None:
+        images, masks = write_pairs(tmp_path)
+        (masks / "a.json").write_text('{"type": "Feature", "stac_version": "1.0.0"}')
+        taken(images, masks, out)
+        assert json.loads((out / "intake.json").read_text())["tiles"]["a"]["mask"] == "a.tif"
+
+    @pytest.mark.parametrize("kind", ["imagery", "labels"])
+    def test_hidden_files_are_no_footprints(self, tmp_path: Path, out: Path, kind: str) -> None:
+        """macOS writes such files beside others."""
+        images, masks = write_pairs(tmp_path)
+        (tmp_path / kind / "._a.geojson").write_bytes(b"\0\5\26\7")
+        (tmp_path / kind / "._zz.geojson").write_bytes(b"\0\5\26\7")
+        taken(images, masks, out)
+        (masks / "a.tif").unlink()
+        with pytest.raises(UserError, match=r"no mask for a; .*leave those images out\.$"):
+            taken(images, masks, out)
 
     @pytest.mark.parametrize("name", ["labels.geojson", "labels.gpkg", "labels.shp"])
     def test_footprints_may_lie_among_the_images(
@@ -410,6 +428,37 @@ class TestRefused:
                 out,
                 division=Division(file=pipe if kind == "mine.csv" else None),
             )
+
+    @pytest.mark.parametrize("name", ["a.geojson", "a.json", "a.gpkg", "a.shp", "a.parquet"])
+    def test_a_pipe_among_labels_is_refused(self, tmp_path: Path, out: Path, name: str) -> None:
+        images, masks = write_pairs(tmp_path)
+        (masks / "a.tif").unlink()
+        os.mkfifo(masks / name)
+        with pytest.raises(UserError, match=rf"labels/{name}: not a regular file|no mask for a"):
+            taken(images, masks, out)
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ("a.geojson", "a.json"),
+            ("a.gpkg", "a.geojson"),
+            ("a.shp", "a.fgb"),
+            ("a.parquet", "A.json"),
+            ("a.tif", "a.geojson"),
+            ("a.tif", "A.fgb"),
+        ],
+    )
+    def test_two_labels_for_an_image_are_refused(
+        self, tmp_path: Path, out: Path, first: str, second: str
+    ) -> None:
+        images, masks = write_pairs(tmp_path)
+        if first != "a.tif":
+            (masks / "a.tif").unlink()
+            write_footprints(masks / first)
+        shutil.copy(write_footprints(tmp_path / "a.geojson"), masks / second)
+        with pytest.raises(UserError, match=r"both become the tile [aA]") as error:
+            taken(images, masks, out)
+        assert {first, second} <= set(re.findall(r"\w+\.\w+", str(error.value)))
 
     @pytest.mark.parametrize("kind", ["images", "masks", "split"])
     def test_a_line_break_in_a_path_is_refused(self, tmp_path: Path, out: Path, kind: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 from tiny_dataset import make, write_raster
 from web_tiles import HALF, ZOOM, scene, tile_at, tile_transform, write_chips
 
@@ -187,6 +189,55 @@ class TestMerge:
         taken(images, labels, out, division=Division(file=tmp_path / "mine.csv"))
         assert read_split(out) == mine
 
+    @pytest.mark.parametrize("merge", [1, 2])
+    def test_a_side_and_a_split_exclude_each_other(
+        self, tmp_path: Path, out: Path, labels: Path, merge: int
+    ) -> None:
+        write_chips(tmp_path / "mine" / "chips", 4, 4, px=PX)
+        (tmp_path / "mine.csv").touch()
+        mine = Division(file=tmp_path / "mine.csv")
+        with pytest.raises(UserError, match=f"^--merge {merge}: cannot be used with --split"):
+            taken(tmp_path / "mine" / "chips", labels, out, division=mine, merge=merge)
+
+    def test_chips_that_are_left_out_have_no_part_in_the_scale(
+        self, tmp_path: Path, out: Path, labels: Path
+    ) -> None:
+        images = tmp_path / "mine" / "chips"
+        paths = write_chips(images, COUNT + 1, COUNT, px=PX)
+        for (column, _), path in paths.items():
+            with open_raster(path) as source:
+                place = {"crs": source.crs, "transform": source.transform}
+            wide = pixels(path).astype(np.uint16)
+            write_raster(path, wide + 60_000 * (column == COUNT), **place)
+        taken(images, labels, out)
+        record = json.loads((out / "intake.json").read_text())
+        assert len(record["left_out"]) == COUNT
+        assert record["scale"]["high"] < 256
+
+    def test_chips_of_several_sizes_become_tiles_of_one_size(
+        self, tmp_path: Path, out: Path, labels: Path
+    ) -> None:
+        images = tmp_path / "mine" / "chips"
+        write_chips(images, 4, 4, px=2 * PX, at=(85, 27), name="large-{x}-{y}-{z}")
+        write_chips(images, COUNT, COUNT + 1, px=PX)
+        report, said = taken(images, labels, out, patch_size=4 * PX)
+        assert {tile.grid.width for tile in report.tiles if tile.grid} == {2 * PX}
+        assert len(report.tiles) == 25 + 16
+        record = json.loads((out / "intake.json").read_text())
+        assert len(record["left_out"]) == COUNT  # a row of small chips
+        assert sum("2 x 2 chips were merged into each of 25" in line for line in said) == 1
+
+    @pytest.mark.parametrize("px", [199, 200, 255])
+    def test_a_lone_tile_that_holds_a_patch_is_kept(
+        self, tmp_path: Path, out: Path, labels: Path, px: int
+    ) -> None:
+        """Even if it is smaller than the merged tiles."""
+        images = tmp_path / "mine" / "chips"
+        write_chips(images, 1, 1, px=px, at=(85, 27), name="lone-{x}-{y}-{z}")
+        write_chips(images, 8, 8, px=PX)
+        report, _ = taken(images, labels, out, patch_size=200, merge=4)
+        assert len(report.tiles) == (5 if px >= 200 else 4)
+
     @pytest.mark.parametrize(
         ("merge", "says"), [(0, "found 0; expected 1"), (4, "found 4, but no 4")]
     )
@@ -225,3 +276,59 @@ def test_a_pyramid_of_zooms_asks_for_one(tmp_path: Path, out: Path) -> None:
     labels = (tmp_path / "tiles" / "labels.geojson").rename(tmp_path / "labels.geojson")
     with pytest.raises(UserError, match=r"holds no raster.*web tiles \(z/x/y\.png\), of which one"):
         taken(tmp_path / "tiles", labels, out)
+
+
+@pytest.mark.parametrize("named", [".", "../19", "../zoom", "../latest/19"])
+def test_the_zoom_is_known_however_its_folder_is_named(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    zoom = tmp_path / "tiles" / "19"
+    write_chips(zoom, 3, 3, px=PX, crs=None, name="{x}/{y}")
+    (tmp_path / "tiles" / "zoom").symlink_to("19")
+    (tmp_path / "tiles" / "latest").mkdir()
+    (tmp_path / "tiles" / "latest" / "19").symlink_to("../19")
+    monkeypatch.chdir(zoom)
+    report, _ = taken(Path(named), Path("../labels.geojson"), out)
+    assert len(report.tiles) == 9
+
+
+def write_world_files(paths: Iterable[Path], crs: str, shift: float) -> None:
+    for path in paths:
+        *_, x, y, _ = path.stem.split("-")
+        a, b, c, d, e, f, *_ = tile_transform(int(x), int(y), crs, px=PX)
+        numbers = (a, d, b, e, c + a / 2 + shift, f + e / 2)
+        path.with_suffix(".pgw").write_text("\n".join(f"{number:.12f}" for number in numbers))
+
+
+@pytest.mark.parametrize("shift", [0, 500])
+def test_a_world_file_that_contradicts_the_names_counts(
+    tmp_path: Path, out: Path, shift: float
+) -> None:
+    images = tmp_path / "mine" / "chips"
+    paths = write_chips(images, 3, 3, px=PX, crs=None, suffix=".png")
+    write_world_files(paths.values(), "EPSG:3857", shift)
+    for path in paths.values():
+        mask = np.zeros((PX, PX), np.uint8)
+        mask[:9, :9] = 1
+        write_raster(tmp_path / "mine" / "masks" / path.name, mask)
+    report, said = taken(images, tmp_path / "mine" / "masks", out)
+    placed = {str(tile.grid.crs) for tile in report.tiles if tile.grid}
+    assert placed == ({"None"} if shift else {"EPSG:3857"})
+    assert len(list((out / "imgs").glob("*.aux.xml"))) == (0 if shift else 9)
+    (line,) = (line for line in said if "x-y-z" in line)
+    assert line.startswith(
+        "without a CRS, and not placed by their" if shift else "without a CRS, placed by their"
+    )
+
+
+def test_world_files_in_degrees_need_a_crs(tmp_path: Path, out: Path, labels: Path) -> None:
+    images = tmp_path / "mine" / "chips"
+    paths = write_chips(images, 3, 3, px=PX, crs=None, suffix=".png")
+    write_world_files(paths.values(), "EPSG:4326", 0)
+    with pytest.raises(UserError, match=r"State its CRS \(`gdal_edit\.py -a_srs EPSG:CODE`\)"):
+        taken(images, labels, out)
+    for path in paths.values():  # as this command does
+        with rasterio.open(path, "r+") as target:
+            target.crs = "EPSG:4326"
+    report, _ = taken(images, labels, out)
+    assert {str(tile.grid.crs) for tile in report.tiles if tile.grid} == {"EPSG:4326"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from rasterio.transform import Affine
 from tiny_dataset import write_raster
 from web_tiles import PX, tile_at, tile_transform
 
+from roofseg.intake import chips as intake_chips
 from roofseg.intake.chips import (
     MIN_TILES,
     find_squares,
@@ -45,7 +49,7 @@ def rectangle(columns: int, rows: int) -> set[tuple[int, int]]:
 
 
 class TestPlaceByName:
-    @given(st.floats(-180, 179.99), st.floats(-84, 83.9), st.integers(14, 22))
+    @given(st.floats(-180, 179.99), st.floats(-84, 82.4), st.integers(14, 22))
     def test_a_tile_lies_where_its_name_says(self, lon: float, lat: float, zoom: int) -> None:
         x, y = tile_at(lon, lat, zoom)
         placed = place_by_name(f"OAM-{x}-{y}-{zoom}", PLAIN)
@@ -72,6 +76,7 @@ class TestPlaceByName:
             ("flight-2023-10-12", PLAIN),
             ("flight-2023-12-15", PLAIN),
             ("12-31-23", PLAIN),
+            ("plot-2019-2020-16", PLAIN),
             ("tile7", PLAIN),
         ],
         ids=[
@@ -83,6 +88,7 @@ class TestPlaceByName:
             "a date",
             "a date like a zoom",
             "a short date",
+            "years",
             "none",
         ],
     )
@@ -123,6 +129,21 @@ class TestFindSquares:
         for column, row in left:  # none is overlooked
             corner = {(column + i, row + j) for j in range(count) for i in range(count)}
             assert not corner <= left
+
+    def test_the_search_ends_at_the_first_place_without_a_chip(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With --merge 999, a million places of each chip would be compared."""
+        compared: list[Grid] = []
+        moved = intake_chips._moved
+
+        def count_moved(*args: Any) -> Grid:
+            compared.append(moved(*args))
+            return compared[-1]
+
+        monkeypatch.setattr(intake_chips, "_moved", count_moved)
+        assert find_squares(chips(rectangle(20, 20)), 21) == []
+        assert len(compared) <= 20 * 20 * 21
 
     def test_a_rectangle_is_used_up(self) -> None:
         assert len(find_squares(chips(rectangle(6, 4)), 2)) == 6
@@ -180,6 +201,32 @@ class TestSquaresToMerge:
         squares = squares_to_merge(chips(places), patch_size)
         assert {len(square) for square in squares} == ({side**2} if side > 1 else set())
         assert len(squares) >= MIN_TILES or side == 1
+
+    @pytest.mark.parametrize(
+        ("groups", "patch_size", "sides"),
+        [
+            ([(1000, 10, 10)], 1024, {}),
+            ([(700, 12, 10)], 1024, {2: 30}),
+            ([(400, 20, 20)], 512, {}),
+            ([(300, 24, 20)], 1024, {4: 30}),
+            ([(256, 24, 20), (512, 8, 6)], 1024, {4: 30, 2: 12}),
+            ([(256, 24, 20), (512, 8, 6)], 512, {2: 120}),
+            ([(256, 24, 20), (1, 1, 1)], 1024, {4: 30}),
+            ([(256, 24, 20), (1000, 10, 10)], 1024, {3: 48}),
+            ([(256, 24, 20), (1100, 1, 1)], 1024, {4: 30}),
+        ],
+    )
+    def test_the_tiles_hold_a_patch_and_little_more(
+        self, groups: list[tuple[int, int, int]], patch_size: int, sides: dict[int, int]
+    ) -> None:
+        """At least half of the chips' pixels lie in patches, also with chips of several sizes."""
+        grids = {
+            f"{px} {column} {row}": Grid(px, px, WEB, Affine(1, 0, column * px, 0, -1, -row * px))
+            for px, columns, rows in groups
+            for column, row in rectangle(columns, rows)
+        }
+        squares = squares_to_merge(grids, patch_size)
+        assert Counter(math.isqrt(len(square)) for square in squares) == sides
 
     def test_no_chips(self) -> None:
         assert squares_to_merge({}, 512) == []

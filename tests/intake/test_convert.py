@@ -128,7 +128,8 @@ class TestHeader:
     ) -> None:
         path = tmp_path / "a.tif"
         write_raster(path, RGB8, crs=crs, transform=TRANSFORM @ Affine.scale(1, 2))
-        says = f"{path}: its pixels are {found}; expected square ones. Warp it and its mask to "
+        says = f"{path}: its pixels are {found}; expected square ones. "
+        says += "Warp it and its mask" if crs else "State its CRS ("
         with pytest.raises(UserError, match=re.escape(says)) as caught:
             read_image_header(path)
         command = re.search(r"`gdalwarp -tr ([\d.]+) \1`", str(caught.value))

@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         required=True,
         metavar="PATH",
-        help="the imagery: a folder of rasters (cut one large raster into tiles first)",
+        help="the imagery: a folder of rasters (cut one large raster into tiles first), or the "
+        "folder of one zoom of web tiles, such as tiles/19",
     )
     tiles.add_argument(
         "--msks",
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="merge N x N neighbouring rasters into one tile (default: as many as a patch needs, "
-        "where rasters are smaller; 1: none)",
+        "where rasters are smaller; 1: none); not with --split",
     )
     add_max_expansion(parser)
     split = parser.add_argument_group("the split")

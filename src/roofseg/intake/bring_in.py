@@ -6,6 +6,7 @@ All files are written into a scratch folder; the caller moves it into place at t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,12 +30,17 @@ from roofseg.intake.inspect import (
 )
 from roofseg.intake.pairing import Label, pair_up
 from roofseg.intake.rasterize import FootprintLayer, RasterizeStats, check_placement
-from roofseg.intake.write_tiles import BY_NAME, KINDS, TileWriter
+from roofseg.intake.write_tiles import KINDS, TileWriter
 from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
-from roofseg.tiles.rasters import Grid, open_raster, read_grid
+from roofseg.tiles.rasters import MAX_SHIFT_PX, Grid, open_raster, read_grid, shift_px
 
 # The stated GSD may differ from that of a georeference by this share, because of rounding.
 STATED_GSD_TOLERANCE = 0.01
+# Notes on images without a CRS whose names are x-y-z.
+BY_NAME = "without a CRS, placed by their names x-y-z as tiles of a web map (XYZ)"
+ELSEWHERE = (
+    "without a CRS, and not placed by their names x-y-z, since their world files say another place"
+)
 
 
 def bring_in(
@@ -71,20 +77,26 @@ def bring_in(
         allow_ballpark: accept footprints that may be off, see `intake.rasterize.check_placement`.
         patch_size: merge rasters smaller than this (px), see `intake.chips.squares_to_merge`;
             nothing is merged where the division is a file of the user's.
-        merge: instead, merge squares of this many rasters on a side; 1 to merge nothing.
+        merge: instead, merge squares of this many rasters on a side; 1 to merge nothing. Not with a
+            division by file.
         max_expansion: see `roofseg.intake.inspect.open_bounded`.
         say: called with each remark for the user, a line without line break.
         progress: shows how many tiles are copied (or converted and rasterized), and checked.
 
     Raises:
-        UserError: the files do not make a dataset; names all problems at once. Some files may then
-            already be in ``folder``.
+        UserError: the files do not make a dataset; names the first ten problems at once, and counts
+            the others. Some files may then already be in ``folder``.
     """
     origins = {folder: folder.name}
     if division.seed < 0:
         raise UserError(f"--seed: found {division.seed}; expected 0 or more.")
     if merge is not None and merge < 1:
         raise UserError(f"--merge: found {merge}; expected 1 or more.")
+    if merge is not None and division.file:
+        raise UserError(
+            f"--merge {merge}: cannot be used with --split, which lists files. Leave one of them "
+            "out."
+        )
     if division.file:
         check_file_name(str(division.file))
         if not division.file.is_file():
@@ -92,7 +104,7 @@ def bring_in(
             raise UserError(f"{division.file}: {found}; expected a CSV with `tile,split`.")
     with _originals_named(origins), system_errors_explained():
         image_files, labels = pair_up(images, masks, layer)
-        sources, grids = _read_headers(image_files, max_expansion)
+        sources, grids, placed = _read_headers(image_files, max_expansion)
         offsets = check_placement(
             (
                 (label, grids[name])
@@ -101,15 +113,16 @@ def bring_in(
             ),
             allow_ballpark=allow_ballpark,
         )
-        if merge is None and division.file is None:
-            squares = squares_to_merge(grids, patch_size)
+        if merge is not None:
+            squares = _squares_of(images, grids, merge)
         else:
-            squares = _squares_of(images, grids, merge or 1)
-        members, left_out = _tiles_of(squares, grids)
-        scale = _scale(images, sources, max_expansion)
+            squares = [] if division.file else squares_to_merge(grids, patch_size)
+        members, left_out = _tiles_of(squares, grids, patch_size)
+        used = {name: source for name, source in sources.items() if name not in left_out}
+        scale = _scale(images, used, max_expansion)
         for kind in KINDS:
             (folder / kind).mkdir(parents=True)
-        intake = TileWriter(sources, grids, labels, scale, max_expansion, origins)
+        intake = TileWriter(sources, grids, placed, labels, scale, max_expansion, origins)
         tiles, rasterized = intake.bring(members, folder, progress)
         reports = [
             inspect_tile(tile, max_expansion=max_expansion)
@@ -142,15 +155,13 @@ def bring_in(
             "tiles that touch form fewer than three blocks, so the tiles of each square of "
             f"{square:g} m on the ground stay in one split instead (--block sets another side)"
         )
-    if squares:
-        side = math.isqrt(len(squares[0]))
+    for side, count in Counter(math.isqrt(len(square)) for square in squares).items():
         say(
-            f"{side} x {side} chips were merged into each of {len(squares)} tiles (--merge 1 keeps "
-            "chips apart)"
+            f"{side} x {side} chips were merged into each of {count} tiles (--merge 1 keeps chips "
+            "apart)"
         )
     if left_out:
         say(f"left out, since they belong to no such square of chips: {shortened(left_out)}")
-    used = {name: source for name, source in sources.items() if name not in left_out}
     for line in (*offsets, *_remarks(used, scale, rasterized)):
         say(line)
     return Report(tuple(reports), (), tuple(find_warnings(reports)), gsd)
@@ -158,20 +169,28 @@ def bring_in(
 
 def _read_headers(
     images: Mapping[str, Path], max_expansion: float
-) -> tuple[dict[str, ImageHeader], dict[str, Grid]]:
-    """Read the headers and grids of all images; UserError naming all that cannot be used."""
+) -> tuple[dict[str, ImageHeader], dict[str, Grid], set[str]]:
+    """Read the headers and grids of all images, and find which are placed by their names.
+
+    Raises UserError naming all that cannot be used.
+    """
     problems: list[str] = []
-    sources, grids = {}, {}
+    sources, grids, placed = {}, {}, set[str]()
     for name, image in images.items():
         with collect_errors(problems):
             header = read_image_header(image, max_expansion)
             with open_raster(image) as source:
                 grid = read_grid(source)
             if place := place_by_name(name, grid):
-                header = replace(header, notes=(*header.notes, BY_NAME))
-            sources[name], grids[name] = header, place or grid
+                if grid.transform is None or shift_px(place, grid.transform) <= MAX_SHIFT_PX:
+                    placed.add(name)
+                    grid, note = place, BY_NAME
+                else:
+                    note = ELSEWHERE
+                header = replace(header, notes=(*header.notes, note))
+            sources[name], grids[name] = header, grid
     raise_all(problems)
-    return sources, grids
+    return sources, grids, placed
 
 
 def _squares_of(images: Path, grids: Mapping[str, Grid], side: int) -> list[list[str]]:
@@ -186,19 +205,19 @@ def _squares_of(images: Path, grids: Mapping[str, Grid], side: int) -> list[list
 
 
 def _tiles_of(
-    squares: Sequence[Sequence[str]], grids: Mapping[str, Grid]
+    squares: Sequence[Sequence[str]], grids: Mapping[str, Grid], patch_size: int
 ) -> tuple[dict[str, Sequence[str]], list[str]]:
     """The rasters that become each tile, by its name; and those that are left out.
 
-    A raster in no square is a tile, unless it is smaller than the merged tiles.
+    A raster in no square is a tile, unless it is smaller than a patch and than every merged tile.
     """
     members: dict[str, Sequence[str]] = {}
     merged = {chip for square in squares for chip in square}
-    smallest = 0
+    smallest = patch_size if squares else 0
     for square in squares:
         side = math.isqrt(len(square))
         members[f"{square[0]}_{side}x{side}"] = square
-        smallest = side * min(grids[square[0]].height, grids[square[0]].width)
+        smallest = min(smallest, side * grids[square[0]].height, side * grids[square[0]].width)
     left_out = []
     for name, grid in grids.items():
         if name not in merged and min(grid.height, grid.width) < smallest:

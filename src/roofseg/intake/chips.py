@@ -6,6 +6,7 @@ column x and row y at zoom z.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import defaultdict
@@ -28,11 +29,11 @@ WEB_MERCATOR = CRS.from_epsg(3857)
 HALF_WORLD_M = math.pi * 6378137  # half the width of Web Mercator's world
 # A name of a chip: x-y-z, perhaps after a prefix, as in OAM-386472-221072-19.
 XYZ = re.compile(r"(?:.*\D)?(\d+)-(\d+)-(\d+)")
-# Zooms that show roofs, and the share of rows that lie beyond 84 degrees north, where no roof is.
-# Other numbers are more likely a date, such as 2023-10-15.
+# Zooms that show roofs, and the share of rows that lie beyond 82.5 degrees north, where no roof is.
+# Other numbers are more likely a date, such as 2023-10-15, or years.
 ZOOMS = range(14, 25)
-NO_ROOFS = 0.03
-# Chips are merged only if at least so many tiles result, and if at most half of the chips are lost.
+NO_ROOFS = 0.065
+# Chips are merged only if at least so many tiles result.
 MIN_TILES = 24
 
 
@@ -68,16 +69,29 @@ def squares_to_merge(grids: Mapping[str, Grid], patch_size: int) -> list[list[st
     """Choose chips to merge into tiles that hold a patch; [] if none should be.
 
     ``grids`` are those of all tiles. Only tiles smaller than ``patch_size`` px are chips. Where
-    tiles of that size would be fewer than `MIN_TILES` or lose half of the chips, smaller ones are
-    tried. See `find_squares`.
+    tiles of that size would be fewer than `MIN_TILES`, or their patches would hold less than half
+    of the chips' pixels, smaller ones are tried: whole numbers of the commonest chips. Chips of
+    different sizes become tiles of about one size. See `find_squares`.
     """
-    chips = {name: grid for name, grid in grids.items() if _side(grid) < patch_size}
+    chips: dict[int, dict[str, Grid]] = defaultdict(dict)  # by side
+    for name, grid in grids.items():
+        if _side(grid) < patch_size:
+            chips[_side(grid)][name] = grid
     if not chips:
         return []
-    largest = math.ceil(patch_size / min(map(_side, chips.values())))
-    for count in range(largest, 1, -1):
-        squares = find_squares(chips, count)
-        if len(squares) >= MIN_TILES and 2 * len(squares) * count**2 >= len(chips):
+    common = max(chips, key=lambda side: len(chips[side]))
+    most = math.isqrt(sum(map(len, chips.values())))
+    for count in range(min(math.ceil(patch_size / common), most), 1, -1):
+        patch = min(patch_size, count * common)
+        small = {side: group for side, group in chips.items() if side < patch}
+        squares = [
+            square
+            for side, group in small.items()
+            for square in find_squares(group, math.ceil(patch / side))
+        ]
+        found = [grid for group in small.values() for grid in group.values()]
+        pixels = sum(grid.height * grid.width for grid in found)
+        if len(squares) >= MIN_TILES and 2 * len(squares) * patch**2 >= pixels:
             return squares
     return []
 
@@ -100,13 +114,14 @@ def find_squares(grids: Mapping[str, Grid], count: int) -> list[list[str]]:
         first, used = grids[names[0]], set[str]()
         tree = shapely.STRtree([shapely.Point(_corner(grids[name])) for name in names])
         for name in sorted(names, key=lambda name: _row_and_column(grids[name], first)):
-            places = [_moved(grids[name], row, col) for row in range(count) for col in range(count)]
-            nearest = tree.nearest([shapely.Point(_corner(place)) for place in places])
-            square = [names[index] for index in nearest.tolist()]
-            if used.isdisjoint(square) and all(
-                shift_px(place, grids[chip].transform) <= MAX_SHIFT_PX
-                for place, chip in zip(places, square, strict=True)
-            ):
+            square = []
+            for row, col in itertools.product(range(count), repeat=2):
+                place = _moved(grids[name], row, col)
+                chip = names[int(tree.nearest(shapely.Point(_corner(place))))]
+                if chip in used or shift_px(place, grids[chip].transform) > MAX_SHIFT_PX:
+                    break
+                square.append(chip)
+            else:
                 squares.append(square)
                 used |= set(square)
     return squares

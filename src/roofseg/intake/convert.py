@@ -70,7 +70,11 @@ def read_image_header(path: Path, max_expansion: float = MAX_EXPANSION) -> Image
     """
     with open_bounded(path, max_expansion) as source:
         bands = find_rgb(path, source)
-        check_square(path, read_grid(source))
+        grid = read_grid(source)
+        remedy = "Warp it and its mask"
+        if grid.crs is None:
+            remedy = f"State its CRS (`gdal_edit.py -a_srs EPSG:CODE`). {remedy}, if need be,"
+        check_square(path, grid, remedy=remedy)
         check_upright(path, source)
         notes = [bands.note] if bands.note else []
         if bands.dtype != "uint8":

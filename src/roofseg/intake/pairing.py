@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from roofseg.core.errors import UserError, collect_errors, raise_all
@@ -52,14 +52,14 @@ def pair_up(
                     f"--imgs {path}: is a vector file; expected imagery. Is it for --msks?"
                 )
     raise_all(problems)
-    found = _named(_rasters_in(images, problems), problems)
+    found = _named(_rasters_in(images, problems).items(), problems)
     if not found and not problems:
         problems.append(
             f"{images}: holds no raster; expected one for each tile. Its subfolders are not "
             "searched, except those of web tiles (z/x/y.png), of which one zoom z is named."
         )
     labels: dict[str, Label] = {}
-    if masks.is_file() and masks.suffix.lower() in FOOTPRINTS:
+    if masks.is_file() and _holds_footprints(masks):
         with collect_errors(problems):
             labels = dict.fromkeys(found, find_layer(masks, layer))
     elif masks.is_file() and len(found) > 1:
@@ -70,7 +70,12 @@ def pair_up(
     else:
         of_images = masks.is_dir() and masks.samefile(images)
         rasters = {} if of_images else _rasters_in(masks, problems)
-        found_masks = _named(_footprints_in(masks) | rasters, problems)
+        footprints = [
+            (path.stem, path)
+            for path in _footprints_in(masks)
+            if is_vector(path) or path.stem not in rasters  # a.json may describe the mask a.tif
+        ]
+        found_masks = _named([*rasters.items(), *footprints], problems)
         if of_images and not found.keys() & found_masks.keys():
             problems.append(
                 f"{masks}: is the folder of the images; expected masks or footprints."
@@ -87,7 +92,7 @@ def pair_up(
         for name in sorted(found.keys() & found_masks.keys()):
             path = found_masks[name]
             with collect_errors(problems):
-                if path.suffix.lower() in FOOTPRINTS:
+                if _holds_footprints(path):
                     labels[name] = find_layer(path, layer, may_be_empty=True)
                 else:
                     labels[name] = path
@@ -107,8 +112,8 @@ def pair_up(
 
 def _vectors_named(*places: Path) -> str:
     """A sentence that says how to use the vector files in folders as labels; "" without any."""
-    files = [path for place in places if place.is_dir() for path in sorted(place.iterdir())]
-    vectors = [path for path in files if path.is_file() and is_vector(path)]
+    # A .json file is left out here: it may describe an image.
+    vectors = [path for place in places for path in _footprints_in(place) if is_vector(path)]
     if not vectors:
         return ""
     name = shlex.quote(str(vectors[0]))
@@ -131,27 +136,34 @@ def _rasters_in(place: Path, problems: list[str]) -> dict[str, Path]:
     return found or _web_tiles(place, problems)
 
 
-def _footprints_in(place: Path) -> dict[str, Path]:
-    """The files of footprints in a folder, by stem."""
-    files = sorted(place.iterdir()) if place.is_dir() else []
-    return {path.stem: path for path in files if path.suffix.lower() in FOOTPRINTS}
+def _footprints_in(place: Path) -> list[Path]:
+    """The files of footprints in a folder, by name, except hidden ones and pipes; [] of a file."""
+    return [
+        path
+        for path in (sorted(place.iterdir()) if place.is_dir() else [])
+        if path.is_file() and not path.name.startswith(".") and _holds_footprints(path)
+    ]
 
 
-def _named(found: Mapping[str, Path], problems: list[str]) -> dict[str, Path]:
-    """Files by the names of their tiles, which follow from their stems.
+def _holds_footprints(path: Path) -> bool:
+    return is_vector(path) or path.suffix.lower() == ".json"
+
+
+def _named(found: Iterable[tuple[str, Path]], problems: list[str]) -> dict[str, Path]:
+    """Files by the names of their tiles, which follow from their stems; ``found`` gives both.
 
     Adds to ``problems`` the files that get no name, or the name of another.
     """
     named: dict[str, Path] = {}
     seen: dict[str, Path] = {}
-    for stem, path in found.items():
+    for stem, path in found:
         name = tile_name(stem)
         if not name:
             problems.append(f"{path}: its name has no letter or digit. Rename it.")
         elif other := seen.get(name.casefold()):
             problems.append(
                 f"{path}: this file and {other.name} would both become the tile {name} (apart from "
-                "case). Rename one of them."
+                "case). Remove or rename one of them."
             )
         else:
             named[name] = seen[name.casefold()] = path
@@ -160,10 +172,12 @@ def _named(found: Mapping[str, Path], problems: list[str]) -> dict[str, Path]:
 
 def _web_tiles(zoom: Path, problems: list[str]) -> dict[str, Path]:
     """The web tiles x/y.png in a folder that is named by their zoom, as x-y-z."""
-    if not zoom.name.isdecimal():
+    # The name of "." is empty; that of a link counts before that of its target.
+    named = [name for name in (zoom.name, zoom.resolve().name) if name.isdecimal()]
+    if not named:
         return {}
     return {
-        f"{column.name}-{row}-{zoom.name}": path
+        f"{column.name}-{row}-{named[0]}": path
         for column in sorted(zoom.iterdir())
         if column.is_dir() and column.name.isdecimal()
         for row, path in find_rasters(column, problems).items()

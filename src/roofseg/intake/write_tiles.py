@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,16 +24,19 @@ from roofseg.tiles.rasters import WORLD_FILES, Grid, TilePair, check_tile
 GEOREFERENCE = {".xml", ".prj", *WORLD_FILES}
 # The folders of a dataset.
 KINDS = ("imgs", "msks")
-# The note on an image that got its place by its name.
-BY_NAME = "without a CRS, placed by their names x-y-z as tiles of a web map (XYZ)"
 
 
 @dataclass(frozen=True)
 class TileWriter:
-    """What it takes to bring in tiles; see `bring_in`. ``origins`` gets the source of each file."""
+    """What it takes to bring in tiles; see `bring_in`.
+
+    ``placed`` are the images that get the place in ``grids``. ``origins`` gets the source of each
+    file.
+    """
 
     sources: Mapping[str, ImageHeader]
     grids: Mapping[str, Grid]
+    placed: Collection[str]
     labels: Mapping[str, Label]
     scale: tuple[float, float] | None
     max_expansion: float
@@ -100,7 +103,7 @@ class TileWriter:
             image = folder / "imgs" / f"{name}.tif"
             write_rgb(source.path, image, self.scale)
         self.origins[image] = str(source.path)
-        if BY_NAME in source.notes:
+        if name in self.placed:
             write_place(image, self.grids[name])
         return image
 
