@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from subprocess import PIPE
@@ -13,7 +14,7 @@ from processes import started, wait_until
 # A process in a session of its own, below a shell, that ignores SIGTERM.
 HANGS = f"""\
 trap '' TERM
-{sys.executable} -c '
+{shlex.quote(sys.executable)} -c '
 import os, signal, time
 os.setsid()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -85,6 +85,7 @@ def test_it_runs_the_src_beside_it(clone: Path, tmp_path: Path) -> None:
 
 @pytest.mark.whole
 def test_arguments_and_status_are_passed_on(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "a b.tif").touch()
     command = [clone / ".venv" / "bin" / "roofseg", "predict", "a b.tif", "--out", tmp_path / "o"]
     done = subprocess.run(
         [*command, "--model", "no such"], cwd=tmp_path, capture_output=True, text=True

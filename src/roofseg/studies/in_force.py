@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML, SequenceNode
-from ruamel.yaml.representer import BaseRepresenter
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write
@@ -89,14 +89,21 @@ def read_lists(path: Path) -> dict[str, Any]:
 def write_lists(path: Path, lists: Mapping[str, Any]) -> None:
     """Write the lists as YAML, with a comment that says what they are."""
     yaml = YAML()
-    yaml.representer.add_representer(list, _in_one_line)
+    yaml.Representer = _InOneLine
     with atomic_write(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         file.write(HEADER)
         yaml.dump(dict(lists), file)
 
 
-def _in_one_line(representer: BaseRepresenter, items: list[Any]) -> SequenceNode:
-    return representer.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+class _InOneLine(RoundTripRepresenter):
+    """Writes lists in one line. A class of its own: ruamel.yaml keeps representers in the class,
+    and DVC's edits of params.yaml use the original one."""
+
+    def represent_items(self, items: list[Any]) -> SequenceNode:
+        return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+_InOneLine.add_representer(list, _InOneLine.represent_items)
 
 
 def check_lists(path: Path, studies: Studies, params: Params) -> None:
