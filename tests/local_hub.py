@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from servers import running
 
 
 class Hub(ThreadingHTTPServer):
@@ -57,12 +58,5 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving() -> Iterator[Hub]:
     """A hub that runs until the end of the block."""
-    hub = Hub()
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with running(Hub()) as hub:
         yield hub
-    finally:
-        hub.shutdown()
-        thread.join()
-        hub.server_close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +13,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 from rasterio.transform import Affine
+from servers import running
 from tiny_dataset import tile_pixels, write_raster
 
 from roofseg.core.errors import UserError
@@ -390,14 +390,10 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(train: Path) -> Iterator[Server]:
-    server = Server({f"data/train/{file}": (train / file).read_bytes() for file in FILES})
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    huggingface_hub.close_session()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    files = {f"data/train/{file}": (train / file).read_bytes() for file in FILES}
+    with running(Server(files)) as server:
+        yield server
+        huggingface_hub.close_session()
 
 
 def test_only_the_needed_files_are_downloaded(hub: Server, train: Path, tmp_path: Path) -> None:

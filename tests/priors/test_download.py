@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+from servers import running
 
 from roofseg.core.errors import UserError
 from roofseg.priors.download import Download, fetch
@@ -64,14 +64,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     # The client keeps whole chunks (10 MB by default), and waits between its tries.
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 500)
     monkeypatch.setattr(huggingface_hub.file_download.time, "sleep", lambda seconds: None)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    huggingface_hub.close_session()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(Server()) as server:
+        yield server
+        huggingface_hub.close_session()
 
 
 def test_download(server: Server, tmp_path: Path) -> None:
