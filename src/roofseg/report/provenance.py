@@ -47,7 +47,7 @@ def caveats(board: Leaderboard) -> dict[str, str]:
             "earlier ones could have guided the later recipe."
         )
     warnings["One training each"] = (
-        "Every score comes from one training with one seed, on few tiles of one dataset. "
+        "Every score comes from one training with one seed, on tiles of one dataset. "
         f"{_spread_text(board)}"
     )
     return warnings
