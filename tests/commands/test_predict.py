@@ -80,6 +80,7 @@ class TestPredict:
         probability = read(tmp_path / "p" / "a.tif")
         np.testing.assert_array_equal(read(tmp_path / "m" / "a.tif"), probability >= 0.45)
 
+    @pytest.mark.whole
     def test_every_option_reaches_the_result(
         self, model: Path, tiles: Path, tmp_path: Path
     ) -> None:

@@ -202,6 +202,7 @@ def test_sealed_test_has_no_column_and_no_look(tmp_path: Path) -> None:
     assert "Against the leader" not in read.text
 
 
+@pytest.mark.whole
 def test_val_tiles_of_known_and_unknown_gsd_have_separate_charts(tmp_path: Path) -> None:
     root = add_results(tmp_path, ONE)
     path = root / "metrics/attempts/better/sizes.csv"

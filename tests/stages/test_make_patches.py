@@ -77,6 +77,7 @@ def test_in_a_terminal_a_bar_gives_way_to_a_line_that_says_what_was_made(checkou
     assert re.fullmatch(rf"{counts}, in \d+\.\d s; look at patches/overview\.png", line)
 
 
+@pytest.mark.whole
 def test_after_ctrl_c_there_are_a_cursor_an_error_and_no_patches(checkout: Path) -> None:
     many = SPLIT | {f"t{number}": "train" for number in range(40)}
     write_dataset(checkout / "data" / "mine", many, size=768)

@@ -126,6 +126,7 @@ def read_spread(**changes: object) -> dict[str, SeedSpread]:
     return read_seed_spread(Path("metrics/seed_spread.csv"), recipes)
 
 
+@pytest.mark.whole
 def test_the_spread_over_seeds_is_written_for_the_leaderboard(
     studies: Path, call_main: object
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_sample_takes_all_values_of_a_key_equally_often(
         assert len(used) == min(size, runs)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("seed", [1, 10, 42])
 def test_a_sample_of_a_large_grid_takes_all_values_of_a_key_about_equally_often(seed: int) -> None:
     """With sizes like those of studies/profiles/inria: 24 of 144 recipes."""
