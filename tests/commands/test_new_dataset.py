@@ -135,6 +135,7 @@ class TestNewDataset:
         unlisted = TileReport("b", "", Grid(40, 40, None, None), 0.1, 0.0, ())
         assert fitting_patch_size(Report((*tiles, unlisted), (), ()), largest) == patch
 
+    @pytest.mark.whole
     def test_a_split_and_a_gsd_that_the_user_gives(
         self, project: Path, tmp_path: Path, roofseg: Roofseg, capsys: pytest.CaptureFixture[str]
     ) -> None:

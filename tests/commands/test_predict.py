@@ -323,6 +323,7 @@ class TestMistakes:
         message = f"error: {tmp_path / 'none'}: expected a model, found nothing"
         self.refused(capsys, tmp_path / "maps", message, "--model", tmp_path / "none", tiles)
 
+    @pytest.mark.whole
     def test_all_unusable_inputs_are_named_before_any_is_predicted(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

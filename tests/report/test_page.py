@@ -83,6 +83,7 @@ def test_an_attempt_as_good_as_the_leader_ties_with_it(tmp_path: Path) -> None:
     assert "| `other` | 0.750 [0.750, 0.750] | tie    |" in text
 
 
+@pytest.mark.whole
 def test_the_verdict_covers_val_and_test(tmp_path: Path) -> None:
     root = add_results(tmp_path, {name: (2, OPEN) for name in ("best", "close", "ahead")})
     for name, missed in {"best": [20, 30, 25], "close": [22, 24, 29], "ahead": [5, 8, 9]}.items():

@@ -251,6 +251,7 @@ def test_a_smoke_run_writes_nothing(project: Path) -> None:
     assert contents(project) == before
 
 
+@pytest.mark.whole
 def test_train_writes_model_recipe_and_results(project: Path, call_main: object) -> None:
     call_main(train, "--attempt", "small")
     made = sorted(
@@ -297,6 +298,7 @@ def test_train_writes_model_recipe_and_results(project: Path, call_main: object)
     assert {name: sha256_file(Path(name)) for name in before} == before
 
 
+@pytest.mark.whole
 def test_a_run_that_ends_early_keeps_its_best_weights_and_says_so(
     project: Path, call_main: object, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_recipe_changes_only_with_its_own_keys(studies: Path, call_main: objec
     assert {name for name, text in recipes().items() if text != before[name]} == {"budget.json"}
 
 
+@pytest.mark.whole
 def test_a_study_is_gathered_from_the_runs_that_it_has_now(
     studies: Path, call_main: object, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -285,6 +285,7 @@ def test_a_block_is_printed_per_epoch(plain: Run) -> None:
         )
 
 
+@pytest.mark.whole
 def test_a_run_without_a_batch_of_one_drops_nothing(stopped: Run, do_run: Runner) -> None:
     whole = do_run(epochs=1, draws_per_epoch=3, batch_size=3)
     assert "n 3, 1 steps of 3\n" in whole.printed
