@@ -237,12 +237,14 @@ def test_a_run_writes_no_dvc_files(plain: Run) -> None:
     assert [name for name in files if name.endswith((".yaml", ".lock"))] == []
 
 
-def test_overlays_are_drawn_every_few_epochs(plain: Run, stopped: Run, do_run: Runner) -> None:
+def test_overlays_are_drawn_every_few_epochs_and_after_the_last(
+    plain: Run, stopped: Run, do_run: Runner
+) -> None:
     for run in (plain, stopped):
         shown = sorted(path.name for path in (run.folder / "overlays").iterdir())
-        expected = [f"epoch_{epoch:03d}.png" for epoch in range(2, run.trained.epochs_run + 1, 2)]
-        assert shown == expected
-        assert expected
+        epochs = range(1, run.trained.epochs_run + 1)
+        expected = [epoch for epoch in epochs if epoch % 2 == 0 or (run is plain and epoch == 3)]
+        assert shown == [f"epoch_{epoch:03d}.png" for epoch in expected]
     height, width, bands = read_image(plain.folder / "overlays" / "epoch_002.png").shape
     assert bands == 3
     assert height > P
