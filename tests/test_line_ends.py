@@ -83,6 +83,7 @@ def test_parameters_are_read_and_edited_with_any_line_ends(end: str, tmp_path: P
     assert b"\r" not in path.read_bytes()
 
 
+@pytest.mark.whole
 def test_studies_and_tuning_are_read_with_other_line_ends(tmp_path: Path) -> None:
     params = read_params(ROOT / "profiles" / "sample.yaml")
     studies, tuning = (ROOT / "studies" / name for name in ("studies.yaml", "tuning.yaml"))

@@ -25,6 +25,7 @@ def oslo(project: Path, tmp_path: Path, roofseg: Callable[..., None]) -> Path:
     return project / "data" / "oslo"
 
 
+@pytest.mark.whole
 def test_status_0_without_problems_and_2_with_all_of_them(oslo: Path, project: Path) -> None:
     def check(name: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "roofseg", "check-data", name]
@@ -45,6 +46,7 @@ def test_status_0_without_problems_and_2_with_all_of_them(oslo: Path, project: P
     assert check("nosuch").stderr.startswith("error: data/nosuch: no such folder")
 
 
+@pytest.mark.whole
 def test_a_terminal_of_80_columns_shows_a_bar_and_then_the_table(oslo: Path, project: Path) -> None:
     command = ("-m", "roofseg", "check-data", "oslo")
     status, shown = run_in_terminal(*command, cwd=project, NO_COLOR="1")

@@ -102,6 +102,7 @@ class TestNewDataset:
         subprocess.run([sys.executable, "-m", "dvc", "checkout", "-q"], **run)
         assert contents(project) == before
 
+    @pytest.mark.whole
     def test_the_profile_is_the_base_with_these_tiles(
         self, project: Path, tmp_path: Path, roofseg: Roofseg
     ) -> None:
@@ -134,6 +135,7 @@ class TestNewDataset:
         unlisted = TileReport("b", "", Grid(40, 40, None, None), 0.1, 0.0, ())
         assert fitting_patch_size(Report((*tiles, unlisted), (), ()), largest) == patch
 
+    @pytest.mark.whole
     def test_a_split_and_a_gsd_that_the_user_gives(
         self, project: Path, tmp_path: Path, roofseg: Roofseg, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -226,6 +228,7 @@ class TestNewDataset:
         with pytest.raises(UserError, match=r"^profiles/a+\.yaml: File name too long"):
             roofseg("new-dataset", "--imgs", "i", "--msks", "m", "--base", "sample", "a" * 300)
 
+    @pytest.mark.whole
     def test_nothing_is_staged_in_git(
         self, project: Path, tmp_path: Path, roofseg: Roofseg
     ) -> None:
@@ -236,6 +239,7 @@ class TestNewDataset:
         listed = subprocess.run(["git", "ls-files", "data"], **run).stdout
         assert listed == ""
 
+    @pytest.mark.whole
     def test_leftovers_of_a_killed_run_are_removed(
         self, project: Path, tmp_path: Path, roofseg: Roofseg
     ) -> None:
@@ -255,6 +259,7 @@ class TestNewDataset:
             bring(roofseg, images, masks)
         assert contents(project) == before
 
+    @pytest.mark.whole
     def test_a_stopped_command_leaves_nothing(self, project: Path, tmp_path: Path) -> None:
         images, masks = write_pairs(tmp_path)
         for folder, bands in ((images, 3), (masks, 1)):  # to check this tile takes seconds

@@ -80,6 +80,7 @@ class TestPredict:
         probability = read(tmp_path / "p" / "a.tif")
         np.testing.assert_array_equal(read(tmp_path / "m" / "a.tif"), probability >= 0.45)
 
+    @pytest.mark.whole
     def test_every_option_reaches_the_result(
         self, model: Path, tiles: Path, tmp_path: Path
     ) -> None:
@@ -322,6 +323,7 @@ class TestMistakes:
         message = f"error: {tmp_path / 'none'}: expected a model, found nothing"
         self.refused(capsys, tmp_path / "maps", message, "--model", tmp_path / "none", tiles)
 
+    @pytest.mark.whole
     def test_all_unusable_inputs_are_named_before_any_is_predicted(
         self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -154,6 +154,7 @@ def test_no_more_attempts_at_once_than_jobs(project: Callable[..., Path], start:
     assert len(locked()) == 5
 
 
+@pytest.mark.whole
 def test_a_failed_attempt_stops_no_other(project: Callable[..., Path], start: Start) -> None:
     """It is named at the end, and the same command trains it alone. One job is the default."""
     project(list("ab"), f"[ $1 != a ] || [ -e mended ] || {{ echo 'no luck'; exit 3; }}\n{TRAIN}")
@@ -171,6 +172,7 @@ def test_a_failed_attempt_stops_no_other(project: Callable[..., Path], start: St
     assert re.findall(r"Running stage '(.*)'", out) == ["train@a"]
 
 
+@pytest.mark.whole
 def test_nothing_is_trained_without_its_inputs(project: Callable[..., Path], start: Start) -> None:
     project(["a"], TRAIN, make_patches="echo 'no tiles' >&2; exit 2")
     jobs = start("--jobs", "1")

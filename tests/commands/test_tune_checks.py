@@ -57,7 +57,7 @@ def test_uncommitted_changes_of_final_are_an_error(project: Path) -> None:
     check_final(["smaller"], final)  # no run needs the other attempt
 
 
-@pytest.mark.parametrize("command", ["tune", "tuning-report"])
+@pytest.mark.parametrize("command", cases(["tune", "tuning-report"], whole=["tuning-report"]))
 def test_a_mistake_is_one_line_and_status_2(project: Path, command: str) -> None:
     (project / "studies" / "tuning.yaml").write_text(TUNING.replace("lr", "lrr"))
     done = roofseg(command)

@@ -76,6 +76,7 @@ class TestInATerminal:
         status, shown = run_in_terminal("-c", HELD_UP, cwd=tmp_path)
         assert (status, screen(shown)) == (2, ["error: a wolf"])
 
+    @pytest.mark.whole
     def test_no_color(self, tmp_path: Path) -> None:
         _, shown = run_in_terminal("-c", WORK, cwd=tmp_path, NO_COLOR="1")
         colours = [code for code in ESCAPE.findall(shown) if code.endswith("m")]

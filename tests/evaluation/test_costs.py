@@ -60,6 +60,7 @@ def test_multiply_adds_of_attention_are_counted() -> None:
     assert costs.multiply_adds(Block(), P) == linear + attention + positions
 
 
+@pytest.mark.whole
 def test_measuring_costs_leaves_the_model_as_it_is(model: RoofModel, tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     save_model(weights, model)
@@ -81,6 +82,7 @@ def test_measuring_costs_leaves_the_model_as_it_is(model: RoofModel, tmp_path: P
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.whole
 def test_convolutions_cost_four_times_as_much_on_four_times_the_pixels(model: RoofModel) -> None:
     small, large = (costs.multiply_adds(model, size) for size in (P, 2 * P))
     # Slightly less than four times: squeeze-and-excitation works on one vector per image.

@@ -267,6 +267,7 @@ def write_params(root: Path, old: str = "", new: str = "") -> Params:
     return parse_params(text)
 
 
+@pytest.mark.whole
 def test_the_stage_scores_only_val_while_the_recipe_is_not_final(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,6 +138,7 @@ class TestLoading:
         (folder / "recipe.json").unlink()
         self.refused(folder, r"recipe\.json: no such file.*dvc pull")
 
+    @pytest.mark.whole
     def test_weights_of_another_architecture(self, folder: Path) -> None:
         write_model(folder, "deeplabv3plus")
         record = json.loads((folder / "recipe.json").read_text())
@@ -197,6 +198,7 @@ class TestLoading:
         self.refused(folder, message, device=missing)
 
 
+@pytest.mark.whole
 def test_checking_inputs_needs_no_torch() -> None:
     """Neither the interface of predictors nor `roofseg predict --help` imports torch."""
     code = "import sys, roofseg.cli; print('torch' in sys.modules)"

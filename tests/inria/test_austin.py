@@ -433,6 +433,7 @@ def test_a_file_keeps_its_commit_in_the_manifest(hub: Server, train: Path, tmp_p
     )
 
 
+@pytest.mark.whole
 def test_a_download_continues_after_a_cut_connection(
     hub: Server, train: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ import shapely
 from intake_files import NAMES, SIZE, place_of, write_footprints, write_pairs
 from raster_files import name_bands
 from rasterio.transform import Affine
+from tiers import cases
 from tiny_dataset import CRS, make, tile_pixels, write_raster
 from unwritable import full_disk
 
@@ -198,7 +199,12 @@ class TestTaken:
         with pytest.raises(UserError, match=r"no mask for a; .*leave those images out\.$"):
             taken(images, masks, out)
 
-    @pytest.mark.parametrize("name", ["labels.geojson", "labels.gpkg", "labels.shp"])
+    @pytest.mark.parametrize(
+        "name",
+        cases(
+            ["labels.geojson", "labels.gpkg", "labels.shp"], whole=["labels.geojson", "labels.shp"]
+        ),
+    )
     def test_footprints_may_lie_among_the_images(
         self, tmp_path: Path, out: Path, name: str
     ) -> None:

@@ -13,6 +13,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from tiers import cases
 from tiny_dataset import make, write_raster
 from web_tiles import HALF, ZOOM, scene, tile_at, tile_transform, write_chips
 
@@ -55,14 +56,18 @@ def labels(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("folder", "options"),
     [
-        ("chips", {"crs": "EPSG:4326"}),
-        ("chips", {"crs": "EPSG:3857", "suffix": ".png"}),
-        ("chips", {"crs": None, "suffix": ".png"}),
-        ("chips", {"crs": None, "suffix": ".tif"}),
-        ("tiles/19", {"crs": None, "suffix": ".png", "name": "{x}/{y}"}),
-        ("chips", {"crs": "EPSG:4326", "at": (15.6, 78.2)}),
+        pytest.param("chips", {"crs": "EPSG:4326"}, id="degrees"),
+        *(
+            pytest.param(folder, options, id=name, marks=pytest.mark.whole)
+            for name, folder, options in (
+                ("Web Mercator", "chips", {"crs": "EPSG:3857", "suffix": ".png"}),
+                ("by name", "chips", {"crs": None, "suffix": ".png"}),
+                ("plain TIFF by name", "chips", {"crs": None, "suffix": ".tif"}),
+                ("z/x/y", "tiles/19", {"crs": None, "suffix": ".png", "name": "{x}/{y}"}),
+                ("Svalbard", "chips", {"crs": "EPSG:4326", "at": (15.6, 78.2)}),
+            )
+        ),
     ],
-    ids=["degrees", "Web Mercator", "by name", "plain TIFF by name", "z/x/y", "Svalbard"],
 )
 def test_chips_and_one_geojson_become_a_dataset(
     tmp_path: Path, out: Path, labels: Path, folder: str, options: dict[str, Any]
@@ -100,6 +105,7 @@ def test_chips_and_one_geojson_become_a_dataset(
 
 
 class TestLabels:
+    @pytest.mark.whole
     def test_a_geojson_for_each_chip(self, tmp_path: Path, out: Path, labels: Path) -> None:
         images = tmp_path / "mine" / "chips"
         paths = write_chips(images, COUNT, COUNT, px=PX)
@@ -120,6 +126,7 @@ class TestLabels:
         record = json.loads((out / "intake.json").read_text())["tiles"][report.tiles[0].name]
         assert record["chips"][0]["mask"] == record["chips"][0]["image"].replace("tif", "geojson")
 
+    @pytest.mark.whole
     def test_a_mask_for_each_chip(self, tmp_path: Path, out: Path, labels: Path) -> None:
         images, masks = tmp_path / "mine" / "chips", tmp_path / "mine" / "masks"
         _, mask = scene(COUNT, COUNT, PX)
@@ -141,6 +148,7 @@ class TestLabels:
 
 
 class TestMerge:
+    @pytest.mark.whole
     def test_what_was_merged_and_left_out_is_recorded(
         self, tmp_path: Path, out: Path, labels: Path
     ) -> None:
@@ -158,8 +166,11 @@ class TestMerge:
 
     @pytest.mark.parametrize(
         ("options", "tiles", "side"),
-        [({"merge": 1}, 36, PX), ({"merge": 3}, 4, 3 * PX), ({}, 36, PX)],
-        ids=["none", "three", "too few to merge"],
+        [
+            pytest.param({"merge": 1}, 36, PX, id="none", marks=pytest.mark.whole),
+            pytest.param({"merge": 3}, 4, 3 * PX, id="three"),
+            pytest.param({}, 36, PX, id="too few to merge", marks=pytest.mark.whole),
+        ],
     )
     def test_the_side_can_be_set(
         self,
@@ -176,6 +187,7 @@ class TestMerge:
         assert len(report.tiles) == tiles
         assert {tile.grid.width for tile in report.tiles if tile.grid} == {side}
 
+    @pytest.mark.whole
     def test_a_split_of_the_users_is_of_files(
         self, tmp_path: Path, out: Path, labels: Path
     ) -> None:
@@ -199,6 +211,7 @@ class TestMerge:
         with pytest.raises(UserError, match=f"^--merge {merge}: cannot be used with --split"):
             taken(tmp_path / "mine" / "chips", labels, out, division=mine, merge=merge)
 
+    @pytest.mark.whole
     def test_chips_that_are_left_out_have_no_part_in_the_scale(
         self, tmp_path: Path, out: Path, labels: Path
     ) -> None:
@@ -214,6 +227,7 @@ class TestMerge:
         assert len(record["left_out"]) == COUNT
         assert record["scale"]["high"] < 256
 
+    @pytest.mark.whole
     def test_chips_of_several_sizes_become_tiles_of_one_size(
         self, tmp_path: Path, out: Path, labels: Path
     ) -> None:
@@ -227,7 +241,7 @@ class TestMerge:
         assert len(record["left_out"]) == COUNT  # a row of small chips
         assert sum("2 x 2 chips were merged into each of 25" in line for line in said) == 1
 
-    @pytest.mark.parametrize("px", [199, 200, 255])
+    @pytest.mark.parametrize("px", cases([199, 200, 255], whole=[199, 255]))
     def test_a_lone_tile_that_holds_a_patch_is_kept(
         self, tmp_path: Path, out: Path, labels: Path, px: int
     ) -> None:
@@ -250,6 +264,7 @@ class TestMerge:
 
 
 class TestBlocks:
+    @pytest.mark.whole
     def test_squares_that_are_too_large_are_answered_with_a_side_that_works(
         self, tmp_path: Path, out: Path, labels: Path
     ) -> None:
@@ -262,6 +277,7 @@ class TestBlocks:
         recorded = json.loads((tmp_path / "data" / "second" / "intake.json").read_text())
         assert recorded["split"]["square"] == side
 
+    @pytest.mark.whole
     def test_neighbours_in_different_splits_are_a_warning(
         self, tmp_path: Path, out: Path, labels: Path
     ) -> None:

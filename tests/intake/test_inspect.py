@@ -465,6 +465,7 @@ def corrupted(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(spoilt[: rng.integers(0, len(spoilt))] if rng.random() < 0.1 else spoilt)
 
 
+@pytest.mark.whole
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_corrupted_rasters_are_read_or_refused(tmp_path: Path) -> None:
     """220 files, read as image, as mask and for conversion: each is a UserError or a success."""

@@ -217,6 +217,7 @@ class TestSquares:
 
 
 class TestFittingSide:
+    @pytest.mark.whole
     @given(
         st.floats(-179.999, 179.999),
         st.floats(-82, 82),

@@ -142,6 +142,7 @@ class Stopped(BaseException):
     pass
 
 
+@pytest.mark.whole
 def test_stopped_anywhere_no_new_file_has_companions_of_an_old_one(
     tile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ class TestLaws:
         if not turn and driver != "geojson" and len(layer):
             assert layer.area.to_numpy() == pytest.approx(layer["area_m2"].to_numpy())
 
+    @pytest.mark.whole
     @settings(max_examples=20)
     @given(mask=arrays(bool, (12, 12)), tolerance=st.sampled_from([0.4, 1.0, 5.0]))
     def test_simplified_footprints_stay_valid_and_near(

@@ -159,6 +159,7 @@ def test_without_a_package(
         export(small, tmp_path / "model.onnx")
 
 
+@pytest.mark.whole
 def test_the_command_is_registered() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "roofseg", "export", "--help"],

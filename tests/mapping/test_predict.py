@@ -188,6 +188,7 @@ class TestNothingHalfWritten:
             predict_raster(Identity(), str(path), tmp_path / "maps" / "o.tif", Options())
         assert list((tmp_path / "maps").iterdir()) == []
 
+    @pytest.mark.whole
     @pytest.mark.parametrize("options", [Options(), RATES])
     def test_a_full_disk_leaves_no_output(self, tmp_path: Path, options: Options) -> None:
         """A limit on file sizes imitates a full disk: writes beyond it fail."""

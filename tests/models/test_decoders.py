@@ -32,6 +32,7 @@ def test_features_of_any_geometry_become_one_logit_per_pixel(
     assert net([*skips, final]).shape == (2, 1, height, width)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("decoder", [ConvDecoder, UnetDecoder])
 def test_sam_decoders_fit_random_features(decoder: type[nn.Module]) -> None:
     """The SAM decoders can be trained on a frozen encoder with random weights."""

@@ -151,6 +151,7 @@ def test_lite0_package_with_another_file(
     assert not (tmp_path / "weights").exists()
 
 
+@pytest.mark.whole
 def test_resnet34_from_a_file_put_by_hand(tmp_path: Path) -> None:
     """The hub's file has a classifier, and may lack BatchNorm's counters."""
     source = smp.encoders.get_encoder("resnet34", weights=None).state_dict()

@@ -168,6 +168,7 @@ def test_without_a_spread_over_seeds_one_sentence_says_how_to_measure_it(built: 
     assert {row["seed_spread"] for row in read_board(built)["attempts"]} == {None}
 
 
+@pytest.mark.whole
 def test_whole_tiles_have_columns_where_all_attempts_were_scored_on_them(root: Path) -> None:
     for name, splits in {"worse": ["val"], "better": ["val", "test"]}.items():
         tiles = read_tiles(root / "metrics/attempts" / name)
@@ -308,6 +309,7 @@ def test_the_stage_writes_the_same_bytes_again(project: Path) -> None:
     assert first.keys() - before - given - {"params.yaml", "metrics/seed_spread.csv"} == outs
 
 
+@pytest.mark.whole
 def test_the_stage_shows_the_spread_of_the_recipes_that_it_was_measured_with(
     project: Path,
 ) -> None:
@@ -356,6 +358,7 @@ def test_the_stage_names_a_missing_file_and_its_remedy_and_writes_nothing(
     assert contents(project) == before
 
 
+@pytest.mark.whole
 def test_the_stage_does_not_wait_for_torch_and_cannot_reach_patches() -> None:
     code = (
         "import sys, stages.leaderboard; "

@@ -83,6 +83,7 @@ def test_an_attempt_as_good_as_the_leader_ties_with_it(tmp_path: Path) -> None:
     assert "| `other` | 0.750 [0.750, 0.750] | tie    |" in text
 
 
+@pytest.mark.whole
 def test_the_verdict_covers_val_and_test(tmp_path: Path) -> None:
     root = add_results(tmp_path, {name: (2, OPEN) for name in ("best", "close", "ahead")})
     for name, missed in {"best": [20, 30, 25], "close": [22, 24, 29], "ahead": [5, 8, 9]}.items():
@@ -202,6 +203,7 @@ def test_sealed_test_has_no_column_and_no_look(tmp_path: Path) -> None:
     assert "Against the leader" not in read.text
 
 
+@pytest.mark.whole
 def test_val_tiles_of_known_and_unknown_gsd_have_separate_charts(tmp_path: Path) -> None:
     root = add_results(tmp_path, ONE)
     path = root / "metrics/attempts/better/sizes.csv"

@@ -36,6 +36,7 @@ def test_terms_are_printed_first_and_a_missing_source_is_named(
     assert not list((tmp_path / "data" / "inria").rglob("*.tif"))
 
 
+@pytest.mark.whole
 def test_without_a_source_the_tiles_are_downloaded(tmp_path: Path) -> None:
     nobody = "http://127.0.0.1:1"  # a port that only root could serve on
     done = run(tmp_path, INRIA_SOURCE="", HF_ENDPOINT=nobody, HF_HOME=str(tmp_path / "hub"))

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -251,8 +252,19 @@ def test_a_smoke_run_writes_nothing(project: Path) -> None:
     assert contents(project) == before
 
 
-def test_train_writes_model_recipe_and_results(project: Path, call_main: object) -> None:
+@pytest.mark.whole
+def test_train_writes_model_recipe_and_results(
+    project: Path, call_main: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     call_main(train, "--attempt", "small")
+    last = capsys.readouterr().out.splitlines()[-1]
+    score = re.match(
+        r"small  finished in 0\.\d minutes: val IoU (0\.\d{4}), the best, after ep", last
+    )
+    record = json.loads((project / "models/small/recipe.json").read_text())["result"]
+    assert score
+    assert float(score[1]) == pytest.approx(record["best_val_iou"], abs=1e-4)
+    assert last.endswith(f"epoch {record['best_epoch']} of 2: models/small/model.safetensors")
     made = sorted(
         {
             name
@@ -297,6 +309,7 @@ def test_train_writes_model_recipe_and_results(project: Path, call_main: object)
     assert {name: sha256_file(Path(name)) for name in before} == before
 
 
+@pytest.mark.whole
 def test_a_run_that_ends_early_keeps_its_best_weights_and_says_so(
     project: Path, call_main: object, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,7 +58,7 @@ def test_all_stages_are_tested() -> None:
     }
 
 
-@pytest.mark.parametrize("place", ["", "stages", ".."])
+@pytest.mark.parametrize("place", cases(["", "stages", ".."], whole=["", "stages"]))
 def test_a_stage_runs_as_a_script_from_any_folder(place: str, project: Path) -> None:
     script = project / "stages" / "check_params.py"
     done = python(os.path.relpath(script, project / place), cwd=project / place)

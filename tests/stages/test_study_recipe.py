@@ -83,6 +83,7 @@ def test_a_recipe_changes_only_with_its_own_keys(studies: Path, call_main: objec
     assert {name for name, text in recipes().items() if text != before[name]} == {"budget.json"}
 
 
+@pytest.mark.whole
 def test_a_study_is_gathered_from_the_runs_that_it_has_now(
     studies: Path, call_main: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +127,7 @@ def read_spread(**changes: object) -> dict[str, SeedSpread]:
     return read_seed_spread(Path("metrics/seed_spread.csv"), recipes)
 
 
+@pytest.mark.whole
 def test_the_spread_over_seeds_is_written_for_the_leaderboard(
     studies: Path, call_main: object
 ) -> None:

@@ -72,6 +72,7 @@ def write_recipe(study: str, recipe: Recipe) -> None:
     write_json(Path(f"studies/recipes/small/{study}.json"), record)
 
 
+@pytest.mark.whole
 def test_the_record_has_the_subset_the_recipe_and_the_counts(
     params: Params, call_main: CallMain
 ) -> None:
@@ -93,6 +94,7 @@ def test_the_record_has_the_subset_the_recipe_and_the_counts(
     ]
 
 
+@pytest.mark.whole
 def test_tiles_outside_the_subset_do_not_matter(params: Params, call_main: CallMain) -> None:
     """A model learns the same if the training tiles outside its subset change."""
     write_recipe("budget", params.recipe("small").model_copy(update={"epochs": 1}))
@@ -144,6 +146,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_bytes(
     assert (records / "stopped.json").read_bytes() == (records / "whole.json").read_bytes()
 
 
+@pytest.mark.whole
 def test_seed_and_augmentation_are_those_of_the_run(
     params: Params, call_main: CallMain, capsys: pytest.CaptureFixture[str]
 ) -> None:

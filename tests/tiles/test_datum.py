@@ -123,6 +123,7 @@ def london(grids: Path) -> tuple[float, str]:
     return float(easting), missing
 
 
+@pytest.mark.whole
 def test_the_remedy_works_without_a_network(tmp_path: Path) -> None:
     """PROJ uses a grid in the user's folder, which the message names."""
     _, missing = london(tmp_path)

@@ -224,6 +224,7 @@ def test_the_shares_of_all_processes_make_up_the_batches_of_one(
     assert share == 1 or min((len(batch) for batch in shares[0]), default=2) > 1
 
 
+@pytest.mark.whole
 @given(
     draws=st.integers(2, 30),
     batch_size=st.integers(1, 12),

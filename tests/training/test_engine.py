@@ -23,6 +23,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from small_run import RECIPE, TRAIN, VAL, P, Run, as_bytes, fit, machine, recipe, train_small
+from tiers import cases
 
 from roofseg.core.errors import UserError
 from roofseg.core.images import read_image
@@ -102,7 +103,7 @@ def test_training_finishes_and_learns(plain: Run) -> None:
     assert plain.trained.best_val_iou > 0.2  # a blind guess: the roof's share, 1/16
 
 
-@pytest.mark.parametrize("name", ["plain", "stopped"])
+@pytest.mark.parametrize("name", cases(["plain", "stopped"], whole=["stopped"]))
 def test_the_best_epoch_has_the_best_val_iou(name: str, request: pytest.FixtureRequest) -> None:
     run = request.getfixturevalue(name)
     curve = run.curve("val/iou")
@@ -127,6 +128,7 @@ def test_the_best_weights_outlive_worse_epochs(stopped: Run) -> None:
     assert scores(stopped.trained.model)[0] == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.whole
 def test_the_same_seed_gives_the_same_bytes(do_run: Runner, plain: Run) -> None:
     torch.manual_seed(99)  # earlier random draws must not matter
     again = do_run(freeze_epochs=1)
@@ -136,6 +138,7 @@ def test_the_same_seed_gives_the_same_bytes(do_run: Runner, plain: Run) -> None:
         assert again.curve(metric).equals(plain.curve(metric))
 
 
+@pytest.mark.whole
 def test_workers_and_pictures_change_no_byte(do_run: Runner, plain: Run) -> None:
     again = do_run(freeze_epochs=1, workers=2, every=0)
     assert again.weights() == plain.weights()
@@ -143,11 +146,12 @@ def test_workers_and_pictures_change_no_byte(do_run: Runner, plain: Run) -> None
         assert again.curve(metric).equals(plain.curve(metric))
 
 
+@pytest.mark.whole
 def test_another_seed_gives_other_weights(do_run: Runner, plain: Run) -> None:
     assert do_run(freeze_epochs=1, epochs=1, seed=8).weights() != plain.weights()
 
 
-@pytest.mark.parametrize("precision", ["auto", "bf16-mixed"])
+@pytest.mark.parametrize("precision", cases(["auto", "bf16-mixed"], whole=["auto"]))
 def test_mixed_precision_trains_and_is_recorded(do_run: Runner, precision: str) -> None:
     run = do_run(precision=precision, epochs=1)
     assert run.trained.record()["precision"] == resolve_precision(precision, "cpu")
@@ -165,6 +169,7 @@ def test_a_frozen_encoder_keeps_the_bytes_of_the_prior(do_run: Runner, start: Ro
     assert scores(run.trained.model)[0] == pytest.approx(run.trained.best_val_iou, abs=1e-6)
 
 
+@pytest.mark.whole
 def test_ema_gives_the_averaged_weights(do_run: Runner) -> None:
     def decoder(run: Run) -> torch.Tensor:
         weights = [each.detach().flatten() for each in run.trained.model.decoder_parameters()]
@@ -232,12 +237,14 @@ def test_a_run_writes_no_dvc_files(plain: Run) -> None:
     assert [name for name in files if name.endswith((".yaml", ".lock"))] == []
 
 
-def test_overlays_are_drawn_every_few_epochs(plain: Run, stopped: Run, do_run: Runner) -> None:
+def test_overlays_are_drawn_every_few_epochs_and_after_the_last(
+    plain: Run, stopped: Run, do_run: Runner
+) -> None:
     for run in (plain, stopped):
         shown = sorted(path.name for path in (run.folder / "overlays").iterdir())
-        expected = [f"epoch_{epoch:03d}.png" for epoch in range(2, run.trained.epochs_run + 1, 2)]
-        assert shown == expected
-        assert expected
+        epochs = range(1, run.trained.epochs_run + 1)
+        expected = [epoch for epoch in epochs if epoch % 2 == 0 or (run is plain and epoch == 3)]
+        assert shown == [f"epoch_{epoch:03d}.png" for epoch in expected]
     height, width, bands = read_image(plain.folder / "overlays" / "epoch_002.png").shape
     assert bands == 3
     assert height > P
@@ -280,6 +287,7 @@ def test_a_block_is_printed_per_epoch(plain: Run) -> None:
         )
 
 
+@pytest.mark.whole
 def test_a_run_without_a_batch_of_one_drops_nothing(stopped: Run, do_run: Runner) -> None:
     whole = do_run(epochs=1, draws_per_epoch=3, batch_size=3)
     assert "n 3, 1 steps of 3\n" in whole.printed

@@ -156,6 +156,7 @@ def test_a_pool_without_augmentation_changes_nothing(do_run: Runner) -> None:
         assert do_run(augmentation_pool=size, **plain).weights() == without.weights()
 
 
+@pytest.mark.whole
 def test_the_weights_depend_on_the_views_and_their_number(do_run: Runner) -> None:
     runs = [do_run(augmentation_pool=size, epochs=1, **FROZEN) for size in (None, 1, 2)]
     assert len({tuple(run.weights().values()) for run in runs}) == 3
@@ -249,12 +250,14 @@ def test_val_is_encoded_once_and_scored_the_same(changes: dict[str, Any]) -> Non
     assert kept.held[0] > 0
 
 
+@pytest.mark.whole
 def test_a_thawed_encoder_runs_in_every_epoch() -> None:
     seen = look(freeze_epochs=2, epochs=5)
     assert len(seen.validated_on) == len(VAL) * (1 + 3)
     assert [held > 0 for held in seen.held] == [True, True, False, False, False]
 
 
+@pytest.mark.whole
 def test_each_view_of_a_pool_is_encoded_once() -> None:
     kept, anew = look(pool=2, epochs=4), look(pool=2, epochs=4, gb=0)
     drawn = 4 * 8  # 9 draws in twos: a last batch of one is dropped
@@ -279,6 +282,7 @@ class PooledDraws(Draws):
         return iter(draws)
 
 
+@pytest.mark.whole
 def test_a_pool_trains_on_the_views_and_masks_of_its_draws() -> None:
     fresh = look(draws=PooledDraws(len(TRAIN), 9, RECIPE.seed), batch_size=1)
     pooled = look(pool=2, batch_size=1)

@@ -41,6 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.whole
 def test_results_are_read_from_experiments(project: Path) -> None:
     results = read_results([RUNS[2], OTHER, *RUNS[:2]])
     assert [(result.run, result.state) for result in results] == [
@@ -64,6 +65,7 @@ def test_the_val_iou_is_that_of_the_experiment(project: Path) -> None:
     assert [read_val_iou(run, finished) for run in RUNS] == [0.7, 0.6, None]
 
 
+@pytest.mark.whole
 def test_finished_runs_are_reported_and_not_repeated(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

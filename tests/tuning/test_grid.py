@@ -14,7 +14,6 @@ from graph import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from project import PARAMS
-from tiers import cases
 
 from roofseg.core.errors import UserError
 from roofseg.recipe.digest import digest
@@ -99,6 +98,7 @@ def test_a_sample_takes_all_values_of_a_key_equally_often(
         assert len(used) == min(size, runs)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("seed", [1, 10, 42])
 def test_a_sample_of_a_large_grid_takes_all_values_of_a_key_about_equally_often(seed: int) -> None:
     """With sizes like those of studies/profiles/inria: 24 of 144 recipes."""
@@ -210,9 +210,8 @@ attempts:
     assert len(read(text)["small"]) == 2
 
 
-@pytest.mark.parametrize(
-    "profile", cases(["sample", "inria", "austin512"], whole=["inria", "austin512"])
-)
+@pytest.mark.whole
+@pytest.mark.parametrize("profile", ["sample", "inria", "austin512"])
 def test_every_profile_has_a_tuning_file_that_fits_it(profile: str) -> None:
     params = parse_params((ROOT / "profiles" / f"{profile}.yaml").read_text())
     path = ROOT / "studies/profiles" / profile / "tuning.yaml"

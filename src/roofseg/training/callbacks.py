@@ -152,23 +152,28 @@ class StepBar(Callback):
 
 
 class PredictionVisualizer(Callback):
-    """Draws all val tiles in one picture every ``every`` epochs: truth green, prediction red.
+    """Draws all val tiles in one picture every ``every`` epochs, and after the last of ``epochs``.
 
-    The pictures are ``folder``/epoch_NNN.png; if ``every`` is 0 there are none, but ``folder`` is
-    still made. ``state`` keeps copies for a resumed run, which may have another ``every``.
+    Truth is green, the prediction red. The pictures are ``folder``/epoch_NNN.png; if ``every`` is 0
+    there are none, but ``folder`` is still made. ``state`` keeps copies for a resumed run, which
+    may have another ``every``.
     """
 
-    def __init__(self, label: str, folder: Path, every: int, state: Path) -> None:
-        self.label, self.folder, self.every, self.state = label, folder, every, state
+    def __init__(self, label: str, folder: Path, every: int, epochs: int, state: Path) -> None:
+        self.label, self.folder, self.state = label, folder, state
+        self.every, self.epochs = every, epochs
         for path in (folder, state):
             path.mkdir(parents=True, exist_ok=True)
         for picture in state.glob("epoch_*.png"):
-            if every and int(picture.stem.partition("_")[2]) % every == 0:
+            if self._wants(int(picture.stem.partition("_")[2])):
                 shutil.copyfile(picture, folder / picture.name)
+
+    def _wants(self, epoch: int) -> bool:
+        return self.every > 0 and (epoch % self.every == 0 or epoch == self.epochs)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         epoch = trainer.current_epoch + 1
-        if self.every == 0 or epoch % self.every:
+        if not self._wants(epoch):
             return
         cells = []
         for patch in trainer.datamodule.val:  # type: ignore[attr-defined]

@@ -176,7 +176,11 @@ def train(
     keep = KeepState(state)
     report = EpochReport(recipe.label(attempt), live if first else None)
     pictures = PredictionVisualizer(
-        recipe.label(attempt), overlays, machine.overlay_every if first else 0, state / "overlays"
+        recipe.label(attempt),
+        overlays,
+        every=machine.overlay_every if first else 0,
+        epochs=recipe.epochs,
+        state=state / "overlays",
     )
     stop = StopBetweenSteps(parent)
     failure = None

@@ -49,6 +49,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.whole
 def test_the_page_shows_the_studies_and_tuning_runs_that_exist(project: Path) -> None:
     study_report.main()
     page = PageReader((project / "studies/report.html").read_text())

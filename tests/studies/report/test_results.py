@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from studies.test_declaration import STUDIES, TINY
 from study_records import study_scores
+from tiers import cases
 
 from roofseg.drawing import colour
 from roofseg.pages.page import Page, markdown
@@ -63,7 +64,9 @@ def test_every_study_has_its_tables_a_text_and_a_figure(name: str, comparison: s
     assert "test is never read" in text(found)
 
 
-@pytest.mark.parametrize("name", ["budget", "seeds", "augmentation"])
+@pytest.mark.parametrize(
+    "name", cases(["budget", "seeds", "augmentation"], whole=["seeds", "augmentation"])
+)
 def test_the_same_runs_give_the_same_pixels_and_words(name: str) -> None:
     one, other = made(name), made(name)
     assert (one.figure == other.figure).all()
