@@ -67,7 +67,7 @@ def write_run(
         "train_tiles": [f"train{index}" for index in range(tiles)],
         "recipe": recipe,
         "result": {"best_epoch": 2, "failure": failure},
-        "val": [
+        "scored": [
             {"tile": f"t{index}", "tp": tp, "fp": fp, "fn": fn, "tn": 0}
             for index, (tp, fp, fn) in enumerate(counts)
         ],

@@ -36,6 +36,10 @@ studies:
     unfrozen: small
     mild: [light]
     strong: [heavy]
+  folds:
+    attempts: [small, smaller]
+    folds: 3
+    seed: 1
 """
 TINY = parse_params(PARAMS)
 
@@ -117,7 +121,7 @@ def test_attempts_of_studies_join_those_of_the_parameters() -> None:
             "tiles: [1, 2]",
             "tile: [1, 2]",
             r"studies\.budget\.tile: unknown key \(misspelt\?\)\. The known keys are: attempts, "
-            r"seeds, overrides, tiles$",
+            r"overrides, seeds, tiles$",
         ),
         ("    tiles: [1, 2]\n", "", r"studies\.budget\.tiles: missing; compare with"),
         (

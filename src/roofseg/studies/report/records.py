@@ -33,7 +33,7 @@ def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
         raise UserError(f"{path}: no such file. Run `dvc repro studies/dvc.yaml:{name}@{run}`.")
     record = read_json(path)
     recipe, result = record["recipe"], record["result"]
-    counts = pd.DataFrame(record["val"])
+    counts = pd.DataFrame(record["scored"])
     return pd.DataFrame(
         {
             "attempt": record["attempt"],
