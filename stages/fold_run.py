@@ -43,8 +43,8 @@ def main() -> None:
     seen = prior.pop("tiles", [])
     check_prior(seen, split, params.patch_size, f"fold {args.fold}: the prior {recipe.prior}")
     own = seen_tiles(PATCHES, dataset=params.dataset, patch_size=params.patch_size)
-    parts = [row | {"split": split[row["tile"]]} for row in own]
-    seen += [row for row in parts if row["split"] != TEST]
+    split_of = {row["tile"]: row["split"] for row in own}  # in split.csv
+    seen += [row | {"split": split[row["tile"]]} for row in own if split[row["tile"]] != TEST]
     from roofseg.models.roof_model import save_model  # torch: see `stages.run`
     from roofseg.studies.runs import probabilities, save_probabilities, tile_scores
     from stages._training import code_files, prior_file
@@ -55,6 +55,7 @@ def main() -> None:
         [patches[tile] for tile in sorted(split) if split[tile] == part]
         for part in (TRAIN, VAL, TEST)
     )
+    gsd = sorted({patch.gsd for patch in learnt if patch.gsd == patch.gsd})  # no NaN
     identity = digest(recipe, params, split, read_nudges(Path("data") / params.dataset))
     inputs = inputs_hash(identity, [*code_files(__file__), prior_file(recipe), *folders])
     model = Path("studies", args.study, args.run)
@@ -62,32 +63,27 @@ def main() -> None:
     def finish(trained: Trained) -> Record:
         predicted = probabilities(trained.model, scored, machine.device)
         scores = tile_scores(scored, predicted)
+        iou = float(scores.iou.mean())
+        print(f"{args.study}: {args.run}: IoU {iou:.4f} on the tiles of fold {args.fold}")
         remove_scratch(model)
         with atomic_write(model) as folder:
             save_model(folder / "model.safetensors", trained.model)
             record = {
                 **{"attempt": args.attempt, "fold": args.fold, "digest": identity},
                 **{"training_inputs": inputs, "dataset": params.dataset},
-                **{"patch_size": params.patch_size, "gsd": known_gsd([p.gsd for p in learnt])},
+                **{"patch_size": params.patch_size, "gsd": gsd},
                 **{"recipe": declared["recipe"], "prior": prior, "result": trained.record()},
             }
             write_json(folder / "recipe.json", record)
             write_seen_tiles(folder / "tiles.csv", seen)
             save_probabilities(folder / "out_of_fold", scored, predicted)
         flush(model)
-        iou = float(scores.iou.mean())
-        print(f"{args.study}: {args.run}: IoU {iou:.4f} on the tiles of fold {args.fold}")
         tiles = {"train_tiles": [p.tile for p in learnt], "val_tiles": [p.tile for p in chosen_by]}
-        counts = scores[["tile", *COUNTS]].to_dict("records")
-        return {**declared, "fold": args.fold, **tiles, "scored": counts, "iou": iou}
+        rows = scores[["tile", *COUNTS]].assign(split=scores.tile.map(split_of)).to_dict("records")
+        return {**declared, "fold": args.fold, **tiles, "scored": rows, "iou": iou}
 
     names = (args.study, args.run, args.attempt)
     train_run(*names, recipe, machine, inputs, learnt, chosen_by, finish)
-
-
-def known_gsd(values: Sequence[float]) -> list[float]:
-    """The distinct GSDs, ascending, without those that are unknown (NaN)."""
-    return sorted({value for value in values if value == value})
 
 
 def check_prior(
