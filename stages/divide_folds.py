@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rasterio.crs import CRS
-from rasterio.transform import Affine
-
 from roofseg.core.errors import UserError
 from roofseg.core.terminal import ArgumentParser, warn
 from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps
-from roofseg.intake.folds import divide_into_folds, group_tiles
+from roofseg.intake.folds import divide_into_folds, grids_of, group_tiles
 from roofseg.patches import Patch, read_crops, read_patches
 from roofseg.studies.folds import write_folds
 from roofseg.tiles.manifest import read_manifest
@@ -33,27 +30,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True, help="decides the division")
     args = parser.parse_args()
     patches: list[Patch] = []
-    grids: dict[str, Grid] = {}  # of patches
     tiles: dict[str, Grid] = {}
+    places: dict[str, Grid] = {}  # of patches
     fractions: dict[str, float] = {}
-    sizes = read_manifest(PATCHES / "tiles.csv")
+    listed = read_manifest(PATCHES / "tiles.csv")
     for split in ("train", "val"):
         patches += read_patches(PATCHES / split)
         for crop in read_crops(PATCHES / split).itertuples():
             size = patches[-1].mask.shape[0]
-            crs = CRS.from_string(crop.crs) if crop.crs else None
-            place = Affine(*map(float, crop.transform.split())) if crop.transform else None
-            grids[crop.tile] = Grid(size, size, crs, place)
-            corner = place and place @ Affine.translation(-crop.col, -crop.row)
-            tile = sizes[crop.tile]
-            tiles[crop.tile] = Grid(int(tile.height), int(tile.width), crs, corner)
+            tiles[crop.tile], places[crop.tile] = grids_of(
+                listed[crop.tile], row=crop.row, col=crop.col, patch_size=size
+            )
             fractions[crop.tile] = crop.building_fraction
     groups = group_tiles(tiles, args.folds)
     try:
         folds = divide_into_folds(groups, fractions, folds=args.folds, seed=args.seed)
     except UserError as error:
         raise UserError(f"studies/studies.yaml: studies.{args.study}.{error}") from None
-    check_leakage(patches, grids, folds)
+    check_leakage(patches, places, folds)
     out = Path("studies") / f"{args.study}.csv"
     write_folds(out, {tile: fold + 1 for tile, fold in folds.items()}, groups)
     counts = [list(folds.values()).count(fold) for fold in range(args.folds)]
@@ -64,11 +58,12 @@ def main() -> None:
 
 
 def check_leakage(
-    patches: Sequence[Patch], grids: Mapping[str, Grid], folds: Mapping[str, int]
+    patches: Sequence[Patch], places: Mapping[str, Grid], folds: Mapping[str, int]
 ) -> None:
     """Raise UserError if patches of two folds overlap or are the same; warn if they look alike."""
     prints = [
-        Fingerprint.of(p.tile, f"fold {folds[p.tile] + 1}", p.image, grids[p.tile]) for p in patches
+        Fingerprint.of(p.tile, f"fold {folds[p.tile] + 1}", p.image, places[p.tile])
+        for p in patches
     ]
     if shared := overlaps(prints):
         more = f"; and {len(shared) - NAMED} more" if len(shared) > NAMED else ""

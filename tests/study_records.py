@@ -35,6 +35,8 @@ def study_scores(
             "draws": 4,
             "best_epoch": 2,
             "failure": "",
+            "fold": 0,
+            "split": "val",
             "tile": [f"t{index}" for index in range(len(values))],
             "iou": values,
             "f1": 2 * values / (1 + values),

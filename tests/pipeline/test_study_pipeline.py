@@ -19,7 +19,8 @@ TINY = ROOT / "tests" / "studies_tiny.yaml"
 RUNS = [
     *("augmentation@cold-heavy-1", "augmentation@cold-light-1"),
     *("augmentation@small-heavy-1", "augmentation@small-light-1"),
-    *("budget@small-1-1", "budget@small-2-1", "seeds@small-1", "seeds@small-2"),
+    *("budget@small-1-1", "budget@small-2-1"),
+    *("folds@small-1", "folds@small-2", "folds@small-3", "seeds@small-1", "seeds@small-2"),
 ]
 
 
