@@ -31,8 +31,8 @@ from roofseg.pages.page import TEMPLATES
 from roofseg.recipe.digest import recipe_of
 from roofseg.recipe.params import read_params
 from roofseg.recipe.split import read_nudges, read_split
-from roofseg.report.differences import against_leader
 from roofseg.report.details import measures
+from roofseg.report.differences import against_leader
 from roofseg.results.seed_spread import COLUMNS, SeedSpread, digest_without_seed
 from roofseg.results.tables import write_csv
 from stages import leaderboard as stage
@@ -84,9 +84,9 @@ def test_the_short_page_has_only_the_headline(built: Path) -> None:
     assert body == [
         ["1", "`better`", "0.875 [0.875, 0.875]", "leader", "0.933 [0.933, 0.933]",
          "0.875 [0.875, 0.875]", "leader", "0.933 [0.933, 0.933]"],
-        ["2", "`worse`", "0.625 [0.625, 0.625]", "", "0.769 [0.769, 0.769]",
-         "0.625 [0.625, 0.625]", "", "0.769 [0.769, 0.769]"],
-        ["3", "`sam` no SAM weights", "0.250 [0.250, 0.250]", "", "0.400 [0.400, 0.400]",
+        ["2", "`worse`", "0.625 [0.625, 0.625]", "behind", "0.769 [0.769, 0.769]",
+         "0.625 [0.625, 0.625]", "behind", "0.769 [0.769, 0.769]"],
+        ["3", "`sam` no SAM weights", "0.250 [0.250, 0.250]", "behind", "0.400 [0.400, 0.400]",
          "sealed", "", "sealed"],
     ]  # fmt: skip
     assert text.startswith("# Leaderboard on city, 32 px\n\n3 attempts, scored on 2 validation and")
@@ -120,8 +120,9 @@ def test_json_has_null_where_test_is_sealed_and_all_scores(built: Path) -> None:
     assert last["trainable_parameters"] == 5_150_000
     assert [row["costs"]["iou_per_hour"] for row in (first, second, last)] == [42, 30, 12]
     assert first["costs"]["peak_memory_gb"] == 1.5
-    assert [(row["split"], row["attempt"]) for row in board["comparisons"]] == [
-        ("val", "worse"), ("val", "sam"), ("test", "worse"),
+    assert [(row["split"], row["attempt"], row["than"]) for row in board["comparisons"]] == [
+        ("val", "worse", "better"), ("val", "sam", "better"), ("val", "sam", "worse"),
+        ("test", "worse", "better"),
     ]  # fmt: skip
 
 
@@ -134,8 +135,8 @@ def test_the_spread_over_seeds_is_beside_the_intervals_over_tiles(root: Path) ->
     assert [row[1:5] for row in rows(text)] == [
         ["attempt", "val IoU", "sd over seeds", ""],
         ["`better`", "0.875 [0.875, 0.875]", "0.012, 4 seeds", "leader"],
-        ["`worse`", "0.625 [0.625, 0.625]", "0.030, 3 seeds", ""],
-        ["`sam` no SAM weights", "0.250 [0.250, 0.250]", "\N{EN DASH}", ""],
+        ["`worse`", "0.625 [0.625, 0.625]", "0.030, 3 seeds", "behind"],
+        ["`sam` no SAM weights", "0.250 [0.250, 0.250]", "\N{EN DASH}", "behind"],
     ]
     assert (
         "The column `sd over seeds` is the standard deviation of val IoU over trainings that "
@@ -179,8 +180,8 @@ def test_whole_tiles_have_columns_where_all_attempts_were_scored_on_them(root: P
     text = headline(read(root, ["worse", "better"]))
     header, better, worse = rows(text)
     assert header[7:] == ["test F1", "val IoU, whole tiles", "test IoU, whole tiles"]
-    assert better[8:] == ["0.583 [0.000, 0.875]", "0.656 [0.219, 0.875]"]
-    assert worse[8:] == ["0.417 [0.000, 0.625]", "sealed"]
+    assert better[8:] == ["0.583 [0.000, 1.000]", "0.656 [0.000, 1.000]"]
+    assert worse[8:] == ["0.417 [0.000, 1.000]", "sealed"]
     assert "every pixel of a tile" in text
     first = (root / "metrics/leaderboard.csv").read_text().splitlines()[0]
     assert (

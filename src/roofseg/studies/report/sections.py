@@ -83,6 +83,7 @@ def budget_section(
         for gain in gains[(gains.label == label) & (gains.tiles == last.tiles)].itertuples():
             difference = with_interval(gain.difference, gain.low, gain.high)
             line += f", with {last.tiles} {_bold(last.val_iou)}: a difference of {difference}"
+            line += f" ({gain.verdict})"
         lines.append(f"{line}.")
     drawn = (
         "Val IoU against the number of training tiles: a point per run, a line through the means "
@@ -248,7 +249,10 @@ def _size(scores: pd.DataFrame) -> str:
 
 def _intervals(scores: pd.DataFrame) -> str:
     if scores.seed.nunique() == 1:
-        return "Intervals are at 95 %, for other val tiles; a single seed cannot cover other seeds."
+        return (
+            "Intervals of an IoU are at 95 %, for other val tiles; a single seed cannot cover "
+            "other seeds."
+        )
     return (
         "Intervals of an IoU are at 95 %, for other val tiles and other seeds, since both are "
         "samples."
