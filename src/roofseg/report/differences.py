@@ -11,7 +11,6 @@ from roofseg.report.leaderboard import Leaderboard
 from roofseg.results.disclaimers import SEALED
 from roofseg.results.intervals import Interval
 from roofseg.results.tables import bounds, number
-from roofseg.results.verdicts import IN_WORDS
 
 
 def against_leader(board: Leaderboard) -> Section:
@@ -30,8 +29,8 @@ def against_leader(board: Leaderboard) -> Section:
     header = ["attempt", *(name for split in splits for name in (f"{split} IoU", "p", " "))]
     table = Table(
         f"Difference in IoU to `{leader.name}`, mean over the same tiles, with its interval and "
-        "its two-sided p-value. Both are corrected for all pairs of attempts on the split, so the "
-        f"interval contains 0 exactly where p is above 0.05. {IN_WORDS}",
+        "its two-sided p-value (paired t test). Both are corrected for all pairs of attempts on "
+        "the split (Holm), so the interval contains 0 exactly where p is above 0.05: a **tie**.",
         header,
         rows,
         frozenset({"attempt", " "}),
@@ -98,6 +97,6 @@ def _compared(board: Leaderboard, attempt: Attempt, split: str) -> list[Cell | s
         return [SEALED, "", ""]
     return [
         Cell(_signed(row.difference), bounds(row.low, row.high)),
-        f"{row.p_value:.3f}" if row.p_value >= 0.01 else f"{row.p_value:.1g}",
+        "< 0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}",
         row.verdict,
     ]

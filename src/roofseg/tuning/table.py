@@ -83,13 +83,13 @@ def _scores(results: Sequence[Result]) -> dict[int, dict[str, object]]:
     }
     best, *_ = order = sorted(ious, key=lambda number: -ious[number].mean())
     pairs = compare_pairs(pd.DataFrame({number: ious[number] for number in order}))
-    to_best = pairs[pairs.than == best].set_index("attempt")[VERDICT]
-    to_best.loc[best, VERDICT] = 0.0, 0.0, 0.0, 1.0, LEADER
+    judged = pairs[pairs.than == best].set_index("attempt")[VERDICT].to_dict("index")
+    judged[best] = dict(zip(VERDICT, (0.0, 0.0, 0.0, 1.0, LEADER), strict=True))
     return {
         number: {
             "val_iou": float(ious[number].mean()),
             "val_f1": float(f1(own.tp, own.fp, own.fn).mean()),
-            **to_best.loc[number],
+            **judged[number],
         }
         for number, own in counts.items()
     }

@@ -88,6 +88,7 @@ def budget_section(
         for gain in gains[(gains.label == label) & (gains.tiles == last.tiles)].itertuples():
             difference = with_interval(gain.difference, gain.low, gain.high)
             line += f", with {last.tiles} {_bold(last.val_iou)}: a difference of {difference}"
+            line += f" ({gain.verdict})"
         lines.append(f"{line}.")
     drawn = (
         "Val IoU against the number of training tiles: a point per run, a line through the means "
@@ -104,7 +105,7 @@ def budget_section(
         "initial weights, draws and augmentation. Every run has the same number of steps, however "
         "few its tiles are."
     )
-    return _section("budget", " ".join(lines), drawn, picture, tables, scores, method)
+    return _section("budget", " ".join(lines), drawn, picture, tables, scores, gains, method)
 
 
 def seeds_section(
@@ -151,7 +152,7 @@ def seeds_section(
         "0 % every seed shows the same gap; at 100 % one seed's gap says nothing about others. "
         "Differences are judged by Student's t over seeds, on these val tiles."
     )
-    return _section("seeds", text, drawn, picture, tables, scores, noise)
+    return _section("seeds", text, drawn, picture, tables, scores, pairs, noise)
 
 
 def augmentation_section(
@@ -199,7 +200,7 @@ def augmentation_section(
         page_table(shown, caption, columns, ("attempt", "minus that of", "answer")),
         _spread(summary, "Val IoU by augmentation.", {"augmentation": "augmentation"}),
     ]
-    return _section("augmentation", " ".join(lines), drawn, picture, tables, scores)
+    return _section("augmentation", " ".join(lines), drawn, picture, tables, scores, contrasts)
 
 
 def unfinished_section(name: str, finished: int, runs: int) -> Section:
@@ -218,11 +219,17 @@ def _section(
     picture: Image,
     tables: Sequence[Table],
     scores: pd.DataFrame,
+    compared: pd.DataFrame,
     method: str = "",
 ) -> Section:
     """Put a section together: text, figure with the caption ``drawn``, tables, method, failures."""
     alt = f"{TITLES[name]}: the numbers are in the tables of this section."
     method = f"{method} {_size(scores)} {_intervals(scores)}".lstrip()
+    if len(compared):
+        method += (
+            " Intervals and verdicts of differences are corrected for the number of differences "
+            "in their table (Holm's method); an interval that contains 0 is a tie."
+        )
     figure = page_figure(picture, drawn, alt)
     blocks: list[Block] = [Prose(text), figure, *tables, Prose(method), *_failures(scores)]
     return Section(TITLES[name], blocks)
@@ -246,18 +253,14 @@ def _size(scores: pd.DataFrame) -> str:
 
 
 def _intervals(scores: pd.DataFrame) -> str:
-    judged = (
-        " Intervals and verdicts of differences are corrected for the number of differences in "
-        "their table (Holm's method): an interval that contains 0 is a tie."
-    )
     if scores.seed.nunique() == 1:
         return (
             "Intervals of an IoU are at 95 %, for other val tiles; a single seed cannot cover "
-            f"other seeds.{judged}"
+            "other seeds."
         )
     return (
         "Intervals of an IoU are at 95 %, for other val tiles and other seeds, since both are "
-        f"samples.{judged}"
+        "samples."
     )
 
 
