@@ -53,6 +53,7 @@ def write_run(
     augmentation: str = "light",
     tiles: int = 2,
     failure: str | None = None,
+    fold: int = 0,
     **changes: Any,
 ) -> None:
     """Write the record of a run with these counts (tp, fp, fn), one triple per val tile.
@@ -64,6 +65,7 @@ def write_run(
     record = {
         "dataset": "tiny",
         "patch_size": 64,
+        "fold": fold,
         "attempt": attempt,
         "label": attempt,
         "train_tiles": [f"train{index}" for index in range(tiles)],
