@@ -91,17 +91,10 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
     again = ran(project.roofseg("studies").stdout)
     assert sorted(name for name in again if name in RUNS) == RUNS[4:6]
 
-    # Another division repeats all runs of folds; another attempt adds its own.
+    # Another division repeats all runs of folds.
     project.replace("studies/studies.yaml", "folds: 3\n    seed: 1", "folds: 3\n    seed: 3")
     again = ran(project.roofseg("studies folds").stdout)
     assert sorted(name for name in again if name in RUNS) == [f"folds@small-{n}" for n in (1, 2, 3)]
-    cold = "folds:\n    attempts:\n      - small\n"
-    project.replace("studies/studies.yaml", cold, f"{cold}      - cold\n")
-    again = ran(project.roofseg("studies folds").stdout)
-    assert [name for name in again if "folds@" in name] == [
-        *(f"folds@cold-{n}" for n in (1, 2, 3)),
-        "gather@folds",
-    ]
 
     # A run gives the same bytes again, without test patches.
     shutil.rmtree(project.folder / "patches" / "test")
@@ -148,4 +141,5 @@ def test_the_studies_of_the_sample_run_at_their_size(name: str, tmp_path: Path) 
     runs = pd.read_csv(project.folder / "metrics" / "studies" / name / "runs.csv")
     assert len(runs) == len(study.runs())
     assert runs.failure.isna().all()
-    assert runs.val_iou.max() > 0.3  # something was learnt: a mask that is all building has 0.227
+    ious = runs.iou if name == "folds" else runs.val_iou
+    assert ious.max() > 0.3  # something was learnt: a mask that is all building has 0.227
