@@ -71,7 +71,7 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
     assert "metrics/studies/folds/tiles.csv" in kept
     # The models of folds are in DVC's cache, and predict as others do.
     assert project.run("git ls-files studies/folds").stdout == ""
-    project.run("rm -r studies/folds && dvc checkout studies/dvc.yaml:folds@small-2")
+    project.run("rm -r studies/folds/small-2 && dvc checkout studies/dvc.yaml:folds@small-2")
     project.roofseg("predict data/tiny/imgs/d.tif --model studies/folds/small-2 --out maps")
     assert [*(project.folder / "maps").glob("*.tif")]
 
