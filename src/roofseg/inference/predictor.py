@@ -17,7 +17,8 @@ from pydantic import BaseModel, Field, ValidationError
 from roofseg.core.errors import UserError
 
 Images = npt.NDArray[np.uint8]  # (B, P, P, 3) RGB
-Probabilities = npt.NDArray[np.float32]  # (B, P, P) in [0, 1]
+# (B, P, P) in [0, 1]; or (B, 2, P, P) with the disagreement between models, see mapping.ensemble
+Probabilities = npt.NDArray[np.float32]
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -112,11 +113,11 @@ class D4:
         self.provenance = predictor.provenance
 
     def __call__(self, images: Images) -> Probabilities:
-        total = np.zeros(images.shape[:3])
+        total = np.zeros(())
         for mirrored, quarters in product((False, True), range(4)):
             turned = np.rot90(images[:, :, ::-1] if mirrored else images, quarters, (1, 2))
             found = self.predictor(np.ascontiguousarray(turned))
-            upright = np.rot90(found, -quarters, (1, 2))
-            total += upright[:, :, ::-1] if mirrored else upright
+            upright = np.rot90(found, -quarters, (-2, -1))
+            total = total + (upright[..., ::-1] if mirrored else upright)
         mean: Probabilities = (total / 8).astype(np.float32)
         return mean

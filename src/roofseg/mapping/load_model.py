@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from roofseg.core.errors import UserError
 from roofseg.inference.predictor import Device, Precision, Predictor
+from roofseg.mapping.ensemble import Ensemble
 
 
 def load_predictor(
@@ -38,6 +40,34 @@ def load_predictor(
     from roofseg.inference import torch_predictor
 
     return torch_predictor.load(path, device=device, precision=precision, threads=threads)
+
+
+def load_predictors(
+    paths: Sequence[Path],
+    *,
+    disagreement: bool = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
+) -> Predictor:
+    """Load one model, or several as one (see `roofseg.mapping.ensemble.Ensemble`).
+
+    For the other arguments see `load_predictor`.
+
+    Raises:
+        UserError: as `load_predictor` and `Ensemble`; or the disagreement of one model is wanted
+    """
+    if disagreement and len(paths) == 1:
+        raise UserError(
+            f"--disagreement: found only --model {paths[0]}; expected two models or more, each "
+            "after its own --model"
+        )
+    models = [
+        load_predictor(path, device=device, precision=precision, threads=threads) for path in paths
+    ]
+    if len(paths) == 1:
+        return models[0]
+    return Ensemble([*zip(paths, models, strict=True)], disagreement=disagreement)
 
 
 def check_folder(path: Path, or_else: str = "") -> None:
