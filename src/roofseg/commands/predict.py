@@ -22,7 +22,7 @@ from roofseg.commands.arguments import count, local_path, number, raster_name
 from roofseg.core.errors import UserError, raise_all
 from roofseg.core.progress import bar
 from roofseg.core.terminal import warn
-from roofseg.inference.predictor import Device, Precision, Predictor
+from roofseg.inference.predictor import Backend, Device, Precision, Predictor
 from roofseg.mapping.cog import NotWrittenError
 from roofseg.mapping.companions import check_unused
 from roofseg.mapping.fingerprint import input_files
@@ -169,6 +169,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="default: %(default)s, the fastest that the device supports in hardware",
     )
+    how.add_argument(
+        "--backend",
+        choices=get_args(Backend),
+        default="auto",
+        help="what runs a model's folder (default: %(default)s, onnxruntime on CPUs without "
+        "bfloat16 if it is installed, otherwise torch)",
+    )
     many = parser.add_argument_group("many processes or machines (needs the extra `ray`)")
     many.add_argument(
         "--engine",
@@ -260,6 +267,7 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]
             precision=args.precision,
             tta=args.tta,
             disagreement=args.disagreement,
+            backend=args.backend,
         ) as pool:
             yield pool, pool.infer
         return
@@ -267,7 +275,11 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]
         if getattr(args, option):
             raise UserError(f"--{option}: needs --engine ray")
     predictor = load_predictors(
-        args.model, disagreement=args.disagreement, device=args.device, precision=args.precision
+        args.model,
+        disagreement=args.disagreement,
+        device=args.device,
+        precision=args.precision,
+        backend=args.backend,
     )
     yield predictor, None
 

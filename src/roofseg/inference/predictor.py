@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, Field, ValidationError
 
 from roofseg.core.errors import UserError
+from roofseg.core.files import sha256_file
 
 Images = npt.NDArray[np.uint8]  # (B, P, P, 3) RGB
 # (B, P, P) in [0, 1]; or (B, 2, P, P) with the disagreement between models, see mapping.ensemble
@@ -22,6 +23,7 @@ Probabilities = npt.NDArray[np.float32]
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Backend = Literal["auto", "torch", "onnxruntime"]
 
 
 class Predictor(Protocol):
@@ -79,6 +81,23 @@ class ModelRecord(BaseModel):
     patch_size: int = Field(gt=0)
     gsd: list[Annotated[float, Field(gt=0)]]
     recipe: ArchitectureSpec
+
+    def provenance(self, folder: Path) -> dict[str, str]:
+        """The tags of `Predictor.provenance` but for the precision; reads the weights' bytes.
+
+        UserError if ``folder`` has no weights.
+        """
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            raise UserError(
+                f"{weights}: no such file, so the model has no weights. Get them with `dvc pull "
+                f"{folder}`, or train it with `dvc repro`."
+            )
+        return {
+            "ROOFSEG_ATTEMPT": self.attempt,
+            "ROOFSEG_RECIPE_DIGEST": self.digest,
+            "ROOFSEG_WEIGHTS_SHA256": sha256_file(weights),
+        }
 
 
 def read_record(folder: Path) -> ModelRecord:

@@ -27,7 +27,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from roofseg.core.errors import UserError
-from roofseg.inference.predictor import D4, Device, Images, Precision, Predictor, Probabilities
+from roofseg.inference.predictor import (
+    D4,
+    Backend,
+    Device,
+    Images,
+    Precision,
+    Predictor,
+    Probabilities,
+)
 from roofseg.mapping.load_model import load_predictors
 
 BATCHES_PER_WORKER = 2  # one that it computes, and the next one in transit
@@ -59,6 +67,7 @@ class Worker:
         precision: Precision,
         tta: bool,
         threads: int | None,
+        backend: Backend = "torch",
     ) -> None:
         self._load = partial(
             load_predictors,
@@ -67,6 +76,7 @@ class Worker:
             device=device,
             precision=precision,
             threads=threads,
+            backend=backend,
         )
         self._tta = tta
 
@@ -156,6 +166,7 @@ def workers(
     precision: Precision = "auto",
     tta: bool = False,
     disagreement: bool = False,
+    backend: Backend = "torch",
 ) -> Iterator[Workers]:
     """Start workers that stop at the end of the block. Call it in the main thread.
 
@@ -167,7 +178,7 @@ def workers(
             which roofseg is installed; None starts Ray on this machine, reachable only from it.
         device: "cpu", or "cuda" with a GPU for each worker; "auto" means "cuda" if the cluster has
             GPUs.
-        precision: see `roofseg.mapping.load_model.load_predictor`.
+        precision, backend: see `roofseg.mapping.load_model.load_predictor`.
         tta: average over the eight symmetries of the square.
 
     Raises:
@@ -182,7 +193,7 @@ def workers(
         )(Worker)
         # Ray limits torch's threads to num_cpus, but not onnxruntime's.
         places = [model.absolute() for model in models]
-        arguments = places, disagreement, device, precision, tta, share.get("num_cpus")
+        arguments = places, disagreement, device, precision, tta, share.get("num_cpus"), backend
         yield Workers(ray, [actor.remote(*arguments) for _ in range(number)])
 
 
