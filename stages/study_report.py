@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roofseg.core.errors import UserError
 from roofseg.core.files import write_text
 from roofseg.recipe.params import Params
 from roofseg.studies.report.records import finished_runs
@@ -12,6 +13,7 @@ from roofseg.studies.report.results import gather, studies_html
 from roofseg.studies.report.sections import unfinished_section
 from roofseg.tuning.figures import figures
 from roofseg.tuning.section import tuning_section
+from roofseg.tuning.table import HEAD, SCORES
 from stages import run
 from stages._studies import RECORDS, RESULTS, declared_studies
 
@@ -41,7 +43,7 @@ def main() -> None:
 def read_tuning_runs(params: Params) -> pd.DataFrame | None:
     """The rows of `roofseg tuning-report` for the dataset and attempts in params.yaml.
 
-    Returns None if there are none.
+    Returns None if there are none. UserError if the file is of an older version.
     """
     if not TUNING.is_file():
         return None
@@ -49,6 +51,11 @@ def read_tuning_runs(params: Params) -> pd.DataFrame | None:
 
     # Only an empty field is a missing value: a word such as null is a value of a parameter.
     table = pd.read_csv(TUNING, keep_default_na=False, na_values=[""])
+    if missing := [name for name in (*HEAD, *SCORES) if name not in table]:
+        raise UserError(
+            f"{TUNING}: lacks the columns {', '.join(missing)}, which an earlier version did not "
+            "write. Run `roofseg tuning-report` to write it again."
+        )
     own = table[(table.dataset == params.dataset) & table.attempt.isin(list(params.attempts))]
     return None if own.empty else own.drop(columns="dataset").reset_index(drop=True)
 

@@ -20,7 +20,7 @@ from roofseg.evaluation.evaluate import Evaluation
 from roofseg.evaluation.model_card import card
 from roofseg.recipe.params import Recipe
 from roofseg.results.disclaimers import SYNTHETIC
-from roofseg.results.intervals import STATISTICS, interval
+from roofseg.results.intervals import intervals_of_tiles
 from roofseg.tiles.licence import Licence
 
 FREE = Licence("Apache-2.0", "Made\nhere.")
@@ -107,7 +107,7 @@ def test_scores_have_intervals(tmp_path: Path) -> None:
         found = counts(split, tiles)
         scores = metrics.pixel_scores(found)
         for row, (name, score) in zip(table[1:], scores.items(), strict=True):
-            bounds = interval(found[["tp", "fp", "fn"]], STATISTICS[name])
+            bounds = intervals_of_tiles(found)[name]
             assert row[column] == f"{score:.3f} [{bounds.low:.3f}, {bounds.high:.3f}]"
 
 
@@ -121,7 +121,7 @@ def test_scores_of_edges_and_buildings_have_intervals(tmp_path: Path) -> None:
     ]  # fmt: skip
     for column, (split, tiles) in enumerate(OPEN.items(), start=1):
         found = counts(split, tiles)
-        bounds = interval(found.boundary_iou_m)
+        bounds = intervals_of_tiles(found)["boundary_iou_m"]
         score = f"{found.boundary_iou_m.mean():.3f}"
         assert table[1][column] == f"{score} [{bounds.low:.3f}, {bounds.high:.3f}]"
         pooled = 2 * found.found.sum() / (found.buildings + found.claimed).sum()

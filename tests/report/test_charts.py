@@ -40,8 +40,12 @@ SCORES = [
     dataclasses.replace(entry("single tile", {"val": [0.5]}), index=1),
 ]
 NOTES = ["leader", ""]
+IOU = [
+    {split: scored.score(split, "iou") for split in ("val", "test") if scored.opened(split)}
+    for scored in SCORES
+]
 DRAWN: dict[str, Callable[[], Markup]] = {
-    "intervals": lambda: charts.intervals(SCORES, NOTES, 0.3),
+    "intervals": lambda: charts.intervals(SCORES, IOU, NOTES, 0.3, "IoU"),
     "convergence": lambda: charts.convergence([attempt(index) for index in range(3)]),
     "precision-recall": lambda: charts.precision_recall(
         [attempt(index, curve=POINTS) for index in (0, 4)]
@@ -93,11 +97,11 @@ def test_ids_of_charts_on_one_page_are_unique() -> None:
 
 def test_names_are_text_and_no_markup_or_formula() -> None:
     hostile = attempt(0, "$a_1$ <b> & co")
-    assert "$a_1$ <b> & co" in letters(charts.intervals([hostile], [""], 0.3))
+    assert "$a_1$ <b> & co" in letters(charts.intervals([hostile], IOU[:1], [""], 0.3, "IoU"))
 
 
 def test_intervals_show_val_test_and_status() -> None:
-    svg = charts.intervals(SCORES, NOTES, 0.3)
+    svg = charts.intervals(SCORES, IOU, NOTES, 0.3, "IoU")
     assert {"best", "single tile", "leader"} <= set(letters(svg))
     # One hollow mark: only the first attempt has a test score.
     hollow = svg.count("fill: var(--paper); stroke: var(--series")

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from small_entries import entry
-
-from roofseg.report.comparisons import compare_with_leader, smallest_p_values
 from roofseg.report.headline import above_floor
 from roofseg.results.intervals import Interval
 
@@ -18,13 +15,3 @@ def test_the_floor_may_be_above_or_within_the_interval_of_an_attempt() -> None:
     # A single tile has no interval.
     alone = Interval(0.4, float("nan"), float("nan"))
     assert above_floor([("a", alone)], 0.35) == "Every attempt is above it."
-
-
-def test_the_smallest_p_value_is_named_for_each_number_of_tiles() -> None:
-    counts = {"val": 6, "test": 17}
-    order = [
-        entry(name, {split: [iou] * count for split, count in counts.items()})
-        for name, iou in (("one", 0.8), ("other", 0.7))
-    ]
-    found = smallest_p_values(compare_with_leader(order))
-    assert found == "0.031 on 6 tiles or 0.0001 on 17 tiles"

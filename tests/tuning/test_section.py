@@ -12,10 +12,10 @@ from roofseg.tuning.table import HEAD, SCORES
 
 PICTURE = np.full((20, 40, 3), 200, np.uint8)
 RUNS = [
-    ("unet", 1, "a", "done", 0.001, "light", 0.71, 0.82, -0.02, -0.05, 0.01, "yes"),
-    ("unet", 2, "b", "done", 0.003, "heavy", 0.73, 0.84, 0.0, 0.0, 0.0, "yes"),
-    ("unet", 3, "c", "done", 0.1, "light", 0.59, 0.8, -0.14, -0.2, -0.1, "no"),
-    ("sam", 1, "d", "not queued", 0.001, None, *[np.nan] * 5, None),
+    ("unet", 1, "a", "done", 0.001, "light", 0.71, 0.82, -0.02, -0.05, 0.01, 0.3, "tie"),
+    ("unet", 2, "b", "done", 0.003, "heavy", 0.73, 0.84, 0.0, 0.0, 0.0, 1.0, "leader"),
+    ("unet", 3, "c", "done", 0.1, "light", 0.59, 0.8, -0.14, -0.2, -0.1, 0.01, "behind"),
+    ("sam", 1, "d", "not queued", 0.001, None, *[np.nan] * 6, None),
 ]
 TABLE = pd.DataFrame(RUNS, columns=[*HEAD, "lr", "augmentation", *SCORES])
 
@@ -30,7 +30,7 @@ def test_the_section_shows_the_best_of_each_attempt_and_every_run() -> None:
     assert page.rows[3][2:] == [
         "0.001", "light", "0.710", f"{minus}0.020 [{minus}0.050, 0.010]", "tie",
     ]  # fmt: skip
-    assert page.rows[5][-1] == ""
+    assert [row[-1] for row in page.rows[4:6]] == ["leader", "behind"]
     assert page.rows[6][3:] == ["", dash, dash, ""]
     assert "3 runs were finished when" in page.text
     assert [image["alt"] for image in page.all("img")] == [

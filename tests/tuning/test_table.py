@@ -9,7 +9,7 @@ import pytest
 from project import PARAMS
 
 from roofseg.recipe.params import parse_params
-from roofseg.results.intervals import STATISTICS, compare
+from roofseg.results.verdicts import compare_pairs
 from roofseg.tuning.grid import Run
 from roofseg.tuning.table import DONE, Result, how_to_apply, tuning_table, winners
 
@@ -54,13 +54,13 @@ def test_every_run_has_its_row_by_attempt(table: pd.DataFrame) -> None:
     assert list(table.attempt) == ["small"] * 4 + ["smaller"] * 2
     assert list(table.columns) == [
         *("attempt", "number", "name", "state", "lr", "augmentation", "dropout"),
-        *("val_iou", "val_f1", "difference", "low", "high", "tie"),
+        *("val_iou", "val_f1", "difference", "low", "high", "p_value", "verdict"),
     ]
     assert list(table.number) == [1, 2, 3, 4, 1, 2]
     assert table.augmentation.isna().sum() == table.attempt.eq("smaller").sum()
     assert table.loc[0, "val_iou"] == pytest.approx(0.848333, abs=1e-6)
     queued = table[table.state == "queued"].iloc[0]
-    assert queued[["val_iou", "val_f1", "difference", "tie"]].isna().all()
+    assert queued[["val_iou", "val_f1", "difference", "verdict"]].isna().all()
 
 
 def test_a_run_without_scores_is_not_the_best(table: pd.DataFrame) -> None:
@@ -75,16 +75,14 @@ def test_the_earlier_of_two_equal_runs_is_the_best() -> None:
     assert list(winners(table).name) == ["tune-small-2"]
 
 
-def test_ties_follow_from_the_paired_interval(table: pd.DataFrame) -> None:
+def test_runs_are_compared_with_the_best_and_judged_with_all_pairs(table: pd.DataFrame) -> None:
     """Tiles are paired by name, in whatever order the file has them."""
-    assert list(table.tie[:3]) == ["yes", "yes", "no"]
-    columns = ["tp", "fp", "fn"]
-    wanted = compare(NEAR[columns].to_numpy(), GOOD[columns].to_numpy(), STATISTICS["iou"])
-    row = table.loc[0]
-    assert (row.difference, row.low, row.high) == (
-        wanted.difference.value,
-        wanted.difference.low,
-        wanted.difference.high,
+    assert list(table.verdict[:3]) == ["tie", "leader", "behind"]
+    ious = {"good": GOOD.tp / 100, "near": NEAR.tp / 100, "bad": BAD.tp / 100}
+    wanted = compare_pairs(pd.DataFrame(ious)).iloc[0]
+    assert (wanted.attempt, wanted.than) == ("near", "good")
+    assert table.loc[0, ["difference", "low", "high", "p_value"]].tolist() == pytest.approx(
+        wanted[["difference", "low", "high", "p_value"]].tolist()
     )
     assert table.loc[1, "difference"] == 0
 

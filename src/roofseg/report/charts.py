@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from roofseg.report.attempts import Attempt
+from roofseg.results.intervals import Interval
 
 SERIES = 7  # colours in page.css; further attempts reuse them with other marks
 MARKS = "osD^vPX*"
@@ -105,24 +106,34 @@ def _svg(axes: Axes, name: str) -> Markup:
 
 
 @mpl.rc_context(_STYLE)
-def intervals(attempts: Sequence[Attempt], notes: Sequence[str], floor: float) -> Markup:
-    """Draw the IoU of each attempt with its interval: val filled, test hollow, floor dashed.
+def intervals(
+    attempts: Sequence[Attempt],
+    values: Sequence[Mapping[str, Interval]],
+    notes: Sequence[str],
+    line: float,
+    label: str,
+) -> Markup:
+    """Draw values of each attempt with their intervals: val filled, test hollow.
 
-    ``notes`` holds a note for each attempt, such as its status; a note may be an empty string.
+    Args:
+        attempts: the attempts, from top to bottom.
+        values: the intervals of each attempt, by split.
+        notes: a note for each attempt, such as its status; may be an empty string.
+        line: where to draw a dashed line.
+        label: label of the axis; unique on the page.
     """
     axes = _axes(42 * len(attempts) + 44)
     box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides lines behind a label
-    label: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "bbox": box}
-    axes.axvline(floor, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
-    for row, (attempt, note) in enumerate(zip(attempts, notes, strict=True)):
+    beside: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "bbox": box}
+    axes.axvline(line, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
+    for row, (attempt, own, note) in enumerate(zip(attempts, values, notes, strict=True)):
         colour = _colour(attempt)
         for split, y, filled in (("val", row, True), ("test", row + 0.27, False)):
-            if not attempt.opened(split):
+            if split not in own:
                 continue
-            score = attempt.score(split, "iou")
-            axes.plot([score.low, score.high], [y, y], color=colour, linewidth=1.8)
+            axes.plot([own[split].low, own[split].high], [y, y], color=colour, linewidth=1.8)
             axes.plot(
-                score.value,
+                own[split].value,
                 y,
                 marker="o",
                 markersize=6 if filled else 5.5,
@@ -130,15 +141,15 @@ def intervals(attempts: Sequence[Attempt], notes: Sequence[str], floor: float) -
                 markerfacecolor=colour if filled else PAPER,
                 markeredgewidth=1.4,
             )
-        axes.annotate(attempt.label, (0, row - 0.3), **label)
+        axes.annotate(attempt.label, (0, row - 0.3), **beside)
         if note:
-            axes.annotate(note, (1, row - 0.3), ha="right", fontstyle="italic", **label)
+            axes.annotate(note, (1, row - 0.3), ha="right", fontstyle="italic", **beside)
     axes.set_ylim(len(attempts) - 0.4, -0.65)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("IoU, mean over tiles")
+    axes.set_xlabel(label)
     axes.margins(x=0.03)
-    return _svg(axes, "intervals")
+    return _svg(axes, label)
 
 
 def _point(x: Any, y: Any, attempt: Attempt, axes: Axes) -> None:

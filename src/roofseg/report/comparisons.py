@@ -1,9 +1,4 @@
-"""Compare each attempt with the leader, tile by tile.
-
-An attempt *ties* with the leader if the 95 % paired bootstrap interval of their difference in IoU
-contains 0: these tiles cannot tell which of the two is better. `roofseg.results.intervals` has the
-statistics and their sources.
-"""
+"""Compare every two attempts, tile by tile (`roofseg.results.verdicts`)."""
 
 from __future__ import annotations
 
@@ -12,74 +7,44 @@ from collections.abc import Sequence
 import pandas as pd
 
 from roofseg.core.errors import UserError
-from roofseg.metrics import SCORED_SPLITS
+from roofseg.metrics import SCORED_SPLITS, iou
 from roofseg.report.attempts import Attempt
-from roofseg.results.intervals import CONFIDENCE, STATISTICS, compare
+from roofseg.results.verdicts import VERDICT, compare_pairs
 
-COMPARISON_COLUMNS = [
-    "split", "attempt", "leader", "tiles", "difference", "low", "high", "p_value", "smallest_p",
-    "tie",
-]  # fmt: skip
+COMPARISON_COLUMNS = ["split", "attempt", "than", "tiles", *VERDICT]
 
 
-def compare_with_leader(order: Sequence[Attempt]) -> pd.DataFrame:
-    """Compare every attempt with the leader on the same tiles.
+def compare_attempts(order: Sequence[Attempt]) -> pd.DataFrame:
+    """Compare every two attempts on the same tiles, the pairs of a split judged together.
 
     Args:
         order: the attempts, the leader first.
 
     Returns:
-        One row for each attempt on each split that both the attempt and the leader were scored on.
-        Columns: split; attempt; leader; tiles (their number); difference (IoU, mean over tiles, of
-        the attempt minus the leader); low and high (its 95 % paired bootstrap interval; NaN for a
-        single tile); p_value (sign-flip test, two-sided, not corrected for the number of
-        comparisons); smallest_p (the smallest p-value that so few tiles allow); tie.
+        One row for each pair on each split that both attempts were scored on. Columns: split;
+        attempt; than (an attempt before it in ``order``); tiles (their number); and `VERDICT` on
+        the IoU, mean over tiles, of ``attempt`` minus that of ``than``.
 
     Raises:
-        UserError: an attempt was scored on other tiles than the leader.
+        UserError: two attempts were scored on different tiles.
     """
-    leader, *others = order
-    rows = []
+    found = []
     for split in SCORED_SPLITS:
-        leader_counts = leader.counts(split)
-        for attempt in others:
-            counts = attempt.counts(split)
-            if counts.empty or leader_counts.empty:
-                continue
-            if set(counts.index) != set(leader_counts.index):
+        scores = {
+            attempt.name: pd.Series(iou(counts.tp, counts.fp, counts.fn), counts.index)
+            for attempt in order
+            if attempt.opened(split)
+            for counts in [attempt.counts(split)]
+        }
+        first, *others = scores or [""]
+        for name in others:
+            if set(scores[name].index) != set(scores[first].index):
                 raise UserError(
-                    f"the {split} tiles that {attempt.name} was scored on are not those of "
-                    f"{leader.name}. Run `dvc repro evaluate@{attempt.name} "
-                    f"evaluate@{leader.name}` to score both on the same tiles."
+                    f"the {split} tiles that {name} was scored on are not those of {first}. Run "
+                    f"`dvc repro evaluate@{name} evaluate@{first}` to score both on the same tiles."
                 )
-            comparison = compare(counts.loc[leader_counts.index], leader_counts, STATISTICS["iou"])
-            rows.append(
-                {
-                    "split": split,
-                    "attempt": attempt.name,
-                    "leader": leader.name,
-                    "tiles": len(leader_counts),
-                    "difference": comparison.difference.value,
-                    "low": comparison.difference.low,
-                    "high": comparison.difference.high,
-                    "p_value": comparison.p_value,
-                    "smallest_p": comparison.smallest_p,
-                    "tie": comparison.tie,
-                }
-            )
-    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
-
-
-def interval_and_p_disagree(comparisons: pd.DataFrame) -> pd.Series:
-    """Flag the rows whose interval excludes 0 while the p-value is above 0.05."""
-    return ~comparisons.tie & (comparisons.p_value > 1 - CONFIDENCE)
-
-
-def smallest_p_values(comparisons: pd.DataFrame) -> str:
-    """Name the smallest p-value on each number of tiles, such as ``0.031 on 6 tiles``.
-
-    Args:
-        comparisons: the rows of `compare_with_leader`, at least one.
-    """
-    smallest = dict(zip(comparisons.tiles, comparisons.smallest_p, strict=True))
-    return " or ".join(f"{p:.2g} on {n} tile{'s' if n != 1 else ''}" for n, p in smallest.items())
+        if others:
+            table = pd.DataFrame(scores)
+            found.append(compare_pairs(table).assign(split=split, tiles=len(table)))
+    pairs = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    return pairs.reindex(columns=COMPARISON_COLUMNS)

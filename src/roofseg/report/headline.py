@@ -16,21 +16,20 @@ from roofseg.pages.page import (
 )
 from roofseg.report import charts
 from roofseg.report.attempts import Attempt
-from roofseg.report.comparisons import interval_and_p_disagree, smallest_p_values
 from roofseg.report.leaderboard import Leaderboard
 from roofseg.results.disclaimers import SEALED
-from roofseg.results.intervals import DRAWS, EXACT_TILES, Interval
+from roofseg.results.intervals import Interval
 from roofseg.results.seed_spread import SeedSpread
 from roofseg.results.tables import number
+from roofseg.results.verdicts import AHEAD, BEHIND, IN_WORDS, TIE
 
 HEADLINE = (
     "Attempts are ordered by validation IoU. IoU and F1 are means over tiles at threshold 0.5. "
     "Validation also chose the best epoch of each attempt, so its scores are optimistic."
 )
 INTERVAL = (
-    f"Brackets hold the 95 % bootstrap interval over tiles ({DRAWS:,} resamples). It shows how far "
-    "a score would move with other tiles of this kind, not with another seed; with few tiles it is "
-    "too narrow."
+    "Brackets hold the 95 % interval over tiles (Student's t). It shows how far a score would move "
+    "with other tiles of this kind, not with another seed."
 )
 SEALED_NOTE = (
     f"**{SEALED}**: the recipe is not final, so the test split was not opened for it. To open it, "
@@ -48,7 +47,6 @@ def name_cell(attempt: Attempt) -> Cell:
 
 def result(board: Leaderboard) -> Section:
     """The headline table, its chart, and what they show in words."""
-    notes = [_chart_note(board, attempt) for attempt in board.ranked]
     in_words = " ".join(
         f"{attempt.label}: "
         + ", ".join(
@@ -63,10 +61,23 @@ def result(board: Leaderboard) -> Section:
             result_table(board),
             Figure(
                 "IoU of each attempt with its 95 % interval; filled is validation, hollow is test. "
-                "The dashed line is the floor on validation. Read ties from the tables: two "
-                "intervals can overlap although one attempt is better on every tile.",
+                "The dashed line is the floor on validation. Verdicts are those of the "
+                "differences, which the next section draws.",
                 f"IoU by attempt. {in_words}",
-                charts.intervals(board.ranked, notes, board.floor),
+                charts.intervals(
+                    board.ranked,
+                    [
+                        {
+                            split: attempt.score(split, "iou")
+                            for split in board.splits
+                            if attempt.opened(split)
+                        }
+                        for attempt in board.ranked
+                    ],
+                    [chart_note(board, attempt) for attempt in board.ranked],
+                    board.floor,
+                    "IoU, mean over tiles",
+                ),
             ),
             Prose(floor_text(board)),
         ],
@@ -84,7 +95,7 @@ def result_table(board: Leaderboard) -> Table:
                 for split in board.splits
                 for cell in (
                     score_cell(attempt, split),
-                    _mark(board, attempt, split),
+                    status_text(board, attempt, split),
                     score_cell(attempt, split, "f1"),
                 )
             ),
@@ -102,6 +113,10 @@ def result_table(board: Leaderboard) -> Table:
         for row, attempt in zip(rows, board.ranked, strict=True):
             row.insert(2, _spread_cell(board.seed_spread.get(attempt.name)))
     caption = f"{HEADLINE} {INTERVAL}"
+    if not board.comparisons.empty:
+        caption += (
+            f" **leader**: the best on validation; the others are compared with it. {IN_WORDS}"
+        )
     if whole:
         caption += (
             " The columns on whole tiles score every pixel of a tile, predicted in blended windows "
@@ -121,23 +136,15 @@ def _verdict(board: Leaderboard) -> str:
     """Say which attempt leads on validation, which tie with it, and its score on test."""
     leader = board.leader
     text = f"**{leader.label}** leads on validation with an IoU of {score_cell(leader, 'val')}."
-    val = board.comparisons[board.comparisons.split == "val"]
-    if not val.empty:
-        if ties := _with_status(board, "val", "tie"):
-            text += f" {_verb(ties, 'tie')} with it: these tiles cannot tell them apart."
-        else:
-            text += " No other attempt ties with it: every interval of a difference excludes 0."
-        unsure = set(val.attempt[interval_and_p_disagree(val)])
-        if doubtful := [attempt.label for attempt in board.ranked if attempt.name in unsure]:
-            text += (
-                " With few tiles these intervals are too narrow, though: the sign-flip test does "
-                f"not rule out chance for {join_words(doubtful)}."
-            )
+    if ties := _with_status(board, "val", TIE):
+        text += f" {_verb(ties, 'tie')} with it: on these tiles the difference may be chance."
+    if behind := _with_status(board, "val", BEHIND):
+        text += f" {join_words(behind)} {'is' if len(behind) == 1 else 'are'} behind."
     if leader.opened("test"):
         text += f" Its test IoU is {score_cell(leader, 'test')}"
-        if ahead := _with_status(board, "test", "ahead"):
+        if ahead := _with_status(board, "test", AHEAD):
             text += f"; {_verb(ahead, 'score')} higher there"
-        if ties := _with_status(board, "test", "tie"):
+        if ties := _with_status(board, "test", TIE):
             text += f"; {_verb(ties, 'tie')} with it there"
         text += "."
     return text
@@ -182,60 +189,15 @@ def above_floor(scores: Sequence[tuple[str, Interval]], floor: float) -> str:
     return text
 
 
-def against_leader(board: Leaderboard) -> Section:
-    """The difference of each attempt to the leader; no blocks if there is nothing to compare."""
-    if board.comparisons.empty:
-        return Section("Against the leader", [])
-    splits = list(dict.fromkeys(board.comparisons.split))
-    rows: list[list[Cell | str]] = [
-        [
-            name_cell(attempt),
-            *(cell for split in splits for cell in _compared(board, attempt, split)),
-        ]
-        for attempt in board.ranked[1:]
-    ]
-    header = ["attempt", *(name for split in splits for name in (f"{split} IoU", "p", " "))]
-    return Section(
-        "Against the leader",
-        [
-            Table(
-                f"Difference in IoU to `{board.leader.name}`, mean over the same tiles, with its "
-                "paired 95 % bootstrap interval. A **tie** is an interval that contains 0. The "
-                "two-sided p-value is by sign flips (the results of the two attempts are exchanged "
-                f"tile by tile): all of them up to {EXACT_TILES} tiles, {DRAWS:,} random ones "
-                "beyond. It is not corrected for the number of comparisons, and cannot be below "
-                f"{smallest_p_values(board.comparisons)}. The two can disagree: with few tiles the "
-                "interval is too narrow, and p cannot be small.",
-                header,
-                rows,
-                frozenset({"attempt", " "}),
-            )
-        ],
-    )
-
-
-def _compared(board: Leaderboard, attempt: Attempt, split: str) -> list[Cell | str]:
-    """The difference to the leader, its p-value, and the status."""
-    row = board.comparison(attempt, split)
-    if row is None:
-        return [SEALED, "", ""]
-    shown = with_interval(row.difference, row.low, row.high)
-    return [
-        Cell(f"+{shown.text}" if row.difference > 0 else shown.text, shown.detail),
-        f"{row.p_value:.3f}" if row.p_value >= 0.01 else f"{row.p_value:.1g}",
-        board.status(attempt, split),
-    ]
-
-
-def _mark(board: Leaderboard, attempt: Attempt, split: str) -> str:
-    """The status, unless the order of the rows or the score already shows it."""
+def status_text(board: Leaderboard, attempt: Attempt, split: str) -> str:
+    """The status, unless the score already shows it."""
     status = board.status(attempt, split)
-    return "" if status in ("behind", SEALED) else status
+    return "" if status == SEALED else status
 
 
-def _chart_note(board: Leaderboard, attempt: Attempt) -> str:
-    """The status on val, and the status on test if it differs, such as ``tie on test``."""
-    val, test = (_mark(board, attempt, split) for split in SCORED_SPLITS)
+def chart_note(board: Leaderboard, attempt: Attempt) -> str:
+    """The status on val, and the status on test if it differs, such as ``tie, behind on test``."""
+    val, test = (status_text(board, attempt, split) for split in SCORED_SPLITS)
     return ", ".join(filter(None, [val, f"{test} on test" if test and test != val else ""]))
 
 

@@ -17,11 +17,12 @@ import pandas as pd
 from roofseg.core.files import read_json, write_json
 from roofseg.metrics import SCORED_SPLITS
 from roofseg.report.attempts import Attempt, read_attempt, require
-from roofseg.report.comparisons import compare_with_leader
+from roofseg.report.comparisons import compare_attempts
 from roofseg.results.disclaimers import SEALED
 from roofseg.results.intervals import Interval
 from roofseg.results.seed_spread import SeedSpread
 from roofseg.results.tables import write_csv
+from roofseg.results.verdicts import LEADER
 
 MEASURES = {
     "precision": "precision",
@@ -40,7 +41,7 @@ RECIPE_COLUMNS = ("architecture", "encoder", "prior", "lr", "augmentation", "dro
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All attempts, ranked and compared with the leader.
+    """All attempts, ranked and compared with each other.
 
     The *leader* is the attempt with the best val IoU (mean over tiles). It is the leader on test
     too, since nothing is chosen on test.
@@ -71,11 +72,8 @@ class Leaderboard:
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
-        """Each attempt against the leader.
-
-        Columns and errors are those of `compare_with_leader`.
-        """
-        return compare_with_leader(self.ranked)
+        """Every two attempts; columns and errors are those of `compare_attempts`."""
+        return compare_attempts(self.ranked)
 
     @property
     def floor(self) -> float:
@@ -103,7 +101,7 @@ class Leaderboard:
         }
 
     def status(self, attempt: Attempt, split: str) -> str:
-        """The status of an attempt against the leader on a split.
+        """The verdict of an attempt against the leader on a split (`roofseg.results.verdicts`).
 
         Returns:
             ``leader``, ``tie``, ``behind`` or ``ahead`` (possible on test only); ``sealed`` if the
@@ -112,19 +110,15 @@ class Leaderboard:
         if not attempt.opened(split):
             return SEALED
         if attempt.name == self.leader.name:
-            return "leader"
-        row = self.comparison(attempt, split)
-        if row is None:
-            return ""
-        if row.tie:
-            return "tie"
-        return "behind" if row.difference < 0 else "ahead"
+            return LEADER
+        row = self.comparison(attempt, self.leader, split)
+        return "" if row is None else str(row.verdict)
 
-    def comparison(self, attempt: Attempt, split: str) -> Any | None:
-        """The row of `comparisons` of an attempt on a split; None if they were not compared."""
+    def comparison(self, attempt: Attempt, than: Attempt, split: str) -> Any | None:
+        """The row of `comparisons` of two attempts on a split; None if they were not compared."""
         table = self.comparisons
-        rows = table[(table.split == split) & (table.attempt == attempt.name)]
-        return next(rows.itertuples(), None)
+        pair = (table.attempt == attempt.name) & (table.than == than.name)
+        return next(table[pair & (table.split == split)].itertuples(), None)
 
 
 def read_leaderboard(

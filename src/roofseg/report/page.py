@@ -11,7 +11,8 @@ from pathlib import Path
 
 from roofseg.pages.page import Page, Prose, Section
 from roofseg.report.details import costs, measures, thresholds, training
-from roofseg.report.headline import against_leader, floor_text, result, result_table
+from roofseg.report.differences import against_leader
+from roofseg.report.headline import floor_text, result, result_table
 from roofseg.report.leaderboard import Leaderboard
 from roofseg.report.provenance import caveats, environment, lead, looks, reproduce
 from roofseg.report.tile_pictures import tile_by_tile

@@ -19,7 +19,8 @@ HASH_DIGITS = 12  # digits to show of a SHA-256 or a commit
 
 RESULT_PACKAGES = (
     "torch", "torchvision", "lightning", "segmentation-models-pytorch", "timm", "segment-anything",
-    "albumentations", "opencv-python-headless", "rasterio", "numpy", "pandas", "matplotlib", "dvc",
+    "albumentations", "opencv-python-headless", "rasterio", "numpy", "scipy", "pandas",
+    "matplotlib", "dvc",
 )  # fmt: skip
 """Packages of requirements.lock whose version can change a result."""
 
@@ -47,7 +48,7 @@ def caveats(board: Leaderboard) -> dict[str, str]:
             "earlier ones could have guided the later recipe."
         )
     warnings["One training each"] = (
-        "Every score comes from one training with one seed, on few tiles of one dataset. "
+        "Every score comes from one training with one seed, on tiles of one dataset. "
         f"{_spread_text(board)}"
     )
     return warnings

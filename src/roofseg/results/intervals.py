@@ -1,31 +1,22 @@
-"""The uncertainty of scores: bootstrap intervals over tiles, and paired comparisons of attempts.
+"""The uncertainty of scores: intervals over tiles by Student's t.
 
 The tiles are a small sample of all ground that a model might see. An interval shows how much a
 score would move with other tiles of the same kind. It does not cover the effect of another seed,
-since all scores come from one training. With few tiles percentile intervals are too narrow: by a
-factor of about sqrt((n - 1) / n) z / t, which is 0.7 for six tiles (Hesterberg 2015).
-
-A *statistic* computes a score from a sample of tiles. It takes an array (..., n, k) with k numbers
-for each of n tiles, and returns scores of shape (...); the leading axes are resamples, which are
-scored all at once.
+since all scores come from one training. docs/statistics.md compares this interval with others by
+simulation; `roofseg.results.verdicts` compares attempts.
 
 Sources:
-    B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, Chapman & Hall, 1993: the
-        percentile interval, section 13.3; permutation tests, chapter 15.
-    T. C. Hesterberg, What Teachers Should Know About the Bootstrap: Resampling in the Undergraduate
-        Statistics Curriculum, The American Statistician 69 (4), 2015.
-    R. A. Fisher, The Design of Experiments, Oliver & Boyd, 1935: the exact test of paired samples
-        by all signs of their differences, section 21.
-    B. Phipson and G. K. Smyth, Permutation P-values Should Never Be Zero, Statistical Applications
-        in Genetics and Molecular Biology 9 (1), 2010: why 1 is added to both counts in a p-value
-        from random exchanges.
+    "Student", The Probable Error of a Mean, Biometrika 6 (1), 1908.
+    J. W. Tukey, Bias and Confidence in Not-quite Large Samples (abstract), Annals of Mathematical
+        Statistics 29 (2), 1958: Student's t of jackknife pseudo-values, for scores that are not
+        means. B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, Chapman & Hall,
+        1993, section 11.5, has it too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,55 +25,8 @@ import pandas as pd
 from roofseg.metrics import building_f1, f1, iou, precision, recall
 
 CONFIDENCE = 0.95
-DRAWS = 10_000
-SEED = 0  # fixed, so attempts with the same number of tiles get the same resamples
-
-EXACT_TILES = 16
-"""Up to this many tiles `compare` tries every exchange (32,768 at most), beyond it random ones."""
-
-BATCH = 1 << 21  # the number of tiles drawn at a time, which bounds the memory
-ROUNDING = 1e-12  # two differences of scores count as equal if they differ by less than this
 
 Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Statistic = Callable[[Floats], Floats]
-
-
-def tile_mean(rows: Floats) -> Floats:
-    """The statistic that averages one number per tile: (..., n, 1) to (...)."""
-    return rows[..., 0].mean(axis=-1)
-
-
-def mean_of(score: Callable[..., Floats]) -> Statistic:
-    """Make the statistic that scores each tile from its k numbers and averages over tiles."""
-    return lambda rows: score(*np.moveaxis(rows, -1, 0)).mean(axis=-1)
-
-
-def pooled(score: Callable[..., Floats]) -> Statistic:
-    """Make the statistic that sums each of the k numbers over tiles and scores the sums."""
-    return lambda rows: score(*np.moveaxis(rows.sum(axis=-2), -1, 0))
-
-
-STATISTICS: dict[str, Statistic] = {
-    "iou": mean_of(iou),
-    "f1": mean_of(f1),
-    "iou_pooled": pooled(iou),
-    "f1_pooled": pooled(f1),
-    "precision": pooled(lambda tp, fp, fn: precision(tp, fp)),
-    "recall": pooled(lambda tp, fp, fn: recall(tp, fn)),
-    "boundary_iou": tile_mean,
-    "boundary_iou_m": tile_mean,
-    "building_f1": mean_of(building_f1),
-    "building_f1_pooled": pooled(building_f1),
-}
-"""The scores of a split by name, as statistics of rows of their `STATISTIC_COLUMNS`."""
-
-STATISTIC_COLUMNS = {
-    **{name: ["tp", "fp", "fn"] for name in STATISTICS},
-    **{name: [name] for name in ("boundary_iou", "boundary_iou_m")},
-    **{name: ["buildings", "found", "claimed"] for name in ("building_f1", "building_f1_pooled")},
-}
-"""The columns of a table of tiles (`roofseg.evaluation.assessment`) that each statistic takes."""
 
 
 @dataclass(frozen=True)
@@ -98,36 +42,108 @@ UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The score of one attempt minus that of another on the same tiles.
+class Estimate:
+    """A value, its standard error (NaN if unknown), and the degrees of freedom of the error."""
 
-    ``p_value`` is two-sided and not corrected for the number of comparisons; ``smallest_p`` is the
-    smallest p-value that so few tiles allow.
-    """
-
-    difference: Interval
-    p_value: float
-    smallest_p: float
+    value: float
+    error: float
+    freedom: float
 
     @property
-    def tie(self) -> bool:
-        """Whether the interval contains 0, or is unknown (a single tile)."""
-        return not (self.difference.low > 0 or self.difference.high < 0)
+    def interval(self) -> Interval:
+        """The interval at `CONFIDENCE` by Student's t."""
+        half = float(half_width(self.error, self.freedom, CONFIDENCE))
+        return Interval(self.value, self.value - half, self.value + half)
 
 
-def interval(rows: npt.ArrayLike, statistic: Statistic = tile_mean) -> Interval:
-    """Score n tiles, with the percentile bootstrap interval (Efron & Tibshirani, 13.3).
+def half_width(
+    error: npt.ArrayLike, freedom: npt.ArrayLike, confidence: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    """Half the width of intervals by Student's t.
 
-    Each of `DRAWS` resamples has n of the n tiles, drawn with replacement. The interval cuts off a
-    share of (1 - `CONFIDENCE`) / 2 of their scores at each end. A test compares it with
-    ``scipy.stats.bootstrap(method="percentile")``.
+    Args:
+        error: standard errors; NaN gives NaN.
+        freedom: degrees of freedom.
+        confidence: in (0, 1).
+    """
+    from scipy.special import stdtrit  # its import takes a third of a second
+
+    quantile = stdtrit(freedom, (1 + np.asarray(confidence)) / 2)
+    return np.asarray(quantile * np.asarray(error, np.float64), np.float64)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A score of a sample of tiles.
+
+    Attributes:
+        score: computes a score, (n,) floats, from k arrays (n,) of numbers of tiles.
+        pooled: sum each of the k numbers over tiles and score the sums, instead of averaging the
+            scores of the tiles.
+    """
+
+    score: Callable[..., Floats]
+    pooled: bool = False
+
+    def __call__(self, rows: Floats) -> float:
+        """Score a sample of tiles, (n, k) numbers."""
+        if self.pooled:
+            return float(self.score(*rows.sum(axis=0)))
+        return float(self.score(*rows.T).mean())
+
+    def pseudo_values(self, rows: Floats) -> Floats:
+        """The contribution of each tile to the score, (n,), by the jackknife.
+
+        For a mean over tiles these are the scores of the tiles. For a pooled score s of n tiles
+        they are n s - (n - 1) s', where s' is the score without the tile (Tukey 1958).
+        """
+        if not self.pooled:
+            return self.score(*rows.T)
+        without = self.score(*(rows.sum(axis=0) - rows).T)
+        return len(rows) * self(rows) - (len(rows) - 1) * without
+
+
+TILE_MEAN = Statistic(lambda values: values)
+"""The mean of one number per tile."""
+
+STATISTICS: dict[str, Statistic] = {
+    "iou": Statistic(iou),
+    "f1": Statistic(f1),
+    "iou_pooled": Statistic(iou, pooled=True),
+    "f1_pooled": Statistic(f1, pooled=True),
+    "precision": Statistic(lambda tp, fp, fn: precision(tp, fp), pooled=True),
+    "recall": Statistic(lambda tp, fp, fn: recall(tp, fn), pooled=True),
+    "boundary_iou": TILE_MEAN,
+    "boundary_iou_m": TILE_MEAN,
+    "building_f1": Statistic(building_f1),
+    "building_f1_pooled": Statistic(building_f1, pooled=True),
+}
+"""The scores of a split by name, as statistics of rows of their `STATISTIC_COLUMNS`."""
+
+STATISTIC_COLUMNS = {
+    **{name: ["tp", "fp", "fn"] for name in STATISTICS},
+    **{name: [name] for name in ("boundary_iou", "boundary_iou_m")},
+    **{name: ["buildings", "found", "claimed"] for name in ("building_f1", "building_f1_pooled")},
+}
+"""The columns of a table of tiles (`roofseg.evaluation.assessment`) that each statistic takes."""
+
+
+def estimate(rows: npt.ArrayLike, statistic: Statistic = TILE_MEAN) -> Estimate:
+    """Score n tiles; the error is that of the mean of the `Statistic.pseudo_values`.
+
+    The interval of a mean over tiles is that of ``scipy.stats.ttest_1samp``, and the interval of a
+    mean of differences that of ``scipy.stats.ttest_rel``; tests compare them.
 
     Args:
         rows: (n, k) numbers, a row per tile; or (n,) for k = 1.
-        statistic: computes a score from a sample of tiles, such as one of `STATISTICS`.
+        statistic: one of `STATISTICS`.
     """
-    table = _table(rows)
-    return _bootstrap(len(table), lambda tiles: statistic(table[tiles]))
+    table = np.asarray(rows, np.float64)
+    table = table[:, None] if table.ndim == 1 else table
+    tiles, error = len(table), float("nan")
+    if tiles > 1:
+        error = float(statistic.pseudo_values(table).std(ddof=1)) / tiles**0.5
+    return Estimate(statistic(table), error, tiles - 1)
 
 
 def known_scores(table: pd.DataFrame) -> dict[str, float]:
@@ -136,12 +152,21 @@ def known_scores(table: pd.DataFrame) -> dict[str, float]:
     Args:
         table: a row per tile (`roofseg.evaluation.assessment`).
     """
-    return {name: float(STATISTICS[name](rows)) for name, rows in _known_rows(table).items()}
+    return {name: STATISTICS[name](rows) for name, rows in _known_rows(table).items()}
 
 
 def intervals_of_tiles(table: pd.DataFrame) -> dict[str, Interval]:
-    """Compute the scores of `known_scores` with their intervals."""
-    return {name: interval(rows, STATISTICS[name]) for name, rows in _known_rows(table).items()}
+    """Compute the scores of `known_scores` with their intervals, which end at 0 and 1."""
+    return {
+        name: score_interval(estimate(rows, STATISTICS[name]))
+        for name, rows in _known_rows(table).items()
+    }
+
+
+def score_interval(score: Estimate) -> Interval:
+    """The interval of a score, which cannot be below 0 or above 1."""
+    found = score.interval
+    return Interval(found.value, *np.clip([found.low, found.high], 0, 1).tolist())
 
 
 def _known_rows(table: pd.DataFrame) -> dict[str, Floats]:
@@ -152,71 +177,3 @@ def _known_rows(table: pd.DataFrame) -> dict[str, Floats]:
         for name, columns in STATISTIC_COLUMNS.items()
         if complete.issuperset(columns)
     }
-
-
-def compare(
-    one: npt.ArrayLike, other: npt.ArrayLike, statistic: Statistic = tile_mean
-) -> Comparison:
-    """Score ``one`` minus ``other``, with the paired bootstrap interval and a p-value.
-
-    The interval is computed as in `interval`; each resample has the same tiles of both attempts.
-
-    The p-value is that of the paired permutation test (Fisher 1935). If the two attempts were
-    equally good, their results on a tile could be exchanged. The p-value is the share of all 2^n
-    exchanges, tile by tile, that give a difference at least as large in size as the observed one;
-    for a mean over tiles, an exchange flips the sign of the tile's difference. Exchanging all tiles
-    gives the same difference with the other sign, so the smallest p-value is 2 / 2^n: 0.031 for six
-    tiles. Beyond `EXACT_TILES` the p-value is (b + 1) / (`DRAWS` + 1), where b of `DRAWS` random
-    exchanges reach the observed difference (Phipson & Smyth 2010), and its minimum is
-    1 / (`DRAWS` + 1).
-
-    A test compares the p-value with ``scipy.stats.permutation_test(permutation_type="samples")``.
-
-    Args:
-        one, other: the rows of two attempts as for `interval`, with the same tile in the same row.
-        statistic: as for `interval`.
-    """
-    pair = np.stack([_table(one), _table(other)])  # 2, n, k
-    tiles = pair.shape[1]
-
-    def difference(picked: Integers, exchanged: Any = 0) -> Floats:
-        return statistic(pair[exchanged, picked]) - statistic(pair[1 - exchanged, picked])
-
-    observed = _bootstrap(tiles, difference)
-    all_tiles = np.arange(tiles)
-    if tiles <= EXACT_TILES:
-        # The last tile is never exchanged: that would only repeat each difference, reversed.
-        exchanges = np.arange(2 ** (tiles - 1))[:, None] >> all_tiles & 1
-        added = 0
-    else:
-        exchanges = np.random.default_rng(SEED).integers(0, 2, (DRAWS, tiles))
-        added = 1  # Phipson & Smyth 2010
-    as_large = sum(
-        int((np.abs(difference(all_tiles, part)) >= abs(observed.value) - ROUNDING).sum())
-        for part in np.array_split(exchanges, -(-exchanges.size // BATCH))
-    )
-    total = len(exchanges) + added
-    return Comparison(observed, (as_large + added) / total, 1 / total)
-
-
-def _table(rows: npt.ArrayLike) -> Floats:
-    table = np.asarray(rows, np.float64)
-    return table[:, None] if table.ndim == 1 else table
-
-
-def _bootstrap(tiles: int, score: Callable[[Integers], Floats]) -> Interval:
-    """Bootstrap ``score``, which maps samples, (..., n) indices of tiles, to scores, (...)."""
-    value = float(score(np.arange(tiles)))
-    if tiles == 1:
-        return Interval(value, float("nan"), float("nan"))
-    rng = np.random.default_rng(SEED)
-    at_once = max(1, BATCH // tiles)
-    scores = np.concatenate(
-        [
-            score(rng.integers(0, tiles, (min(at_once, DRAWS - start), tiles)))
-            for start in range(0, DRAWS, at_once)
-        ]
-    )
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(scores, [tail, 1 - tail])
-    return Interval(value, float(low), float(high))

@@ -8,6 +8,7 @@ import pandas as pd
 
 from roofseg.core.images import Image
 from roofseg.pages.page import Figure, Prose, Section
+from roofseg.results.verdicts import IN_WORDS
 from roofseg.studies.report.sections import page_figure, page_table
 from roofseg.tuning.table import DONE, cell_text, tuned_keys, winners
 
@@ -21,8 +22,8 @@ def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section
     """
     keys = tuned_keys(table)
     values = {key: table[key].map(cell_text) for key in keys}
-    ties = table.tie.map({"yes": "tie"}).fillna("")
-    runs = table.rename(columns={"attempt": "label"}).assign(**values, tie=ties)
+    verdicts = table.verdict.fillna("")
+    runs = table.rename(columns={"attempt": "label"}).assign(**values, verdict=verdicts)
     words = ("attempt", "state", "", *keys)
     own = {"attempt": "label", **{key: key for key in keys}, "val IoU": "val_iou"}
     all_columns = {"attempt": "label", "state": "state", **own, "difference": "difference"}
@@ -31,17 +32,17 @@ def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section
         [
             Prose(
                 f"{sum(table.state == DONE)} runs were finished when `roofseg tuning-report` last "
-                "ran. The best of several runs on the same few tiles is biased upwards, and more "
-                "so with more runs. A run marked **tie** cannot be told from its attempt's best "
-                "on these tiles."
+                "ran. The best of several runs on the same tiles is biased upwards, and more so "
+                "with more runs."
             ),
             page_table(runs.loc[winners(table).index], "The best run of each attempt.", own, words),
             *(_figure(name, picture) for name, picture in figures.items()),
             page_table(
                 runs,
-                "Every run, with its difference in IoU to its attempt's best and the paired 95 % "
-                "interval over tiles.",
-                {**all_columns, "": "tie"},
+                "Every run, with its difference in IoU to its attempt's best (**leader**), its "
+                f"interval over tiles, and the verdict. {IN_WORDS} A pair is two runs of one "
+                "attempt.",
+                {**all_columns, "": "verdict"},
                 words,
             ),
         ],

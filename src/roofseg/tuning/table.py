@@ -1,8 +1,8 @@
 """The results of tuning: a table of all runs, the best of each attempt, and how to apply it.
 
-The best run is the best of several on the same few val tiles, so its val IoU is biased upwards, and
-more so with more runs. A run ties with the best where the 95 % paired interval of their difference
-over tiles includes 0 (`roofseg.results.intervals.compare`).
+The best run is the best of several on the same val tiles, so its val IoU is biased upwards, and
+more so with more runs. The other runs of the attempt tie with it or are behind, by the verdict on
+their difference over tiles, corrected for all pairs of these runs (`roofseg.results.verdicts`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import pandas as pd
 
 from roofseg.metrics import f1, iou
 from roofseg.recipe.params import Params
-from roofseg.results.intervals import STATISTICS, compare
+from roofseg.results.verdicts import LEADER, TIE, VERDICT, compare_pairs
 from roofseg.tuning.grid import Run, settings
 
 DONE = "done"
-COUNTS = ["tp", "fp", "fn"]
 HEAD = ["attempt", "number", "name", "state"]
-SCORES = ["val_iou", "val_f1", "difference", "low", "high", "tie"]
+SCORES = ["val_iou", "val_f1", *VERDICT]
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,19 @@ def tuning_table(results: Sequence[Result]) -> pd.DataFrame:
     Columns are `HEAD`, every key that any attempt tunes, and `SCORES`. ``number`` counts an
     attempt's runs from 1. A value of a key is "null" for null, and missing if the attempt does not
     tune the key. ``val_iou`` and ``val_f1`` are means over tiles. ``difference`` is val_iou minus
-    that of the attempt's best run, with its 95 % interval from ``low`` to ``high``. ``tie`` is
-    "yes" if the interval includes 0 (as for the best run itself), else "no".
+    that of the attempt's best run, with its interval from ``low`` to ``high``. ``verdict`` is
+    `LEADER` for the best run, the earlier of two equal ones; else `TIE` or ``behind``.
     """
     keys = list(dict.fromkeys(key for result in results for key in result.run.values))
     rows = []
     for attempt in dict.fromkeys(result.run.attempt for result in results):
         own = [result for result in results if result.run.attempt == attempt]
-        counts = [result.counts for result in own if result.counts is not None]
-        best = max(counts, key=_mean_iou, default=None)
+        scores = _scores(own)
         for number, result in enumerate(own, start=1):
             run = result.run
             row = {"attempt": attempt, "number": number, "name": run.name, "state": result.state}
             values = {key: "null" if value is None else value for key, value in run.values.items()}
-            rows.append({**row, **values, **_scores(result.counts, best)})
+            rows.append({**row, **values, **scores.get(number, {})})
     return pd.DataFrame(rows, columns=[*HEAD, *keys, *SCORES])
 
 
@@ -71,31 +69,35 @@ def cell_text(value: object, digits: int = 6) -> str:
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
-def _mean_iou(counts: pd.DataFrame) -> float:
-    return float(iou(counts.tp, counts.fp, counts.fn).mean())
-
-
-def _scores(counts: pd.DataFrame | None, best: pd.DataFrame | None) -> dict[str, object]:
-    """The columns `SCORES` of a run; empty without counts."""
-    if counts is None or best is None:
+def _scores(results: Sequence[Result]) -> dict[int, dict[str, object]]:
+    """The columns `SCORES` of the runs of an attempt that have counts, by their number."""
+    counts = {
+        number: result.counts.set_index("tile")
+        for number, result in enumerate(results, start=1)
+        if result.counts is not None
+    }
+    if not counts:
         return {}
-    own, highest = (found.sort_values("tile")[COUNTS].to_numpy() for found in (counts, best))
-    comparison = compare(own, highest, STATISTICS["iou"])
-    interval = comparison.difference
+    ious = {
+        number: pd.Series(iou(own.tp, own.fp, own.fn), own.index) for number, own in counts.items()
+    }
+    best, *_ = order = sorted(ious, key=lambda number: -ious[number].mean())
+    pairs = compare_pairs(pd.DataFrame({number: ious[number] for number in order}))
+    judged = pairs[pairs.than == best].set_index("attempt")[VERDICT].to_dict("index")
+    judged[best] = dict(zip(VERDICT, (0.0, 0.0, 0.0, 1.0, LEADER), strict=True))
     return {
-        "val_iou": _mean_iou(counts),
-        "val_f1": float(f1(counts.tp, counts.fp, counts.fn).mean()),
-        "difference": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "tie": "yes" if comparison.tie else "no",
+        number: {
+            "val_iou": float(ious[number].mean()),
+            "val_f1": float(f1(own.tp, own.fp, own.fn).mean()),
+            **judged[number],
+        }
+        for number, own in counts.items()
     }
 
 
 def winners(table: pd.DataFrame) -> pd.DataFrame:
     """The row of each attempt's best run; the earlier one of two equal runs."""
-    scored = table.dropna(subset="val_iou")
-    return scored.loc[scored.groupby("attempt", sort=False).val_iou.idxmax()]
+    return table[table.verdict == LEADER]
 
 
 def how_to_apply(
@@ -117,7 +119,7 @@ def how_to_apply(
         own = table[(table.attempt == row.attempt) & table.val_iou.notna()]
         lines.append(
             f"# {run.label}: val IoU {row.val_iou:.4f}, the best of {len(own)} recipes; "
-            f"{(own.tie == 'yes').sum() - 1} of the others tie with it"
+            f"{(own.verdict == TIE).sum()} of the others tie with it"
         )
         if number == 0 and row.name in applicable:
             lines.append("# (DVC may complain about outputs that were never made here; ignore it)")

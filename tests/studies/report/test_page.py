@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from studies.report.test_results import made
 from tuning.test_section import TABLE
 
+from roofseg.core.errors import UserError
 from roofseg.pages.page import TEMPLATES, Section
 from roofseg.studies.report.results import studies_html
 from roofseg.studies.report.sections import unfinished_section
@@ -76,6 +77,14 @@ def test_the_page_shows_the_studies_and_tuning_runs_that_exist(project: Path) ->
     shown = [alt.split(";")[0] for alt in alts[:2]]
     assert shown == ["Val IoU against lr", "Val IoU against augmentation"]
     assert len(alts) == 3
+
+
+def test_tuning_runs_of_an_earlier_version_are_an_error(project: Path) -> None:
+    (project / "metrics/studies").mkdir(parents=True)
+    old = TABLE.drop(columns=["p_value", "verdict"]).assign(tie="yes", dataset="sample")
+    old.to_csv(project / "metrics/studies/tuning.csv", index=False)
+    with pytest.raises(UserError, match=r"p_value, verdict, .* `roofseg tuning-report`"):
+        study_report.main()
 
 
 def test_the_stage_depends_on_parameters_results_and_templates() -> None:

@@ -82,9 +82,9 @@ def test_the_budget_says_what_more_tiles_bring() -> None:
     paired = f"{number(gain.difference)} [{number(gain.low)}, {number(gain.high)}]"
     assert (
         f"With 1 training tile `small` reaches a val IoU of **{few:.3f}**, with 2 **{many:.3f}**: "
-        f"a difference of {paired}."
+        f"a difference of {paired} ({gain.verdict})."
     ) in text(found)
-    assert f"| `small` | 2 | 1 | {paired} |" in re.sub(" +", " ", text(found))
+    assert f"| `small` | 2 | 1 | {paired} | {gain.verdict} |" in re.sub(" +", " ", text(found))
 
 
 def test_a_budget_of_one_size_has_no_gain() -> None:

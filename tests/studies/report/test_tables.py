@@ -104,9 +104,16 @@ def test_the_agreement_is_the_mean_of_kendalls_tau_over_pairs_of_seeds(
 def test_pairs_are_compared_as_scipys_paired_t_test_does(scores: pd.DataFrame) -> None:
     table = pairs(scores)
     assert list(zip(table.one, table.other, strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
-    for row in table.itertuples():
-        expected = ttest_rel(IOUS[row.one], IOUS[row.other]).confidence_interval(0.95)
+    tests = [ttest_rel(IOUS[row.one], IOUS[row.other]) for row in table.itertuples()]
+    order = np.argsort([test.pvalue for test in tests])
+    for left, index in zip((3, 2, 1), order, strict=True):  # Holm: all three are rejected
+        row = table.loc[index]
+        assert row.p_value == pytest.approx(
+            max(left * tests[index].pvalue, table.p_value[order[0]])
+        )
+        expected = tests[index].confidence_interval(1 - 0.05 / left)
         assert (row.low, row.high) == pytest.approx((expected.low, expected.high))
+    for row in table.itertuples():
         gaps = np.subtract(IOUS[row.one], IOUS[row.other])
         assert row.difference == pytest.approx(gaps.mean())
         assert row.ahead == (gaps > 0).sum()

@@ -49,7 +49,7 @@ def augmentation(
         for row in contrasts.itertuples()
     ]
     _intervals(below, contrasts, names, [colour(order[label]) for label in contrasts.label])
-    below.set_xlabel("IoU under mild minus IoU under strong augmentation, 95 % interval")
+    below.set_xlabel("IoU under mild minus IoU under strong augmentation, with its interval")
     return rendered(figure)
 
 
@@ -70,7 +70,7 @@ def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, order: Order, data: str) -> I
     axes.set_ylabel(IOU)
     names = [f"{row.one}\nminus {row.other}" for row in pairs.itertuples()]
     _intervals(below, pairs, names, [colour(order[label]) for label in pairs.one])
-    below.set_xlabel("difference in IoU, paired by seed: mean and 95 % interval (Student's t)")
+    below.set_xlabel("difference in IoU, paired by seed: mean and interval (0 inside: a tie)")
     return rendered(figure)
 
 

@@ -83,6 +83,7 @@ def budget_section(
         for gain in gains[(gains.label == label) & (gains.tiles == last.tiles)].itertuples():
             difference = with_interval(gain.difference, gain.low, gain.high)
             line += f", with {last.tiles} {_bold(last.val_iou)}: a difference of {difference}"
+            line += f" ({gain.verdict})"
         lines.append(f"{line}.")
     drawn = (
         "Val IoU against the number of training tiles: a point per run, a line through the means "
@@ -90,15 +91,16 @@ def budget_section(
     )
     tables = [_spread(summary, "Val IoU by number of training tiles.", {"training tiles": "tiles"})]
     if len(gains):
-        caption = "Gain of more tiles, paired by seed and val tile."
+        caption = "Gain of more tiles, paired by seed and val tile, and the verdict."
         columns = {"attempt": "label", "training tiles": "tiles", "minus": "than"}
-        tables.append(page_table(gains, caption, {**columns, "difference": "difference"}))
+        columns |= {"difference": "difference", "verdict": "verdict"}
+        tables.append(page_table(gains, caption, columns, ("attempt", "verdict")))
     method = (
         "With one seed, a smaller set of tiles is a subset of a larger one; the seed also decides "
         "initial weights, draws and augmentation. Every run has the same number of steps, however "
         "few its tiles are."
     )
-    return _section("budget", " ".join(lines), drawn, picture, tables, scores, method)
+    return _section("budget", " ".join(lines), drawn, picture, tables, scores, gains, method)
 
 
 def seeds_section(
@@ -118,8 +120,8 @@ def seeds_section(
     else:
         text += "There are no rankings to compare: there is one attempt, or all are equal."
     drawn = (
-        "Val IoU of every seed, and the mean lead of one attempt over another with its 95 % "
-        "interval over seeds."
+        "Val IoU of every seed, and the mean lead of one attempt over another with its interval "
+        "over seeds."
     )
     tables = [
         _spread(summary, "Val IoU over seeds.", {}),
@@ -130,21 +132,22 @@ def seeds_section(
         ),
     ]
     if len(pairs):
-        caption = "Every two attempts, the better one first: its lead over the other."
-        columns = {"attempt": "one", "minus": "other", "difference": "difference", "sd": "sd"}
-        columns |= {"ahead in": "ahead", "seed noise": "noise"}
+        caption = (
+            "Every two attempts, the better one first: its lead over the other, and the verdict."
+        )
+        columns = {"attempt": "one", "minus": "other", "difference": "difference"}
+        columns |= {"verdict": "verdict", "sd": "sd", "ahead in": "ahead", "seed noise": "noise"}
         shown = pairs.assign(
             ahead=[f"{row.ahead} of {row.seeds}" for row in pairs.itertuples()],
             noise=pairs.noise.map(lambda share: f"{100 * share:.0f} %"),
         )
-        tables.append(page_table(shown, caption, columns, ("attempt", "minus")))
+        tables.append(page_table(shown, caption, columns, ("attempt", "minus", "verdict")))
     noise = (
         "Seed noise is the share of noise in the gap of a single seed, sd² / mean(difference²). At "
         "0 % every seed shows the same gap; at 100 % one seed's gap says nothing about others. "
-        "Intervals of differences are Student's t over seeds, on these val tiles; they are not "
-        "corrected for the number of pairs."
+        "Differences are judged by Student's t over seeds, on these val tiles."
     )
-    return _section("seeds", text, drawn, picture, tables, scores, noise)
+    return _section("seeds", text, drawn, picture, tables, scores, pairs, noise)
 
 
 def augmentation_section(
@@ -162,9 +165,9 @@ def augmentation_section(
     lines = []
     for row in contrasts[contrasts.than != ""].itertuples():
         verdict = {
-            "yes": "**yes**: the interval lies above 0",
-            "no": "**no**: the interval lies below 0",
-            "open": "**open**: the interval includes 0",
+            "yes": "**yes**",
+            "no": "**no**: it prefers it less",
+            "open": "**open**: the difference may be chance",
         }[str(row.answer)]
         lines.append(
             f"Does `{row.label}` (frozen) prefer mild augmentation more than `{row.than}` does? "
@@ -186,13 +189,13 @@ def augmentation_section(
     shown = contrasts.assign(answer=contrasts.answer.where(contrasts.than != "", ""))
     drawn = (
         "Val IoU under each preset, from mild to strong, and the preference for mild presets with "
-        "its 95 % interval."
+        "its interval."
     )
     tables = [
         page_table(shown, caption, columns, ("attempt", "minus that of", "answer")),
         _spread(summary, "Val IoU by augmentation.", {"augmentation": "augmentation"}),
     ]
-    return _section("augmentation", " ".join(lines), drawn, picture, tables, scores)
+    return _section("augmentation", " ".join(lines), drawn, picture, tables, scores, contrasts)
 
 
 def unfinished_section(name: str, finished: int, runs: int) -> Section:
@@ -211,11 +214,17 @@ def _section(
     picture: Image,
     tables: Sequence[Table],
     scores: pd.DataFrame,
+    compared: pd.DataFrame,
     method: str = "",
 ) -> Section:
     """Put a section together: text, figure with the caption ``drawn``, tables, method, failures."""
     alt = f"{TITLES[name]}: the numbers are in the tables of this section."
     method = f"{method} {_size(scores)} {_intervals(scores)}".lstrip()
+    if len(compared):
+        method += (
+            " Intervals and verdicts of differences are corrected for the number of differences "
+            "in their table (Holm's method); an interval that contains 0 is a tie."
+        )
     figure = page_figure(picture, drawn, alt)
     blocks: list[Block] = [Prose(text), figure, *tables, Prose(method), *_failures(scores)]
     return Section(TITLES[name], blocks)
@@ -240,10 +249,13 @@ def _size(scores: pd.DataFrame) -> str:
 
 def _intervals(scores: pd.DataFrame) -> str:
     if scores.seed.nunique() == 1:
-        return "Intervals are at 95 %, for other val tiles; a single seed cannot cover other seeds."
+        return (
+            "Intervals of an IoU are at 95 %, for other val tiles; a single seed cannot cover "
+            "other seeds."
+        )
     return (
         "Intervals of an IoU are at 95 %, for other val tiles and other seeds, since both are "
-        "samples. Where two or three seeds differ much, the intervals are wide."
+        "samples."
     )
 
 

@@ -5,8 +5,6 @@ seeds. Therefore two attempts are compared seed by seed and tile by tile.
 
 Sources:
     M. G. Kendall, A New Measure of Rank Correlation, Biometrika 30 (1/2), 1938: tau.
-    "Student", The Probable Error of a Mean, Biometrika 6 (1), 1908: the t interval of paired
-        differences.
     X. Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks, MLSys 2021: why
         to sample both seeds and data.
 """
@@ -20,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from roofseg.results.intervals import CONFIDENCE
-from roofseg.studies.report.random_effects import crossed_interval
+from roofseg.results.intervals import estimate, score_interval
+from roofseg.results.verdicts import AHEAD, BEHIND, ESTIMATE, columns, judge
+from roofseg.studies.report.random_effects import crossed_estimate
 
-GAINS = ["label", "than", "tiles", "difference", "low", "high"]
-PAIRS = ["one", "other", "seeds", "difference", "sd", "low", "high", "ahead", "noise"]
+PAIRS = ["one", "other", "seeds", "sd", "ahead", "noise"]
 RUN = ["label", "tiles", "augmentation", "seed"]
 """The columns that identify a run of a study; ``label`` is the attempt's name in plots."""
 
@@ -47,14 +45,15 @@ def spread(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     Returns:
         One row per group, in the given order, with the columns ``by``, then: seeds (their number),
         val_iou (mean over seeds of the mean over tiles), sd (over seeds; NaN for one), min, max,
-        and low and high, the 95 % interval over seeds and tiles (`crossed_interval`), clipped to
-        [0, 1].
+        and low and high, the 95 % interval over seeds and tiles (`crossed_estimate`).
     """
     groups = [by_tile(group) for _, group in scores.groupby(list(by), sort=False)]
     means = scores.groupby([*by, "seed"], sort=False).iou.mean().groupby(list(by), sort=False)
     summary = means.agg(seeds="size", val_iou="mean", sd="std", min="min", max="max")
-    ends = pd.DataFrame([_with_interval(group) for group in groups]).clip(0, 1)
-    return summary.reset_index().assign(low=ends.low, high=ends.high)
+    ends = [score_interval(crossed_estimate(group)) for group in groups]
+    return summary.reset_index().assign(
+        low=[interval.low for interval in ends], high=[interval.high for interval in ends]
+    )
 
 
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
@@ -62,17 +61,17 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per label and number of tiles above the smallest, with columns label, than (the
-        smallest number), tiles, difference (mean IoU), and low and high, its 95 % interval over
-        seeds and tiles (`crossed_interval`).
+        smallest number), tiles, and `roofseg.results.verdicts.VERDICT` on the difference in IoU,
+        for other seeds and tiles (`crossed_estimate`).
     """
     rows = []
     for label, own in scores.groupby("label", sort=False):
         than, *others = sorted(own.tiles.unique())
         fewest = by_tile(own[own.tiles == than])
         for tiles in others:
-            gain = _with_interval(by_tile(own[own.tiles == tiles]) - fewest)
-            rows.append({"label": label, "than": than, "tiles": tiles, **gain})
-    return pd.DataFrame(rows, columns=GAINS)
+            gain = crossed_estimate(by_tile(own[own.tiles == tiles]) - fewest)
+            rows.append({"label": label, "than": than, "tiles": tiles, **columns(gain)})
+    return judge(pd.DataFrame(rows, columns=["label", "than", "tiles", *ESTIMATE]))
 
 
 def by_tile(scores: pd.DataFrame) -> Floats:
@@ -116,26 +115,31 @@ def pairs(scores: pd.DataFrame) -> pd.DataFrame:
     """Compare every two attempts over seeds, the better one first.
 
     Returns:
-        One row per pair, with columns: one, other, seeds (their number); difference (mean over
-        seeds of the val IoU of ``one`` minus that of ``other`` from the same seed) and its sd over
-        seeds; low and high, its 95 % interval by Student's t, for other seeds and these tiles;
-        ahead (number of seeds in which ``one`` was better); noise, the share of seed noise in the
-        gap of a single seed: sd^2 / mean(difference^2), at most 1. At 0 every seed shows the same
-        gap; at 1 the gap of one seed does not predict that of another.
+        One row per pair, with columns: one, other, seeds (their number); sd (over seeds, of the val
+        IoU of ``one`` minus that of ``other`` from the same seed); ahead (number of seeds in which
+        ``one`` was better); noise, the share of seed noise in the gap of a single seed: sd^2 /
+        mean(difference^2), at most 1 (at 0 every seed shows the same gap; at 1 the gap of one seed
+        does not predict that of another); and `roofseg.results.verdicts.VERDICT` on the mean
+        difference, by Student's t over seeds, for other seeds and these tiles.
     """
-    from scipy.stats import t  # takes seconds
-
     table = by_seed(scores)
     order = table.mean().sort_values(ascending=False, kind="stable").index
     rows = []
     for one, other in combinations(order, 2):
         gaps = (table[one] - table[other]).to_numpy()
-        mean, sd, square = gaps.mean(), gaps.std(ddof=1), (gaps**2).mean()
-        half = t.ppf((1 + CONFIDENCE) / 2, len(gaps) - 1) * sd / np.sqrt(len(gaps))
-        ahead = int((gaps > 0).sum())
-        noise = min(1.0, sd**2 / square) if square else 1.0
-        rows.append((one, other, len(gaps), mean, sd, mean - half, mean + half, ahead, noise))
-    return pd.DataFrame(rows, columns=PAIRS)
+        square = (gaps**2).mean()
+        rows.append(
+            {
+                "one": one,
+                "other": other,
+                "seeds": len(gaps),
+                "sd": gaps.std(ddof=1),
+                "ahead": int((gaps > 0).sum()),
+                "noise": min(1.0, gaps.var(ddof=1) / square) if square else 1.0,
+                **columns(estimate(gaps)),
+            }
+        )
+    return judge(pd.DataFrame(rows, columns=[*PAIRS, *ESTIMATE]))
 
 
 def contrasts(
@@ -159,8 +163,8 @@ def contrasts(
     Returns:
         One row per attempt with its preference (``than`` is empty), then one per frozen attempt
         with its preference minus that of the unfrozen one, paired by seed and tile. Columns: label,
-        than, difference, low and high (95 % interval over seeds and tiles, `crossed_interval`), and
-        answer: ``yes`` (the interval lies above 0), ``no`` (below 0) or ``open`` (it includes 0).
+        than, `roofseg.results.verdicts.VERDICT` for other seeds and tiles (`crossed_estimate`), and
+        answer: ``yes`` (the verdict is ahead), ``no`` (behind) or ``open`` (a tie).
     """
     labels = dict(zip(scores.attempt, scores.label, strict=True))
 
@@ -174,18 +178,11 @@ def contrasts(
         for attempt in [*frozen, unfrozen]
     }
     rows = [
-        {"label": labels[name], "than": "", **_with_interval(table)}
+        {"label": labels[name], "than": "", **columns(crossed_estimate(table))}
         for name, table in preference.items()
     ]
     for name in frozen:
-        difference = _with_interval(preference[name] - preference[unfrozen])
-        rows.append({"label": labels[name], "than": labels[unfrozen], **difference})
-    table = pd.DataFrame(rows)
-    answers = np.select([table.low > 0, table.high < 0], ["yes", "no"], "open")
-    return table.assign(answer=answers)
-
-
-def _with_interval(differences: Floats) -> dict[str, float]:
-    """The columns difference, low and high of a row, from differences (seeds, tiles)."""
-    interval = crossed_interval(differences)
-    return {"difference": interval.value, "low": interval.low, "high": interval.high}
+        difference = crossed_estimate(preference[name] - preference[unfrozen])
+        rows.append({"label": labels[name], "than": labels[unfrozen], **columns(difference)})
+    judged = judge(pd.DataFrame(rows))
+    return judged.assign(answer=judged.verdict.map({AHEAD: "yes", BEHIND: "no"}).fillna("open"))

@@ -1,0 +1,96 @@
+"""Divide tiles into folds so that neighbours stay together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from roofseg.core.errors import UserError
+from roofseg.intake.spatial_split import DECILES, DRAWS, find_blocks, fitting_side
+from roofseg.tiles.rasters import Grid
+
+GROUPS_PER_FOLD = 2
+"""Tiles that all touch are divided into squares that give at least so many groups per fold."""
+
+
+def group_tiles(grids: Mapping[str, Grid], folds: int) -> list[list[str]]:
+    """Group neighbouring tiles that must stay in one fold.
+
+    Tiles that touch or overlap form a group. If that gives fewer groups than folds, as in a mosaic
+    without gaps, the ground is divided into squares instead, and the tiles of a square form a group
+    (`roofseg.intake.spatial_split.find_blocks`).
+
+    Args:
+        grids: the grid of each tile, by name.
+        folds: the number of folds.
+
+    Raises:
+        UserError: a tile cannot be compared with its neighbours
+    """
+    groups = find_blocks(grids)
+    if len(groups) < folds and any(grid.transform is not None for grid in grids.values()):
+        return find_blocks(grids, fitting_side(grids, GROUPS_PER_FOLD * folds))
+    return groups
+
+
+def divide_into_folds(
+    groups: Sequence[Sequence[str]], fractions: Mapping[str, float], *, folds: int, seed: int
+) -> dict[str, int]:
+    """Divide groups of tiles into folds of similar size, stratified by building fraction.
+
+    As `roofseg.intake.spatial_split.divide`: of `DRAWS` random divisions it takes the one whose
+    folds differ least in size, and of those the one whose building fractions are most like those of
+    all tiles: the largest mean difference in deciles of any fold is smallest (Morgan and Rubin
+    2012).
+
+    Args:
+        groups: groups of tiles that stay together.
+        fractions: the share of building pixels of each tile, [0, 1].
+        folds: the number of folds, at least 2.
+        seed: the same seed gives the same division.
+
+    Returns:
+        The fold of each tile, from 0, by name in alphabetical order.
+
+    Raises:
+        UserError: there are fewer groups than folds, or fewer than two folds.
+    """
+    tiles = sorted(tile for group in groups for tile in group)
+    if folds < 2:
+        raise UserError(f"folds: found {folds}; expected at least 2.")
+    if len(groups) < folds:
+        raise UserError(
+            f"folds: found {folds}, but the {len(tiles)} tiles of train and val form only "
+            f"{len(groups)} {'group' if len(groups) == 1 else 'groups'} of neighbours, and a group "
+            "stays in one fold. "
+            + (
+                f"Expected at most {len(groups)} folds."
+                if len(groups) > 1
+                else "Add tiles from elsewhere."
+            )
+        )
+    rng = np.random.default_rng(seed)
+    overall = np.quantile([fractions[tile] for tile in tiles], DECILES)
+
+    def badness(division: Sequence[Sequence[str]]) -> tuple[int, float]:
+        sizes = [len(fold) for fold in division]
+        deciles = (np.quantile([fractions[tile] for tile in fold], DECILES) for fold in division)
+        return (
+            max(sizes) - min(sizes),
+            max(float(np.abs(found - overall).mean()) for found in deciles),
+        )
+
+    best = min((_draw(groups, folds, rng) for _ in range(DRAWS)), key=badness)
+    of_tile = {tile: number for number, fold in enumerate(best) for tile in fold}
+    return {tile: of_tile[tile] for tile in tiles}
+
+
+def _draw(groups: Sequence[Sequence[str]], folds: int, rng: np.random.Generator) -> list[list[str]]:
+    """Draw a division: give groups, largest first, to the fold with the fewest tiles."""
+    shuffled = [groups[index] for index in rng.permutation(len(groups))]
+    shuffled.sort(key=len, reverse=True)  # stable: groups of one size stay in random order
+    division: list[list[str]] = [[] for _ in range(folds)]
+    for group in shuffled:
+        min(division, key=len).extend(group)
+    return division
