@@ -284,7 +284,7 @@ def test_the_command_on_the_card_is_valid(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     predict.add_arguments(parser)
     args = parser.parse_args(told.split())
-    assert args.model == tmp_path / "models" / "mine"
+    assert args.model == [tmp_path / "models" / "mine"]
     assert (args.inputs, args.out) == (["tile.tif"], Path("roofs"))
 
 
