@@ -39,7 +39,8 @@ def picture(seed: int, size: int = SIZE) -> Image:
 def placed(
     tile: str, split: str, image: Image, crs: CRS | None, transform: Affine | None
 ) -> Fingerprint:
-    return Fingerprint.of(tile, split, image, Grid(len(image), len(image), crs, transform))
+    grid = Grid(len(image), len(image), crs, transform)
+    return Fingerprint.of(tile, split, image, grid, np.zeros(image.shape[:2], np.uint8))
 
 
 def at(

@@ -133,8 +133,8 @@ class UnknownBorderElastic(A.ElasticTransform):
     ) -> np.ndarray:
         return cv2.remap(
             mask,
-            map_x,
-            map_y,
+            map_x.astype(np.float32),
+            map_y.astype(np.float32),
             cv2.INTER_NEAREST,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=(UNKNOWN,),
