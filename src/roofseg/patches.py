@@ -1,8 +1,8 @@
 """Read patches from disk: one square crop per tile, in a folder per split.
 
 A split's folder holds images/TILE.jpg (RGB), masks/TILE.png (0 background, 255 building, 127 where
-nobody has labelled) and crops.csv, which says where in its tile each patch lies. `roofseg.cutting.cut` writes them. Only
-`roofseg.evaluation.sealed_split` reads the test split.
+nobody has labelled) and crops.csv, which says where in its tile each patch lies.
+`roofseg.cutting.cut` writes them. Only `roofseg.evaluation.sealed_split` reads the test split.
 """
 
 from __future__ import annotations

@@ -95,14 +95,14 @@ def make_patches(
             if crop.known == 0:
                 raise UserError(
                     f"{tile.mask}: no pixel of the patch at row {crop.row}, col {crop.col} is "
-                    f"labelled. {'Correct nudges.csv' if nudge else 'Take the tile out of split.csv'}"
-                    "; it could neither train nor be scored."
+                    "labelled, so it could neither train nor be scored. "
+                    f"{'Correct nudges.csv' if nudge else 'Take the tile out of split.csv'}."
                 )
             if crop.method != "nudged" and crop.known < MIN_KNOWN:
                 warn(
-                    f"tile {tile.name} ({tile.split}): {MIN_KNOWN:.0%} of no window of {patch_size} "
-                    f"px is labelled; cut the window with the most, {crop.known:.2%}, at row "
-                    f"{crop.row}, col {crop.col}"
+                    f"tile {tile.name} ({tile.split}): no window of {patch_size} px is labelled in "
+                    f"{MIN_KNOWN:.0%} of its pixels; cut the window with the most, "
+                    f"{crop.known:.2%}, at row {crop.row}, col {crop.col}"
                 )
             elif crop.method != "nudged" and crop.building_fraction < min_building_fraction:
                 warn(

@@ -71,8 +71,8 @@ def choose_window(
         )
     area = patch_size**2
     window = mask[row : row + patch_size, col : col + patch_size]
-    labelled = np.count_nonzero(window != UNKNOWN)
-    fraction, known = np.count_nonzero(window == 1) / max(1, labelled), labelled / area
+    labelled = int(np.count_nonzero(window != UNKNOWN))
+    fraction, known = int(np.count_nonzero(window == 1)) / max(1, labelled), labelled / area
     if nudge or (fraction >= min_fraction and known >= MIN_KNOWN):
         return Crop(row, col, "nudged" if nudge else "centre", fraction, known)
 

@@ -85,9 +85,7 @@ def match_buildings(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Mat
     found, confirmed = np.zeros(len(areas), bool), np.zeros(len(claimed_areas), bool)
     found[building[match]] = confirmed[claim[match]] = True
     covered = np.bincount(building, weights=shared, minlength=len(areas))
-    on_left_out = np.bincount(
-        claim, weights=shared * ~kept[building], minlength=len(claimed_areas)
-    )
+    on_left_out = np.bincount(claim, weights=shared * ~kept[building], minlength=len(claimed_areas))
     judged = confirmed | ~(
         _touching(claims, len(claimed_areas), unknown) | (2 * on_left_out > claimed_areas)
     )
