@@ -73,10 +73,10 @@ def _outline_of_truth(truth: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 def hatched(image: Image, where: npt.NDArray[np.bool_]) -> Image:
     """Copy an image with diagonal stripes over the pixels ``where``, (H, W) bool."""
     drawn = _tinted(image, where, (0, 0, 0), 0.35)
-    # Stripes are 1 px wide at 224 px, 2 at 512, 4 at 1024, and a fifth of their distance.
+    # Stripes are 2 px wide at 224 px, 4 at 512, 8 at 1024, and every fourth pixel is in one.
     width = max(1, round(max(where.shape) / 256))
     rows, columns = np.arange(where.shape[0])[:, None], np.arange(where.shape[1])
-    stripes = (rows + columns) // width % 5 == 0
+    stripes = (rows + columns) // width % 8 < 2
     return _tinted(drawn, where & stripes, STRIPE, 0.7)
 
 

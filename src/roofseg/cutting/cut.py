@@ -84,6 +84,7 @@ def make_patches(
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
         cells: dict[str, list[tuple[Image, str]]] = {split: [] for split in SPLITS}
         fingerprints, grids, notes, hashes = [], [], [], []
+        some_unknown = False
         for tile in progress(tiles, "Cutting patches"):
             grid, note = check_tile(tile, patch_size)
             notes.append((tile.name, note))
@@ -129,6 +130,7 @@ def make_patches(
             fingerprints.append(Fingerprint.of(tile.name, tile.split, image, place, mask))
             caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
             if crop.known < 1:
+                some_unknown = True
                 caption += f" · {crop.known:.0%} labelled"
             cells[tile.split].append((_outlined(image, mask), f"{tile.name}\n{caption}"))
             grids.append(grid)
@@ -147,7 +149,7 @@ def make_patches(
             write_rows(folders[split] / "crops.csv", CROPS_COLUMNS, rows[split])
         places = [fingerprint.grid for fingerprint in fingerprints]
         write_manifest(manifest, _tile_records(tiles, grids, places, hashes))
-        write_png(overview, _overview(dataset.name, patch_size, cells))
+        write_png(overview, _overview(dataset.name, patch_size, cells, some_unknown))
     return {split: len(rows[split]) for split in SPLITS}
 
 
@@ -230,7 +232,12 @@ def _outlined(image: Image, mask: Image) -> Image:
     return thumbnail
 
 
-def _overview(dataset: str, patch_size: int, cells: dict[str, list[tuple[Image, str]]]) -> Image:
+def _overview(
+    dataset: str,
+    patch_size: int,
+    cells: dict[str, list[tuple[Image, str]]],
+    some_unknown: bool,
+) -> Image:
     """Draw every patch by split, for a check by eye: (H, W, 3) uint8 RGB."""
     count = sum(map(len, cells.values()))
     groups = [
@@ -238,4 +245,6 @@ def _overview(dataset: str, patch_size: int, cells: dict[str, list[tuple[Image, 
         for split in SPLITS
     ]
     title = f"{dataset}: {count} patches of {patch_size} x {patch_size} px, footprints outlined"
+    if some_unknown:
+        title += ", unlabelled pixels hatched"
     return contact_sheet(title, groups, MIN_COLUMNS)

@@ -206,6 +206,11 @@ def bring_in(
             f"{', or unknown in your masks' if unknown is not None else ''}); they are "
             f"{UNKNOWN_IN_FILES} in msks/"
         )
+    if not areas and (bare := [name for name, it in rasterized.items() if not it.features]):
+        say(
+            f"no footprint on {shortened(bare)}: leave out tiles that nobody has mapped, or "
+            "say with --areas where the footprints are complete"
+        )
     for line in (*offsets, *_remarks(used, scale, rasterized)):
         say(line)
     return Report(tuple(reports), (), tuple(find_warnings(reports)), gsd)
@@ -323,8 +328,6 @@ def _remarks(
     ]:
         yield f"tiles named differently from their files: {shortened(renamed)}"
     yield from gathered((name, note) for name, source in sources.items() for note in source.notes)
-    if bare := [name for name, stats in rasterized.items() if not stats.features]:
-        yield f"no footprint on {shortened(bare)}: leave out tiles that nobody has mapped"
     if repaired := sum(stats.repaired for stats in rasterized.values()):
         yield f"invalid footprints that were repaired: {repaired}"
     if skipped := sum(stats.skipped for stats in rasterized.values()):

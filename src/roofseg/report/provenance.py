@@ -46,7 +46,10 @@ def _labelled_text(board: Leaderboard) -> str:
     ]
     if not parts:
         return ""
-    return f" Labelled pixels: {join_words(parts)}; nothing is scored on the others."
+    return (
+        f" Labelled pixels: {join_words(parts)}; nothing is "
+        "scored on the others, nor are buildings that touch them."
+    )
 
 
 def caveats(board: Leaderboard) -> dict[str, str]:

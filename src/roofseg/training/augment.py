@@ -161,8 +161,13 @@ class Augmenter:
     def __init__(self, preset: str, unknown_border: bool = False) -> None:
         transforms = _BUILD[preset]()
         if unknown_border:
-            for transform in transforms:  # the same parameters and draws, so the same images
-                transform.__class__ = UNKNOWN_BORDER.get(type(transform), type(transform))
+            # The same arguments and draws, so the same images.
+            transforms = [
+                UNKNOWN_BORDER[type(each)](**each.get_transform_init_args())
+                if type(each) in UNKNOWN_BORDER
+                else each
+                for each in transforms
+            ]
         # strict: a misspelt argument is an error, not a warning with the default value.
         self._compose = A.Compose(transforms, strict=True)
 
