@@ -1,4 +1,4 @@
-"""Pixels of new tiles that nobody has labelled: no data, outside areas, or so by the user's mask."""
+"""Pixels of new tiles that nobody has labelled: without data, outside areas, or by their mask."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import shapely
 from intake_files import NAMES, SIZE, place_of, write_footprints, write_pairs
 from rasterio.transform import Affine
+from tiers import cases
 from tiny_dataset import CRS, TRANSFORM, make, tile_pixels, write_raster
 
 from roofseg.core.errors import UserError
@@ -56,8 +57,8 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "data" / "oslo"
 
 
-@pytest.mark.parametrize("kind", ["nodata", "alpha", "NaN"])
-@pytest.mark.parametrize("footprints", [False, True])
+@pytest.mark.parametrize("kind", cases(["nodata", "alpha", "NaN"], {"alpha", "NaN"}))
+@pytest.mark.parametrize("footprints", cases([False, True], {True}))
 def test_pixels_without_data(tmp_path: Path, out: Path, kind: str, footprints: bool) -> None:
     def holed(image: np.ndarray) -> np.ndarray:
         blank = np.zeros(image.shape[:2], bool)
@@ -98,7 +99,7 @@ def test_a_dataset_without_them_is_as_before(tmp_path: Path, out: Path) -> None:
     ).read_bytes()
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+@pytest.mark.parametrize("suffix", cases([".gpkg", ".geojson"], {".geojson"}))
 def test_nothing_is_known_outside_the_areas(tmp_path: Path, out: Path, suffix: str) -> None:
     images, masks = write_pairs(tmp_path, suffixes=(".tif", ".png"))
     crs = "EPSG:4326" if suffix == ".geojson" else "EPSG:3857"
@@ -161,6 +162,7 @@ def test_a_value_in_the_masks(tmp_path: Path, out: Path, unknown: int, building:
     assert (folder / "unknown.txt").read_text() == "127\n"
 
 
+@pytest.mark.whole
 def test_chips_that_are_merged_keep_them(tmp_path: Path, out: Path) -> None:
     """Six tiles of 2 x 2 chips: one chip without data, another unknown in its mask."""
     image, mask = tile_pixels(3, SIZE)
@@ -203,13 +205,12 @@ def test_bad_input_is_one_clear_error(
 ) -> None:
     images, _ = write_pairs(tmp_path)
     roofs = write_footprints(tmp_path / "roofs.gpkg")
-    empty = geopandas.GeoDataFrame(geometry=[], crs=CRS)
-    empty.to_file(tmp_path / "empty.gpkg")
     far = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326")
-    far.to_file(tmp_path / "far.gpkg")
-    for layer in ("a", "b"):
-        far.to_file(tmp_path / "two.gpkg", layer=layer)
+    layers = {"empty.gpkg": {"empty": far[:0]}, "far.gpkg": {"far": far}}
+    layers["two.gpkg"] = {"a": far, "b": far}
     if "areas" in options:
+        for layer, polygons in layers.get(options["areas"], {}).items():
+            polygons.to_file(tmp_path / options["areas"], layer=layer)
         options = {**options, "areas": tmp_path / options["areas"]}
     with pytest.raises(UserError, match=message):
         taken(images, roofs, out, **options)
@@ -220,3 +221,26 @@ def test_areas_need_tiles_with_a_place(tmp_path: Path, out: Path) -> None:
     areas = write_areas(tmp_path / "areas.gpkg", "a")
     with pytest.raises(UserError, match=r"a\.tif: has no CRS and no transform.* leave out --areas"):
         taken(images, masks, out, areas=areas)
+
+
+def test_the_check_of_a_dataset_knows_them(tmp_path: Path, out: Path) -> None:
+    images, masks = write_pairs(tmp_path)
+    taken(images, masks, out)
+    own = mask_of("b")
+    own[:48] = 127
+    write_raster(out / "msks" / "b.tif", own, crs=CRS, transform=place_of(1))
+    assert "b.tif: rows 0 to 95 hold the values 0, 127, 255" in inspect_dataset(out).problems[0]
+    declared = out / "msks" / "unknown.txt"
+    declared.write_text("127\n")
+    report = inspect_dataset(out)
+    assert not report.problems
+    assert [tile.labelled for tile in report.tiles] == [1, 0.5, 1, 1, 1, 1]
+    assert report.tiles[1].building == (own == 255).sum() / (own != 127).sum()
+    assert [line.split()[-2] for line in table(report).splitlines()[:3]] == [
+        "labelled", "100.0%", "50.0%"
+    ]  # fmt: skip
+    write_raster(out / "msks" / "b.tif", own * 0 + 127, crs=CRS, transform=place_of(1))
+    (problem,) = inspect_dataset(out).problems
+    assert problem.endswith("b.tif: no pixel of it is labelled. Leave the tile out.")
+    declared.write_text("none\n")
+    assert any("unknown.txt: found 'none'" in line for line in inspect_dataset(out).problems)
