@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 
 from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError, collect_errors, raise_all
 from roofseg.core.files import check_file_name, write_json, write_rows, write_text
 from roofseg.core.images import UNKNOWN_IN_FILES
-from roofseg.core.messages import gathered, shortened
+from roofseg.core.messages import shortened
 from roofseg.core.progress import Progress, silent
 from roofseg.intake.chips import find_squares, place_by_name, squares_to_merge
 from roofseg.intake.convert import PERCENTILES, ImageHeader, find_scale, read_image_header
@@ -31,7 +30,8 @@ from roofseg.intake.inspect import (
     inspect_tile,
 )
 from roofseg.intake.pairing import Label, find_areas, pair_up
-from roofseg.intake.rasterize import FootprintLayer, RasterizeStats, check_placement
+from roofseg.intake.rasterize import FootprintLayer, check_placement
+from roofseg.intake.remarks import remarks, unlabelled_remarks
 from roofseg.intake.write_tiles import KINDS, TileWriter
 from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
 from roofseg.tiles.rasters import MAX_SHIFT_PX, Grid, open_raster, read_grid, shift_px
@@ -197,21 +197,12 @@ def bring_in(
         )
     if left_out:
         say(f"left out, since they belong to no such square of chips: {shortened(left_out)}")
-    if blank:
-        say(f"left out, since none of their pixels is labelled: {shortened(blank)}")
-    if (share := fmean(report.labelled for report in reports)) < 1:
-        say(
-            f"{1 - share:.1%} of the pixels are unknown (without data"
-            f"{', or outside the labelled areas' if areas else ''}"
-            f"{', or unknown in your masks' if unknown is not None else ''}); they are "
-            f"{UNKNOWN_IN_FILES} in msks/"
-        )
-    if not areas and (bare := [name for name, it in rasterized.items() if not it.features]):
-        say(
-            f"no footprint on {shortened(bare)}: leave out tiles that nobody has mapped, or "
-            "say with --areas where the footprints are complete"
-        )
-    for line in (*offsets, *_remarks(used, scale, rasterized)):
+    mapped, stated = areas is not None, unknown is not None
+    for line in (
+        *unlabelled_remarks(reports, blank, areas=mapped, stated=stated),
+        *offsets,
+        *remarks(used, scale, rasterized, areas=mapped),
+    ):
         say(line)
     return Report(tuple(reports), (), tuple(find_warnings(reports)), gsd)
 
@@ -313,31 +304,6 @@ def _record(
         image = sources[chip]
         records.append({"image": image.path.name, "mask": mask.name, "changes": image.notes})
     return records[0] if len(records) == 1 else {"chips": records}
-
-
-def _remarks(
-    sources: Mapping[str, ImageHeader],
-    scale: tuple[float, float] | None,
-    rasterized: Mapping[str, RasterizeStats],
-) -> Iterator[str]:
-    """Remarks for the user on how tiles were brought in, one line each."""
-    if renamed := [
-        f"{source.path.stem!r} is {name}"
-        for name, source in sources.items()
-        if source.path.stem != name
-    ]:
-        yield f"tiles named differently from their files: {shortened(renamed)}"
-    yield from gathered((name, note) for name, source in sources.items() for note in source.notes)
-    if repaired := sum(stats.repaired for stats in rasterized.values()):
-        yield f"invalid footprints that were repaired: {repaired}"
-    if skipped := sum(stats.skipped for stats in rasterized.values()):
-        yield f"features without a usable polygon that were left out: {skipped}"
-    if scale:
-        low, high = scale  # all digits, so that prediction can use exactly the same scale
-        yield (
-            f"{low} became 0 and {high} 255: percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of "
-            f"all tiles; to predict such imagery, use --scale {low} {high}"
-        )
 
 
 @contextmanager
