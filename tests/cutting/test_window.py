@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from roofseg.core.images import UNKNOWN
-from roofseg.cutting.window import MIN_KNOWN, choose_window, window_counts
+from roofseg.cutting.window import MIN_LABELLED, choose_window, window_counts
 
 Mask = npt.NDArray[np.uint8]
 
@@ -162,14 +162,14 @@ def test_a_window_should_be_labelled_first_and_then_hold_buildings(
 
     def rank(place: tuple[int, int]) -> tuple[float, ...]:
         distance = ((np.array(place) - centre) ** 2).sum()
-        return -min(known[place], MIN_KNOWN), -min(building[place], fraction), distance, *place
+        return -min(known[place], MIN_LABELLED), -min(building[place], fraction), distance, *place
 
     place = crop.row, crop.col
     assert place == min(known, key=rank)
-    assert crop.known == known[place]
+    assert crop.labelled == known[place]
     assert crop.building_fraction == pytest.approx(building[place])
 
 
 def test_a_tile_that_nobody_labelled_keeps_its_centre() -> None:
     crop = choose_window(np.full((8, 8), UNKNOWN, np.uint8), 4, 0.05)
-    assert (crop.row, crop.col, crop.known, crop.building_fraction) == (2, 2, 0, 0)
+    assert (crop.row, crop.col, crop.labelled, crop.building_fraction) == (2, 2, 0, 0)

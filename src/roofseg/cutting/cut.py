@@ -19,7 +19,7 @@ from roofseg.core.messages import gathered
 from roofseg.core.progress import Progress, silent
 from roofseg.cutting.find import find_tiles
 from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps, shared_ground
-from roofseg.cutting.window import MIN_KNOWN, Crop, choose_window
+from roofseg.cutting.window import MIN_LABELLED, Crop, choose_window
 from roofseg.drawing import CELL, SheetGroup, contact_sheet, hatched
 from roofseg.patches import CROPS_COLUMNS
 from roofseg.recipe.split import SPLITS, read_nudges
@@ -93,17 +93,17 @@ def make_patches(
                 _check_nudge(nudge, tile, grid, patch_size, dataset / "nudges.csv")
             tile_mask = read_tile_mask(tile.mask, tile.unknown)
             crop = choose_window(tile_mask, patch_size, min_building_fraction, nudge)
-            if crop.known == 0:
+            if crop.labelled == 0:
                 raise UserError(
                     f"{tile.mask}: no pixel of the patch at row {crop.row}, col {crop.col} is "
                     "labelled, so it could neither train nor be scored. "
                     f"{'Correct nudges.csv' if nudge else 'Take the tile out of split.csv'}."
                 )
-            if crop.method != "nudged" and crop.known < MIN_KNOWN:
+            if crop.method != "nudged" and crop.labelled < MIN_LABELLED:
                 warn(
                     f"tile {tile.name} ({tile.split}): no window of {patch_size} px is labelled in "
-                    f"{MIN_KNOWN:.0%} of its pixels; cut the window with the most, "
-                    f"{crop.known:.2%}, at row {crop.row}, col {crop.col}"
+                    f"{MIN_LABELLED:.0%} of its pixels; cut the window with the most, "
+                    f"{crop.labelled:.2%}, at row {crop.row}, col {crop.col}"
                 )
             elif crop.method != "nudged" and crop.building_fraction < min_building_fraction:
                 warn(
@@ -129,9 +129,9 @@ def make_patches(
             hashes.append(image_sha256)
             fingerprints.append(Fingerprint.of(tile.name, tile.split, image, place, mask))
             caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
-            if crop.known < 1:
+            if crop.labelled < 1:
                 some_unknown = True
-                caption += f" · {crop.known:.0%} labelled"
+                caption += f" · {crop.labelled:.0%} labelled"
             cells[tile.split].append((_outlined(image, mask), f"{tile.name}\n{caption}"))
             grids.append(grid)
         for line in gathered(notes):

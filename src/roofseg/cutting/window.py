@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from roofseg.core.images import UNKNOWN
 
-MIN_KNOWN = 0.5
+MIN_LABELLED = 0.5
 """The share of a patch's pixels that should be labelled.
 
 With less, its building fraction says little, and its score would count as much as that of a tile
@@ -27,15 +27,15 @@ Method = Literal["centre", "slid", "nudged"]
 class Crop:
     """A square window in a tile: its top-left pixel, how it was chosen, and its share of building.
 
-    ``known`` is the share of its pixels that are labelled, in [0, 1]; ``building_fraction`` is the
-    number of building pixels over that of labelled ones, in [0, 1], and 0 where there are none.
+    ``labelled`` is the share of its pixels that are not unknown, ``building_fraction`` the share of
+    building among those; both are in [0, 1]. The latter is 0 where nothing is labelled.
     """
 
     row: int
     col: int
     method: Method
     building_fraction: float
-    known: float = 1.0
+    labelled: float = 1.0
 
 
 def choose_window(
@@ -52,7 +52,7 @@ def choose_window(
     the smaller row, then to the smaller column. Every position is considered.
 
     Shares of building are of the labelled pixels. Where some are unknown, windows with at least
-    `MIN_KNOWN` of their pixels labelled come first; if there is none, those with the most.
+    `MIN_LABELLED` of their pixels labelled come first; if there is none, those with the most.
 
     Args:
         mask: (H, W) uint8, 0 background, 1 building, `UNKNOWN`
@@ -71,10 +71,10 @@ def choose_window(
         )
     area = patch_size**2
     window = mask[row : row + patch_size, col : col + patch_size]
-    labelled = int(np.count_nonzero(window != UNKNOWN))
-    fraction, known = int(np.count_nonzero(window == 1)) / max(1, labelled), labelled / area
-    if nudge or (fraction >= min_fraction and known >= MIN_KNOWN):
-        return Crop(row, col, "nudged" if nudge else "centre", fraction, known)
+    known = int(np.count_nonzero(window != UNKNOWN))
+    fraction, labelled = int(np.count_nonzero(window == 1)) / max(1, known), known / area
+    if nudge or (fraction >= min_fraction and labelled >= MIN_LABELLED):
+        return Crop(row, col, "nudged" if nudge else "centre", fraction, labelled)
 
     across = (np.arange(last_col + 1) - col) ** 2
     candidates = []
@@ -86,16 +86,16 @@ def choose_window(
     for top, (counts, known_counts) in enumerate(zip(building_rows, known_rows, strict=False)):
         fractions, shares = counts / np.maximum(known_counts, 1), known_counts / area
         # Capped, so that among windows that reach both limits only the distance counts.
-        is_known = np.minimum(shares, MIN_KNOWN)
-        reached = np.where(is_known == is_known.max(), np.minimum(fractions, min_fraction), -1)
+        enough = np.minimum(shares, MIN_LABELLED)
+        reached = np.where(enough == enough.max(), np.minimum(fractions, min_fraction), -1)
         fullest = np.flatnonzero(reached == reached.max())
         left = fullest[np.argmin(across[fullest])]
         distance = (top - row) ** 2 + across[left]
-        key = (-is_known[left], -reached[left], distance, top, left)
+        key = (-enough[left], -reached[left], distance, top, left)
         candidates.append((key, fractions[left], shares[left]))
-    (*_, top, left), fraction, known = min(candidates)
+    (*_, top, left), fraction, labelled = min(candidates)
     method: Method = "centre" if (top, left) == (row, col) else "slid"
-    return Crop(int(top), int(left), method, float(fraction), float(known))
+    return Crop(int(top), int(left), method, float(fraction), float(labelled))
 
 
 def window_counts(mask: npt.NDArray[np.uint8], patch_size: int) -> Iterator[npt.NDArray[np.int64]]:
