@@ -78,6 +78,7 @@ new-dataset: .venv/installed  ## make a dataset of your tiles: make new-dataset 
 		$(call option,gsd,GSD) $(call option,base,BASE) $(call option,split,SPLIT) \
 		$(call option,seed,SEED) $(call option,val,VAL) $(call option,test,TEST) \
 		$(call option,block,BLOCK) $(call option,merge,MERGE) \
+		$(call option,unknown,UNKNOWN) $(call option,areas,AREAS) $(call option,areas-layer,AREAS_LAYER) \
 		$(call option,max-expansion,MAX_EXPANSION) $(if $(ALLOW_BALLPARK),--allow-ballpark)
 
 check-data: .venv/installed  ## check every tile of a dataset: make check-data NAME=oslo

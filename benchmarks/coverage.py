@@ -1,7 +1,7 @@
 """How often intervals and verdicts are right, by simulation: ``python -m benchmarks.coverage``.
 
-Writes the tables of docs/statistics.md between its marks; takes about two minutes on two cores. The
-same versions of NumPy and SciPy give the same tables.
+Writes the tables of docs/statistics.md between its marks, or only those that are named; takes some
+ten minutes on two cores. The same versions of NumPy and SciPy give the same tables.
 
 Differences are drawn from distributions with a known mean, 0: normal ones, Student's t with three
 degrees of freedom (heavy tails), exponential ones (skewed), and those of ``sample_tiles.csv``: the
@@ -12,6 +12,7 @@ from it with replacement, and its mean is the truth.
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -25,11 +26,19 @@ from scipy import stats
 from roofseg.core.files import write_text
 from roofseg.metrics import iou
 from roofseg.results.folds import corrected_estimate
-from roofseg.results.intervals import CONFIDENCE, STATISTICS, Estimate, estimate, score_interval
+from roofseg.results.intervals import (
+    CONFIDENCE,
+    STATISTICS,
+    Interval,
+    Statistic,
+    estimate,
+    score_interval,
+)
 from roofseg.results.tables import markdown_table
 from stages import ROOT, run
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 Ends = tuple[Floats, Floats]
 
 PAGE = ROOT / "docs" / "statistics.md"
@@ -248,6 +257,16 @@ def verdicts() -> list[str]:
     return markdown_table(header, rows, ["method"])
 
 
+def percentile_interval(rows: Floats, statistic: Statistic, weights: Floats) -> Interval:
+    """The percentile bootstrap interval; ``weights``, (resamples, tiles), count the tiles."""
+    if statistic.pooled:
+        found = statistic.score(*(weights @ rows).T)
+    else:
+        found = weights @ statistic.score(*rows.T) / len(rows)
+    low, high = np.quantile(found, [TAIL, 1 - TAIL])
+    return Interval(statistic(rows), low, high)
+
+
 def scores(repeats: int = 200) -> list[str]:
     """How often the 95 % interval of a score of one attempt contains its value on all tiles."""
     counts = pd.read_csv(SAMPLE)
@@ -259,65 +278,90 @@ def scores(repeats: int = 200) -> list[str]:
     rows = []
     for tiles in TILES:
         rng = np.random.default_rng(tiles)
-        shares = []
-        for name in names:
-            statistic, hits = STATISTICS[name], 0
-            for population in populations:
-                truth = statistic(population)
-                for _ in range(repeats):
-                    sample = population[rng.integers(0, len(population), tiles)]
-                    found = score_interval(estimate(sample, statistic))
-                    hits += found.low <= truth <= found.high
-            shares.append(percent(hits / (repeats * len(populations))))
-        rows.append([str(tiles), *shares])
-    return markdown_table(["tiles", *names], rows)
+        weights = rng.multinomial(tiles, [1 / tiles] * tiles, 1_000).astype(np.float64)
+        hits = np.zeros((2, len(names)))
+        for population in populations:
+            for _ in range(repeats):
+                sample = population[rng.integers(0, len(population), tiles)]
+                for column, name in enumerate(names):
+                    statistic = STATISTICS[name]
+                    truth = statistic(population)
+                    both = (
+                        percentile_interval(sample, statistic, weights),
+                        score_interval(estimate(sample, statistic)),
+                    )
+                    hits[:, column] += [found.low <= truth <= found.high for found in both]
+        shares = hits / (repeats * len(populations))
+        rows += [
+            [str(tiles), method, *map(percent, own)]
+            for method, own in zip(("percentile bootstrap", "Student's t"), shares, strict=True)
+        ]
+    return markdown_table(["tiles", "method", *names], rows, ["method"])
 
 
-def cross_validations(
-    tiles: int, folds: int, shared: float, rng: np.random.Generator, repeats: int
-) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Out-of-fold differences, (repeats, tiles), of two learners of five numbers per tile.
+def steady(rng: np.random.Generator, repeats: int, of_tile: Integers, shared: float) -> Floats:
+    """Out-of-fold differences, (repeats, tiles), of learning a mean, against predicting 0.
 
-    Numbers are normal with mean 0.2 and sd 1. One learner predicts the mean of its training tiles,
-    the other 0; a score is minus the squared error. ``shared`` is the standard deviation of what
-    the tiles of a fold have in common, like neighbours.
+    A tile has five numbers, normal with mean 0.2 and sd 1; a score is minus the squared error.
+    ``shared`` is the sd of what the tiles of a fold have in common, like neighbours.
     """
-    of_tile = np.repeat(np.arange(folds), tiles // folds)
-    numbers = rng.normal(0.2, 1, (repeats, tiles, 5))
-    numbers += rng.normal(0, shared, (repeats, folds, 5))[:, of_tile]
-    differences = np.empty((repeats, tiles))
-    for fold in range(folds):
+    numbers = rng.normal(0.2, 1, (repeats, len(of_tile), 5))
+    numbers += rng.normal(0, shared, (repeats, of_tile.max() + 1, 5))[:, of_tile]
+    differences = np.empty(numbers.shape[:2])
+    for fold in np.unique(of_tile):
         inside = of_tile == fold
         learnt = numbers[:, ~inside].mean(1, keepdims=True)
         errors = (numbers[:, inside] - learnt) ** 2
         differences[:, inside] = (numbers[:, inside] ** 2 - errors).sum(2)
-    return differences, of_tile
+    return differences
 
 
-def folds(repeats: int = 3_000) -> list[str]:
-    """How often 95 % intervals of cross-validation contain the expected difference, of 30 tiles."""
+def unstable(rng: np.random.Generator, repeats: int, of_tile: Integers) -> Floats:
+    """Those of a regression on the one of 20 numbers that fits best, against predicting 0.
 
-    def ordinary(values: Floats, of_tile: npt.NDArray[np.int64]) -> Estimate:
-        return estimate(values)
+    Only the first number has an effect, 0.6, beside noise with sd 1. Other training tiles may
+    choose another number.
+    """
+    numbers = rng.normal(size=(repeats, len(of_tile), 20))
+    truth = 0.6 * numbers[:, :, 0] + rng.normal(size=numbers.shape[:2])
+    differences = np.empty(truth.shape)
+    for fold in np.unique(of_tile):
+        inside = of_tile == fold
+        known = numbers[:, ~inside]
+        products = (known * truth[:, ~inside, None]).sum(1)
+        chosen = np.abs(products).argmax(1)[:, None]
+        slopes = np.take_along_axis(products / (known**2).sum(1), chosen, axis=1)
+        used = np.take_along_axis(numbers[:, inside], chosen[:, :, None], axis=2)[:, :, 0]
+        differences[:, inside] = truth[:, inside] ** 2 - (truth[:, inside] - slopes * used) ** 2
+    return differences
 
-    def of_fold_means(values: Floats, of_tile: npt.NDArray[np.int64]) -> Estimate:
-        return estimate(values.reshape(len(np.unique(of_tile)), -1).mean(1))
 
-    methods = {"t over tiles": ordinary, "t over folds": of_fold_means}
-    methods["corrected t over folds"] = corrected_estimate
+LEARNERS: dict[str, Callable[[np.random.Generator, int, Integers], Floats]] = {
+    "steady": lambda *of: steady(*of, shared=0),
+    "steady, neighbours": lambda *of: steady(*of, shared=0.5),
+    "unstable": unstable,
+}
+
+
+def folds(repeats: int = 3_000, tiles: int = 30) -> list[str]:
+    """How often 95 % intervals of cross-validation contain the expected difference."""
     rows = []
-    for count in (3, 5, 10):
-        row = [str(count)]
-        for shared in (0, 0.5):
-            rng = np.random.default_rng([count, int(10 * shared)])
-            truth = cross_validations(30, count, shared, rng, 20_000)[0].mean()
-            samples, of_tile = cross_validations(30, count, shared, rng, repeats)
-            for method in methods.values():
-                found = [method(values, of_tile).interval for values in samples]
-                row.append(percent(np.mean([own.low <= truth <= own.high for own in found])))
-        rows.append(row)
-    header = ["folds", *methods, *(f"{name}, neighbours" for name in methods)]
-    return markdown_table(header, rows)
+    for number, (learner, differences) in enumerate(LEARNERS.items()):
+        for count in (3, 5, 10):
+            rng = np.random.default_rng([count, number])
+            of_tile = np.repeat(np.arange(count), tiles // count)
+            truth = differences(rng, 20_000, of_tile).mean()
+            hits = np.zeros(3)
+            for values in differences(rng, repeats, of_tile):
+                found = [
+                    estimate(values),
+                    estimate(values.reshape(count, -1).mean(1)),
+                    corrected_estimate(values, of_tile),
+                ]
+                hits += [own.interval.low <= truth <= own.interval.high for own in found]
+            rows.append([learner, str(count), *map(percent, hits / repeats)])
+    header = ["learner", "folds", "t over tiles", "t over folds", "corrected t over folds"]
+    return markdown_table(header, rows, ["learner"])
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
@@ -338,12 +382,13 @@ def between_marks(page: str, name: str, lines: Sequence[str]) -> str:
 
 
 def main() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    for name, table in TABLES.items():
-        lines = table()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
+    parser.add_argument("tables", nargs="*", help=f"some of {', '.join(TABLES)} (default: all)")
+    for name in parser.parse_args().tables or TABLES:
+        lines = TABLES[name]()
         print(f"\n{name}", *lines, sep="\n", flush=True)
-        page = between_marks(page, name, lines)
-    write_text(PAGE, page)
+        page = PAGE.read_text(encoding="utf-8")
+        write_text(PAGE, between_marks(page, name, lines))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,10 +20,14 @@ import rasterio
 from rasterio.transform import from_origin
 
 from benchmarks.table import Row, alternate, measure_one, median_ratio, ours_and_plain
+from roofseg.core.files import write_json
 from roofseg.inference.predictor import Images, Predictor, Probabilities
 from roofseg.mapping.predict import Options, predict_raster
 from roofseg.sliding_window.blocks import predict_blocks
 from roofseg.sliding_window.imagery import open_imagery
+
+if TYPE_CHECKING:
+    from roofseg.inference.torch_predictor import TorchPredictor
 
 ENCODER, WINDOW, BATCH = "resnet34", 512, 4
 SIZE = 5000  # of a tile of the study
@@ -35,6 +40,7 @@ def rows(folder: Path) -> Iterator[Row]:
     tile = write_tile(folder / "tile.tif")
     yield against_bare(tile, folder / "out.tif")
     yield against_plain(tile)
+    yield from against_torch(folder)
 
 
 def against_bare(tile: Path, out: Path) -> Row:
@@ -83,6 +89,42 @@ def against_plain(tile: Path) -> Row:
     )
 
 
+def against_torch(folder: Path) -> Iterator[Row]:
+    """A batch by onnxruntime, against torch in float32 and in the precision that it chooses."""
+    from roofseg.mapping import onnx_predictor
+    from roofseg.mapping.onnx_export import export
+    from roofseg.models.roof_model import save_model
+
+    for encoder in (ENCODER, "tu-tf_efficientnet_lite0"):
+        models = {each: make_predictor(encoder, each) for each in ("32-true", "auto")}
+        model = folder / encoder
+        save_model(model / "model.safetensors", models["32-true"].model)
+        spec = {"architecture": "unet", "encoder": encoder, "dropout": 0.3}
+        about = {"attempt": encoder, "digest": "", "dataset": "", "patch_size": WINDOW, "gsd": []}
+        write_json(model / "recipe.json", {**about, "recipe": spec})
+        path = folder / f"{encoder}.onnx"
+        export(model, path, tolerance=0.01)  # random weights enlarge differences of rounding
+        exported = onnx_predictor.load(path, device="cpu")
+        images = np.random.default_rng(0).integers(0, 256, (BATCH, WINDOW, WINDOW, 3), np.uint8)
+        for torch_model in models.values():
+            ours, least = alternate(
+                partial(call, exported, images), partial(call, torch_model, images), rounds=5
+            )
+            precision = torch_model.provenance["ROOFSEG_PRECISION"]
+            yield Row(
+                f"{BATCH} windows of {WINDOW} px by onnxruntime, float32, U-Net {encoder}, CPU",
+                f"torch, {precision}",
+                "",
+                *(f"{statistics.median(each):.3g} s" for each in (ours, least)),
+                f"{median_ratio(least, ours):.2f}x",
+                None,
+            )
+
+
+def call(predictor: Predictor, images: Images) -> None:
+    predictor(images)
+
+
 def write_tile(path: Path) -> Path:
     """Write smooth colours, which compress like aerial images, as a tiled GeoTIFF."""
     coarse = np.random.default_rng(0).integers(0, 255, (SIZE // 8, SIZE // 8, 3), dtype=np.uint8)
@@ -104,7 +146,7 @@ def write_tile(path: Path) -> Path:
     return path
 
 
-def make_predictor() -> Predictor:
+def make_predictor(encoder: str = ENCODER, precision: str = "auto") -> TorchPredictor:
     import torch
 
     from roofseg.inference.torch_predictor import TorchPredictor
@@ -112,9 +154,9 @@ def make_predictor() -> Predictor:
     from roofseg.models.roof_model import build_model
 
     torch.manual_seed(0)
-    model = build_model("unet", ENCODER, dropout=0.3, patch_size=WINDOW)
+    model = build_model("unet", encoder, dropout=0.3, patch_size=WINDOW)
     keep_freed_memory()
-    return TorchPredictor(model, window=WINDOW, precision=resolve_precision("auto", "cpu"))
+    return TorchPredictor(model, window=WINDOW, precision=resolve_precision(precision, "cpu"))
 
 
 def ours(tile: Path) -> float:

@@ -53,12 +53,7 @@ def main() -> None:
                 model = write(args.attempt, trained, {**record, "result": trained.record()}, seen)
                 mark_finished(state, sha256_file(model))
                 check_parent()
-                minutes = f"{trained.seconds / 60:.1f} minutes"
-                print(
-                    f"{recipe.label(args.attempt)}  finished in {minutes}: val IoU "
-                    f"{trained.best_val_iou:.4f}, the best, after epoch {trained.best_epoch} of "
-                    f"{trained.epochs_run}: {model}"
-                )
+                print(trained.summary(recipe.label(args.attempt)))
     if trained and trained.failure:
         raise trained.failure
     if args.smoke:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from roofseg import baselines
+from roofseg.core.images import UNKNOWN
 from roofseg.patches import Patch
 
 SIDE = 8
@@ -101,3 +102,17 @@ def test_channels_are_bytes_and_excess_green_is_high_for_plants() -> None:
 def test_the_stage_does_not_wait_for_torch() -> None:
     code = "import sys, stages.baselines; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unknown_pixels_have_no_part() -> None:
+    train, val = ([patch(f"{seed}", 0.4, seed=seed) for seed in seeds] for seeds in ((1, 2), (3,)))
+    results = []
+    for colour in (0, 255):
+        for each in (*train, *val):
+            each.mask[:3] = UNKNOWN
+            each.image[:3] = colour
+        results.append(baselines.baselines(train, val))
+    assert results[0] == results[1]
+    assert results[0]["colour_threshold"]["channel"] == "red"
+    blank = [Patch("c", val[0].image, np.full_like(val[0].mask, UNKNOWN))]
+    assert baselines.best_constant(blank)["val"]["iou"] == 1  # of nothing, and no NaN

@@ -10,6 +10,7 @@ import pytest
 from graph import ROOT
 
 from roofseg import drawing
+from roofseg.core.images import UNKNOWN
 
 TEMPLATES = ROOT / ".dvc/plots"
 
@@ -137,3 +138,34 @@ def colour_encodings(part: Any) -> Iterator[dict[str, Any]]:
     if isinstance(part, list):
         for item in part:
             yield from colour_encodings(item)
+
+
+class TestUnknown:
+    """Truths some of whose pixels nobody has labelled."""
+
+    @pytest.mark.parametrize("draw", [drawing.overlay, drawing.panel])
+    def test_they_are_hatched_and_nothing_else_is(self, draw: Any) -> None:
+        truth, prediction = square(10, 10, 20), square(12, 12, 20)
+        plain = draw(grey(), truth, prediction)
+        truth[:, 40:] = UNKNOWN
+        found = draw(grey(), truth, prediction)
+        for start in range(0, found.shape[1], SIDE):  # the pictures of a panel
+            part, before = (each[:, start : start + SIDE] for each in (found, plain))
+            np.testing.assert_array_equal(part[:, :40], before[:, :40])
+            hatched = part[:, 40:]
+            if draw is drawing.panel and start == 0:
+                assert (hatched == 100).all()  # the image itself
+            else:
+                assert len(np.unique(hatched.reshape(-1, 3), axis=0)) == 2  # stripes and between
+
+    def test_a_building_has_no_edge_there(self) -> None:
+        truth = square(10, 30, 20)
+        truth[:, 40:] = UNKNOWN
+        found = drawing.overlay(grey(), truth, np.zeros_like(truth))
+        assert painted(found, drawing.TRUTH)[:, :40].any()
+        assert not painted(found, drawing.TRUTH)[:, 40:].any()
+
+    def test_predictions_there_are_not_judged(self) -> None:
+        truth, prediction = np.full((SIDE, SIDE), UNKNOWN, np.uint8), square(10, 10, 20)
+        without = drawing.panel(grey(), truth, np.zeros_like(truth))
+        np.testing.assert_array_equal(drawing.panel(grey(), truth, prediction), without)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from roofseg import metrics
+from roofseg.core.images import UNKNOWN
 
 SHAPE = (3, 4, 5)  # tiles, rows, columns
 masks = hnp.arrays(np.uint8, SHAPE, elements=st.integers(0, 1))
@@ -146,3 +147,24 @@ def test_curve_is_exact_at_every_threshold(chances: np.ndarray, truth: np.ndarra
     half = metrics.pixel_scores(metrics.table(["a", "b", "c"], chances, truth))
     assert curve.precision[50] == half["precision"]
     assert curve.recall[50] == half["recall"]
+
+
+partly_known = hnp.arrays(np.uint8, (2, 5, 6), elements=st.sampled_from([0, 1, UNKNOWN]))
+
+
+@given(partly_known, st.integers(0, 99))
+def test_unknown_pixels_are_in_no_count(truth: np.ndarray, seed: int) -> None:
+    import torch
+
+    rng = np.random.default_rng(seed)
+    chances = rng.random(truth.shape).astype(np.float32)
+    others = np.where(truth == UNKNOWN, rng.random(truth.shape).astype(np.float32), chances)
+    for one, known in zip(np.transpose(metrics.count(chances, truth)), truth, strict=True):
+        assert one.sum() == (known != UNKNOWN).sum()
+    np.testing.assert_array_equal(metrics.count(chances, truth), metrics.count(others, truth))
+    tensors = metrics.count(torch.from_numpy(chances), torch.from_numpy(truth))
+    np.testing.assert_array_equal(torch.stack(tensors), metrics.count(chances, truth))
+    pixels = metrics.histogram(chances, truth)
+    np.testing.assert_array_equal(pixels, metrics.histogram(others, truth))
+    assert pixels.sum() == (truth != UNKNOWN).sum()
+    assert not metrics.precision_recall(pixels).isna().any(axis=None)

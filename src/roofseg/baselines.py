@@ -64,7 +64,7 @@ def _ious(values: Image, mask: Image) -> dict[str, npt.NDArray[np.float64]]:
 
     "above" is the IoU of the mask value >= t, "below" that of the mask value < t.
     """
-    roof = np.bincount(values[mask > 0], minlength=LEVELS)
+    roof = np.bincount(values[mask == 1], minlength=LEVELS)
     ground = np.bincount(values[mask == 0], minlength=LEVELS)
     roof_below, ground_below = (np.cumsum(part) - part for part in (roof, ground))
     roof_above, ground_above = roof.sum() - roof_below, ground.sum() - ground_below

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from roofseg.core.images import Image
+from roofseg.core.images import UNKNOWN, Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +28,7 @@ BOTH = (255, 230, 0)
 HIT = TRUTH
 FALSE_ALARM = PREDICTION
 MISSED = (40, 110, 255)
+STRIPE = (225, 225, 225)
 
 # The palette of Okabe and Ito, "Color Universal Design" (2008), whose colours are distinct for
 # readers with any colour vision. Its yellow is left out (too pale on white); its black comes last.
@@ -64,22 +65,39 @@ def _tinted(image: Image, where: npt.NDArray[np.bool_], rgb: RGB, strength: floa
     return tinted
 
 
+def _outline_of_truth(truth: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """The line outside the buildings of a truth; where unknown pixels begin, there is no edge."""
+    return _outline((truth > 0) & (truth != UNKNOWN), outside=True) & (truth != UNKNOWN)
+
+
+def hatched(image: Image, where: npt.NDArray[np.bool_]) -> Image:
+    """Copy an image with diagonal stripes over the pixels ``where``, (H, W) bool."""
+    drawn = _tinted(image, where, (0, 0, 0), 0.35)
+    # Stripes are 2 px wide at 224 px, 4 at 512, 8 at 1024, and every fourth pixel is in one.
+    width = max(1, round(max(where.shape) / 256))
+    rows, columns = np.arange(where.shape[0])[:, None], np.arange(where.shape[1])
+    stripes = (rows + columns) // width % 8 < 2
+    return _tinted(drawn, where & stripes, STRIPE, 0.7)
+
+
 def overlay(image: Image, truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> Image:
     """Draw the outlines of the truth (green) and of a prediction (red) on an image.
 
     The line of the truth runs just outside its edge and that of the prediction just inside, so
-    both are visible side by side where they agree; crossing lines are yellow.
+    both are visible side by side where they agree; crossing lines are yellow. Unknown pixels are
+    hatched.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        truth: (H, W), 0 background, anything else building.
-        prediction: likewise.
+        truth: (H, W), 0 background, `UNKNOWN`, anything else building.
+        prediction: (H, W), 0 background, anything else building.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    actual, predicted = _outline(truth, outside=True), _outline(prediction, outside=False)
-    drawn = image.copy()
+    unknown = truth == UNKNOWN
+    actual, predicted = _outline_of_truth(truth), _outline(prediction, outside=False)
+    drawn = hatched(image, unknown)
     drawn[actual] = TRUTH
     drawn[predicted] = PREDICTION
     drawn[actual & predicted] = BOTH
@@ -91,19 +109,21 @@ def panel(image: Image, truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -
 
     Args:
         image: (P, P, 3) uint8 RGB.
-        truth: (P, P), 0 background, anything else building.
-        prediction: likewise.
+        truth: (P, P), 0 background, `UNKNOWN`, anything else building.
+        prediction: (P, P), 0 background, anything else building.
 
     Returns:
         (P, 3 P, 3) uint8 RGB: the image; the image with footprints tinted and outlined in green;
-        the image with hits tinted green, false alarms red and missed roofs blue.
+        the image with hits tinted green, false alarms red and missed roofs blue. Unknown pixels of
+        the second and third are hatched.
     """
-    actual, predicted = truth > 0, prediction > 0
-    footprints = _tinted(image, actual, TRUTH, 0.3)
-    footprints[_outline(truth, outside=True)] = TRUTH
+    unknown = truth == UNKNOWN
+    actual, predicted = (truth > 0) & ~unknown, (prediction > 0) & ~unknown
+    footprints = hatched(_tinted(image, actual, TRUTH, 0.3), unknown)
+    footprints[_outline_of_truth(truth)] = TRUTH
     # The prediction has no outline, since red around a hit would look like a false alarm. Errors
     # are tinted more strongly than hits.
-    judged = _tinted(image, actual & predicted, HIT, 0.45)
+    judged = _tinted(hatched(image, unknown), actual & predicted, HIT, 0.45)
     judged = _tinted(judged, predicted & ~actual, FALSE_ALARM, 0.65)
     judged = _tinted(judged, actual & ~predicted, MISSED, 0.65)
     return np.hstack([image, footprints, judged])

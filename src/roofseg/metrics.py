@@ -3,6 +3,7 @@
 Every score is derived from the counts of each tile (tp, fp, fn, tn), as the mean over tiles (the
 headline) or pooled over all pixels (comparable with published Inria figures). A score of 0/0 is 1:
 an empty prediction on an empty tile scores 1, and so does the precision of an empty prediction.
+Pixels that are `UNKNOWN` in the truth are not counted, whatever is predicted there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from roofseg.core.images import UNKNOWN
 
 THRESHOLD = 0.5  # fixed in advance for every attempt, not chosen on val or test
 """A pixel is building where its probability is at least this."""
@@ -38,7 +41,7 @@ def count(probabilities: Any, truth: Any) -> tuple[Any, Any, Any, Any]:
 
     Args:
         probabilities: (N, ...) floats in [0, 1], or predicted masks in {0, 1}.
-        truth: (N, ...) of the same shape, 0 background and 1 building.
+        truth: (N, ...) of the same shape, 0 background, 1 building, `UNKNOWN`.
 
     Returns:
         tp, fp, fn, tn: four (N,) int64 arrays (tensors for tensors).
@@ -48,12 +51,13 @@ def count(probabilities: Any, truth: Any) -> tuple[Any, Any, Any, Any]:
             f"probabilities of shape {tuple(probabilities.shape)} and truth of shape "
             f"{tuple(truth.shape)} differ"
         )
-    predicted = (probabilities >= THRESHOLD).reshape(len(truth), -1)
-    actual = (truth > 0).reshape(len(truth), -1)
+    known = (truth != UNKNOWN).reshape(len(truth), -1)
+    predicted = (probabilities >= THRESHOLD).reshape(len(truth), -1) & known
+    actual = (truth > 0).reshape(len(truth), -1) & known
     tp = (predicted & actual).sum(1)
     fp = predicted.sum(1) - tp
     fn = actual.sum(1) - tp
-    return tp, fp, fn, predicted.shape[1] - tp - fp - fn
+    return tp, fp, fn, known.sum(1) - tp - fp - fn
 
 
 def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
@@ -98,7 +102,7 @@ def table(tiles: Sequence[str], probabilities: Any, truth: Any) -> pd.DataFrame:
     Args:
         tiles: N names.
         probabilities: (N, H, W) array of floats in [0, 1], or of masks in {0, 1}.
-        truth: (N, H, W) array, 0 background and 1 building.
+        truth: (N, H, W) array, 0 background, 1 building, `UNKNOWN`.
 
     Returns:
         One row per tile with columns tile, tp, fp, fn, tn (pixels), iou, f1, precision, recall.
@@ -144,14 +148,15 @@ def histogram(probabilities: npt.NDArray[np.floating], truth: npt.NDArray[Any]) 
 
     Args:
         probabilities: floats in [0, 1], any shape.
-        truth: same shape, 0 background and 1 building.
+        truth: same shape, 0 background, 1 building, `UNKNOWN`.
 
     Returns:
         (2, 102) int64. Row 0 counts background pixels, row 1 building pixels; column k counts the
         probabilities that reach exactly the first k thresholds.
     """
-    reached = np.searchsorted(CURVE_THRESHOLDS, probabilities.ravel(), side="right")
-    building = truth.ravel() > 0
+    known = truth != UNKNOWN
+    reached = np.searchsorted(CURVE_THRESHOLDS, probabilities[known], side="right")
+    building = truth[known] > 0
     columns = len(CURVE_THRESHOLDS) + 1
     return np.stack(
         [np.bincount(reached[building == kind], minlength=columns) for kind in (False, True)]

@@ -1,8 +1,8 @@
 """Read patches from disk: one square crop per tile, in a folder per split.
 
-A split's folder holds images/TILE.jpg (RGB), masks/TILE.png (0 background, 255 building) and
-crops.csv, which says where in its tile each patch lies. `roofseg.cutting.cut` writes them. Only
-`roofseg.evaluation.sealed_split` reads the test split.
+A split's folder holds images/TILE.jpg (RGB), masks/TILE.png (0 background, 255 building, 127 where
+nobody has labelled) and crops.csv, which says where in its tile each patch lies.
+`roofseg.cutting.cut` writes them. Only `roofseg.evaluation.sealed_split` reads the test split.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SEEN_COLUMNS = ("dataset", "split", "tile", "image_sha256", "patch_size", "crs",
 class Patch:
     """A labelled patch: the tile it was cut from, and its pixels.
 
-    ``image`` is (P, P, 3) uint8 RGB; ``mask`` is (P, P) uint8, 0 background and 1 building; ``gsd``
-    is the ground sampling distance in metres per pixel, NaN where unknown.
+    ``image`` is (P, P, 3) uint8 RGB; ``mask`` is (P, P) uint8, 0 background, 1 building, and
+    `UNKNOWN`; ``gsd`` is the ground sampling distance in metres per pixel, NaN where unknown.
     """
 
     tile: str
@@ -74,10 +74,11 @@ def read_crops(folder: Path) -> pd.DataFrame:
     """Read crops.csv in a split's folder: one row per patch.
 
     Columns: tile; row and col of its top-left pixel in the tile; method (centre, slid, nudged);
-    building_fraction in [0, 1]; gsd in metres per pixel (NaN where unknown); crs, such as
-    EPSG:32614; transform, the six affine coefficients "a b c d e f" that map (column, row) in the
-    patch to coordinates in crs (crs and transform are empty where unknown); image_sha256, the
-    SHA-256 of the tile's image. Raises UserError if the file is missing or has other columns.
+    building_fraction of the labelled pixels, in [0, 1]; gsd in metres per pixel (NaN where
+    unknown); crs, such as EPSG:32614; transform, the six affine coefficients "a b c d e f" that map
+    (column, row) in the patch to coordinates in crs (crs and transform are empty where unknown);
+    image_sha256, the SHA-256 of the tile's image. Raises UserError if the file is missing or has
+    other columns.
     """
     import pandas as pd
 

@@ -26,6 +26,7 @@ PATHS = (local_path, raster_name, user_path)
 # Arguments that are any text and no path. An argument that is missing here must have a type.
 WORDS = {
     *("roofseg new-dataset name", "roofseg new-dataset base", "roofseg new-dataset layer"),
+    "roofseg new-dataset areas_layer",
     *("roofseg check-data name", "roofseg profile name", "roofseg finalize attempts"),
     "roofseg predict address",
     *("python -m stages.train attempt", "python -m stages.evaluate attempt"),
@@ -117,6 +118,7 @@ def test_the_paths_are_those_that_we_know() -> None:
     """So the test above tests something."""
     assert {name for name, action in ARGUMENTS.items() if action.type in PATHS} == {
         *("roofseg new-dataset imgs", "roofseg new-dataset msks", "roofseg new-dataset split"),
+        "roofseg new-dataset areas",
         *("roofseg predict inputs", "roofseg predict model", "roofseg predict out"),
         *("roofseg export model", "roofseg export out"),
         "python -m stages.study_recipe prior",

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tiny_dataset import make
 from unwritable import full_disk, nobody, public_folder
 from web_tiles import write_chips
 
-from roofseg.commands.new_dataset import fitting_patch_size
+from roofseg.commands.new_dataset import fitting_patch_size, unknown_value
 from roofseg.core.errors import UserError
 from roofseg.intake.inspect import Report, TileReport
 from roofseg.recipe.params import parse_params
@@ -298,11 +299,24 @@ class TestNewDataset:
             monkeypatch.undo()
 
 
+@pytest.mark.parametrize("text", ["0", "grey", "inf", ""])
+def test_a_value_for_unknown_pixels_is_a_number_but_0(text: str) -> None:
+    assert unknown_value("127") == 127
+    with pytest.raises(ArgumentTypeError, match="expected a number other than 0"):
+        unknown_value(text)
+
+
 @pytest.mark.parametrize("name", ["my tiles", "o'brien's $tuff `x`", "Ålesund"])
 def test_make_passes_only_the_options_that_are_given(name: str) -> None:
     """A name may have any characters; empty variables give no options."""
     given = [f"NAME={name}", f"IMGS={name}", f"MSKS={name}/roofs.gpkg", "BLOCK=500", "BASE="]
-    given += ["ALLOW_BALLPARK=yes", "MAX_EXPANSION=9"]
+    given += [
+        "ALLOW_BALLPARK=yes",
+        "MAX_EXPANSION=9",
+        f"AREAS={name}",
+        "AREAS_LAYER=a",
+        "UNKNOWN=7",
+    ]
     done = subprocess.run(
         ["make", "--no-print-directory", "-n", "new-dataset", *given],
         cwd=ROOT,
@@ -312,6 +326,7 @@ def test_make_passes_only_the_options_that_are_given(name: str) -> None:
     )
     _, _, command = done.stdout.rpartition("roofseg new-dataset ")
     expected = [name, "--imgs", name, "--msks", f"{name}/roofs.gpkg", "--block", "500"]
+    expected += ["--unknown", "7", "--areas", name, "--areas-layer", "a"]
     expected += ["--max-expansion", "9", "--allow-ballpark"]
     assert shlex.split(command.replace("\\\n", " ")) == expected
 

@@ -95,6 +95,29 @@ class TestPredict:
         for found in results.values():
             assert np.abs(found - plain).max() > 1e-4
 
+    def test_two_models_are_averaged(self, model: Path, tiles: Path, tmp_path: Path) -> None:
+        other = write_model(tmp_path / "other", seed=1)
+        options = ("--probability", tiles / "a.tif", "--out")
+        each = []
+        for folder in (model, other):
+            assert roofseg("--model", folder, *options, tmp_path / folder.name) == 0
+            each.append(read(tmp_path / folder.name / "a.tif"))
+        both = ("--model", model, "--model", other, "--disagreement", "--vector", "gpkg")
+        assert roofseg(*both, *options, tmp_path / "both") == 0
+        assert names(tmp_path / "both") == ["a.disagreement.tif", "a.gpkg", "a.tif"]
+        np.testing.assert_allclose(read(tmp_path / "both/a.tif"), np.mean(each, axis=0), atol=1e-6)
+        spread = read(tmp_path / "both/a.disagreement.tif")
+        assert spread.dtype == np.float32
+        assert 0 < spread.max() <= 0.5
+        # A mean over windows of distances is at least the distance of the means.
+        assert (spread >= np.std(each, axis=0) - 1e-6).all()
+        with rasterio.open(tmp_path / "both/a.disagreement.tif") as source:
+            assert source.tags()["ROOFSEG_ATTEMPT"] in ("small, other", "other, small")
+            assert source.descriptions == ("standard deviation of the probability between models",)
+        (tmp_path / "both/a.disagreement.tif").unlink()
+        assert roofseg(*both, *options, tmp_path / "both") == 0
+        np.testing.assert_array_equal(read(tmp_path / "both/a.disagreement.tif"), spread)
+
     def test_names_with_spaces_and_other_letters(self, model: Path, tmp_path: Path) -> None:
         source = tmp_path / "in put" / "Ærø 屋根.v2.tif"
         write_raster(source, tile_pixels(0, 40)[0], **GEO)
@@ -300,6 +323,19 @@ class TestMistakes:
         self.refused(capsys, maps, message, *common, tmp_path / "empty")
         message = f"error: {tmp_path / 'none.tif'}: no such file or folder. Correct the path."
         self.refused(capsys, maps, message, *common, tmp_path / "none.tif")
+
+    def test_models_that_are_no_ensemble(
+        self, model: Path, tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        maps, common = tmp_path / "maps", ("--model", model, tiles)
+        message = f"error: --disagreement: found only --model {model}; expected two models or more"
+        self.refused(capsys, maps, message, *common, "--disagreement")
+        message = f"error: --model {model}: has the same weights as {model}, which would count tw"
+        self.refused(capsys, maps, message, *common, "--model", model)
+        (tiles / "b.tif").rename(tiles / "a.disagreement.tif")
+        other = ("--model", write_model(tmp_path / "other", seed=1), "--disagreement")
+        message = f"its output {maps / 'a.disagreement.tif'} is also the output of "
+        self.refused(capsys, maps, message, *common, *other)
 
     def test_outputs_that_would_replace_a_file_of_the_input(
         self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ from tiny_dataset import CRS, SPLIT, TRANSFORM, P, make, tile_pixels, write_data
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file
-from roofseg.core.images import read_mask
+from roofseg.core.images import UNKNOWN, read_mask
 from roofseg.cutting.cut import OUTLINE
 from roofseg.patches import CROPS_COLUMNS, read_crops, read_patches
 from roofseg.tiles.manifest import read_manifest
@@ -318,3 +318,59 @@ def test_a_large_tile_needs_little_memory(tmp_path: Path) -> None:
     )
     assert set(read_crops(tmp_path / "patches" / "train").method) == {"slid"}
     assert int(done.stdout.split()[-1]) * 1024 < 300e6
+
+
+class TestUnknown:
+    """Tiles some of whose pixels nobody has labelled."""
+
+    def unlabel(self, dataset: Path, name: str, rows: slice) -> None:
+        """Declare 127, and give it to some rows of a mask."""
+        path = dataset / "msks" / f"{name}.tif"
+        with rasterio.open(path) as source:
+            mask, place = source.read(1), {"crs": source.crs, "transform": source.transform}
+        mask[rows] = 127
+        write_raster(path, mask, **place)
+        (dataset / "msks" / "unknown.txt").write_text("127\n")
+
+    def test_patches_hold_one_value_for_them(self, dataset: Path, out: Path) -> None:
+        make(dataset, out)
+        before = digests(out)
+        self.unlabel(dataset, "a", slice(0, 40))
+        assert make(dataset, out, fraction=0) == []
+        row = read_crops(out / "train").set_index("tile").loc["a"]
+        (patch, other) = read_patches(out / "train")
+        assert (patch.mask == UNKNOWN).mean() == (40 - row.row) / P
+        assert (patch.mask == 1).sum() / (patch.mask != UNKNOWN).sum() == pytest.approx(
+            row.building_fraction, abs=1e-6
+        )
+        assert not (other.mask == UNKNOWN).any()
+        stored = cv2.imdecode(np.fromfile(out / "train/masks/a.png", np.uint8), -1)
+        assert set(np.unique(stored)) <= {0, 127, 255}
+        # Nothing else changes, except the sheet and the hash of the mask.
+        changed = {name for name, digest in digests(out).items() if digest != before[name]}
+        assert changed >= {"overview.png", "tiles.csv", "train/masks/a.png"}
+        assert not {name for name in changed if name.startswith(("val", "test"))}
+
+    def test_too_few_of_them_are_a_warning(self, dataset: Path, out: Path) -> None:
+        self.unlabel(dataset, "a", slice(10, 96))
+        (line,) = make(dataset, out)
+        assert line.startswith(
+            "tile a (train): no window of 64 px is labelled in 50% of its pixels; cut the window "
+            "with the most, 15.62%, at row 0"
+        )
+
+    def test_a_patch_without_any_is_an_error(self, dataset: Path, out: Path) -> None:
+        self.unlabel(dataset, "a", slice(0, 96))
+        with pytest.raises(UserError, match=r"a\.tif: no pixel .* Take the tile out of split\.csv"):
+            make(dataset, out)
+        self.unlabel(dataset, "a", slice(0, 96))
+        (dataset / "nudges.csv").write_text("tile,row,col\na,0,0\n")
+        with pytest.raises(UserError, match=r"a\.tif: no pixel .* Correct nudges\.csv"):
+            make(dataset, out)
+        assert not out.exists() or not list(out.iterdir())
+
+    def test_the_value_must_be_declared(self, dataset: Path, out: Path) -> None:
+        self.unlabel(dataset, "a", slice(0, 40))
+        (dataset / "msks" / "unknown.txt").unlink()
+        with pytest.raises(UserError, match=r"a\.tif: rows 0 to 95 hold the values 0, 127, 255"):
+            make(dataset, out)

@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from benchmarks.overlaps import every_pair_near, every_pair_overlaps
-from roofseg.core.images import Image
+from roofseg.core.images import UNKNOWN, Image
 from roofseg.cutting.leakage import (
     NEAR,
     Fingerprint,
@@ -39,7 +39,8 @@ def picture(seed: int, size: int = SIZE) -> Image:
 def placed(
     tile: str, split: str, image: Image, crs: CRS | None, transform: Affine | None
 ) -> Fingerprint:
-    return Fingerprint.of(tile, split, image, Grid(len(image), len(image), crs, transform))
+    grid = Grid(len(image), len(image), crs, transform)
+    return Fingerprint.of(tile, split, image, grid, np.zeros(image.shape[:2], np.uint8))
 
 
 def at(
@@ -213,3 +214,21 @@ def test_near_duplicates_equal_those_of_comparing_every_pair(
         "differ)"
         for one, other, bits in every_pair_near(prints)
     ]
+
+
+def test_patches_do_not_look_alike_for_what_they_lack() -> None:
+    """Half of each is black, without data."""
+    unknown = np.zeros((64, 64), np.uint8)
+    unknown[:, 32:] = UNKNOWN
+    grid = Grid(64, 64, None, None)
+    prints = []
+    for split, seed in (("train", 1), ("val", 2)):
+        grey = np.random.default_rng(seed).integers(20, 90, (4, 4), np.uint8)
+        image = np.kron(grey, np.ones((16, 16), np.uint8))[..., None].repeat(3, axis=2)
+        image[unknown == UNKNOWN] = 0
+        prints.append(
+            [Fingerprint.of(split, split, image, grid, mask) for mask in (unknown, unknown * 0)]
+        )
+    with_unknown, without = zip(*prints, strict=True)
+    differing = [(a.perceptual ^ b.perceptual).bit_count() for a, b in (with_unknown, without)]
+    assert differing[0] > differing[1]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from roofseg.cutting.window import choose_window, window_counts
+from roofseg.core.images import UNKNOWN
+from roofseg.cutting.window import MIN_LABELLED, choose_window, window_counts
 
 Mask = npt.NDArray[np.uint8]
 
@@ -138,3 +139,37 @@ def test_a_window_must_lie_within_the_tile(nudge: tuple[int, int]) -> None:
 def test_a_patch_larger_than_the_tile_is_refused() -> None:
     with pytest.raises(ValueError, match="not within"):
         choose_window(np.ones((8, 8), np.uint8), 9, 0.05)
+
+
+partly_known = hnp.arrays(
+    np.uint8,
+    st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    elements=st.sampled_from([0, 1, UNKNOWN]),
+)
+
+
+@given(partly_known, sizes, fractions)
+def test_a_window_should_be_labelled_first_and_then_hold_buildings(
+    mask: Mask, size: int, fraction: float
+) -> None:
+    crop = choose_window(mask, size, fraction)
+    known = {place: n / size**2 for place, n in every_window(mask != UNKNOWN, size).items()}
+    building = {
+        place: n / max(1, known[place] * size**2)
+        for place, n in every_window(mask == 1, size).items()
+    }
+    centre = np.array(centre_of(mask, size))
+
+    def rank(place: tuple[int, int]) -> tuple[float, ...]:
+        distance = ((np.array(place) - centre) ** 2).sum()
+        return -min(known[place], MIN_LABELLED), -min(building[place], fraction), distance, *place
+
+    place = crop.row, crop.col
+    assert place == min(known, key=rank)
+    assert crop.labelled == known[place]
+    assert crop.building_fraction == pytest.approx(building[place])
+
+
+def test_a_tile_that_nobody_labelled_keeps_its_centre() -> None:
+    crop = choose_window(np.full((8, 8), UNKNOWN, np.uint8), 4, 0.05)
+    assert (crop.row, crop.col, crop.labelled, crop.building_fraction) == (2, 2, 0, 0)

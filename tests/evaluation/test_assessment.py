@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from roofseg import metrics
+from roofseg.core.images import UNKNOWN
 from roofseg.evaluation import boundary, buildings, calibration
 from roofseg.evaluation.assessment import Assessment, assess
 from roofseg.patches import Patch
@@ -127,3 +128,45 @@ def test_a_perfect_mask_scores_one_in_everything(truth: np.ndarray) -> None:
     scores = assess(patches(truth, [0.3, 0.3]), truth.astype(np.float32)).scores
     assert scores.pop("ece") == 0
     assert set(scores.values()) == {1.0}
+
+
+class TestUnknown:
+    """Truths some of whose pixels nobody has labelled."""
+
+    def measured(self, chances: np.ndarray, truth: np.ndarray) -> Assessment:
+        return assess(patches(truth, [0.5] * len(truth)), chances)
+
+    def assert_same(self, one: Assessment, other: Assessment) -> None:
+        for name in ("table", "sizes", "reliability", "curve"):
+            pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
+        assert one.scores == other.scores
+
+    @given(
+        st.integers(0, 999),
+        hnp.arrays(bool, (3, 8, 8), elements=st.booleans()),
+        st.sampled_from([0.0, 1.0]),
+    )
+    def test_no_score_depends_on_predictions_there(
+        self, seed: int, coarse: np.ndarray, value: float
+    ) -> None:
+        unknown = coarse.repeat(5, axis=1).repeat(5, axis=2)
+        truth = np.where(unknown, UNKNOWN, TRUTH).astype(np.uint8)
+        noise = np.random.default_rng(seed).random(TRUTH.shape).astype(np.float32)
+        chances = np.where(MASKS == 1, 0.5 + noise / 2, noise / 2).astype(np.float32)
+        others = np.where(unknown, value, chances).astype(np.float32)
+        self.assert_same(self.measured(chances, truth), self.measured(others, truth))
+
+    def test_a_flip_changes_no_score(self) -> None:
+        truth = TRUTH.copy()
+        truth[:, :, 20:27] = UNKNOWN
+        found = self.measured(CHANCES, truth)
+        flipped = self.measured(CHANCES[:, :, ::-1], truth[:, :, ::-1])
+        pd.testing.assert_frame_equal(found.table, flipped.table)
+        assert found.scores == pytest.approx(flipped.scores)
+
+    def test_a_tile_without_known_pixels_gives_numbers(self) -> None:
+        found = self.measured(CHANCES, np.full_like(TRUTH, UNKNOWN))
+        assert not found.table.isna().any(axis=None)
+        assert (found.table[[*metrics.COUNTS, "buildings", "claimed", "ece"]] == 0).all(axis=None)
+        assert not any(math.isnan(score) for score in found.scores.values())
+        assert not found.curve.isna().any(axis=None)

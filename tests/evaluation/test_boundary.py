@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from roofseg import metrics
+from roofseg.core.images import UNKNOWN
 from roofseg.evaluation.boundary import boundary_iou, in_pixels, inner_boundary
 
 masks = hnp.arrays(
@@ -99,3 +100,15 @@ def test_empty_tiles_score_as_in_mask_iou() -> None:
 @pytest.mark.parametrize(("gsd", "pixels"), [(0.3, 3), (0.075, 13), (1.0, 1), (5.0, 1)])
 def test_metres_become_whole_pixels(gsd: float, pixels: int) -> None:
     assert in_pixels(1.0, gsd) == pixels
+
+
+def test_where_a_truth_ends_in_unknown_pixels_there_is_no_edge() -> None:
+    truth = np.zeros((30, 40), np.uint8)
+    truth[5:25, 5:20] = 1
+    predicted = truth.copy()
+    truth[:, 20:] = UNKNOWN
+    assert boundary_iou(predicted, truth) == 1
+    predicted[5:25, 15:40] = 1  # it goes on, as the building may
+    assert boundary_iou(predicted, truth) == 1
+    predicted[5:25, 10:20] = 0  # an edge that is too far from them to be theirs
+    assert boundary_iou(predicted, truth) < 1

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from roofseg.core.images import UNKNOWN
 from roofseg.evaluation.buildings import CLASSES, Matches, by_size, match_buildings
 from roofseg.metrics import building_f1
 
@@ -180,3 +181,41 @@ def test_every_building_and_every_claim_has_one_class(
     assert table.claimed.sum() == sum(len(match.claimed_areas) for match in found)
     assert table.false_claims.sum() == sum((~match.confirmed).sum() for match in found)
     assert {len(CLASSES[unit]) for unit in table.unit} == set(table.groupby("unit").size())
+
+
+class TestUnknown:
+    """Truths in which ? is unknown."""
+
+    def matched(self, predicted: str, truth: str) -> Matches:
+        lines = truth.split()
+        unknown = np.array([[cell == "?" for cell in line] for line in lines])
+        return match_buildings(drawn(predicted), np.where(unknown, UNKNOWN, drawn(truth)))
+
+    def test_buildings_that_touch_it_are_neither_hit_nor_miss(self) -> None:
+        predicted = "####.... ####.... ........ .##...##"
+        truth = "####?... ####?..# .....?.. .##...##"
+        found = self.matched(predicted, truth)
+        # The first touches ? and so does its claim; # beside ? only by a corner counts.
+        assert found.areas.tolist() == [1, 2, 2]
+        assert found.found.tolist() == [False, True, True]
+        assert found.claimed_areas.tolist() == [2, 2]
+        assert found.confirmed.all()
+
+    def test_a_claim_on_a_building_that_does_not_count_is_no_false_one(self) -> None:
+        found = self.matched(".##.....# .##......", "####???.. ####???..")
+        assert found.areas.tolist() == []
+        assert found.claimed_areas.tolist() == [1]  # apart from the building
+
+    def test_a_claim_that_reaches_it_may_find_a_building_that_does_not(self) -> None:
+        found = self.matched("#####. #####.", "####.? ####.?")
+        assert (found.found.tolist(), found.confirmed.tolist()) == ([True], [True])
+        # Those that find none may go on in it as true ones: they are not false.
+        assert self.matched("..##.# ..##.#", "##..?. ##..?.").claimed_areas.tolist() == []
+
+    def test_without_it_nothing_changes(self) -> None:
+        for seed in range(20):
+            predicted, truth = np.random.default_rng(seed).integers(0, 2, (2, 9, 9), np.uint8)
+            found = match_buildings(predicted, truth)
+            count, _ = cv2.connectedComponents(truth, connectivity=4)
+            claims, _ = cv2.connectedComponents(predicted, connectivity=4)
+            assert (len(found.areas), len(found.claimed_areas)) == (count - 1, claims - 1)

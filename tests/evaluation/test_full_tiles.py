@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tiny_dataset import CRS, TRANSFORM, write_raster
 
 from roofseg import metrics
 from roofseg.core.errors import UserError
+from roofseg.core.images import UNKNOWN
 from roofseg.evaluation.full_tiles import full_tile_table
 from roofseg.tiles.rasters import TilePair
 
@@ -83,3 +85,21 @@ def test_a_tile_that_was_cut_off_is_named(tmp_path: Path) -> None:
     pair.mask.write_bytes(pair.mask.read_bytes()[:-2000])
     with pytest.raises(UserError, match=r"msks/a\.tif: cannot be read"):
         full_tile_table(Redness(), [pair], batch_size=2)
+
+
+def test_unknown_pixels_are_not_counted(tmp_path: Path) -> None:
+    pair, image, mask = tile(tmp_path, "a")
+    values = mask * np.uint8(255)
+    values[100:, :50] = 127
+    write_raster(pair.mask, values, crs=CRS, transform=TRANSFORM)
+    with pytest.raises(UserError, match=r"a\.tif: rows .* hold .*127.*; expected 0"):
+        full_tile_table(Redness(), [pair], batch_size=2)
+    declared = replace(pair, unknown=127)
+    found = full_tile_table(Redness(), [declared], batch_size=2)
+    truth = np.where(values == 127, UNKNOWN, mask)[None]
+    assert_frame_equal(found, metrics.table(["a"], image[None, ..., 0] / np.float32(255), truth))
+    assert found[metrics.COUNTS].sum(axis=1).item() == mask.size - 50 * 50
+
+    write_raster(pair.mask, np.full_like(values, 127), crs=CRS, transform=TRANSFORM)
+    with pytest.raises(UserError, match=r"a\.tif: no pixel holds data and is labelled"):
+        full_tile_table(Redness(), [declared], batch_size=2)

@@ -284,7 +284,7 @@ def test_the_command_on_the_card_is_valid(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     predict.add_arguments(parser)
     args = parser.parse_args(told.split())
-    assert args.model == tmp_path / "models" / "mine"
+    assert args.model == [tmp_path / "models" / "mine"]
     assert (args.inputs, args.out) == (["tile.tif"], Path("roofs"))
 
 
@@ -299,3 +299,9 @@ def test_cards_do_not_import_torch_scipy_or_matplotlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_the_card_says_how_much_is_labelled(tmp_path: Path) -> None:
+    assert "labelled:" not in written(tmp_path / "a", patch_size=100)
+    text = written(tmp_path / "b", patch_size=125)  # larger than the counts of the tiles
+    assert "Not all pixels are labelled: 64.0% of val, 64.0% of test. The others count" in text

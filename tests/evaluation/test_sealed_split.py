@@ -337,3 +337,13 @@ def test_a_tile_that_shows_ground_of_another_split_is_not_scored_whole(tiles: Pa
     write_manifest(listing, [replace(read_manifest(listing)["c"], shared="d")])
     with pytest.raises(UserError, match=r"tile c \(val\) overlaps d of another split"):
         whole(read_patches(Path("patches") / "val"), tiles)
+
+
+def test_whole_tiles_come_with_the_value_of_unknown_pixels(tiles: Path) -> None:
+    val = read_patches(Path("patches") / "val")
+    listing = Path("patches") / "tiles.csv"
+    for text, expected in ((None, None), ("127\n", 127)):
+        if text:
+            (tiles / "msks" / "unknown.txt").write_text(text)
+        (pair,) = full_tiles(val, dataset=tiles, listing=listing)
+        assert pair.unknown == expected

@@ -246,7 +246,10 @@ class TestTaken:
     def test_tiles_that_no_footprint_touches_are_named(self, tmp_path: Path, out: Path) -> None:
         images, _ = write_pairs(tmp_path)
         _, said = taken(images, write_footprints(tmp_path / "roofs.gpkg", NAMES[:-2]), out)
-        assert said == ["no footprint on e, f: leave out tiles that nobody has mapped"]
+        assert said == [
+            "no footprint on e, f: leave out tiles that nobody has mapped, or say with "
+            "--areas where the footprints are complete"
+        ]
 
     def test_tiles_are_named_after_files(self, tmp_path: Path, out: Path) -> None:
         names = ("north 1", "Ålesund (øst)", "c;d", "x.v2", "-e", "g")

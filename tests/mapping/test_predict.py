@@ -246,6 +246,7 @@ class TestFinished:
             (Identity(), Options(overlap=0.5), "ROOFSEG_OPTIONS"),
             (Identity(), Options(tta=True), "ROOFSEG_OPTIONS"),
             (Identity(), Options(vector=Vector("gpkg")), "ROOFSEG_OPTIONS"),
+            (Identity(), Options(disagreement=True), "ROOFSEG_OPTIONS"),
         ],
     )
     def test_an_output_of_other_options_is_not_touched(

@@ -59,7 +59,7 @@ def tile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pool(model: Path) -> Iterator[Workers]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", SOURCES)
-        with workers(model, 2, device="cpu") as started:
+        with workers([model], 2, device="cpu") as started:
             yield started
 
 
@@ -248,8 +248,8 @@ def test_a_cluster_that_is_too_small(
 
 
 def test_workers_apply_test_time_augmentation(model: Path) -> None:
-    assert isinstance(Worker(model, "cpu", "auto", True, None).predictor, D4)
-    assert not isinstance(Worker(model, "cpu", "auto", False, None).predictor, D4)
+    assert isinstance(Worker([model], False, "cpu", "auto", True, None).predictor, D4)
+    assert not isinstance(Worker([model], False, "cpu", "auto", False, None).predictor, D4)
 
 
 @pytest.mark.parametrize(

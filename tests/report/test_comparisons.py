@@ -12,6 +12,7 @@ from small_entries import board, entry
 from roofseg.core.errors import UserError
 from roofseg.report.attempts import Attempt
 from roofseg.report.comparisons import compare_attempts
+from roofseg.report.differences import against_leader
 from roofseg.results.intervals import STATISTICS, Interval, estimate, score_interval
 from roofseg.results.verdicts import compare_pairs
 
@@ -99,6 +100,16 @@ def test_sealed_splits_are_not_compared() -> None:
     # The leader is sealed on test, so there is nothing to compare with.
     assert statuses([sealed, opened], "test") == ["sealed", ""]
     assert np.isnan(dataclasses.astuple(sealed.score("test", "iou"))).all()
+
+
+def test_attempts_are_compared_on_test_while_the_leader_is_sealed_there() -> None:
+    ious = {"a": [0.8, 0.7, 0.75], "b": [0.6, 0.55, 0.5]}
+    opened = [entry(name, {"val": values, "test": values}) for name, values in ious.items()]
+    section = against_leader(board(entry("best", {"val": [0.9, 0.92, 0.93]}), *opened))
+    table, _, on_val, on_test = section.blocks
+    assert table.header == ["attempt", "val IoU", "p", " "]
+    assert (len(on_val.rows), len(on_test.rows)) == (2, 1)
+    assert str(on_test.rows[0][0]) == "b"
 
 
 def test_on_a_single_tile_everything_ties() -> None:

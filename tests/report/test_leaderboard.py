@@ -389,3 +389,17 @@ def test_the_stage_depends_on_the_templates_and_the_lock() -> None:
     assert templates
     for name in [*templates, "requirements.lock"]:
         assert any(f"{name}/".startswith(f"{dep}/") for dep in deps), name
+
+
+def test_the_pages_say_how_much_is_labelled(tmp_path: Path) -> None:
+    pages = build(add_results(tmp_path))
+    assert "abelled" not in pages.text + pages.headline
+    for name in ATTEMPTS:
+        tiles = read_tiles(tmp_path / "metrics/attempts" / name)
+        tiles.loc[tiles.tile == "v1", "tn"] -= 256
+        rescore(tmp_path, name, tiles)
+    pages = build(tmp_path)
+    line = "Labelled pixels: 87.5% of validation (least: 75.0%, v1); nothing is scored on the"
+    assert line in pages.text
+    assert line in pages.headline
+    assert "Hatched pixels are not labelled." in pages.html

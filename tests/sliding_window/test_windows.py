@@ -148,6 +148,20 @@ class TestBlend:
         parts = np.concatenate([strip(0, 17), strip(17, 80), strip(80, 100)], axis=1)
         np.testing.assert_array_equal(parts, whole)
 
+    def test_channels_are_blended_each_on_its_own(self) -> None:
+        rows, cols = Axis(70, 32, 0.25), Axis(100, 32, 0.25)
+        image = np.random.default_rng(0).random((2, 70, 100)).astype(np.float32)
+        blend, finished = Blend(rows, cols, 20, 90, channels=(2,)), []
+        for row in range(len(rows.starts)):
+            for col in cols.covering(20, 90):
+                window = np.ix_(range(2), rows.pixels(row), cols.pixels(col))
+                blend.add(row, col, image[window])
+            finished.append(blend.finish(row))
+        both = np.concatenate(finished, axis=1)
+        for channel in range(2):
+            alone = blended(image[channel], rows, cols, 20, 90)
+            np.testing.assert_array_equal(both[channel], alone)
+
     def test_different_windows_are_blended_without_a_seam(self) -> None:
         rows, cols = Axis(64, 64, 0), Axis(300, 64, 0.5)
         blend = Blend(rows, cols, 0, 300)

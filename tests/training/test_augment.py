@@ -14,6 +14,7 @@ from graph import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roofseg.core.images import UNKNOWN
 from roofseg.metrics import count, iou
 from roofseg.training import augment
 from roofseg.training.augment import PRESETS, Augmenter
@@ -25,6 +26,11 @@ SEEDS = st.integers(0, 2**63 - 1)
 @pytest.fixture(scope="module")
 def augmenters() -> dict[str, Augmenter]:
     return {preset: Augmenter(preset) for preset in PRESETS}
+
+
+@pytest.fixture(scope="module")
+def borders() -> dict[str, Augmenter]:
+    return {preset: Augmenter(preset, unknown_border=True) for preset in PRESETS}
 
 
 def noise(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -240,3 +246,27 @@ def test_importing_makes_no_network_call(tmp_path: Path, statement: str) -> None
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+@given(seed=SEEDS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_border_that_is_mirrored_may_be_unknown(
+    augmenters: dict[str, Augmenter], borders: dict[str, Augmenter], preset: str, seed: int
+) -> None:
+    image, mask = noise()
+    mask[4:9, 10:20] = UNKNOWN
+    seen, mirrored = augmenters[preset](image, mask, seed)
+    same, truth = borders[preset](image, mask, seed)
+    np.testing.assert_array_equal(seen, same)
+    assert set(np.unique(truth)) <= {0, 1, UNKNOWN}
+    known = truth != UNKNOWN
+    np.testing.assert_array_equal(truth[known], mirrored[known])
+    if preset in ("none", "light"):
+        np.testing.assert_array_equal(truth, mirrored)
+
+
+def test_what_a_shift_brings_in_is_unknown(borders: dict[str, Augmenter]) -> None:
+    image, mask = noise()
+    shares = [(borders["medium"](image, mask, seed)[1] == UNKNOWN).mean() for seed in range(60)]
+    assert min(shares) == 0  # Affine has probability 0.7
+    assert 0.1 < np.mean(shares) < 0.3

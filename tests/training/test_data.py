@@ -15,6 +15,7 @@ from small_run import recipe
 from torch.utils.data import DataLoader
 
 from roofseg.core.errors import UserError
+from roofseg.core.images import UNKNOWN
 from roofseg.patches import Patch
 from roofseg.recipe.params import parse_params
 from roofseg.training.augment import Augmenter
@@ -339,3 +340,13 @@ def test_a_worker_is_silent_when_the_trainer_has_left(
     data = PatchBatches(Failing(error), patches(3), recipe(), workers=1)
     next(iter(data.train_dataloader()))
     assert (f"{error.__name__}: found" in capfd.readouterr().err) is said
+
+
+def test_borders_are_unknown_where_a_patch_has_unknown_pixels() -> None:
+    image, mask = np.zeros((P, P, 3), np.uint8), np.zeros((P, P), np.uint8)
+    known, partly = Patch("a", image, mask), Patch("b", image, mask.copy())
+    partly.mask[:2] = UNKNOWN
+    draws = [(0, seed) for seed in range(20)]
+    for patches, expected in (([known], {0}), ([known, partly], {0, UNKNOWN})):
+        views = TrainPatches(patches, "medium")
+        assert {int(v) for draw in draws for v in views[draw][1].unique()} == expected

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from roofseg.core.images import UNKNOWN
 from roofseg.training.loss import BceDiceLoss
 
 
@@ -79,3 +80,44 @@ def test_gradient_descent_moves_towards_the_truth() -> None:
     BceDiceLoss(0.5)(logits, truth).backward()
     assert (logits.grad[truth == 1] < 0).all()
     assert (logits.grad[truth == 0] > 0).all()
+
+
+class TestUnknown:
+    """Batches some of whose pixels nobody has labelled."""
+
+    @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+    def test_the_loss_is_that_of_the_known_pixels(self, weight: float) -> None:
+        logits, truth = batch()
+        known = torch.rand(truth.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+        found = BceDiceLoss(weight)(logits, torch.where(known, truth, UNKNOWN))
+        alone = BceDiceLoss(weight)(logits[known][None, None], truth[known][None, None])
+        assert found.item() == alone.item()
+
+    def test_predictions_under_unknown_pixels_do_not_matter(self) -> None:
+        logits, truth = batch()
+        truth[:, :, 2:5] = UNKNOWN
+        results = []
+        for value in (-1e4, 0.0, math.nan):
+            own = logits.clone()
+            own[:, :, 2:5] = value
+            own.requires_grad_(True)
+            loss = BceDiceLoss(0.5)(own, truth)
+            loss.backward()
+            assert not own.grad[:, :, 2:5].any()
+            results.append((loss.item(), own.grad[truth != UNKNOWN].tolist()))
+        assert results[0] == results[1] == results[2]
+
+    def test_a_batch_without_known_pixels_teaches_nothing(self) -> None:
+        logits, truth = batch()
+        logits.requires_grad_(True)
+        loss = BceDiceLoss(0.5)(logits, torch.full_like(truth, UNKNOWN).to(torch.uint8))
+        loss.backward()
+        assert loss.item() == 0
+        assert not logits.grad.any()
+
+    def test_a_flip_changes_nothing(self) -> None:
+        logits, truth = batch()
+        truth[1, :, :, 3:] = UNKNOWN
+        loss = BceDiceLoss(0.5)
+        flipped = loss(logits.flip(3), truth.flip(3)).item()
+        assert flipped == pytest.approx(loss(logits, truth).item(), rel=1e-6)

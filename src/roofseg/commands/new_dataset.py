@@ -26,6 +26,7 @@ from roofseg.intake.bring_in import bring_in
 from roofseg.intake.division import Division
 from roofseg.intake.inspect import Report, check_name, table
 from roofseg.recipe.params import PATCH_MULTIPLE, read_params
+from roofseg.tiles.unknown import parse_unknown
 
 MOST = 0.5  # share of the pixels below which it is said how many are used
 
@@ -58,6 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder with one for each image)",
     )
     tiles.add_argument("--layer", help="layer of the footprints, if their file has several")
+    tiles.add_argument(
+        "--unknown",
+        type=unknown_value,
+        metavar="VALUE",
+        help="the value in the masks of pixels that nobody has labelled, such as 127",
+    )
+    tiles.add_argument(
+        "--areas",
+        type=local_path,
+        metavar="FILE",
+        help="a file of polygons: outside them nobody has labelled anything (default: all of the "
+        "tiles is labelled, except pixels without data)",
+    )
+    tiles.add_argument("--areas-layer", help="layer of the areas, if their file has several")
     tiles.add_argument(
         "--allow-ballpark",
         action="store_true",
@@ -108,6 +123,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def unknown_value(text: str) -> float:
+    """Read an argument that is a value for unknown pixels (see `parse_unknown`)."""
+    try:
+        return parse_unknown(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected a number other than 0, which is background"
+        ) from None
+
+
 def main(args: argparse.Namespace) -> None:
     check_name(args.name)
     data, profile = DATA / args.name, PROFILES / f"{args.name}.yaml"
@@ -123,6 +148,9 @@ def main(args: argparse.Namespace) -> None:
             division=division,
             say=print,
             layer=args.layer,
+            unknown=args.unknown,
+            areas=args.areas,
+            areas_layer=args.areas_layer,
             gsd=args.gsd,
             allow_ballpark=args.allow_ballpark,
             patch_size=largest,

@@ -22,12 +22,12 @@ from roofseg.commands.arguments import count, local_path, number, raster_name
 from roofseg.core.errors import UserError, raise_all
 from roofseg.core.progress import bar
 from roofseg.core.terminal import warn
-from roofseg.inference.predictor import Device, Precision, Predictor
+from roofseg.inference.predictor import Backend, Device, Precision, Predictor
 from roofseg.mapping.cog import NotWrittenError
 from roofseg.mapping.companions import check_unused
 from roofseg.mapping.fingerprint import input_files
 from roofseg.mapping.footprints import Vector
-from roofseg.mapping.load_model import load_predictor
+from roofseg.mapping.load_model import load_predictors
 from roofseg.mapping.predict import (
     Options,
     is_finished,
@@ -65,8 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
+        action="append",
         type=local_path,
-        help="a model's folder, such as models/unet_imagenet, or a .onnx file",
+        help="a model's folder, such as models/unet_imagenet, or a .onnx file; of several models, "
+        "each after its own --model, the mean of the probabilities counts",
     )
     parser.add_argument(
         "--out", required=True, type=local_path, metavar="DIR", help="folder to write to"
@@ -86,6 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         metavar="P",
         help="lowest probability that counts as building (default: %(default)s, as for scores)",
+    )
+    result.add_argument(
+        "--disagreement",
+        action="store_true",
+        help="also write DIR/NAME.disagreement.tif, the standard deviation of the probability "
+        "between the models (float32, NaN for no data)",
     )
     result.add_argument(
         "--vector",
@@ -161,6 +169,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="default: %(default)s, the fastest that the device supports in hardware",
     )
+    how.add_argument(
+        "--backend",
+        choices=get_args(Backend),
+        default="auto",
+        help="what runs a model's folder (default: %(default)s, onnxruntime on CPUs without "
+        "bfloat16 if it is installed, otherwise torch)",
+    )
     many = parser.add_argument_group("many processes or machines (needs the extra `ray`)")
     many.add_argument(
         "--engine",
@@ -184,7 +199,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     options = read_options(args)
     check_folder(args.out)
-    outputs = name_outputs(list_inputs(args.inputs), args.out)
+    outputs = name_outputs(list_inputs(args.inputs), args.out, options)
     folders = [Path(name) for name in args.inputs if Path(name).is_dir()]
     if args.out.is_dir() and any(args.out.samefile(folder) for folder in folders):
         raise UserError(
@@ -235,6 +250,7 @@ def read_options(args: argparse.Namespace) -> Options:
         gsd=args.gsd,
         resample=args.resample,
         scale=tuple(args.scale) if args.scale else None,
+        disagreement=args.disagreement,
         vector=vector if args.vector else None,
     )
 
@@ -250,25 +266,37 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Predictor, Infer | None]]
             device=args.device,
             precision=args.precision,
             tta=args.tta,
+            disagreement=args.disagreement,
+            backend=args.backend,
         ) as pool:
             yield pool, pool.infer
         return
     for option in ("workers", "address"):
         if getattr(args, option):
             raise UserError(f"--{option}: needs --engine ray")
-    yield load_predictor(args.model, device=args.device, precision=args.precision), None
+    predictor = load_predictors(
+        args.model,
+        disagreement=args.disagreement,
+        device=args.device,
+        precision=args.precision,
+        backend=args.backend,
+    )
+    yield predictor, None
 
 
-def name_outputs(sources: Sequence[str], folder: Path) -> dict[Path, str]:
-    """Map outputs to inputs; UserError if two inputs share an output."""
+def name_outputs(sources: Sequence[str], folder: Path, options: Options) -> dict[Path, str]:
+    """Map output rasters to inputs; UserError if two inputs share an output."""
     outputs: dict[Path, str] = {}
+    makers: dict[Path, str] = {}
     for source in sources:
         out = folder / f"{output_stem(source)}.tif"
-        if out in outputs:
-            raise UserError(
-                f"{source}: its output {out} is also the output of {outputs[out]}. Rename one of "
-                "the inputs, or use two folders for --out."
-            )
+        for path in outputs_of(out, options):
+            if path in makers:
+                raise UserError(
+                    f"{source}: its output {path} is also the output of {makers[path]}. Rename one "
+                    "of the inputs, or use two folders for --out."
+                )
+            makers[path] = source
         outputs[out] = source
     return outputs
 

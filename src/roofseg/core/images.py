@@ -14,6 +14,12 @@ from roofseg.core.errors import UserError
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB, or (H, W) grey or mask
 
+UNKNOWN = 255
+"""The value in a mask, beside 0 background and 1 building, of pixels that nobody has labelled."""
+
+UNKNOWN_IN_FILES = 127
+"""The same in files, which hold 0 for background and 255 for building."""
+
 
 @contextmanager
 def portable_opencv() -> Iterator[None]:
@@ -56,11 +62,20 @@ def read_image(path: Path) -> Image:
 
 
 def read_mask(path: Path) -> Image:
-    """Read a mask as (H, W) uint8: 0 background, 1 building (any value but 0 in the file).
+    """Read a mask as (H, W) uint8: 0 background, 1 building, `UNKNOWN`.
 
-    Raises UserError if the file cannot be decoded.
+    In the file these are 0, any other value, and `UNKNOWN_IN_FILES`. Raises UserError if the file
+    cannot be decoded.
     """
-    return (_decode(path, cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8)
+    values = _decode(path, cv2.IMREAD_GRAYSCALE)
+    mask = (values > 0).astype(np.uint8)
+    mask[values == UNKNOWN_IN_FILES] = UNKNOWN
+    return mask
+
+
+def file_values(mask: Image) -> Image:
+    """The values of a mask (0, 1, `UNKNOWN`) in a file: 0, 255, `UNKNOWN_IN_FILES`."""
+    return np.where(mask == UNKNOWN, UNKNOWN_IN_FILES, mask * 255).astype(np.uint8)
 
 
 def _write_encoded(path: Path, array: Image, suffix: str, options: list[int]) -> None:

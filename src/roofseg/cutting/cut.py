@@ -14,13 +14,13 @@ from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write, sha256_file, write_rows
-from roofseg.core.images import Image, portable_opencv, write_jpeg, write_png
+from roofseg.core.images import UNKNOWN, Image, file_values, portable_opencv, write_jpeg, write_png
 from roofseg.core.messages import gathered
 from roofseg.core.progress import Progress, silent
 from roofseg.cutting.find import find_tiles
 from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps, shared_ground
-from roofseg.cutting.window import Crop, choose_window
-from roofseg.drawing import CELL, SheetGroup, contact_sheet
+from roofseg.cutting.window import MIN_LABELLED, Crop, choose_window
+from roofseg.drawing import CELL, SheetGroup, contact_sheet, hatched
 from roofseg.patches import CROPS_COLUMNS
 from roofseg.recipe.split import SPLITS, read_nudges
 from roofseg.tiles.manifest import TileRecord, write_manifest
@@ -51,18 +51,19 @@ def make_patches(
         dataset: folder with imgs/, msks/, split.csv and nudges.csv
         out: folder for the patches; existing files and folders of these names are replaced
         patch_size: side of a patch in pixels
-        min_building_fraction: share of building pixels, in [0, 1], that a patch should have
+        min_building_fraction: share of building pixels, in [0, 1], that a patch should have, of
+            those that are labelled
         warn: called with one line that names all tiles missing from split.csv, one line for each
-            tile without enough building, one for each other order of bands than red, green, blue,
-            and one for each pair of patches in two splits that look alike
+            tile without enough building or labelled pixels, one for each other order of bands than
+            red, green, blue, and one for each pair of patches in two splits that look alike
         progress: shows how many patches are cut
 
     Returns:
         The number of patches of each split.
 
     Raises:
-        UserError: a nudge leaves its tile, patches of two splits overlap (see `cutting.leakage`),
-            or the dataset is broken (see `roofseg.tiles.rasters`)
+        UserError: a nudge leaves its tile, no pixel of a patch is labelled, patches of two splits
+            overlap (see `cutting.leakage`), or the dataset is broken (see `roofseg.tiles.rasters`)
     """
     tiles, unlisted = find_tiles(dataset)
     nudges = read_nudges(dataset)
@@ -83,15 +84,28 @@ def make_patches(
         rows: dict[str, list[tuple[object, ...]]] = {split: [] for split in SPLITS}
         cells: dict[str, list[tuple[Image, str]]] = {split: [] for split in SPLITS}
         fingerprints, grids, notes, hashes = [], [], [], []
+        some_unknown = False
         for tile in progress(tiles, "Cutting patches"):
             grid, note = check_tile(tile, patch_size)
             notes.append((tile.name, note))
             nudge = nudges.get(tile.name)
             if nudge:
                 _check_nudge(nudge, tile, grid, patch_size, dataset / "nudges.csv")
-            tile_mask = read_tile_mask(tile.mask)
+            tile_mask = read_tile_mask(tile.mask, tile.unknown)
             crop = choose_window(tile_mask, patch_size, min_building_fraction, nudge)
-            if crop.method != "nudged" and crop.building_fraction < min_building_fraction:
+            if crop.labelled == 0:
+                raise UserError(
+                    f"{tile.mask}: no pixel of the patch at row {crop.row}, col {crop.col} is "
+                    "labelled, so it could neither train nor be scored. "
+                    f"{'Correct nudges.csv' if nudge else 'Take the tile out of split.csv'}."
+                )
+            if crop.method != "nudged" and crop.labelled < MIN_LABELLED:
+                warn(
+                    f"tile {tile.name} ({tile.split}): no window of {patch_size} px is labelled in "
+                    f"{MIN_LABELLED:.0%} of its pixels; cut the window with the most, "
+                    f"{crop.labelled:.2%}, at row {crop.row}, col {crop.col}"
+                )
+            elif crop.method != "nudged" and crop.building_fraction < min_building_fraction:
                 warn(
                     f"tile {tile.name} ({tile.split}): no window of {patch_size} px has "
                     f"{min_building_fraction:.2%} building; cut the window with the most, "
@@ -102,7 +116,7 @@ def make_patches(
 
             folder = folders[tile.split]
             write_jpeg(folder / "images" / f"{tile.name}.jpg", image, JPEG_QUALITY)
-            write_png(folder / "masks" / f"{tile.name}.png", mask * np.uint8(255))
+            write_png(folder / "masks" / f"{tile.name}.png", file_values(mask))
             place = replace(
                 grid,
                 height=patch_size,
@@ -113,8 +127,11 @@ def make_patches(
             image_sha256 = sha256_file(tile.image)
             rows[tile.split].append(_crop_row(tile.name, crop, place, image_sha256))
             hashes.append(image_sha256)
-            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, place))
+            fingerprints.append(Fingerprint.of(tile.name, tile.split, image, place, mask))
             caption = f"{tile.split} · {crop.building_fraction:.1%} · {crop.method}"
+            if crop.labelled < 1:
+                some_unknown = True
+                caption += f" · {crop.labelled:.0%} labelled"
             cells[tile.split].append((_outlined(image, mask), f"{tile.name}\n{caption}"))
             grids.append(grid)
         for line in gathered(notes):
@@ -132,7 +149,7 @@ def make_patches(
             write_rows(folders[split] / "crops.csv", CROPS_COLUMNS, rows[split])
         places = [fingerprint.grid for fingerprint in fingerprints]
         write_manifest(manifest, _tile_records(tiles, grids, places, hashes))
-        write_png(overview, _overview(dataset.name, patch_size, cells))
+        write_png(overview, _overview(dataset.name, patch_size, cells, some_unknown))
     return {split: len(rows[split]) for split in SPLITS}
 
 
@@ -203,16 +220,25 @@ MIN_COLUMNS = 6
 
 
 def _outlined(image: Image, mask: Image) -> Image:
-    """Scale a patch to a cell of the overview and outline its footprints."""
+    """Scale a patch to a cell of the overview, outline its footprints, and hatch unknown pixels."""
     size = (CELL, CELL)
     thumbnail = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    covered = cv2.resize(mask * np.uint8(255), size, interpolation=cv2.INTER_AREA) >= 128
+    covered, unknown = (
+        cv2.resize((mask == value) * np.uint8(255), size, interpolation=cv2.INTER_AREA) >= 128
+        for value in (1, UNKNOWN)
+    )
+    thumbnail = hatched(thumbnail.astype(np.uint8, copy=False), unknown)
     outlines, _ = cv2.findContours(covered.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(thumbnail, outlines, -1, OUTLINE, 1)
-    return thumbnail.astype(np.uint8, copy=False)
+    return thumbnail
 
 
-def _overview(dataset: str, patch_size: int, cells: dict[str, list[tuple[Image, str]]]) -> Image:
+def _overview(
+    dataset: str,
+    patch_size: int,
+    cells: dict[str, list[tuple[Image, str]]],
+    some_unknown: bool,
+) -> Image:
     """Draw every patch by split, for a check by eye: (H, W, 3) uint8 RGB."""
     count = sum(map(len, cells.values()))
     groups = [
@@ -220,4 +246,6 @@ def _overview(dataset: str, patch_size: int, cells: dict[str, list[tuple[Image, 
         for split in SPLITS
     ]
     title = f"{dataset}: {count} patches of {patch_size} x {patch_size} px, footprints outlined"
+    if some_unknown:
+        title += ", unlabelled pixels hatched"
     return contact_sheet(title, groups, MIN_COLUMNS)

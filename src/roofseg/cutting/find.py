@@ -12,6 +12,7 @@ from roofseg.core.files import check_file_name
 from roofseg.recipe.params import parse_mapping
 from roofseg.recipe.split import SPLITS, read_split
 from roofseg.tiles.rasters import SIDECARS, TilePair
+from roofseg.tiles.unknown import read_unknown
 
 # Vector files, which people keep beside rasters, and the files that lie beside vector files.
 VECTORS = {".geojson", ".gpkg", ".shp", ".fgb", ".parquet"}
@@ -29,7 +30,7 @@ def find_tiles(folder: Path) -> tuple[list[TilePair], list[str]]:
 
     Raises:
         UserError: split.csv is missing or invalid (see `read_split`), a tile has no image or no
-            mask, or `find_rasters` finds a problem
+            mask, msks/unknown.txt is invalid, or `find_rasters` finds a problem
     """
     splits = read_split(folder)
     problems: list[str] = []
@@ -42,7 +43,10 @@ def find_tiles(folder: Path) -> tuple[list[TilePair], list[str]]:
                 "lists (by file name without suffix). Add the file, or remove the line."
             )
     images, masks = files.values()
-    tiles = [TilePair(name, split, images[name], masks[name]) for name, split in splits.items()]
+    unknown = read_unknown(folder / "msks")
+    tiles = [
+        TilePair(name, split, images[name], masks[name], unknown) for name, split in splits.items()
+    ]
     tiles.sort(key=lambda tile: (SPLITS.index(tile.split), tile.name))
     return tiles, sorted((images.keys() | masks.keys()) - splits.keys())
 

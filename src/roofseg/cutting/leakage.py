@@ -15,7 +15,7 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from roofseg.core.images import Image
+from roofseg.core.images import UNKNOWN, Image
 from roofseg.tiles.rasters import RASTER_ERRORS, Grid
 
 # Two pictures look alike if at most this many of the 64 bits of their perceptual hashes differ.
@@ -40,9 +40,17 @@ class Fingerprint:
     perceptual: int
 
     @classmethod
-    def of(cls, tile: str, split: str, image: Image, grid: Grid) -> Fingerprint:
-        """Take the fingerprint of a patch; ``image`` is (P, P, 3) uint8 RGB."""
+    def of(cls, tile: str, split: str, image: Image, grid: Grid, mask: Image) -> Fingerprint:
+        """Take the fingerprint of a patch.
+
+        ``image`` is (P, P, 3) uint8 RGB; ``mask`` (P, P) uint8 tells which pixels are `UNKNOWN`.
+        """
         exact = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
+        unknown = mask == UNKNOWN
+        if unknown.any():
+            # Unknown pixels are often black, and patches at the edge of a flight would look alike.
+            image = image.copy()
+            image[unknown] = image[~unknown].mean(axis=0)
         return cls(tile, split, grid, exact, perceptual_hash(image))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roofseg import metrics
+from roofseg.core.images import UNKNOWN
 
 DISTANCE = 3
 """Width of the boundary, in pixels inwards from an edge."""
@@ -40,9 +41,12 @@ def inner_boundary(mask: npt.NDArray[Any], distance: int = DISTANCE) -> npt.NDAr
         (H, W) bool.
     """
     solid = (mask > 0).astype(np.uint8)
-    square = np.ones((2 * distance + 1,) * 2, np.uint8)
-    inside = cv2.erode(solid, square, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
+    inside = cv2.erode(solid, _square(distance), borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
     return solid > inside
+
+
+def _square(distance: int) -> npt.NDArray[np.uint8]:
+    return np.ones((2 * distance + 1,) * 2, np.uint8)
 
 
 def boundary_iou(
@@ -50,14 +54,19 @@ def boundary_iou(
 ) -> float:
     """Compute the IoU of the inner boundaries of two masks, in [0, 1]; 1 where both are empty.
 
+    Pixels within ``distance`` of an unknown one are not compared: nobody knows whether an edge is
+    so near to them.
+
     Args:
         predicted: (H, W), 0 background, anything else building.
-        truth: likewise.
+        truth: (H, W), 0 background, `UNKNOWN`, anything else building.
         distance: pixels, as for `inner_boundary`. In the paper it is 2 % of the diagonal. Here it
             does not grow with the image: roofs have equally sharp edges in a large patch.
     """
+    unknown = (truth == UNKNOWN).astype(np.uint8)
     edges = [inner_boundary(mask, distance)[None] for mask in (predicted, truth)]
-    tp, fp, fn, _ = metrics.count(edges[0], edges[1])
+    near = cv2.dilate(unknown, _square(distance))[None]
+    tp, fp, fn, _ = metrics.count(edges[0], np.where(near, UNKNOWN, edges[1]))
     return float(metrics.iou(tp, fp, fn)[0])
 
 

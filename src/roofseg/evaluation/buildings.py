@@ -4,13 +4,19 @@ A building is a 4-connected component of the true mask; a claim is a 4-connected
 predicted mask. So buildings that touch count as one, and a single predicted pixel is a claim. A
 building that the border of a patch cuts counts with its visible part only.
 
+Where some pixels of the truth are unknown, a building that touches one is neither hit nor miss,
+since nobody knows how far it extends. A claim is judged by its part on known pixels. It counts if
+it matches a building that counts; otherwise it does not if it touches an unknown pixel, or lies
+mostly on buildings that do not count.
+
 Sources:
     A. Kirillov, K. He, R. Girshick, C. Rother and P. Dollár, Panoptic Segmentation, CVPR 2019,
         section 4.1: among segments that do not overlap, at most one can have an IoU above 0.5 with
         a given segment, so the matching is unique. F1 of the matches is their recognition quality
         (RQ).
     T.-Y. Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014: small, medium and large
-        objects, divided at 32 x 32 and 96 x 96 px; used for tiles of unknown GSD.
+        objects, divided at 32 x 32 and 96 x 96 px; used for tiles of unknown GSD. Its evaluation
+        leaves out detections of which more than half lies on regions that are not annotated.
 """
 
 from __future__ import annotations
@@ -26,6 +32,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from roofseg.core.images import UNKNOWN
+
 # Lower bounds of the size classes, by unit. In m2: sheds and garages, small houses, houses, large
 # houses, and larger buildings.
 CLASSES = {"m2": (0, 50, 100, 200, 400), "px": (0, 32**2, 96**2)}
@@ -37,7 +45,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The n buildings and m claims of a tile, and which of them match.
+    """The n buildings and m claims of a tile that count, and which of them match.
 
     Attributes:
         areas: (n,) area of each building, pixels.
@@ -59,10 +67,11 @@ def match_buildings(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Mat
 
     Args:
         predicted: (H, W), 0 background, anything else building.
-        truth: likewise.
+        truth: (H, W), 0 background, `UNKNOWN`, anything else building.
     """
-    claims, claimed_areas = _components(predicted)
-    buildings, areas = _components(truth)
+    unknown = truth == UNKNOWN
+    claims, claimed_areas = _components((predicted > 0) & ~unknown)
+    buildings, areas = _components((truth > 0) & ~unknown)
     both = (claims > 0) & (buildings > 0)
     # Number each pair of a building and a claim that share pixels.
     columns = max(1, len(claimed_areas))
@@ -71,15 +80,34 @@ def match_buildings(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Mat
     building, claim = np.divmod(numbers, columns)
     # IoU = shared / (area + claimed area - shared) > 1 / 2, in whole numbers
     match = 3 * shared > areas[building] + claimed_areas[claim]
+    kept = ~_touching(buildings, len(areas), unknown)
+    match &= kept[building]
     found, confirmed = np.zeros(len(areas), bool), np.zeros(len(claimed_areas), bool)
     found[building[match]] = confirmed[claim[match]] = True
     covered = np.bincount(building, weights=shared, minlength=len(areas))
-    return Matches(areas, found, covered / areas, claimed_areas, confirmed)
+    on_left_out = np.bincount(claim, weights=shared * ~kept[building], minlength=len(claimed_areas))
+    judged = confirmed | ~(
+        _touching(claims, len(claimed_areas), unknown) | (2 * on_left_out > claimed_areas)
+    )
+    return Matches(
+        areas[kept],
+        found[kept],
+        covered[kept] / areas[kept],
+        claimed_areas[judged],
+        confirmed[judged],
+    )
 
 
-def _components(mask: npt.NDArray[Any]) -> tuple[Integers, Integers]:
+def _touching(labels: Integers, count: int, unknown: Flags) -> Flags:
+    """Which of the ``count`` components share the side of a pixel with an unknown one: (count,)."""
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    beside = cv2.dilate(unknown.astype(np.uint8), cross) > 0
+    return np.bincount(labels[beside], minlength=count + 1)[1:] > 0
+
+
+def _components(mask: Flags) -> tuple[Integers, Integers]:
     """Label the components of a mask from 1 (0 is background), and count the pixels of each."""
-    solid = (mask > 0).astype(np.uint8)
+    solid = mask.astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
     return labels.astype(np.int64), stats[1:, cv2.CC_STAT_AREA].astype(np.int64)
 

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from roofseg.core.images import UNKNOWN
+
 BINS = 15
 
 Floats = npt.NDArray[np.float64]
@@ -33,16 +35,17 @@ def bin_pixels(probabilities: npt.NDArray[np.floating], truth: npt.NDArray[Any])
 
     Args:
         probabilities: floats in [0, 1], any shape.
-        truth: same shape, 0 background and 1 building.
+        truth: same shape, 0 background, 1 building, `UNKNOWN`: such pixels are in no bin.
 
     Returns:
         (3, 15) float64: the number of pixels in each bin, the sum of their probabilities, and the
         number of building pixels. Bin k holds k / 15 < p <= (k + 1) / 15; the first also holds 0.
     """
-    values = probabilities.ravel().astype(np.float64)
+    known = truth != UNKNOWN
+    values = probabilities[known].astype(np.float64)
     edges = np.arange(1, BINS) / BINS
     bins = np.searchsorted(edges, values, side="left")
-    weights = (None, values, truth.ravel() > 0)
+    weights = (None, values, truth[known] > 0)
     return np.stack([np.bincount(bins, weight, BINS) for weight in weights])
 
 
@@ -74,10 +77,10 @@ def expected_calibration_error(pixels: Floats) -> float:
     """Compute the expected calibration error, in [0, 1].
 
     It is the mean over pixels of the difference, in the pixel's bin, between the mean probability
-    and the share of building pixels.
+    and the share of building pixels; 0 without any pixel.
 
     Args:
-        pixels: (3, 15), a sum of `bin_pixels` results, with at least one pixel.
+        pixels: (3, 15), a sum of `bin_pixels` results.
     """
     count, probabilities, building = pixels
-    return float(np.abs(probabilities - building).sum() / count.sum())
+    return float(np.abs(probabilities - building).sum() / max(1.0, count.sum()))

@@ -18,7 +18,7 @@ from roofseg.inference.predictor import Predictor
 from roofseg.metrics import COUNTS, Integers, count, table_of_counts
 from roofseg.sliding_window.blocks import predict_blocks
 from roofseg.sliding_window.imagery import open_imagery
-from roofseg.tiles.rasters import TilePair, open_raster
+from roofseg.tiles.rasters import TilePair, check_mask_values, mask_of, open_raster
 
 
 def full_tile_table(
@@ -28,7 +28,7 @@ def full_tile_table(
     batch_size: int,
     progress: Progress = silent,
 ) -> pd.DataFrame:
-    """Count and score all pixels of each tile that hold data.
+    """Count and score all pixels of each tile that hold data and are labelled.
 
     `roofseg.sliding_window.blocks.predict_blocks` predicts the tiles, as in ``roofseg predict``, so
     the scores are those of the masks that it writes. Memory does not grow with a tile's height.
@@ -44,7 +44,7 @@ def full_tile_table(
         As `roofseg.metrics.table`.
 
     Raises:
-        UserError: a tile is damaged or holds no data.
+        UserError: a tile is damaged, holds no data, or is not labelled anywhere.
     """
     notes: list[tuple[str, str]] = []
     shown = progress(tiles, "Scoring whole tiles")
@@ -61,7 +61,7 @@ def _counts(
 
     Adds the notes on its image to ``notes``, with the tile's name.
     """
-    total = np.zeros(len(COUNTS), np.int64)
+    total, building = np.zeros(len(COUNTS), np.int64), 0
     with ExitStack() as stack:
         imagery = stack.enter_context(open_imagery(str(tile.image)))
         notes += [(tile.name, note) for note in imagery.notes]
@@ -70,12 +70,13 @@ def _counts(
         blocks = predict_blocks(imagery, predictor.window, infer, batch_size=batch_size)
         for block in stack.enter_context(closing(blocks)):
             height, width = block.probability.shape
-            truth = mask.read(1, window=Window(block.col, block.row, width, height))
-            valid = block.valid
+            values = mask.read(1, window=Window(block.col, block.row, width, height))
+            building = check_mask_values(tile.mask, values, block.row, building, tile.unknown)
+            truth, valid = mask_of(values, tile.unknown), block.valid
             total += np.concatenate(count(block.probability[valid][None], truth[valid][None]))
     if not total.any():
         raise UserError(
-            f"{tile.image}: no pixel holds data, so there is nothing to score. Remove the tile "
-            "from split.csv, or correct its nodata value (see `gdalinfo`)."
+            f"{tile.image}: no pixel holds data and is labelled, so there is nothing to score. "
+            "Remove the tile from split.csv, or correct its nodata value (see `gdalinfo`)."
         )
     return total

@@ -20,7 +20,7 @@ from roofseg.core.files import read_json, sha256_file
 from roofseg.evaluation.boundary import DISTANCE, DISTANCE_M
 from roofseg.evaluation.calibration import BINS
 from roofseg.evaluation.evaluate import Evaluation
-from roofseg.metrics import SCORED_SPLITS, THRESHOLD
+from roofseg.metrics import COUNTS, SCORED_SPLITS, THRESHOLD
 from roofseg.recipe.params import Recipe
 from roofseg.results.disclaimers import SEALED, standard_caveats
 from roofseg.results.intervals import CONFIDENCE, UNKNOWN, Interval, intervals_of_tiles
@@ -107,6 +107,7 @@ def card(
         },
         gsd=_gsd(record["gsd"]),
         counts=counts,
+        labelled=_labelled(tables, record["patch_size"]),
         threshold=THRESHOLD,
         confidence=f"{100 * CONFIDENCE:g}",
         bins=BINS,
@@ -231,12 +232,24 @@ def _by_size(sizes: pd.DataFrame) -> str:
     return _table(["", *(f"{split}: {column}" for split in splits for column in columns)], rows)
 
 
+def _labelled(tables: Mapping[str, pd.DataFrame], patch_size: int) -> str:
+    """The share of labelled pixels of each split, in words; empty if all pixels are labelled."""
+    shares = {
+        split: float(tables[split][COUNTS].to_numpy().sum()) / (len(tables[split]) * patch_size**2)
+        for split in SCORED_SPLITS
+        if split in tables
+    }
+    if min(shares.values()) >= 1:
+        return ""
+    return ", ".join(f"{share:.1%} of {split}" for split, share in shares.items())
+
+
 def _by_tile(tables: Mapping[str, pd.DataFrame]) -> str:
     rows = [
         [
             SCORED[split],
             str(row.tile),
-            f"{(row.tp + row.fn) / (row.tp + row.fp + row.fn + row.tn):.1%}",
+            f"{(row.tp + row.fn) / max(1, row.tp + row.fp + row.fn + row.tn):.1%}",
             f"{row.iou:.3f}",
             f"{row.f1:.3f}",
         ]

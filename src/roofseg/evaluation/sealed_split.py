@@ -26,6 +26,7 @@ from roofseg.recipe.params import parse_params
 from roofseg.results.ledger import Look, parse_looks, record_look
 from roofseg.tiles.manifest import read_manifest
 from roofseg.tiles.rasters import TilePair
+from roofseg.tiles.unknown import read_unknown
 
 # Paths that must be committed before test opens, so that the ledger's commit has the code.
 CODE = ("src", "stages", "dvc.yaml")
@@ -131,6 +132,8 @@ def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> lis
             a tile of another split (it would show ground of that split, which may be sealed).
     """
     listed = read_manifest(listing)
+    with unsealed():
+        unknown = read_unknown(dataset / "msks")
     pairs = []
     for patch in patches:
         tile = listed.get(patch.tile)
@@ -147,9 +150,8 @@ def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> lis
                 "split, so it cannot be scored whole. Set `evaluate_full_tiles: false` in "
                 "params.yaml; the patches do not overlap."
             )
-        pair = TilePair(
-            tile.tile, tile.split, dataset / "imgs" / tile.image, dataset / "msks" / tile.mask
-        )
+        image, mask = dataset / "imgs" / tile.image, dataset / "msks" / tile.mask
+        pair = TilePair(tile.tile, tile.split, image, mask, unknown)
         _check_same(pair.image, tile.image_sha256)
         _check_same(pair.mask, tile.mask_sha256)
         pairs.append(pair)

@@ -15,12 +15,15 @@ import numpy.typing as npt
 from pydantic import BaseModel, Field, ValidationError
 
 from roofseg.core.errors import UserError
+from roofseg.core.files import sha256_file
 
 Images = npt.NDArray[np.uint8]  # (B, P, P, 3) RGB
-Probabilities = npt.NDArray[np.float32]  # (B, P, P) in [0, 1]
+# (B, P, P) in [0, 1]; or (B, 2, P, P) with the disagreement between models, see mapping.ensemble
+Probabilities = npt.NDArray[np.float32]
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Backend = Literal["auto", "torch", "onnxruntime"]
 
 
 class Predictor(Protocol):
@@ -79,6 +82,23 @@ class ModelRecord(BaseModel):
     gsd: list[Annotated[float, Field(gt=0)]]
     recipe: ArchitectureSpec
 
+    def provenance(self, folder: Path) -> dict[str, str]:
+        """The tags of `Predictor.provenance` but for the precision; reads the weights' bytes.
+
+        UserError if ``folder`` has no weights.
+        """
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            raise UserError(
+                f"{weights}: no such file, so the model has no weights. Get them with `dvc pull "
+                f"{folder}`, or train it with `dvc repro`."
+            )
+        return {
+            "ROOFSEG_ATTEMPT": self.attempt,
+            "ROOFSEG_RECIPE_DIGEST": self.digest,
+            "ROOFSEG_WEIGHTS_SHA256": sha256_file(weights),
+        }
+
 
 def read_record(folder: Path) -> ModelRecord:
     """Read recipe.json in a model's folder; UserError if it is missing or not a recipe."""
@@ -112,11 +132,11 @@ class D4:
         self.provenance = predictor.provenance
 
     def __call__(self, images: Images) -> Probabilities:
-        total = np.zeros(images.shape[:3])
+        total = np.zeros(())
         for mirrored, quarters in product((False, True), range(4)):
             turned = np.rot90(images[:, :, ::-1] if mirrored else images, quarters, (1, 2))
             found = self.predictor(np.ascontiguousarray(turned))
-            upright = np.rot90(found, -quarters, (1, 2))
-            total += upright[:, :, ::-1] if mirrored else upright
+            upright = np.rot90(found, -quarters, (-2, -1))
+            total = total + (upright[..., ::-1] if mirrored else upright)
         mean: Probabilities = (total / 8).astype(np.float32)
         return mean

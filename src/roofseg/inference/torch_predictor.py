@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import sha256_file
 from roofseg.inference.predictor import Device, Images, Precision, Probabilities, read_record
 from roofseg.models.device import (
     full_float32,
@@ -90,12 +89,8 @@ def load(
         UserError: weights or recipe are missing or do not fit each other, or the device or the
             precision is not available
     """
-    record, weights = read_record(folder), folder / "model.safetensors"
-    if not weights.is_file():
-        raise UserError(
-            f"{weights}: no such file, so the model has no weights. Get them with `dvc pull "
-            f"{folder}`, or train it with `dvc repro`."
-        )
+    record = read_record(folder)
+    provenance = record.provenance(folder)
     try:
         resolved_device = resolve_device(device)
         resolved_precision = resolve_precision(precision, resolved_device)
@@ -108,7 +103,7 @@ def load(
         )
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
-    load_model(weights, model)
+    load_model(folder / "model.safetensors", model)
     if resolved_device == "cpu":
         keep_freed_memory()
     if threads:
@@ -117,11 +112,7 @@ def load(
         model,
         window=record.patch_size,
         gsd=tuple(sorted(record.gsd)),
-        provenance={
-            "ROOFSEG_ATTEMPT": record.attempt,
-            "ROOFSEG_RECIPE_DIGEST": record.digest,
-            "ROOFSEG_WEIGHTS_SHA256": sha256_file(weights),
-        },
+        provenance=provenance,
         device=resolved_device,
         precision=resolved_precision,
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 from roofseg.core.entry_point import system_errors_explained
 from roofseg.core.errors import UserError, collect_errors, raise_all
 from roofseg.core.files import check_file_name, write_json, write_rows, write_text
-from roofseg.core.messages import gathered, shortened
+from roofseg.core.images import UNKNOWN_IN_FILES
+from roofseg.core.messages import shortened
 from roofseg.core.progress import Progress, silent
 from roofseg.intake.chips import find_squares, place_by_name, squares_to_merge
 from roofseg.intake.convert import PERCENTILES, ImageHeader, find_scale, read_image_header
@@ -28,11 +29,13 @@ from roofseg.intake.inspect import (
     find_warnings,
     inspect_tile,
 )
-from roofseg.intake.pairing import Label, pair_up
-from roofseg.intake.rasterize import FootprintLayer, RasterizeStats, check_placement
+from roofseg.intake.pairing import Label, find_areas, pair_up
+from roofseg.intake.rasterize import FootprintLayer, check_placement
+from roofseg.intake.remarks import remarks, unlabelled_remarks
 from roofseg.intake.write_tiles import KINDS, TileWriter
 from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
 from roofseg.tiles.rasters import MAX_SHIFT_PX, Grid, open_raster, read_grid, shift_px
+from roofseg.tiles.unknown import write_unknown
 
 # The stated GSD may differ from that of a georeference by this share, because of rounding.
 STATED_GSD_TOLERANCE = 0.01
@@ -50,6 +53,9 @@ def bring_in(
     *,
     division: Division,
     layer: str | None = None,
+    unknown: float | None = None,
+    areas: Path | None = None,
+    areas_layer: str | None = None,
     gsd: float | None = None,
     allow_ballpark: bool = False,
     patch_size: int = 0,
@@ -65,6 +71,9 @@ def bring_in(
     each tile comes from. A tile takes the name of its file, see `tile_name`. Chips of a web map get
     their place by their names and are merged, see `intake.chips`.
 
+    Pixels without data, or outside the labelled areas, are unknown in the mask, and a tile without
+    any other is left out; see `intake.unlabelled`.
+
     Args:
         images: a folder of rasters, one raster, or the folder of a zoom of web tiles, whose files
             are x/y.png.
@@ -73,6 +82,9 @@ def bring_in(
             of the tiles.
         folder: must not exist yet; its parent must.
         layer: layer of the footprints, if the file has several.
+        unknown: the value in masks of pixels that nobody has labelled.
+        areas: a file of polygons, outside which nobody has labelled anything.
+        areas_layer: its layer, if it has several.
         gsd: metres per pixel of rasters that are not georeferenced; only recorded.
         allow_ballpark: accept footprints that may be off, see `intake.rasterize.check_placement`.
         patch_size: merge rasters smaller than this (px), see `intake.chips.squares_to_merge`;
@@ -88,6 +100,11 @@ def bring_in(
             the others. Some files may then already be in ``folder``.
     """
     origins = {folder: folder.name}
+    if areas_layer is not None and areas is None:
+        raise UserError(
+            f"--areas-layer {areas_layer}: names a layer of labelled areas, but no file. Name the "
+            "file with --areas."
+        )
     if division.seed < 0:
         raise UserError(f"--seed: found {division.seed}; expected 0 or more.")
     if merge is not None and merge < 1:
@@ -104,13 +121,16 @@ def bring_in(
             raise UserError(f"{division.file}: {found}; expected a CSV with `tile,split`.")
     with _originals_named(origins), system_errors_explained():
         image_files, labels = pair_up(images, masks, layer)
+        if unknown is not None and not any(isinstance(label, Path) for label in labels.values()):
+            raise UserError(
+                f"--unknown {unknown:g}: names a value in masks, but --msks {masks} holds "
+                "footprints. Leave it out, or say with --areas where they are complete."
+            )
+        labelled = find_areas(areas, areas_layer) if areas else None
         sources, grids, placed = _read_headers(image_files, max_expansion)
+        vectors = [*labels.items(), *((name, labelled) for name in labels)]
         offsets = check_placement(
-            (
-                (label, grids[name])
-                for name, label in labels.items()
-                if isinstance(label, FootprintLayer)
-            ),
+            ((label, grids[name]) for name, label in vectors if isinstance(label, FootprintLayer)),
             allow_ballpark=allow_ballpark,
         )
         if merge is not None:
@@ -122,8 +142,19 @@ def bring_in(
         scale = _scale(images, used, max_expansion)
         for kind in KINDS:
             (folder / kind).mkdir(parents=True)
-        intake = TileWriter(sources, grids, placed, labels, scale, max_expansion, origins)
+        intake = TileWriter(
+            sources, grids, placed, labels, scale, max_expansion, origins, unknown, labelled
+        )
         tiles, rasterized = intake.bring(members, folder, progress)
+        blank = sorted(members.keys() - {tile.name for tile in tiles})
+        if not tiles:
+            raise UserError(
+                f"{areas}: no tile has a labelled pixel. Do areas and tiles cover the same ground?"
+                if areas
+                else f"{masks}: no tile has a labelled pixel that holds data."
+            )
+        if any(tile.unknown is not None for tile in tiles):
+            write_unknown(folder / "msks", UNKNOWN_IN_FILES)
         reports = [
             inspect_tile(tile, max_expansion=max_expansion)
             for tile in progress(tiles, "Checking tiles")
@@ -136,7 +167,7 @@ def bring_in(
             shares = {"val": division.val, "test": division.test}
             divided: dict[str, object] = {"seed": division.seed, **shares, "square": square}
         else:
-            split = given_split(reports, folder, division.file, origins)
+            split = given_split(reports, folder, division.file, origins, blank)
             divided = {"file": division.file.name}
         reports = [replace(report, split=split.get(report.name, "")) for report in reports]
         write_rows(folder / "split.csv", ("tile", "split"), split.items())
@@ -146,8 +177,12 @@ def bring_in(
             "gsd": gsd,
             "scale": scale and {"percentiles": PERCENTILES, "low": scale[0], "high": scale[1]},
             "split": divided,
-            "tiles": {name: _record(chips, sources, labels) for name, chips in members.items()},
-            "left_out": [sources[name].path.name for name in left_out],
+            "tiles": {tile.name: _record(members[tile.name], sources, labels) for tile in tiles},
+            "left_out": [
+                sources[name].path.name
+                for name in (*left_out, *(chip for tile in blank for chip in members[tile]))
+            ],
+            **({"areas": areas.name} if areas else {}),
         }
         write_json(folder / "intake.json", record)
     if square and not division.side:
@@ -162,7 +197,12 @@ def bring_in(
         )
     if left_out:
         say(f"left out, since they belong to no such square of chips: {shortened(left_out)}")
-    for line in (*offsets, *_remarks(used, scale, rasterized)):
+    mapped, stated = areas is not None, unknown is not None
+    for line in (
+        *unlabelled_remarks(reports, blank, areas=mapped, stated=stated),
+        *offsets,
+        *remarks(used, scale, rasterized, areas=mapped),
+    ):
         say(line)
     return Report(tuple(reports), (), tuple(find_warnings(reports)), gsd)
 
@@ -264,33 +304,6 @@ def _record(
         image = sources[chip]
         records.append({"image": image.path.name, "mask": mask.name, "changes": image.notes})
     return records[0] if len(records) == 1 else {"chips": records}
-
-
-def _remarks(
-    sources: Mapping[str, ImageHeader],
-    scale: tuple[float, float] | None,
-    rasterized: Mapping[str, RasterizeStats],
-) -> Iterator[str]:
-    """Remarks for the user on how tiles were brought in, one line each."""
-    if renamed := [
-        f"{source.path.stem!r} is {name}"
-        for name, source in sources.items()
-        if source.path.stem != name
-    ]:
-        yield f"tiles named differently from their files: {shortened(renamed)}"
-    yield from gathered((name, note) for name, source in sources.items() for note in source.notes)
-    if bare := [name for name, stats in rasterized.items() if not stats.features]:
-        yield f"no footprint on {shortened(bare)}: leave out tiles that nobody has mapped"
-    if repaired := sum(stats.repaired for stats in rasterized.values()):
-        yield f"invalid footprints that were repaired: {repaired}"
-    if skipped := sum(stats.skipped for stats in rasterized.values()):
-        yield f"features without a usable polygon that were left out: {skipped}"
-    if scale:
-        low, high = scale  # all digits, so that prediction can use exactly the same scale
-        yield (
-            f"{low} became 0 and {high} 255: percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of "
-            f"all tiles; to predict such imagery, use --scale {low} {high}"
-        )
 
 
 @contextmanager

@@ -13,15 +13,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from roofseg.core.images import Image
+from roofseg.core.images import Image, file_values
 from roofseg.intake.convert import verified_write
 from roofseg.tiles.rasters import MAX_SHIFT_PX, Grid, open_raster, read_tile_mask, shift_px
 
@@ -136,16 +138,19 @@ def merge_images(images: Sequence[Path], out: Path) -> None:
     for image in images:
         with open_raster(image) as source:
             pixels.append(source.read().transpose(1, 2, 0))
-    _write(_joined(pixels), images[0], out, photometric="RGB", interleave="pixel", predictor=2)
+    write_like(joined(pixels), images[0], out, photometric="RGB", interleave="pixel", predictor=2)
 
 
-def merge_masks(masks: Sequence[Path], first_image: Path, out: Path) -> None:
+def merge_masks(
+    masks: Sequence[Path], first_image: Path, out: Path, unknown: float | None = None
+) -> None:
     """Write a square of masks, given row by row, as one GeoTIFF with 255 for building.
 
-    It gets the place of ``first_image``. Raises as `merge_images`.
+    Pixels that hold ``unknown`` in the masks become `UNKNOWN_IN_FILES`. The GeoTIFF gets the place
+    of ``first_image``. Raises as `merge_images`.
     """
-    joined = _joined([read_tile_mask(mask)[..., None] for mask in masks])
-    _write(joined * np.uint8(255), first_image, out)
+    pixels = joined([read_tile_mask(mask, unknown)[..., None] for mask in masks])
+    write_like(file_values(pixels), first_image, out)
 
 
 def _side(grid: Grid) -> int:
@@ -172,14 +177,14 @@ def _row_and_column(grid: Grid, first: Grid) -> tuple[int, int]:
     return round(row / grid.height), round(col / grid.width)
 
 
-def _joined(parts: Sequence[Image]) -> Image:
-    """Join a square of (h, w, bands) arrays, given row by row."""
+def joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Join a square of (h, w) or (h, w, bands) arrays, given row by row."""
     count = math.isqrt(len(parts))
     rows = [np.hstack(parts[row * count : (row + 1) * count]) for row in range(count)]
     return np.vstack(rows)
 
 
-def _write(pixels: Image, first: Path, out: Path, **options: object) -> None:
+def write_like(pixels: Image, first: Path, out: Path, **options: object) -> None:
     """Write (H, W, bands) pixels as a GeoTIFF whose first pixel is that of ``first``."""
     with open_raster(first) as source:
         place = {"crs": source.crs, "transform": source.transform}

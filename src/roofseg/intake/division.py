@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +61,16 @@ def divide_tiles(
 
 
 def given_split(
-    reports: Sequence[TileReport], folder: Path, file: Path, origins: dict[Path, str]
+    reports: Sequence[TileReport],
+    folder: Path,
+    file: Path,
+    origins: dict[Path, str],
+    left_out: Collection[str] = (),
 ) -> dict[str, str]:
-    """The split of each tile from the user's ``file``."""
+    """The split of each tile from the user's ``file``, which may list tiles that were left out.
+
+    Raises UserError if the file is not valid, lists other tiles too, or leaves a split empty.
+    """
     copy = folder / "split.csv"
     origins[copy] = str(file)
     shutil.copyfile(file, copy)
@@ -75,11 +82,16 @@ def given_split(
                 f"{file}: lists {other} and {name}, which become the same tile. Remove "
                 "one of the lines."
             )
-    if unknown := sorted(
-        listed[tile] for tile in listed.keys() - {report.name for report in reports}
-    ):
+    brought = {report.name for report in reports}
+    if unknown := sorted(listed[tile] for tile in listed.keys() - brought - set(left_out)):
         raise UserError(
             f"{file}: lists {shortened(unknown)}, but there is no such image. Expected "
             "file names of images, without suffix."
         )
-    return {tile: given[name] for tile, name in listed.items()}
+    split = {tile: given[name] for tile, name in listed.items() if tile in brought}
+    if empty := [name for name in SPLITS if name not in split.values()]:
+        raise UserError(
+            f"{file}: no tile of {' and '.join(empty)} is left, since those that have no labelled "
+            "pixel were left out; each split needs at least one. Move tiles from another split."
+        )
+    return split

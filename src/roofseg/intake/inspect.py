@@ -17,11 +17,13 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+import numpy.typing as npt
 from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from roofseg.core.errors import UserError, collect_errors
+from roofseg.core.images import UNKNOWN, Image
 from roofseg.core.messages import gathered, shortened
 from roofseg.core.progress import Progress, silent
 from roofseg.cutting.find import find_rasters
@@ -35,6 +37,7 @@ from roofseg.tiles.rasters import (
     open_raster,
     read_tile_mask,
 )
+from roofseg.tiles.unknown import read_unknown
 
 # Above the first share of building a mask is taken as inverted; above the second, a warning asks.
 MAX_BUILDING, MUCH_BUILDING = 0.9, 0.5
@@ -60,11 +63,12 @@ class TileReport:
         name: the files' stem.
         split: "" if split.csv does not list the tile.
         grid: None if the headers cannot be read or do not agree.
-        building: share of the mask's pixels, [0, 1]; None if the mask cannot be read.
-        black: share of the image's pixels that are 0 in all bands, [0, 1]; None if the
+        building: share of the mask's labelled pixels, [0, 1]; None if the mask cannot be read.
+        black: share of the image's labelled pixels that are 0 in all bands, [0, 1]; None if the
             image cannot be read.
         problems: reasons why the tile cannot be used: messages that name the file.
         note: which bands of the image are read (see `roofseg.tiles.rasters.RgbBands`), or "".
+        labelled: share of the mask's pixels that are not unknown, [0, 1].
     """
 
     name: str
@@ -74,6 +78,7 @@ class TileReport:
     black: float | None
     problems: tuple[str, ...]
     note: str = ""
+    labelled: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,11 @@ def inspect_dataset(
     split: dict[str, str] = {}
     nudges: dict[str, tuple[int, int]] = {}
     gsd: float | None = None
+    value: float | None = None
     with collect_errors(problems):
         gsd = read_stated_gsd(folder)
+    with collect_errors(problems):
+        value = read_unknown(folder / "msks")
     with collect_errors(problems):
         split = read_split(folder)
     with collect_errors(problems):
@@ -163,7 +171,7 @@ def inspect_dataset(
                 "file. Add the files, or remove the lines."
             )
     pairs = [
-        TilePair(name, split.get(name, ""), images[name], masks[name])
+        TilePair(name, split.get(name, ""), images[name], masks[name], value)
         for name in names
         if name in images and name in masks
     ]
@@ -178,8 +186,23 @@ def inspect_dataset(
 def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> TileReport:
     """Inspect the headers and all pixels of a tile's image and mask."""
     problems: list[str] = []
+    of_mask: list[str] = []
     grid = building = black = None
-    note = ""
+    mask: Image | None = None
+    labelled, note = 1.0, ""
+    with collect_errors(of_mask):
+        with open_bounded(tile.mask, max_expansion):
+            mask = read_tile_mask(tile.mask, tile.unknown)
+        labelled = float((mask != UNKNOWN).mean())
+        building = _building_share(mask)
+        if labelled == 0:
+            raise UserError(f"{tile.mask}: no pixel of it is labelled. Leave the tile out.")
+        if building > MAX_BUILDING:
+            raise UserError(
+                f"{tile.mask}: {building:.1%} of it is building; expected {MAX_BUILDING:.0%} at "
+                "most, with 0 for background. Is it inverted? Swap its values, or leave the tile "
+                "out."
+            )
     with collect_errors(problems):
         for path in (tile.image, tile.mask):
             with open_bounded(path, max_expansion):
@@ -191,21 +214,14 @@ def inspect_tile(tile: TilePair, *, max_expansion: float = MAX_EXPANSION) -> Til
                 "remove it (`gdal_edit.py -unsetgt`)."
             )
     with collect_errors(problems):
-        black = black_share(tile.image, max_expansion)
+        known = mask != UNKNOWN if grid and mask is not None and labelled < 1 else None
+        black = black_share(tile.image, max_expansion, known)
         if black == 1:
             raise UserError(
                 f"{tile.image}: all pixels are black; expected imagery. Leave the tile out."
             )
-    with collect_errors(problems):
-        building = building_share(tile.mask, max_expansion)
-        if building > MAX_BUILDING:
-            raise UserError(
-                f"{tile.mask}: {building:.1%} of it is building; expected {MAX_BUILDING:.0%} at "
-                "most, with 0 for background. Is it inverted? Swap its values, or leave the tile "
-                "out."
-            )
-    once = tuple(dict.fromkeys(problems))  # all three blocks report a broken file
-    return TileReport(tile.name, tile.split, grid, building, black, once, note)
+    once = tuple(dict.fromkeys([*problems, *of_mask]))  # all three blocks report a broken file
+    return TileReport(tile.name, tile.split, grid, building, black, once, note, labelled)
 
 
 def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
@@ -226,16 +242,23 @@ def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
     return problems
 
 
-def black_share(image: Path, max_expansion: float = MAX_EXPANSION) -> float:
+def black_share(
+    image: Path,
+    max_expansion: float = MAX_EXPANSION,
+    among: npt.NDArray[np.bool_] | None = None,
+) -> float:
     """The share of an image's pixels that are 0 in all bands, [0, 1]; reads all of it.
 
-    Raises UserError if part of it cannot be read.
+    It is the share of the pixels ``among``, (H, W) bool; 0 if there are none. Raises UserError if
+    part of the image cannot be read.
     """
     with open_bounded(image, max_expansion) as source:
         black = 0
         for part in parts(source):
-            black += int((source.read(window=part) == 0).all(axis=0).sum())
-        return black / (source.height * source.width)
+            dark = (source.read(window=part) == 0).all(axis=0)
+            black += int((dark if among is None else dark & among[part.toslices()]).sum())
+        total = source.height * source.width if among is None else int(among.sum())
+        return black / max(1, total)
 
 
 def building_share(mask: Path, max_expansion: float = MAX_EXPANSION) -> float:
@@ -244,7 +267,13 @@ def building_share(mask: Path, max_expansion: float = MAX_EXPANSION) -> float:
     Raises UserError if part of it cannot be read, or if its values are not {0, 1} or {0, 255}.
     """
     with open_bounded(mask, max_expansion):
-        return float(read_tile_mask(mask).mean())
+        return _building_share(read_tile_mask(mask))
+
+
+def _building_share(mask: Image) -> float:
+    """The share of a mask's labelled pixels that are building, [0, 1]; 0 if none is labelled."""
+    labelled = int(np.count_nonzero(mask != UNKNOWN))
+    return int(np.count_nonzero(mask == 1)) / max(1, labelled)
 
 
 @contextmanager
@@ -285,9 +314,10 @@ def parts(source: DatasetReader, copies: int = 1) -> Iterator[Window]:
 
 def table(report: Report) -> str:
     """Format the tiles of a dataset as a text table, a line per tile."""
-    heading = ("tile", "split", "size, px", "GSD, m", "CRS", "building", "black", "problems")
+    some_unknown = any(tile.labelled < 1 for tile in report.tiles)
+    heading = ("tile", "split", "size, px", "GSD, m", "CRS", "building", "black")
     stated = "-" if report.stated_gsd is None else f"{report.stated_gsd:g} (stated)"
-    rows = [heading]
+    rows = [(*heading, *(["labelled"] if some_unknown else []), "problems")]
     for tile in report.tiles:
         grid = tile.grid
         gsd = "?" if grid is None else f"{grid.gsd:g}" if grid.gsd else stated
@@ -300,6 +330,7 @@ def table(report: Report) -> str:
                 "?" if grid is None else _named(grid.crs),
                 "?" if tile.building is None else f"{tile.building:.1%}",
                 "?" if tile.black is None else f"{tile.black:.1%}",
+                *([f"{tile.labelled:.1%}"] if some_unknown else []),
                 str(len(tile.problems) or "-"),
             )
         )

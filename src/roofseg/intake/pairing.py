@@ -39,14 +39,7 @@ def pair_up(
     problems: list[str] = []
     for option, path in (("--imgs", images), ("--msks", masks)):
         with collect_errors(problems):
-            check_file_name(str(path))
-            if not path.exists():
-                raise UserError(f"{option} {path}: no such file or folder. Correct the path.")
-            if not (path.is_file() or path.is_dir()):
-                raise UserError(
-                    f"{option} {path}: is a pipe, a device or a socket; expected a regular file or "
-                    "a folder."
-                )
+            _check_path(option, path)
             if path == images and path.is_file() and is_vector(path):
                 raise UserError(
                     f"--imgs {path}: is a vector file; expected imagery. Is it for --msks?"
@@ -108,6 +101,25 @@ def pair_up(
         )
     raise_all(problems)
     return found, labels
+
+
+def find_areas(areas: Path, layer: str | None) -> FootprintLayer:
+    """Find the layer of labelled areas; UserError if there is none, or if it is empty."""
+    _check_path("--areas", areas)
+    if not areas.is_file():
+        raise UserError(f"--areas {areas}: is a folder; expected a file of polygons.")
+    return find_layer(areas, layer, content="labelled areas", option="--areas-layer")
+
+
+def _check_path(option: str, path: Path) -> None:
+    check_file_name(str(path))
+    if not path.exists():
+        raise UserError(f"{option} {path}: no such file or folder. Correct the path.")
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(
+            f"{option} {path}: is a pipe, a device or a socket; expected a regular file or a "
+            "folder."
+        )
 
 
 def _vectors_named(*places: Path) -> str:

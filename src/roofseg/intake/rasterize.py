@@ -62,9 +62,16 @@ class RasterizeStats:
 
 
 def find_layer(
-    footprints: Path, name: str | None = None, *, may_be_empty: bool = False
+    footprints: Path,
+    name: str | None = None,
+    *,
+    may_be_empty: bool = False,
+    content: str = "buildings",
+    option: str = "--layer",
 ) -> FootprintLayer:
     """Find the polygon layer of a file: the one called ``name``, or the only one with geometries.
+
+    ``content`` says what the polygons are of, and ``option`` names the layer, both for messages.
 
     Reads no features. Raises UserError if the file cannot be read or has no such layer, and if the
     layer has no CRS, no features (unless it ``may_be_empty``), or only points or lines.
@@ -77,7 +84,7 @@ def find_layer(
         if name is None and layers:
             command = shlex.join([str(footprints), next(iter(layers))])
             raise UserError(
-                f"{footprints}: has several layers: {found}. Choose one with --layer, or "
+                f"{footprints}: has several layers: {found}. Choose one with {option}, or "
                 "save it as a separate file, for example with `ogr2ogr -f GPKG "
                 f"footprints.gpkg {command}`."
             )
@@ -86,10 +93,10 @@ def find_layer(
     features, kinds, crs = _describe(footprints, name)
     place = f"{footprints}, layer {name!r}"
     if not features and not may_be_empty:
-        raise UserError(f"{place}: has no features; expected polygons of buildings.")
+        raise UserError(f"{place}: has no features; expected polygons of {content}.")
     if kinds and all(any(word in kind for word in NO_POLYGONS) for kind in kinds):
         raise UserError(
-            f"{place}: holds geometries of type {', '.join(kinds)}; expected polygons of buildings."
+            f"{place}: holds geometries of type {', '.join(kinds)}; expected polygons of {content}."
         )
     if crs is None:
         raise UserError(
@@ -151,39 +158,17 @@ def check_placement(
 def rasterize_footprints(layer: FootprintLayer, image: Path, out: Path) -> RasterizeStats:
     """Write the mask of a tile from vector footprints.
 
-    A file without a spatial index, such as GeoJSON or GeoParquet, is read from start to end at each
-    call.
-
     Args:
-        layer: only its polygons that meet the tile are read; they are transformed to the image's
-            CRS. Null and empty geometries, parts that are not polygons, and heights are ignored;
-            invalid polygons are made valid.
-        image: the tile, georeferenced; only its grid is read.
-        out: the mask: a GeoTIFF on the image's grid with one band of uint8, 255 where the centre of
-            a pixel lies in a footprint and 0 elsewhere. Holes stay holes.
+        layer, image: as for `covered_pixels`, which says what is drawn.
+        out: the mask: a GeoTIFF on the image's grid with one band of uint8.
 
     Raises:
-        UserError: one of the files cannot be read; the image has no georeference; or the footprints
-            cannot be transformed to its CRS
+        UserError: as `covered_pixels`
         OSError: ``out`` cannot be written
     """
+    mask, stats = covered_pixels(layer, image, "bring its mask as a raster")
     with open_raster(image) as source:
-        grid, unused = read_grid(source), unused_placement(source)
-    if unused:
-        raise UserError(f"{image}: {unused}.")
-    missing = [] if grid.crs else ["CRS"]
-    if grid.transform is None or grid.transform.is_degenerate:
-        missing.append("transform")
-    if missing:
-        raise UserError(
-            f"{image}: has no {' and no '.join(missing)}, so nothing tells where the footprints "
-            "lie on it. Georeference it (for example with `gdal_edit.py -a_srs ... -a_ullr ...`), "
-            "or bring its mask as a raster."
-        )
-    polygons, stats = _read_polygons(layer, image, grid)
-    mask: Image = np.zeros((grid.height, grid.width), np.uint8)
-    if len(polygons):
-        rasterize(polygons, out=mask, default_value=255)
+        grid = read_grid(source)
     profile = {
         "driver": "GTiff",
         "width": grid.width,
@@ -199,6 +184,47 @@ def rasterize_footprints(layer: FootprintLayer, image: Path, out: Path) -> Raste
     with verified_write(out), rasterio.open(out, "w", **profile) as target:
         target.write(mask, 1)
     return stats
+
+
+def covered_pixels(layer: FootprintLayer, image: Path, remedy: str) -> tuple[Image, RasterizeStats]:
+    """Find the pixels of a tile whose centres lie in the polygons of a layer.
+
+    A file without a spatial index, such as GeoJSON or GeoParquet, is read from start to end at each
+    call.
+
+    Args:
+        layer: only its polygons that meet the tile are read; they are transformed to the image's
+            CRS. Null and empty geometries, parts that are not polygons, and heights are ignored;
+            invalid polygons are made valid.
+        image: the tile, georeferenced; only its grid is read.
+        remedy: ends the advice for an image without a georeference.
+
+    Returns:
+        (H, W) uint8, 255 where the centre of a pixel lies in a polygon and 0 elsewhere (holes stay
+        holes); and counts of the features.
+
+    Raises:
+        UserError: one of the files cannot be read; the image has no georeference; or the polygons
+            cannot be transformed to its CRS
+    """
+    with open_raster(image) as source:
+        grid, unused = read_grid(source), unused_placement(source)
+    if unused:
+        raise UserError(f"{image}: {unused}.")
+    missing = [] if grid.crs else ["CRS"]
+    if grid.transform is None or grid.transform.is_degenerate:
+        missing.append("transform")
+    if missing:
+        raise UserError(
+            f"{image}: has no {' and no '.join(missing)}, so nothing tells where the polygons "
+            "lie on it. Georeference it (for example with `gdal_edit.py -a_srs ... -a_ullr ...`), "
+            f"or {remedy}."
+        )
+    polygons, stats = _read_polygons(layer, image, grid)
+    mask: Image = np.zeros((grid.height, grid.width), np.uint8)
+    if len(polygons):
+        rasterize(polygons, out=mask, default_value=255)
+    return mask, stats
 
 
 @contextmanager

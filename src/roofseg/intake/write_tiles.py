@@ -11,13 +11,15 @@ from tempfile import TemporaryDirectory
 import rasterio.shutil
 
 from roofseg.core.errors import collect_errors, raise_all
+from roofseg.core.images import UNKNOWN_IN_FILES
 from roofseg.core.messages import shortened
 from roofseg.core.progress import Progress
-from roofseg.intake.chips import merge_images, merge_masks, write_place
+from roofseg.intake.chips import joined, merge_images, merge_masks, write_place
 from roofseg.intake.convert import SUFFIXES, ImageHeader, verified_write, write_rgb
 from roofseg.intake.inspect import open_bounded
 from roofseg.intake.pairing import Label
 from roofseg.intake.rasterize import FootprintLayer, RasterizeStats, rasterize_footprints
+from roofseg.intake.unlabelled import mark_unlabelled, missing_pixels
 from roofseg.tiles.rasters import WORLD_FILES, Grid, TilePair, check_tile
 
 # Sidecars that hold the georeference of formats that cannot, such as PNG.
@@ -31,7 +33,8 @@ class TileWriter:
     """What it takes to bring in tiles; see `bring_in`.
 
     ``placed`` are the images that get the place in ``grids``. ``origins`` gets the source of each
-    file.
+    file. ``unknown`` is the value of unknown pixels in the user's masks, and ``areas`` are those
+    that were labelled.
     """
 
     sources: Mapping[str, ImageHeader]
@@ -41,11 +44,13 @@ class TileWriter:
     scale: tuple[float, float] | None
     max_expansion: float
     origins: dict[Path, str]
+    unknown: float | None = None
+    areas: FootprintLayer | None = None
 
     def bring(
         self, members: Mapping[str, Sequence[str]], folder: Path, progress: Progress
     ) -> tuple[list[TilePair], dict[str, RasterizeStats]]:
-        """Bring all tiles into ``folder``; UserError naming all that fail."""
+        """Bring all tiles with labelled pixels into ``folder``; UserError naming all that fail."""
         problems: list[str] = []
         tiles = []
         rasterized: dict[str, RasterizeStats] = {}
@@ -55,7 +60,14 @@ class TileWriter:
                     tile, stats = self._tile(name, folder)
                 else:
                     tile, stats = self._merged(name, chips, folder)
-                tiles.append(tile)
+                missing = [
+                    missing_pixels(self.sources[chip].path, self.max_expansion) for chip in chips
+                ]
+                marked = mark_unlabelled(tile, joined(missing), self.areas)
+                self.origins[marked.mask] = self.origins[tile.mask]
+                if not marked.image.exists():
+                    continue
+                tiles.append(marked)
                 if stats:
                     rasterized[name] = stats
         raise_all(problems)
@@ -70,7 +82,7 @@ class TileWriter:
             return TilePair(name, "", image, mask), stats
         mask = _copy(label, folder / "msks", name, self.max_expansion)
         self.origins[mask] = str(label)
-        return TilePair(name, "", image, mask), None
+        return TilePair(name, "", image, mask, self.unknown), None
 
     def _merged(
         self, name: str, chips: Sequence[str], folder: Path
@@ -90,9 +102,10 @@ class TileWriter:
             for pair in pairs:
                 check_tile(pair, 1)
             merge_images([pair.image for pair in pairs], image)
-            merge_masks([pair.mask for pair in pairs], image, mask)
+            merge_masks([pair.mask for pair in pairs], image, mask, self.unknown)
         self.origins[mask] = f"mask of {self.origins[image]}"
-        return TilePair(name, "", image, mask), _sum(counts)
+        unknown = None if self.unknown is None else UNKNOWN_IN_FILES
+        return TilePair(name, "", image, mask, unknown), _sum(counts)
 
     def _image(self, name: str, folder: Path) -> Path:
         """Copy or convert an image, and georeference it where its name does."""

@@ -26,10 +26,8 @@ from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.mapping import onnx_predictor
 from roofseg.mapping.cog import write_errors_named
 from roofseg.mapping.load_model import check_folder
-from roofseg.mapping.onnx_predictor import INPUT, OUTPUT, TOLERANCE, OnnxMetadata
+from roofseg.mapping.onnx_predictor import INPUT, OUTPUT, PACKAGES, TOLERANCE, OnnxMetadata
 from roofseg.synthetic.tile import generate_tile
-
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from roofseg.core.errors import UserError
 from roofseg.inference.predictor import Device, Images, Precision, Probabilities
 
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # those that an export needs
 INPUT, OUTPUT = "images", "probability"
 WINDOW, GSD = "roofseg_window", "roofseg_gsd"  # keys in metadata_props
 PROVENANCE = "ROOFSEG_"

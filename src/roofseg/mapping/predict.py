@@ -34,6 +34,9 @@ from roofseg.version import VERSION
 
 MASK = BandSpec("uint8", 255, "mode", "building (1)")
 PROBABILITY = BandSpec("float32", np.nan, "average", "probability of building")
+DISAGREEMENT = BandSpec(
+    "float32", np.nan, "average", "standard deviation of the probability between models"
+)
 GEOJSON_CRS = "EPSG:4326"
 INPUT = "ROOFSEG_INPUT"  # the tag that holds the input's fingerprint
 
@@ -53,6 +56,8 @@ class Options:
         gsd: metres per pixel, in place of the input's own
         resample: resample inputs to the GSD that the model was trained on
         scale: the values that become 0 and 255, for an input that is not 8-bit
+        disagreement: write a second raster with the standard deviation between the models of an
+            `roofseg.mapping.ensemble.Ensemble`: float32 in [0, 0.5], with nodata NaN
         vector: options of the footprints to write beside the raster; None for no footprints
     """
 
@@ -64,6 +69,7 @@ class Options:
     gsd: float | None = None
     resample: bool = False
     scale: tuple[float, float] | None = None
+    disagreement: bool = False
     vector: Vector | None = None
 
 
@@ -76,13 +82,13 @@ def predict_raster(
     infer: Infer | None = None,
     progress: Callable[[int], None] = lambda windows: None,
 ) -> None:
-    """Predict one raster and write it as a cloud-optimised GeoTIFF, and its footprints beside it.
+    """Predict one raster and write it as a cloud-optimised GeoTIFF, and its companions beside it.
 
     Args:
         predictor: the model; its GSD and provenance are used even if ``infer`` runs another copy.
         source: a path or address that GDAL can open: a file, /vsi..., s3:// or https://.
-        out: the GeoTIFF; footprints get its name with another suffix. After an error, existing
-            files are unchanged.
+        out: the GeoTIFF; for the names of the other files see `outputs_of`. After an error,
+            existing files are unchanged.
         options: see `Options`; ``infer`` must apply ``tta`` itself (`inference.predictor.D4`).
         infer: see `roofseg.sliding_window.blocks.predict_blocks`; None runs ``predictor`` here.
         progress: see `roofseg.sliding_window.blocks.predict_blocks`.
@@ -94,21 +100,25 @@ def predict_raster(
     tags = provenance(predictor, source, options)
     made_from = {INPUT: fingerprint(source)}  # before it is read, so that a later change is noticed
     wanted = MASK if options.output == "mask" else PROBABILITY
-    layers = [MASK, PROBABILITY] if options.vector and wanted is MASK else [wanted]
-    footprints = outputs_of(out, options)[1:]
+    layers = [wanted]
+    if options.vector and wanted is MASK:
+        layers.append(PROBABILITY)
+    if options.disagreement:
+        layers.append(DISAGREEMENT)
+    beside = outputs_of(out, options)[1:]
     with (
         open_input(predictor, source, options) as imagery,
         write_errors_named(out),
         ExitStack() as renaming,
     ):
-        # Renamed in reverse order, so a raster never appears without its footprints.
-        scratch = [renaming.enter_context(atomic_write(path)) for path in [*footprints, out]]
-        new_footprints, new_raster = scratch[0], scratch[-1]
+        # Renamed in reverse order, so a raster never appears without the files beside it.
+        scratch = {path: renaming.enter_context(atomic_write(path)) for path in [*beside, out]}
+        folder = scratch[out].parent
         with ExitStack() as open_writers:
             writers = {
                 layer: open_writers.enter_context(
                     BlockWriter(
-                        new_raster.parent / f"{layer.dtype}.blocks",
+                        folder / f"{number}.blocks",
                         layer,
                         height=imagery.height,
                         width=imagery.width,
@@ -117,7 +127,7 @@ def predict_raster(
                         tags=tags | made_from,
                     )
                 )
-                for layer in layers
+                for number, layer in enumerate(layers)
             }
             blocks = predict_blocks(
                 imagery,
@@ -130,24 +140,27 @@ def predict_raster(
             for block in open_writers.enter_context(closing(blocks)):
                 for layer, writer in writers.items():
                     writer.write(block.row, block.col, _values(block, layer, options.threshold))
-        writers[wanted].write_cog(new_raster)
+        writers[wanted].write_cog(scratch[out])
+        if options.disagreement:
+            writers[DISAGREEMENT].write_cog(scratch[disagreement_of(out)])
         if options.vector:
-            with write_errors_named(footprints[0]):
+            footprints = footprints_of(out, options.vector)
+            with write_errors_named(footprints):
                 write_footprints(
                     writers[PROBABILITY].path,
-                    new_footprints,
+                    scratch[footprints],
                     options.vector,
                     gsd=imagery.gsd,
                     threshold=options.threshold,
                     provenance=tags,
                 )
-        for path in (*footprints, out):
+        for path in scratch:
             check_unused(path)
-        # Beside the new raster, old footprints would look up to date. They go before their
-        # companions, which hold changes that would then be missing from them.
-        for path in footprints:
+        # Beside the new raster, old files would look up to date. They go before their companions,
+        # which hold changes that would then be missing from them.
+        for path in beside:
             path.unlink(missing_ok=True)
-        for path in (*footprints, out):
+        for path in scratch:
             remove_companions(path)
 
 
@@ -207,9 +220,9 @@ def is_finished(predictor: Predictor, source: str, out: Path, options: Options) 
         UserError: another file is in its place, which is only replaced with --overwrite; or the
             input cannot be read
     """
-    footprints = outputs_of(out, options)[1:]
+    beside = outputs_of(out, options)[1:]
     if not out.exists():
-        for path in footprints:
+        for path in beside:
             if path.exists():
                 raise UserError(
                     f"{path}: already exists, without the raster {out.name}, whose tags would say "
@@ -233,7 +246,7 @@ def is_finished(predictor: Predictor, source: str, out: Path, options: Options) 
             f"{out}: already exists, with {key} {was!r}; expected {now!r}. Use --overwrite to "
             "replace it, or choose another --out."
         )
-    if not all(path.exists() for path in footprints):
+    if not all(path.exists() for path in beside):
         return False
     now = fingerprint(source)
     return not now or found.get(INPUT) == now
@@ -262,14 +275,30 @@ def remove_leftovers(folder: Path, outs: Iterable[Path], options: Options) -> No
 
 
 def outputs_of(out: Path, options: Options) -> list[Path]:
-    """The files that belong to the output ``out``: the raster, and footprints if wanted."""
-    footprints = [out.with_name(f"{out.stem}.{options.vector.driver}")] if options.vector else []
-    return [out, *footprints]
+    """The files that belong to the output ``out``: the raster, and what is wanted beside it."""
+    footprints = [footprints_of(out, options.vector)] if options.vector else []
+    disagreement = [disagreement_of(out)] if options.disagreement else []
+    return [out, *footprints, *disagreement]
+
+
+def footprints_of(out: Path, vector: Vector) -> Path:
+    """The file of the footprints of the output ``out``: the same name with another suffix."""
+    return out.with_name(f"{out.stem}.{vector.driver}")
+
+
+def disagreement_of(out: Path) -> Path:
+    """The raster of the disagreement between models, of the output ``out``."""
+    return out.with_name(f"{out.stem}.disagreement.tif")
 
 
 def _values(block: Block, layer: BandSpec, threshold: float) -> npt.NDArray[Any]:
     """The values of a block for a layer: building or probability, nodata where not valid."""
-    values = block.probability >= threshold if layer is MASK else block.probability
+    values: npt.NDArray[Any] | None = block.probability
+    if layer is MASK:
+        values = block.probability >= threshold
+    elif layer is DISAGREEMENT:
+        values = block.disagreement
+    assert values is not None  # a predictor of disagreement gives one
     result = values.astype(layer.dtype)
     result[~block.valid] = layer.nodata
     return result

@@ -27,8 +27,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from roofseg.core.errors import UserError
-from roofseg.inference.predictor import D4, Device, Images, Precision, Predictor, Probabilities
-from roofseg.mapping.load_model import load_predictor
+from roofseg.inference.predictor import (
+    D4,
+    Backend,
+    Device,
+    Images,
+    Precision,
+    Predictor,
+    Probabilities,
+)
+from roofseg.mapping.load_model import load_predictors
 
 BATCHES_PER_WORKER = 2  # one that it computes, and the next one in transit
 RETRIES = 3  # of a batch whose worker died; without a limit, a batch could kill workers for ever
@@ -52,10 +60,23 @@ class Worker:
     """A model in its own process, with ``threads`` CPU threads. For the arguments see `workers`."""
 
     def __init__(
-        self, model: Path, device: Device, precision: Precision, tta: bool, threads: int | None
+        self,
+        models: Sequence[Path],
+        disagreement: bool,
+        device: Device,
+        precision: Precision,
+        tta: bool,
+        threads: int | None,
+        backend: Backend = "torch",
     ) -> None:
         self._load = partial(
-            load_predictor, model, device=device, precision=precision, threads=threads
+            load_predictors,
+            models,
+            disagreement=disagreement,
+            device=device,
+            precision=precision,
+            threads=threads,
+            backend=backend,
         )
         self._tta = tta
 
@@ -137,24 +158,27 @@ class Workers:
 
 @contextmanager
 def workers(
-    model: Path,
+    models: Sequence[Path],
     count: int | None = None,
     *,
     address: str | None = None,
     device: Device = "auto",
     precision: Precision = "auto",
     tta: bool = False,
+    disagreement: bool = False,
+    backend: Backend = "torch",
 ) -> Iterator[Workers]:
     """Start workers that stop at the end of the block. Call it in the main thread.
 
     Args:
-        model: see `mapping.load_model.load_predictor`; every machine must have it at this path.
+        models, disagreement: see `roofseg.mapping.load_model.load_predictors`; every machine must
+            have the models at these paths.
         count: number of workers; None for one per GPU, or one per machine if there are no GPUs.
         address: address of a Ray cluster (``HOST:PORT``, or ``auto`` on one of its machines), on
             which roofseg is installed; None starts Ray on this machine, reachable only from it.
         device: "cpu", or "cuda" with a GPU for each worker; "auto" means "cuda" if the cluster has
             GPUs.
-        precision: see `roofseg.mapping.load_model.load_predictor`.
+        precision, backend: see `roofseg.mapping.load_model.load_predictor`.
         tta: average over the eight symmetries of the square.
 
     Raises:
@@ -168,7 +192,8 @@ def workers(
             max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD", **share
         )(Worker)
         # Ray limits torch's threads to num_cpus, but not onnxruntime's.
-        arguments = model.absolute(), device, precision, tta, share.get("num_cpus")
+        places = [model.absolute() for model in models]
+        arguments = places, disagreement, device, precision, tta, share.get("num_cpus"), backend
         yield Workers(ray, [actor.remote(*arguments) for _ in range(number)])
 
 

@@ -18,7 +18,8 @@ def against_leader(board: Leaderboard) -> Section:
     if board.comparisons.empty:
         return Section("Against the leader", [])
     leader, *others = board.ranked
-    splits = list(dict.fromkeys(board.comparisons.split))
+    compared = list(dict.fromkeys(board.comparisons.split))
+    splits = [split for split in compared if leader.opened(split)]
     rows: list[list[Cell | str]] = [
         [
             name_cell(attempt),
@@ -61,7 +62,7 @@ def against_leader(board: Leaderboard) -> Section:
             f"IoU minus that of {leader.label}",
         ),
     )
-    every_pair = [_every_pair(board, split) for split in splits] if len(others) > 1 else []
+    every_pair = [_every_pair(board, split) for split in compared] if len(others) > 1 else []
     return Section("Against the leader", [table, chart, *every_pair])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from roofseg.core.files import read_json, write_json
-from roofseg.metrics import SCORED_SPLITS
+from roofseg.metrics import COUNTS, SCORED_SPLITS
 from roofseg.report.attempts import Attempt, read_attempt, require
 from roofseg.report.comparisons import compare_attempts
 from roofseg.results.disclaimers import SEALED
@@ -99,6 +99,12 @@ class Leaderboard:
             split: max(len(attempt.counts(split)) for attempt in self.attempts) or None
             for split in SCORED_SPLITS
         }
+
+    def labelled(self, split: str) -> pd.Series:
+        """The share of labelled pixels of each patch of a split, in [0, 1], by name of the tile."""
+        opened = next(attempt for attempt in self.attempts if attempt.opened(split))
+        pixels: pd.Series = opened.of_split(split)[COUNTS].sum(axis=1)
+        return pixels / self.patch_size**2
 
     def status(self, attempt: Attempt, split: str) -> str:
         """The verdict of an attempt against the leader on a split (`roofseg.results.verdicts`).

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file
+from roofseg.metrics import SCORED_SPLITS
 from roofseg.pages.page import Cell, Commands, Prose, Section, Table, join_words
 from roofseg.report.attempts import Attempt
 from roofseg.report.headline import SPREAD, name_cell
@@ -19,7 +20,8 @@ HASH_DIGITS = 12  # digits to show of a SHA-256 or a commit
 
 RESULT_PACKAGES = (
     "torch", "torchvision", "lightning", "segmentation-models-pytorch", "timm", "segment-anything",
-    "albumentations", "opencv-python-headless", "rasterio", "numpy", "pandas", "matplotlib", "dvc",
+    "albumentations", "opencv-python-headless", "rasterio", "numpy", "scipy", "pandas",
+    "matplotlib", "dvc",
 )  # fmt: skip
 """Packages of requirements.lock whose version can change a result."""
 
@@ -31,7 +33,23 @@ def lead(board: Leaderboard) -> str:
     count, size = len(board.attempts), board.patch_size
     return (
         f"{count} attempt{'s' if count != 1 else ''}, scored on {val} validation {opened}, one "
-        f"patch of {size} x {size} px per tile."
+        f"patch of {size} x {size} px per tile.{_labelled_text(board)}"
+    )
+
+
+def _labelled_text(board: Leaderboard) -> str:
+    """Say how much of each split is labelled; empty if all of it is."""
+    shares = {split: board.labelled(split) for split in board.splits}
+    parts = [
+        f"{share.mean():.1%} of {SCORED_SPLITS[split]} (least: {share.min():.1%}, {share.idxmin()})"
+        for split, share in shares.items()
+        if share.min() < 1
+    ]
+    if not parts:
+        return ""
+    return (
+        f" Labelled pixels: {join_words(parts)}; nothing is "
+        "scored on the others, nor are buildings that touch them."
     )
 
 

@@ -60,6 +60,7 @@ def _grid(board: Leaderboard, split: str, predictions: Path) -> PictureGrid:
     return PictureGrid(
         f"{SCORED_SPLITS[split].capitalize()}: {choice}. Green pixels were found, blue pixels "
         "were missed, red pixels are false alarms; the number is the tile's IoU."
+        + (" Hatched pixels are not labelled." if board.labelled(split).min() < 1 else "")
         + (f" Sealed, so not shown: {join_words(sealed)}." if sealed else ""),
         [
             Cell("image"),

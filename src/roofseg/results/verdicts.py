@@ -2,9 +2,10 @@
 
 The score of one attempt minus that of another is ``ahead`` (above 0), ``behind`` (below 0), or a
 ``tie``: on these tiles it may be chance. All differences of a table are judged together, so that
-the probability of any false ``ahead`` or ``behind`` among them is at most 5 %. Differences of
-attempts are those of all pairs, not only of pairs with the leader: the leader was chosen on the
-same tiles, so each attempt had its chance to lead. docs/statistics.md has a simulation of both.
+the probability of any false ``ahead`` or ``behind`` among them is at most 5 % (of normal
+differences; docs/statistics.md has others). Differences of attempts are those of all pairs, not
+only of pairs with the leader: the leader was chosen on the same tiles, so each attempt had its
+chance to lead.
 
 Sources:
     S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of

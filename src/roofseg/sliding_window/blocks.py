@@ -43,12 +43,14 @@ class Block:
         row, col: its top-left pixel
         probability: (rows, columns) float32 in [0, 1]; meaningless where ``valid`` is False
         valid: (rows, columns) bool; False where the raster has no data
+        disagreement: (rows, columns) float32, if the predictor gives it; likewise
     """
 
     row: int
     col: int
     probability: Probabilities
     valid: Valid
+    disagreement: Probabilities | None = None
 
 
 def predict_blocks(
@@ -93,7 +95,8 @@ def predict_blocks(
         for probabilities in results:
             batch = running.popleft()
             if batch.first:
-                blend = Blend(rows, cols, batch.left, batch.right)
+                channels = probabilities.shape[1:-2]
+                blend = Blend(rows, cols, batch.left, batch.right, channels)
             for place, probability in zip(batch.places, probabilities, strict=True):
                 blend.add(batch.row, place, probability)
             progress(batch.done)
@@ -105,7 +108,10 @@ def predict_blocks(
                         "--precision 32-true; if that gives NaN too, train the model again."
                     )
                 end = rows.finished(batch.row)
-                yield Block(end - len(ready), batch.left, ready, batch.valid)
+                probability, disagreement = ready if channels else (ready, None)
+                yield Block(
+                    end - len(probability), batch.left, probability, batch.valid, disagreement
+                )
 
 
 def count_windows(imagery: Imagery, window: int, overlap: float = OVERLAP) -> int:

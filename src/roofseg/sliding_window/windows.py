@@ -113,38 +113,43 @@ class Blend:
     Args:
         rows, cols: the windows of the whole raster
         first, end: first and end column of the strip in the raster
+        channels: the shape of the results before their rows and columns, () or (C,)
     """
 
-    def __init__(self, rows: Axis, cols: Axis, first: int, end: int) -> None:
+    def __init__(
+        self, rows: Axis, cols: Axis, first: int, end: int, channels: tuple[int, ...] = ()
+    ) -> None:
         self.rows, self.cols = rows, cols
         places = cols.covering(first, end)
         self._left = cols.starts[places[0]]
         self._crop = slice(first - self._left, end - self._left)
         self._done = 0
-        self._sum = np.zeros((rows.size, cols.starts[places[-1]] + cols.size - self._left))
-        self._part = np.empty((rows.size, cols.size))
+        width = cols.starts[places[-1]] + cols.size - self._left
+        self._sum = np.zeros((*channels, rows.size, width))
+        self._part = np.empty((*channels, rows.size, cols.size))
 
     def add(self, row: int, col: int, probability: Probabilities) -> None:
-        """Add the (P, P) result of the window with index ``row`` down and ``col`` across.
+        """Add the result of the window with index ``row`` down and ``col`` across.
 
-        Add rows in order and call `finish` after each row. The order of columns within a row is
-        free, and changes only the last bit of the result. A window that is not added counts as 0.
+        It is (P, P) or (C, P, P). Add rows in order and call `finish` after each row. The order of
+        columns within a row is free, and changes only the last bit of the result. A window that is
+        not added counts as 0.
         """
         np.multiply(probability, self.cols.weights[col], out=self._part)
         self._part *= self.rows.weights[row][:, None]
         start = self.cols.starts[col] - self._left
-        self._sum[:, start : start + self.cols.size] += self._part
+        self._sum[..., start : start + self.cols.size] += self._part
 
     def finish(self, row: int) -> Probabilities:
         """End a row of windows; return the rows of the raster that it completes.
 
-        Returns (rows, columns) float32 for the columns of the strip.
+        Returns (rows, columns) or (C, rows, columns) float32 for the columns of the strip.
         """
         top, end = self.rows.starts[row], self.rows.finished(row)
-        ready = self._sum[self._done - top : end - top, self._crop].astype(np.float32)
+        ready = self._sum[..., self._done - top : end - top, self._crop].astype(np.float32)
         self._done = end
         if row + 1 < len(self.rows.starts):
             step = self.rows.starts[row + 1] - top
-            self._sum[:-step] = self._sum[step:]
-            self._sum[-step:] = 0
+            self._sum[..., :-step, :] = self._sum[..., step:, :]
+            self._sum[..., -step:, :] = 0
         return ready

@@ -34,9 +34,10 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from roofseg.core.errors import UserError
-from roofseg.core.images import Image
+from roofseg.core.images import UNKNOWN, Image
 from roofseg.core.messages import shortened
 from roofseg.tiles.ground import ground_gsd
+from roofseg.tiles.unknown import holds_value
 
 # Suffixes of files that lie beside rasters.
 WORLD_FILES = (".wld", ".tfw", ".tifw", ".tiffw", ".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw")
@@ -66,12 +67,16 @@ ORIENTATION_TAG = 274
 
 @dataclass(frozen=True)
 class TilePair:
-    """A tile: its name (the stem of its files), its split, and the paths of its image and mask."""
+    """A tile: its name (the stem of its files), its split, and the paths of its image and mask.
+
+    ``unknown`` is the value in its mask of pixels that nobody has labelled; None if there are none.
+    """
 
     name: str
     split: str
     image: Path
     mask: Path
+    unknown: float | None = None
 
 
 @dataclass(frozen=True)
@@ -375,11 +380,12 @@ def _tiff_orientation(path: Path) -> int:
     return 1
 
 
-def read_tile_mask(path: Path) -> Image:
+def read_tile_mask(path: Path, unknown: float | None = None) -> Image:
     """Read a tile's mask in strips of rows, and check every value.
 
-    Returns (H, W) uint8, 0 background and 1 building. The file may hold either 0 and 1 or 0 and
-    255. Raises UserError for any other value, and if any part of the file is damaged.
+    Returns (H, W) uint8: 0 background, 1 building, and `UNKNOWN` where the file holds ``unknown``.
+    Beside that the file may hold either 0 and 1 or 0 and 255. Raises UserError for any other value,
+    and if any part of the file is damaged.
     """
     with open_raster(path) as source:
         mask: Image = np.empty(source.shape, np.uint8)
@@ -387,21 +393,37 @@ def read_tile_mask(path: Path) -> Image:
         for row in range(0, source.height, MASK_STRIP_ROWS):
             rows = min(MASK_STRIP_ROWS, source.height - row)
             strip = source.read(1, window=Window(0, row, source.width, rows))
-            building = check_mask_values(path, strip, row, building)
-            mask[row : row + rows] = strip != 0
+            building = check_mask_values(path, strip, row, building, unknown)
+            mask[row : row + rows] = mask_of(strip, unknown)
     return mask
 
 
-def check_mask_values(path: Path, values: npt.NDArray[Any], row: int, building: int) -> int:
+def mask_of(values: npt.NDArray[Any], unknown: float | None) -> Image:
+    """The mask that the values of a file stand for: 0 background, 1 building, `UNKNOWN`."""
+    mask = (values != 0).astype(np.uint8)
+    if unknown is not None:
+        mask[holds_value(values, unknown)] = UNKNOWN
+    return mask
+
+
+def check_mask_values(
+    path: Path,
+    values: npt.NDArray[Any],
+    row: int,
+    building: int,
+    unknown: float | None = None,
+) -> int:
     """Check a part of a mask, and return the value that marks building.
 
-    A mask holds 0 for background and one other value for building, 1 or 255, in the whole file.
+    A mask holds 0 for background and one other value for building, 1 or 255, in the whole file,
+    and perhaps a value for unknown.
 
     Args:
         path: path of the mask, for the message.
         values: (rows, cols) of the part, of any number type.
         row: first row of the part in the file.
         building: the value that this function returned for the part before; 0 for the first part.
+        unknown: the value that the dataset declares for unknown; None if it declares none.
 
     Returns:
         1 or 255; 0 if no building was found so far.
@@ -409,16 +431,20 @@ def check_mask_values(path: Path, values: npt.NDArray[Any], row: int, building: 
     Raises:
         UserError: the part holds any other value, NaN included
     """
-    if building == 0 and (highest := values.max()) in (1, 255):
+    rows = len(values)
+    if unknown is not None:
+        values = values[~holds_value(values, unknown)]
+    if building == 0 and values.size and (highest := values.max()) in (1, 255):
         building = int(highest)
     if not ((values == 0) | (values == building)).all():
         found = np.union1d(values, [building] if building else [])
         shown = ", ".join(f"{value:g}" for value in found[:6])
         raise UserError(
-            f"{path}: rows {row} to {row + len(values) - 1} hold the values {shown}"
+            f"{path}: rows {row} to {row + rows - 1} hold the values {shown}"
             f"{', ...' if len(found) > 6 else ''}; expected 0 for background and one other value "
             "for building, 1 or 255, throughout the file. A soft mask (resampled, anti-aliased or "
-            "saved as JPEG) needs a threshold first."
+            "saved as JPEG) needs a threshold first. If one value means that nobody has labelled a "
+            "pixel, declare it: in msks/unknown.txt, or with `roofseg new-dataset --unknown VALUE`."
         )
     return building
 

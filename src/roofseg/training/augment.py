@@ -16,6 +16,7 @@ import albumentations as A  # noqa: N812
 import cv2
 import numpy as np
 
+from roofseg.core.images import UNKNOWN
 from roofseg.recipe.params import Augmentation
 
 PRESETS: tuple[str, ...] = get_args(Augmentation)
@@ -107,21 +108,73 @@ def _extreme() -> list[A.BasicTransform]:
 _BUILD = {"none": list, "light": _light, "medium": _medium, "heavy": _heavy, "extreme": _extreme}
 
 
+class UnknownBorderAffine(A.Affine):
+    """Mirrors the image at the border; in the mask, what it mirrors is unknown."""
+
+    def apply_to_mask(
+        self, mask: np.ndarray, matrix: np.ndarray, output_shape: tuple[int, int], **params: Any
+    ) -> np.ndarray:
+        size = output_shape[1], output_shape[0]
+        return cv2.warpAffine(
+            mask,
+            matrix[:2],
+            size,
+            flags=cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(UNKNOWN,),
+        ).astype(np.uint8, copy=False)
+
+
+class UnknownBorderElastic(A.ElasticTransform):
+    """Mirrors the image at the border; in the mask, what it mirrors is unknown."""
+
+    def apply_to_mask(
+        self, mask: np.ndarray, map_x: np.ndarray, map_y: np.ndarray, **params: Any
+    ) -> np.ndarray:
+        return cv2.remap(
+            mask,
+            map_x.astype(np.float32),
+            map_y.astype(np.float32),
+            cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(UNKNOWN,),
+        ).astype(np.uint8, copy=False)
+
+
+UNKNOWN_BORDER: dict[type, type] = {
+    A.Affine: UnknownBorderAffine,
+    A.ElasticTransform: UnknownBorderElastic,
+}
+"""Transforms that mirror at the border, and their variants whose border is unknown."""
+
+
 class Augmenter:
     """An augmentation preset that gives the same view for the same seed, in any process.
 
     Every draw has a seed of its own, so a view depends neither on the number of workers nor on
     earlier draws, and no two draws share a random stream by accident.
+
+    Shifts and elastic warps mirror image and mask at the border. With ``unknown_border``, what they
+    mirror is unknown in the mask. Ground under the holes of CoarseDropout is known as before.
     """
 
-    def __init__(self, preset: str) -> None:
+    def __init__(self, preset: str, unknown_border: bool = False) -> None:
+        transforms = _BUILD[preset]()
+        if unknown_border:
+            # The same arguments and draws, so the same images.
+            transforms = [
+                UNKNOWN_BORDER[type(each)](**each.get_transform_init_args())
+                if type(each) in UNKNOWN_BORDER
+                else each
+                for each in transforms
+            ]
         # strict: a misspelt argument is an error, not a warning with the default value.
-        self._compose = A.Compose(_BUILD[preset](), strict=True)
+        self._compose = A.Compose(transforms, strict=True)
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Augment image (H, W, 3) uint8 RGB and mask (H, W) uint8 {0, 1} alike.
+        """Augment image (H, W, 3) uint8 RGB and mask (H, W) uint8 {0, 1, `UNKNOWN`} alike.
 
         ``seed`` is 0 or more.
         """

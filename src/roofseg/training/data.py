@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from roofseg.core.guard import worker_guard
+from roofseg.core.images import UNKNOWN
 from roofseg.patches import Patch
 from roofseg.recipe.params import Recipe, dropped_draws
 from roofseg.training.augment import Augmenter
@@ -21,7 +22,7 @@ from roofseg.training.augment import Augmenter
 Draw = tuple[int, int]
 """Index of a patch, and the seed of its augmentation."""
 Sample = tuple[torch.Tensor, torch.Tensor, str]
-"""Image (3, P, P) uint8 RGB, mask (1, P, P) uint8 {0, 1}, name of the tile."""
+"""Image (3, P, P) uint8 RGB, mask (1, P, P) uint8 {0, 1, `UNKNOWN`}, name of the tile."""
 
 
 class Draws(Sampler[Draw]):
@@ -97,10 +98,14 @@ def _to_sample(image: np.ndarray, mask: np.ndarray, tile: str) -> Sample:
 
 
 class TrainPatches(Dataset[Sample]):
-    """Augmented patches: the item of a draw is its patch, augmented with its seed."""
+    """Augmented patches: the item of a draw is its patch, augmented with its seed.
+
+    If any patch has unknown pixels, so have the borders of all views: see `Augmenter`.
+    """
 
     def __init__(self, patches: Sequence[Patch], preset: str) -> None:
-        self.patches, self.augmenter = patches, Augmenter(preset)
+        unknown_border = any((patch.mask == UNKNOWN).any() for patch in patches)
+        self.patches, self.augmenter = patches, Augmenter(preset, unknown_border)
 
     def __getitem__(self, draw: Draw) -> Sample:
         index, seed = draw

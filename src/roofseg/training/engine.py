@@ -95,6 +95,13 @@ class Trained:
             "failure": str(self.failure) if self.failure else None,
         }
 
+    def summary(self, label: str) -> str:
+        """The result in one line."""
+        return (
+            f"{label}  finished in {self.seconds / 60:.1f} minutes: val IoU "
+            f"{self.best_val_iou:.4f}, the best, after epoch {self.best_epoch} of {self.epochs_run}"
+        )
+
     def times(self) -> dict[str, float]:
         """Values that differ between runs; the seconds per epoch include validation."""
         return {
