@@ -53,7 +53,6 @@ def main() -> None:
                 model = write(args.attempt, trained, {**record, "result": trained.record()}, seen)
                 mark_finished(state, sha256_file(model))
                 check_parent()
-                print(trained.summary(recipe.label(args.attempt)))
     if trained and trained.failure:
         raise trained.failure
     if args.smoke:

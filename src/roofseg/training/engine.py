@@ -95,13 +95,6 @@ class Trained:
             "failure": str(self.failure) if self.failure else None,
         }
 
-    def summary(self, label: str) -> str:
-        """The result in one line."""
-        return (
-            f"{label}  finished in {self.seconds / 60:.1f} minutes: val IoU "
-            f"{self.best_val_iou:.4f}, the best, after epoch {self.best_epoch} of {self.epochs_run}"
-        )
-
     def times(self) -> dict[str, float]:
         """Values that differ between runs; the seconds per epoch include validation."""
         return {
@@ -232,7 +225,7 @@ def train(
     load_weights(
         model, {**initial, **keep.best_weights()}, f"{keep.folder}: not the weights of this run"
     )
-    return Trained(
+    trained = Trained(
         model=model.cpu().eval(),
         best_epoch=keep.best_epoch,
         best_val_iou=keep.best_val_iou,
@@ -246,6 +239,12 @@ def train(
         thaws=recipe.thaw_epoch is not None,
         failure=failure,
     )
+    print(
+        f"{recipe.label(attempt)}  finished in {trained.seconds / 60:.1f} minutes: val IoU "
+        f"{keep.best_val_iou:.4f}, the best, after epoch {keep.best_epoch} of {trained.epochs_run}",
+        flush=True,
+    )
+    return trained
 
 
 def _strategy(machine: Machine, recipe: Recipe) -> str:
