@@ -33,6 +33,7 @@ def main() -> None:
     digest = trained_digest(params, attempt, dataset=dataset, model=folder)
     from roofseg.evaluation.costs import measure, time_inference  # torch: see `stages.run`
     from roofseg.inference.torch_predictor import load
+    from roofseg.models import lora
     from roofseg.models.device import resolve_device
 
     # Opening test counts as a look, so everything that can fail without it comes first.
@@ -45,7 +46,10 @@ def main() -> None:
     splits = {"val": read_patches(PATCHES / "val")}
     model, size = predictor.model, params.patch_size
     weights, frozen = folder / "model.safetensors", recipe.thaw_epoch is None
-    costs = measure(model, weights=weights, patch_size=size, encoder_frozen=frozen)
+    adapters = lora.count(model.encoder, recipe.lora)
+    costs = measure(
+        model, weights=weights, patch_size=size, encoder_frozen=frozen, adapters=adapters
+    )
     device, batch_size = resolve_device(params.device), recipe.batch_size
     times = time_inference(model, patch_size=size, device=device, batch_size=batch_size)
     tiles = {"val": tiles_of(splits["val"], params)}

@@ -25,7 +25,7 @@ SECONDS = 1.0
 
 
 def measure(
-    model: RoofModel, *, weights: Path, patch_size: int, encoder_frozen: bool
+    model: RoofModel, *, weights: Path, patch_size: int, encoder_frozen: bool, adapters: int = 0
 ) -> dict[str, int]:
     """Count the parameters, multiply-adds and bytes of a model.
 
@@ -42,10 +42,12 @@ def measure(
         weights: its model.safetensors.
         patch_size: side of a patch in pixels.
         encoder_frozen: whether the encoder stays frozen throughout training.
+        adapters: number of parameters that LoRA trained in place of the encoder's
+            (`roofseg.models.lora.count`); 0 without LoRA.
 
     Returns:
         ``encoder_parameters``, ``decoder_parameters``, ``total_parameters``,
-        ``trainable_parameters``; ``multiply_adds_per_patch``, ``multiply_adds_per_megapixel``
+        ``trainable_parameters``, ``adapter_parameters``; ``multiply_adds_per_patch``, ``multiply_adds_per_megapixel``
         (10^6 pixels, in patches of that size); ``model_bytes``.
     """
     encoder = sum(parameter.numel() for parameter in model.encoder_parameters())
@@ -55,7 +57,8 @@ def measure(
         "encoder_parameters": encoder,
         "decoder_parameters": decoder,
         "total_parameters": encoder + decoder,
-        "trainable_parameters": decoder if encoder_frozen else encoder + decoder,
+        "trainable_parameters": decoder + (adapters or (0 if encoder_frozen else encoder)),
+        "adapter_parameters": adapters,
         "multiply_adds_per_patch": per_patch,
         "multiply_adds_per_megapixel": round(per_patch / patch_size**2 * 1e6),
         "model_bytes": weights.stat().st_size,

@@ -100,10 +100,17 @@ def card(
         record=record,
         recipe=recipe,
         prior_chain=_chain(record["prior"]),
-        encoder_note=f"{note}{', frozen' if recipe.thaw_epoch is None else ''}",
+        encoder_note=note + (
+            f", adapted by {recipe.lora} ({', '.join(recipe.lora.targets)}), merged"
+            if recipe.lora
+            else ", frozen"
+            if recipe.thaw_epoch is None
+            else ""
+        ),
         parameters={
             part: f"{result[f'{part}_parameters'] / 1e6:.2f} M"
-            for part in ("encoder", "decoder", "trainable")
+            for part in ("encoder", "decoder", "trainable", "adapter")
+            if result.get(f"{part}_parameters")
         },
         gsd=_gsd(record["gsd"]),
         counts=counts,
