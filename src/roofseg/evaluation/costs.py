@@ -47,8 +47,8 @@ def measure(
 
     Returns:
         ``encoder_parameters``, ``decoder_parameters``, ``total_parameters``,
-        ``trainable_parameters``, ``adapter_parameters``; ``multiply_adds_per_patch``, ``multiply_adds_per_megapixel``
-        (10^6 pixels, in patches of that size); ``model_bytes``.
+        ``trainable_parameters``, ``adapter_parameters``; ``multiply_adds_per_patch``,
+        ``multiply_adds_per_megapixel`` (10^6 pixels, in patches of that size); ``model_bytes``.
     """
     encoder = sum(parameter.numel() for parameter in model.encoder_parameters())
     decoder = sum(parameter.numel() for parameter in model.decoder_parameters())

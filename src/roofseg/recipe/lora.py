@@ -1,4 +1,4 @@
-"""The keys of an attempt that adapt its encoder by LoRA, and the check that its recipe allows it."""
+"""The keys of an attempt that adapt its encoder by LoRA, and their check."""
 
 from __future__ import annotations
 
