@@ -71,6 +71,10 @@ def test_measuring_costs_leaves_the_model_as_it_is(model: RoofModel, tmp_path: P
     assert found["total_parameters"] == found["trainable_parameters"] == total
     assert found["encoder_parameters"] + found["decoder_parameters"] == total
     assert frozen == {**found, "trainable_parameters": found["decoder_parameters"]}
+    adapted = costs.measure(model, weights=weights, patch_size=P, encoder_frozen=False, adapters=7)
+    trained = {"trainable_parameters": found["decoder_parameters"] + 7, "adapter_parameters": 7}
+    assert adapted == {**found, **trained}
+    assert found["adapter_parameters"] == 0
     assert found["model_bytes"] == weights.stat().st_size > 4 * total
     per_pixel = found["multiply_adds_per_patch"] / P**2
     assert found["multiply_adds_per_megapixel"] == round(per_pixel * 1e6)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from graph import ROOT
 from processes import wait_until
-from small_run import RECIPE, TRAIN, P, Run, machine, recipe, train_small
+from small_run import RECIPE, SMALL_VIT, TRAIN, P, Run, machine, recipe, train_small
 from tiers import cases
 from torch.utils.data import get_worker_info
 from unwritable import full_disk
@@ -44,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
     "average": {"ema_decay": 0.5, "freeze_epochs": 1},
     "frozen": {"freeze_epochs": "all", "ema_decay": 0.9},
     "pool": {"freeze_epochs": "all", "augmentation_pool": 2},
+    "lora": {**SMALL_VIT, "prior": "own", "lora_rank": 4, "freeze_epochs": 1, "ema_decay": 0.5},
 }
 
 
@@ -77,10 +78,12 @@ def same(one: Run, other: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", cases(CASES, whole=["plateau", "cosine", "average", "frozen", "pool"])
+    "case", cases(CASES, whole=["plateau", "cosine", "average", "frozen", "pool", "lora"])
 )
 def test_a_stopped_run_resumes_to_the_same_bytes(case: str, tmp_path: Path, prior: Path) -> None:
     changes = {"epochs": EPOCHS, "draws_per_epoch": DRAWS, **CASES[case]}
+    if case == "lora":  # its encoder has no prior
+        write_weights(prior := tmp_path / "scratch.safetensors", {})
     whole = train_small(tmp_path / "whole", prior, tmp_path / "a", **changes)
     state, broken = tmp_path / "b", tmp_path / "broken"
     # In the first epoch, in the second, and in the third of a run that was resumed before.

@@ -104,20 +104,22 @@ class RoofModel(nn.Module):
             self.encoder.eval()
         return self
 
-    def adapt(self, settings: Lora) -> None:
-        """Adapt the encoder by LoRA, with the prior's weights already in it.
+    def adapt(self, settings: Lora | None) -> None:
+        """Adapt the encoder, which holds the prior, by LoRA; None leaves it as it is.
 
-        Its own weights stay frozen for good; a thaw is that of the deltas. UserError as in
+        From then on its own weights are frozen, and a thaw is that of the deltas. UserError as in
         `lora.adapt`.
         """
-        lora.adapt(self.encoder, settings)
-        self.adapted = True
-        self.train(self.training)
+        if settings:
+            lora.adapt(self.encoder, settings)
+            self.adapted = True
+            self.train(self.training)
 
     def merge(self) -> None:
-        """Merge the deltas into the encoder, which then has the weights of a model as built."""
-        lora.merge(self.encoder)
-        self.adapted = False
+        """Merge the deltas of an adapted encoder, which then is one as built."""
+        if self.adapted:
+            lora.merge(self.encoder)
+            self.adapted = False
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that are trained after the thaw, at their own learning rate."""

@@ -170,8 +170,7 @@ def train(
     )
     load_prior(model, prior, with_decoder=recipe.prior_has_decoder)
     adapters = lora.count(model.encoder, recipe.lora)
-    if recipe.lora:
-        model.adapt(recipe.lora)
+    model.adapt(recipe.lora)
     initial = model.encoder.state_dict(prefix="encoder.")
     if recipe.thaw_epoch:  # training after the thaw changes these tensors in place
         initial = {name: value.clone() for name, value in initial.items()}
@@ -227,8 +226,7 @@ def train(
     load_weights(
         model, {**initial, **keep.best_weights()}, f"{keep.folder}: not the weights of this run"
     )
-    if recipe.lora:
-        model.merge()
+    model.merge()
     return Trained(
         model=model.cpu().eval(),
         best_epoch=keep.best_epoch,
