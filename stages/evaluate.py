@@ -33,7 +33,6 @@ def main() -> None:
     digest = trained_digest(params, attempt, dataset=dataset, model=folder)
     from roofseg.evaluation.costs import measure, time_inference  # torch: see `stages.run`
     from roofseg.inference.torch_predictor import load
-    from roofseg.models import lora
     from roofseg.models.device import resolve_device
 
     # Opening test counts as a look, so everything that can fail without it comes first.
@@ -45,11 +44,7 @@ def main() -> None:
     recipe, split, licence = params.recipe(attempt), read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
     model, size = predictor.model, params.patch_size
-    weights, frozen = folder / "model.safetensors", recipe.thaw_epoch is None
-    adapters = lora.count(model.encoder, recipe.lora)
-    costs = measure(
-        model, weights=weights, patch_size=size, encoder_frozen=frozen, adapters=adapters
-    )
+    costs = measure(model, recipe, weights=folder / "model.safetensors", patch_size=size)
     device, batch_size = resolve_device(params.device), recipe.batch_size
     times = time_inference(model, patch_size=size, device=device, batch_size=batch_size)
     tiles = {"val": tiles_of(splits["val"], params)}

@@ -17,16 +17,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from roofseg.inference.torch_predictor import TorchPredictor
+from roofseg.models import lora
 from roofseg.models.device import resolve_precision
 from roofseg.models.roof_model import RoofModel
+from roofseg.recipe.params import Recipe
 
 SECONDS = 1.0
 """`time_inference` repeats a batch until this much time has passed."""
 
 
-def measure(
-    model: RoofModel, *, weights: Path, patch_size: int, encoder_frozen: bool, adapters: int = 0
-) -> dict[str, int]:
+def measure(model: RoofModel, recipe: Recipe, *, weights: Path, patch_size: int) -> dict[str, int]:
     """Count the parameters, multiply-adds and bytes of a model.
 
     A multiply-add is one multiplication and the addition of its product, so the count is half the
@@ -38,12 +38,10 @@ def measure(
     of a SAM model depend on the patch size.
 
     Args:
-        model: the model; it is not changed.
+        model: the trained model; it is not changed.
+        recipe: its recipe, which decides what was trained.
         weights: its model.safetensors.
         patch_size: side of a patch in pixels.
-        encoder_frozen: whether the encoder stays frozen throughout training.
-        adapters: number of parameters that LoRA trained in place of the encoder's
-            (`roofseg.models.lora.count`); 0 without LoRA.
 
     Returns:
         ``encoder_parameters``, ``decoder_parameters``, ``total_parameters``,
@@ -52,6 +50,8 @@ def measure(
     """
     encoder = sum(parameter.numel() for parameter in model.encoder_parameters())
     decoder = sum(parameter.numel() for parameter in model.decoder_parameters())
+    adapters = lora.count(model.encoder, recipe.lora)
+    encoder_frozen = recipe.thaw_epoch is None
     per_patch = multiply_adds(model, patch_size)
     return {
         "encoder_parameters": encoder,

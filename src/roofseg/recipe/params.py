@@ -81,7 +81,7 @@ class SharedRecipe(Checked):
     algorithms: Literal["deterministic", "strict", "fast"]
 
 
-class Recipe(SharedRecipe, Adaptation):
+class Recipe(Adaptation, SharedRecipe):
     """The resolved recipe of an attempt: its model, and the shared keys with its overrides.
 
     ``declared`` says which weights a prior holds that is not one of `PRIOR_ENCODERS`: the decisive

@@ -226,9 +226,9 @@ def train(
     load_weights(
         model, {**initial, **keep.best_weights()}, f"{keep.folder}: not the weights of this run"
     )
-    model.merge()
+    model.cpu().merge()
     return Trained(
-        model=model.cpu().eval(),
+        model=model.eval(),
         best_epoch=keep.best_epoch,
         best_val_iou=keep.best_val_iou,
         epochs_run=len(report.rows),
