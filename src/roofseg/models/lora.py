@@ -26,8 +26,10 @@ DELTAS = ("lora_a", "lora_b")
 
 
 class AdaptedLinear(nn.Linear):
-    """A linear layer with A and B beside its weight. It is not merged while it trains: in half
-    precision W + B A would round away small changes of W."""
+    """A linear layer with A and B beside its weight.
+
+    They stay apart while they are trained: half precision would round small changes of W + B A away.
+    """
 
     lora_a: nn.Parameter
     lora_b: nn.Parameter
