@@ -28,7 +28,7 @@ DELTAS = ("lora_a", "lora_b")
 class AdaptedLinear(nn.Linear):
     """A linear layer with A and B beside its weight.
 
-    They stay apart while they are trained: half precision would round small changes of W + B A away.
+    They stay apart in training: in half precision W + B A would round small changes away.
     """
 
     lora_a: nn.Parameter
