@@ -44,8 +44,7 @@ def main() -> None:
     recipe, split, licence = params.recipe(attempt), read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
     model, size = predictor.model, params.patch_size
-    weights, frozen = folder / "model.safetensors", recipe.thaw_epoch is None
-    costs = measure(model, weights=weights, patch_size=size, encoder_frozen=frozen)
+    costs = measure(model, recipe, weights=folder / "model.safetensors", patch_size=size)
     device, batch_size = resolve_device(params.device), recipe.batch_size
     times = time_inference(model, patch_size=size, device=device, batch_size=batch_size)
     tiles = {"val": tiles_of(splits["val"], params)}

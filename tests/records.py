@@ -44,6 +44,7 @@ def trained_record(
             "encoder_parameters": 4_000_000,
             "decoder_parameters": 1_150_000,
             "trainable_parameters": 5_150_000,
+            "adapter_parameters": 150_000 if recipe.lora else 0,
             "device": "cpu",
             "processor": "AVX512",
             "precision": "bf16-mixed",

@@ -18,10 +18,11 @@ from torch import nn
 from roofseg.evaluation.costs import multiply_adds
 from roofseg.mapping.onnx_export import export
 from roofseg.mapping.onnx_predictor import TOLERANCE
-from roofseg.models import vit
+from roofseg.models import lora, vit
 from roofseg.models.decoders import ConvDecoder, DptDecoder, UnetDecoder
 from roofseg.models.roof_model import BUILDERS, RoofModel, build_model
 from roofseg.recipe.architectures import ARCHITECTURES
+from roofseg.recipe.lora import TARGETS, Lora
 from roofseg.recipe.params import _batch_norm_of_one_value
 
 LITE0 = "tu-tf_efficientnet_lite0"
@@ -334,14 +335,16 @@ def test_the_page_lists_every_architecture() -> None:
 @pytest.mark.whole
 def test_the_page_has_the_parameters_of_vits() -> None:
     rows = re.findall(
-        r"^\| `(.+?)` \|.*?\| ([\d, ]+) \| ([\d.]+)" + r" \| ([\d.]+)" * 3, PAGE, re.M
+        r"^\| `(.+?)` \|.*?\| ([\d, ]+) \| ([\d.]+)" + r" \| ([\d.]+)" * 4, PAGE, re.M
     )
     assert len(rows) == 12
-    for encoder, strides, *counts in rows:
+    for encoder, strides, *counts, adapted in rows:
         with torch.device("meta"):
             module = vit.build_encoder(encoder)
             decoders = [kind(module.shapes, 0.0) for kind in (ConvDecoder, UnetDecoder, DptDecoder)]
         assert strides == ", ".join(str(stride) for stride in module.shapes.strides)
+        rank_8 = lora.count(module, Lora(8, 8.0, tuple(TARGETS)))
+        assert adapted == f"{rank_8 / 1e6:.2f}"
         assert counts == [
             f"{sum(p.numel() for p in each.parameters()) / 1e6:.1f}" for each in (module, *decoders)
         ]

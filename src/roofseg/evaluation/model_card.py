@@ -85,6 +85,10 @@ def card(
     prior = Licence(**record["prior"]["licence"])
     sam = recipe.encoder.startswith("sam_vit_")
     note = ", the image encoder of Segment Anything" if sam else ""
+    if recipe.lora:
+        note += f", adapted by {recipe.lora} ({', '.join(recipe.lora.targets)})"
+    elif recipe.thaw_epoch is None:
+        note += ", frozen"
     templates = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -100,10 +104,10 @@ def card(
         record=record,
         recipe=recipe,
         prior_chain=_chain(record["prior"]),
-        encoder_note=f"{note}{', frozen' if recipe.thaw_epoch is None else ''}",
+        encoder_note=note,
         parameters={
             part: f"{result[f'{part}_parameters'] / 1e6:.2f} M"
-            for part in ("encoder", "decoder", "trainable")
+            for part in ("encoder", "decoder", "trainable", *(["adapter"] if recipe.lora else []))
         },
         gsd=_gsd(record["gsd"]),
         counts=counts,

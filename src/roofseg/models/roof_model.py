@@ -15,8 +15,9 @@ from torch import nn
 
 from roofseg.core.errors import UserError
 from roofseg.core.weights import load_weights, read_weights, write_weights
-from roofseg.models import cnn, decoders, sam, vit
+from roofseg.models import cnn, decoders, lora, sam, vit
 from roofseg.recipe.architectures import check_architecture
+from roofseg.recipe.lora import Lora
 
 
 class RoofModel(nn.Module):
@@ -50,6 +51,7 @@ class RoofModel(nn.Module):
         self.multiple = multiple
         self.reads = reads
         self.encoder_frozen = False
+        self.adapted = False
         # Not in the state dict: they belong to the architecture, not to the trained weights.
         self.mean: torch.Tensor
         self.std: torch.Tensor
@@ -96,15 +98,47 @@ class RoofModel(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> RoofModel:
-        """Set train or eval mode, as in torch, but leave a frozen encoder in eval mode."""
+        """Set train or eval mode, as in torch; a frozen or adapted encoder stays in eval mode."""
         super().train(mode)
-        if self.encoder_frozen:
+        if self.encoder_frozen or self.adapted:
             self.encoder.eval()
         return self
 
+    def adapt(self, settings: Lora | None) -> None:
+        """Adapt the encoder, which holds the prior, by LoRA; None leaves it as it is.
+
+        From then on its own weights are frozen, and a thaw is that of the deltas. UserError as in
+        `lora.adapt`.
+        """
+        if settings:
+            lora.adapt(self.encoder, settings)
+            self.adapted = True
+            self.train(self.training)
+
+    def merge(self) -> None:
+        """Merge the deltas of an adapted encoder, which then is one as built."""
+        if self.adapted:
+            lora.merge(self.encoder)
+            self.adapted = False
+
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that are trained after the thaw, at their own learning rate."""
-        return self.encoder.parameters()
+        return lora.deltas(self.encoder) if self.adapted else self.encoder.parameters()
+
+    def trained_state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights, without those of the encoder that still equal the initial ones.
+
+        These are all of a frozen encoder, and all but the deltas of an adapted one.
+        """
+
+        def constant(name: str) -> bool:
+            return self.encoder_frozen or (self.adapted and not lora.is_delta(name))
+
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not (name.startswith("encoder.") and constant(name))
+        }
 
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that are trained from the first step: decoder and head."""

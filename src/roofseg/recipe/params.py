@@ -16,6 +16,7 @@ from ruamel.yaml import YAML, YAMLError
 from roofseg.core.errors import UserError
 from roofseg.recipe.architectures import ARCHITECTURES, check_architecture, is_sam
 from roofseg.recipe.checked import Checked
+from roofseg.recipe.lora import Adaptation, check_lora
 from roofseg.recipe.priors import (
     NAME,
     FilePrior,
@@ -80,7 +81,7 @@ class SharedRecipe(Checked):
     algorithms: Literal["deterministic", "strict", "fast"]
 
 
-class Recipe(SharedRecipe):
+class Recipe(Adaptation, SharedRecipe):
     """The resolved recipe of an attempt: its model, and the shared keys with its overrides.
 
     ``declared`` says which weights a prior holds that is not one of `PRIOR_ENCODERS`: the decisive
@@ -278,6 +279,7 @@ def _check_attempt(params: Params, name: str, source: str) -> None:
         if "declared" in params.attempts[name]:
             raise UserError("declared: unknown key; `priors` declares what a prior holds")
         check_architecture(recipe.architecture, recipe.encoder)
+        check_lora(recipe)
         params.priors.check_use(recipe.prior, recipe.encoder)
         _check_earlier_model(params, recipe)
     except ValidationError as error:

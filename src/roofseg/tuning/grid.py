@@ -59,6 +59,10 @@ class Tuning(Checked):
     attempts: dict[str, dict[str, Several[Any]]] = Field(min_length=1)
 
 
+TUNABLE = (*SharedRecipe.model_fields, "lora_rank", "lora_alpha")
+"""The keys of recipes that a grid may vary, but for the seed."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A recipe to try.
@@ -161,10 +165,9 @@ def _build_space(
                 f"{location}.seed: the seed cannot be tuned: the best of several seeds is luck. "
                 "Remove it; the study of seeds (docs/studies.md) measures what a seed changes."
             )
-        if unknown := keys - SharedRecipe.model_fields.keys():
+        if unknown := keys - set(TUNABLE):
             raise UserError(
-                f"{location}.{min(unknown)}: not a recipe key. "
-                f"Known: {', '.join(SharedRecipe.model_fields)}"
+                f"{location}.{min(unknown)}: not a recipe key. Known: {', '.join(TUNABLE)}"
             )
     if twice := grid.keys() & tuning.common.keys():
         raise UserError(f"{where}.{min(twice)}: also in common; remove it from one of them")
