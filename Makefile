@@ -10,7 +10,7 @@ CODE := src stages tests benchmarks docs
 .DEFAULT_GOAL := help
 .PHONY: help repro train-all test test-all check format docs bench profile finalize new-dataset check-data \
 	prove-installable prove-repeatable prove-resumable prove-sealed tune tuning-report \
-	pictures studies-report studies budget seeds augmentation
+	pictures studies-report studies budget seeds augmentation folds
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' Makefile
@@ -110,7 +110,8 @@ studies: .venv/installed  ## run all studies, and make their page (docs/studies.
 budget:  ## run the study of the data budget
 seeds:  ## run the study of seeds
 augmentation:  ## run the study of augmentation
-budget seeds augmentation: .venv/installed
+folds:  ## compare attempts by cross-validation over train and val
+budget seeds augmentation folds: .venv/installed
 	@roofseg studies $@
 
 studies-report: .venv/installed  ## make studies/report.html from the studies that were run

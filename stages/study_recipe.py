@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofseg.core.files import atomic_write, sha256_file, user_path, write_json
+from roofseg.core.files import atomic_write, read_json, sha256_file, user_path, write_json
 from roofseg.core.terminal import ArgumentParser
 from roofseg.recipe.split import read_split
 from roofseg.studies.declaration import check_budget, overridden
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("attempt", help="an attempt in params.yaml or studies.yaml")
     parser.add_argument("--prior", type=user_path, required=True, help="its prior's weights file")
     args = parser.parse_args()
-    attempt, prior = args.attempt, sha256_file(args.prior)
+    attempt = args.attempt
     studies, params = declared_studies()
     check_budget(studies, read_split(Path("data") / params.dataset))
     check_lists(Path(IN_FORCE), studies, params)
@@ -42,7 +42,8 @@ def main() -> None:
                 "patch_size": params.patch_size,
                 "overrides": study.overrides,
                 "recipe": recipe.model_dump(mode="json"),
-                "prior_sha256": prior,
+                "prior": read_json(args.prior.with_suffix(".json")),
+                "prior_sha256": sha256_file(args.prior),
             }
             write_json(folder / f"{name}.json", record)
 

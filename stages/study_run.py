@@ -7,82 +7,49 @@ studies.yaml decides the result. The run saves its state after every epoch. Its 
 from __future__ import annotations
 
 import json
-import tempfile
 from argparse import Namespace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from roofseg.core.errors import UserError
-from roofseg.core.files import flush, read_json, remove_scratch, sha256_file, write_json
-from roofseg.core.run_states import mark_finished
-from roofseg.core.terminal import ArgumentParser, warn
+from roofseg.core.terminal import ArgumentParser
 from roofseg.metrics import COUNTS
 from roofseg.patches import read_patches
 from roofseg.recipe.digest import inputs_hash
-from roofseg.recipe.params import Augmentation, Recipe, read_params
-from stages import run, state_root
+from roofseg.recipe.params import Augmentation
+from stages import run
+from stages._study_runs import Record, declared_run, train_run
+
+if TYPE_CHECKING:
+    from roofseg.training.engine import Trained
 
 PATCHES = Path("patches")
 
 
 def main() -> None:
     args = parse_arguments()
-    out = Path("metrics/studies/runs", args.study, f"{args.run}.json")
-    source = Path("studies/recipes", args.attempt, f"{args.study}.json")
-    declared = read_json(source)
     changes = {"augmentation": args.augmentation} if args.augmentation else {}
-    declared["recipe"] |= {"seed": args.seed, **changes}
-    recipe = Recipe.model_validate(declared["recipe"])
-    machine = read_params(Path("params.yaml")).machine().model_copy(update={"overlay_every": 0})
-    from roofseg.studies.runs import subset, tile_scores  # torch: see `stages.run`
-    from roofseg.training.resume import locked_state, state_name
-    from stages._training import check_parent, code_files, fit, prior_file
+    changes |= {"seed": args.seed}
+    declared, recipe, machine = declared_run(args.study, args.attempt, changes)
+    del declared["prior"]
+    from roofseg.studies.runs import probabilities, subset, tile_scores  # torch: see `stages.run`
+    from stages._training import code_files, prior_file
 
-    prior = prior_file(recipe)
-    if not prior.is_file() or sha256_file(prior) != declared["prior_sha256"]:
-        raise UserError(
-            f"{prior}: missing, or not the prior that {source} was made with. Run "
-            f"`dvc repro studies/dvc.yaml:recipe@{args.attempt}`."
-        )
     train_patches, val_patches = (read_patches(PATCHES / split) for split in ("train", "val"))
     tiles = subset([patch.tile for patch in train_patches], args.tiles, recipe.seed)
-    files = [*code_files(__file__), prior, PATCHES / "train", PATCHES / "val"]
+    files = [*code_files(__file__), prior_file(recipe), PATCHES / "train", PATCHES / "val"]
     inputs = inputs_hash(json.dumps([declared["recipe"], tiles], sort_keys=True), files)
-    name = state_name(f"{args.study}-{args.attempt}", inputs, recipe, machine)
     train_patches = [patch for patch in train_patches if patch.tile in tiles]
-    with (
-        locked_state(state_root() / name) as state,
-        tempfile.TemporaryDirectory() as scratch,  # for curves and overlays, which are not kept
-    ):
-        trained = fit(
-            recipe,
-            args.attempt,
-            train_patches,
-            val_patches,
-            machine=machine,
-            state=state,
-            out=Path(scratch),
-        )
-        if trained is None:  # not the first process of a run on several devices
-            return
-        check_parent()
-        scores = tile_scores(trained.model, val_patches, machine.device)
-        record = {
-            **declared,
-            "train_tiles": tiles,
-            "inputs": inputs,
-            "result": trained.record(),
-            "val": scores[["tile", *COUNTS]].to_dict("records"),
-            "val_iou": float(scores.iou.mean()),
-        }
-        remove_scratch(out)
-        write_json(out, record)
-        flush(out)
-        mark_finished(state, sha256_file(out))
-        check_parent()
-    if trained.failure:
-        warn(f"{out}: training ended early: {trained.failure}")
-    print(f"{args.study}: {args.run}: val IoU {record['val_iou']:.4f}")
+
+    def finish(trained: Trained) -> Record:
+        predicted = probabilities(trained.model, val_patches, machine.device)
+        scores = tile_scores(val_patches, predicted)
+        iou = float(scores.iou.mean())
+        print(f"{args.study}: {args.run}: val IoU {iou:.4f}")
+        scored = scores[["tile", *COUNTS]].to_dict("records")
+        return {**declared, "train_tiles": tiles, "scored": scored, "iou": iou}
+
+    names = (args.study, args.run, args.attempt)
+    train_run(*names, recipe, machine, inputs, train_patches, val_patches, finish)
 
 
 def parse_arguments() -> Namespace:

@@ -35,6 +35,8 @@ def study_scores(
             "draws": 4,
             "best_epoch": 2,
             "failure": "",
+            "fold": 0,
+            "split": "val",
             "tile": [f"t{index}" for index in range(len(values))],
             "iou": values,
             "f1": 2 * values / (1 + values),
@@ -51,6 +53,7 @@ def write_run(
     augmentation: str = "light",
     tiles: int = 2,
     failure: str | None = None,
+    fold: int = 0,
     **changes: Any,
 ) -> None:
     """Write the record of a run with these counts (tp, fp, fn), one triple per val tile.
@@ -62,12 +65,13 @@ def write_run(
     record = {
         "dataset": "tiny",
         "patch_size": 64,
+        "fold": fold,
         "attempt": attempt,
         "label": attempt,
         "train_tiles": [f"train{index}" for index in range(tiles)],
         "recipe": recipe,
         "result": {"best_epoch": 2, "failure": failure},
-        "val": [
+        "scored": [
             {"tile": f"t{index}", "tp": tp, "fp": fp, "fn": fn, "tn": 0}
             for index, (tp, fp, fn) in enumerate(counts)
         ],

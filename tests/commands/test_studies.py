@@ -62,7 +62,7 @@ def test_dvc_runs_one_study_all_studies_or_the_page(project: Path) -> None:
     subprocess.run(init, check=True, env=environment())
     Path("metrics/studies").mkdir(parents=True)
     recipes = [f"recipe@{name}" for name in ("small", "cold")]
-    gathers = [f"gather@{name}" for name in ("budget", "seeds", "augmentation")]
+    gathers = [f"gather@{name}" for name in ("budget", "seeds", "augmentation", "folds")]
     for name, stages in (
         (["seeds"], ["recipe@small", "gather@seeds"]),
         (["report"], ["page@report"]),
@@ -98,7 +98,11 @@ def test_dvc_has_stages_only_for_what_was_asked_for(
     assert both["studies"]["augmentation"] == {"attempt": [], "augmentation": [], "seed": []}
     Path("metrics/studies").mkdir(parents=True)
     assert lists("report") == {**both, "pages": ["report"]}
-    assert lists()["gathered"] == ["budget", "seeds", "augmentation"]
+    assert (both["divisions"], both["studies"]["folds"]) == ({}, {"attempt": [], "fold": []})
+    every = lists()
+    assert every["gathered"] == ["budget", "seeds", "augmentation", "folds"]
+    assert every["divisions"] == {"folds": {"folds": 3, "seed": 1}}
+    assert every["studies"]["folds"] == {"attempt": ["small"], "fold": [1, 2, 3]}
     lists("none")
     assert Path("studies/in_force.yaml").read_text() == empty
 

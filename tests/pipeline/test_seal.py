@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graph import ROOT
+from pipeline.test_study_pipeline import write_all_lists
 from processes import wait_until
 from project import Project
 from tiny_dataset import SPLIT, tile_pixels, write_dataset
@@ -69,6 +71,32 @@ def test_training_is_blind_to_test(cut: Project, tmp_path: Path) -> None:
     assert {"models/small/model.safetensors", "metrics/attempts/small/training.json"} <= names
     assert any(name.startswith("metrics/attempts/small/live/") for name in names)
     assert trained["absent"] == trained["present"] == trained["noise"]
+
+
+def test_cross_validation_is_blind_to_test(cut: Project, tmp_path: Path) -> None:
+    """Folds and their runs give the same bytes without patches/test and with noise in its place."""
+    project = cut.copy(tmp_path / "folds")
+    shutil.copy(ROOT / "tests" / "studies_tiny.yaml", project.folder / "studies" / "studies.yaml")
+    write_all_lists(project)
+    project.run("dvc repro studies/dvc.yaml:recipe@small")
+    made = {}
+    for case in ("noise", "absent"):
+        test = project.folder / "patches" / "test"
+        if case == "absent":
+            shutil.rmtree(test)
+        else:
+            for file in (file for file in test.rglob("*") if file.is_file()):
+                file.unlink()  # it may be a link into DVC's cache
+                file.write_bytes(b"noise")
+        project.run("python -m stages.divide_folds folds --folds 3 --seed 1")
+        project.run("python -m stages.fold_run folds small-1 --attempt small --fold 1")
+        found = (project.folder / "studies").rglob("*")
+        made[case] = {str(file): file.read_bytes() for file in found if file.is_file()}
+        shutil.rmtree(project.folder / "studies" / "folds")
+        shutil.rmtree(project.folder / ".state")
+    assert any(name.endswith("small-1/model.safetensors") for name in made["noise"])
+    assert any(name.endswith("studies/folds.csv") for name in made["noise"])
+    assert made["noise"] == made["absent"]
 
 
 # The guard

@@ -19,7 +19,8 @@ TINY = ROOT / "tests" / "studies_tiny.yaml"
 RUNS = [
     *("augmentation@cold-heavy-1", "augmentation@cold-light-1"),
     *("augmentation@small-heavy-1", "augmentation@small-light-1"),
-    *("budget@small-1-1", "budget@small-2-1", "seeds@small-1", "seeds@small-2"),
+    *("budget@small-1-1", "budget@small-2-1"),
+    *("folds@small-1", "folds@small-2", "folds@small-3", "seeds@small-1", "seeds@small-2"),
 ]
 
 
@@ -53,7 +54,7 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
 
     first = ran(project.roofseg("studies").stdout)
     assert sorted(name for name in first if name in RUNS) == RUNS
-    for name in ("budget", "seeds", "augmentation"):
+    for name in STUDY_NAMES:
         assert "# Study: " in (results / name / "report.md").read_text()
         assert (project.folder / "plots" / "studies" / f"{name}.png").is_file()
     assert "up to date" in project.run("dvc repro studies/dvc.yaml").stdout
@@ -67,6 +68,12 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
     assert "metrics/studies/runs/budget/small-1-1.json" in kept
     assert "recipes" not in kept  # which are DVC's, as figures are
     assert ".png" not in kept
+    assert "metrics/studies/folds/tiles.csv" in kept
+    # The models of folds are in DVC's cache, and predict as others do.
+    assert project.run("git ls-files studies/folds").stdout == ""
+    project.run("rm -r studies/folds/small-2 && dvc checkout studies/dvc.yaml:folds@small-2")
+    project.roofseg("predict data/tiny/imgs/d.tif --model studies/folds/small-2 --out maps")
+    assert [*(project.folder / "maps").glob("*.tif")]
 
     # Another seed adds one run.
     record = (results / "runs/seeds/small-2.json").read_bytes()
@@ -83,6 +90,11 @@ def test_studies_run_apart_and_rerun_only_what_changed(tmp_path: Path) -> None:
     project.replace("studies/studies.yaml", "      epochs: 1\n  seeds", "      epochs: 2\n  seeds")
     again = ran(project.roofseg("studies").stdout)
     assert sorted(name for name in again if name in RUNS) == RUNS[4:6]
+
+    # Another division repeats all runs of folds.
+    project.replace("studies/studies.yaml", "folds: 3\n    seed: 1", "folds: 3\n    seed: 3")
+    again = ran(project.roofseg("studies folds").stdout)
+    assert sorted(name for name in again if name in RUNS) == [f"folds@small-{n}" for n in (1, 2, 3)]
 
     # A run gives the same bytes again, without test patches.
     shutil.rmtree(project.folder / "patches" / "test")
@@ -103,8 +115,19 @@ def test_an_error_is_found_before_anything_trains(tmp_path: Path) -> None:
     assert [name.split("@")[0] for name in ran(done.stdout)] == ["recipe"]
 
 
+@pytest.mark.whole
+def test_too_few_tiles_for_the_folds_are_found_before_anything_trains(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "project")
+    shutil.copy(TINY, project.folder / "studies" / "studies.yaml")
+    project.replace("studies/studies.yaml", "folds: 3", "folds: 4")
+    done = project.run("PYTHONPATH=src python -m roofseg studies folds", check=False)
+    assert done.returncode
+    assert "studies.folds.folds: found 4, but the 3 tiles of train and val form" in done.stderr
+    assert {name.split("@")[0] for name in ran(done.stdout)} == {"recipe", "divide"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["budget", "seeds", "augmentation"])
+@pytest.mark.parametrize("name", STUDY_NAMES)
 def test_the_studies_of_the_sample_run_at_their_size(name: str, tmp_path: Path) -> None:
     """With the sample's tiles, recipe and priors, as `roofseg studies NAME` in a fresh clone."""
     project = Project.create(tmp_path / "project")
@@ -118,4 +141,5 @@ def test_the_studies_of_the_sample_run_at_their_size(name: str, tmp_path: Path) 
     runs = pd.read_csv(project.folder / "metrics" / "studies" / name / "runs.csv")
     assert len(runs) == len(study.runs())
     assert runs.failure.isna().all()
-    assert runs.val_iou.max() > 0.3  # something was learnt: a mask that is all building has 0.227
+    ious = runs.iou if name == "folds" else runs.val_iou
+    assert ious.max() > 0.3  # something was learnt: a mask that is all building has 0.227

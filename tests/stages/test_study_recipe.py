@@ -38,6 +38,7 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_lists(Path("studies/in_force.yaml"), stage_lists(*declared_studies(), STUDY_NAMES, False))
     Path("weights").mkdir()
     Path("weights/scratch.safetensors").write_bytes(b"nothing")
+    Path("weights/scratch.json").write_text('{"name": "scratch"}')
     return Path("studies/studies.yaml")
 
 
@@ -75,7 +76,7 @@ def test_a_recipe_changes_only_with_its_own_keys(studies: Path, call_main: objec
         return {path.name: path.read_bytes() for path in made.iterdir()}
 
     before = recipes()
-    assert set(before) == {"studies.json", "budget.json", "seeds.json", "augmentation.json"}
+    assert set(before) == {"studies.json", *(f"{name}.json" for name in STUDY_NAMES)}
     assert json.loads(before["budget.json"])["recipe"]["epochs"] == 1
     Path("params.yaml").write_text(PARAMS.replace("lr: 0.0003", "lr: 0.0004"))  # smaller's lr
     assert recipes() == before

@@ -25,6 +25,7 @@ from roofseg.models.roof_model import build_model
 from roofseg.patches import read_patches
 from roofseg.recipe.params import Params, Recipe, parse_params
 from roofseg.studies.in_force import stage_lists, write_lists
+from roofseg.studies.runs import probabilities as probabilities_of
 from roofseg.studies.runs import subset, tile_scores
 from roofseg.training.callbacks import EpochReport
 from stages import study_recipe, study_run
@@ -53,6 +54,7 @@ def params(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Para
     for split in ("train", "val"):
         shutil.copytree(tiles / split, Path("patches") / split)
     write_weights(Path("weights/scratch.safetensors"), {})
+    write_json(Path("weights/scratch.json"), {"name": "scratch"})
     Path("params.yaml").write_text(PARAMS)
     return parse_params(PARAMS)
 
@@ -67,6 +69,7 @@ def write_recipe(study: str, recipe: Recipe) -> None:
         "patch_size": 64,
         "overrides": {},
         "recipe": recipe.model_dump(mode="json"),
+        "prior": {},
         "prior_sha256": sha256_file(Path("weights/scratch.safetensors")),
     }
     write_json(Path(f"studies/recipes/small/{study}.json"), record)
@@ -84,11 +87,11 @@ def test_the_record_has_the_subset_the_recipe_and_the_counts(
     assert (record["study"], record["attempt"], record["label"]) == ("budget", "small", "small")
     assert (record["dataset"], record["patch_size"]) == ("tiny", 64)
     assert record["recipe"] == {**recipe.model_dump(mode="json"), "seed": 5}
-    assert [row["tile"] for row in record["val"]] == ["c", "d"]
-    counts = [sum(row[key] for key in ("tp", "fp", "fn", "tn")) for row in record["val"]]
+    assert [row["tile"] for row in record["scored"]] == ["c", "d"]
+    counts = [sum(row[key] for key in ("tp", "fp", "fn", "tn")) for row in record["scored"]]
     assert counts == [64**2] * 2
-    ious = [row["tp"] / (row["tp"] + row["fp"] + row["fn"]) for row in record["val"]]
-    assert record["val_iou"] == pytest.approx(np.mean(ious))
+    ious = [row["tp"] / (row["tp"] + row["fp"] + row["fn"]) for row in record["scored"]]
+    assert record["iou"] == pytest.approx(np.mean(ious))
     assert sorted(path.name for path in Path().iterdir()) == [
         *(".state", "metrics", "params.yaml", "patches", "studies", "weights")
     ]
@@ -107,9 +110,9 @@ def test_tiles_outside_the_subset_do_not_matter(params: Params, call_main: CallM
     masks = Path("patches/train/masks")
     one, *others = sorted(set(TRAIN) - set(before["train_tiles"]))
     shutil.copy(masks / f"{before['train_tiles'][0]}.png", masks / f"{one}.png")
-    assert run()["val"] == before["val"]
+    assert run()["scored"] == before["scored"]
     shutil.copy(masks / f"{others[0]}.png", masks / f"{before['train_tiles'][0]}.png")
-    assert run()["val"] != before["val"]
+    assert run()["scored"] != before["scored"]
 
 
 @pytest.mark.whole
@@ -184,4 +187,6 @@ def test_tiles_are_scored_as_evaluate_scores_them(tiles: Path) -> None:
     probabilities = predict(predictor, [patch.image for patch in patches], len(patches))
     truth = np.stack([patch.mask for patch in patches])
     expected = table([patch.tile for patch in patches], probabilities, truth)
-    assert tile_scores(model, patches, "cpu").equals(expected)
+    predicted = probabilities_of(model, patches, "cpu")
+    assert np.allclose(predicted, probabilities, atol=1e-6)
+    assert tile_scores(patches, predicted).equals(expected)

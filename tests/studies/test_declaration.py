@@ -36,6 +36,10 @@ studies:
     unfrozen: small
     mild: [light]
     strong: [heavy]
+  folds:
+    attempts: [small, smaller]
+    folds: 3
+    seed: 1
 """
 TINY = parse_params(PARAMS)
 
@@ -46,6 +50,7 @@ def test_the_runs_of_a_study_are_the_product_of_its_axes() -> None:
         "budget": 8,
         "seeds": 4,
         "augmentation": 4,
+        "folds": 6,
     }
     assert list(studies.study("budget").runs())[:3] == ["small-1-1", "small-1-2", "small-2-1"]
     assert studies.study("augmentation").runs()["cold-heavy-7"] == {
@@ -53,6 +58,7 @@ def test_the_runs_of_a_study_are_the_product_of_its_axes() -> None:
         "augmentation": "heavy",
         "seed": 7,
     }
+    assert studies.study("folds").runs()["small-2"] == {"attempt": "small", "fold": 2}
 
 
 def test_a_run_has_the_recipe_of_its_attempt_with_overrides_and_axis_values() -> None:
@@ -117,13 +123,24 @@ def test_attempts_of_studies_join_those_of_the_parameters() -> None:
             "tiles: [1, 2]",
             "tile: [1, 2]",
             r"studies\.budget\.tile: unknown key \(misspelt\?\)\. The known keys are: attempts, "
-            r"seeds, overrides, tiles$",
+            r"overrides, seeds, tiles$",
         ),
         ("    tiles: [1, 2]\n", "", r"studies\.budget\.tiles: missing; compare with"),
         (
             "    seeds: [1, 2]\n  aug",
             "    seeds: [1]\n  aug",
             r"seeds\.seeds: expected at least 2, found 1",
+        ),
+        (
+            "folds: 3",
+            "folds: 1",
+            r"folds\.folds: found 1; expected at least 3: one fold is scored,",
+        ),
+        ("folds: 3", "folds: many", r"folds\.folds: found 'many'"),
+        (
+            "smaller]\n    folds",
+            "no]\n    folds",
+            r"folds\.attempts: found 'no'; .* small, smaller",
         ),
         ("[small, cold]", "[small, gone]", r"'cold' is compared, but is not in attempts"),
         ("presets: [light, heavy]", "presets: [light, loud]", r"presets\.1: found 'loud'"),

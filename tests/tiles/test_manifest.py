@@ -10,10 +10,10 @@ from roofseg.tiles.manifest import COLUMNS, TileRecord, read_manifest, write_man
 
 def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     tiles = [
-        TileRecord("a", "val", "a.tif", "0" * 64, "a.png", "1" * 64, "", "", ""),
+        TileRecord("a", "val", "a.tif", "0" * 64, "a.png", "1" * 64, "", "", "", "9", "8"),
         TileRecord(
             *('odd, "one"', "test", 'odd, "one".tif', "2" * 64, "x.png", "3" * 64, "a b"),
-            *("EPSG:32614", "0.3 0.0 621000.0 0.0 -0.3 3350000.0"),
+            *("EPSG:32614", "0.3 0.0 621000.0 0.0 -0.3 3350000.0", "1250", "1250"),
         ),
     ]
     write_manifest(tmp_path / "tiles.csv", tiles)

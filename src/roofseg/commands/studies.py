@@ -1,7 +1,7 @@
 """Run the studies of studies/studies.yaml, or one of them.
 
   roofseg studies           all studies, and a page of all: studies/report.html
-  roofseg studies budget    one study: budget, seeds or augmentation
+  roofseg studies budget    one study: budget, seeds, augmentation or folds
   roofseg studies report    only the page, of the studies that were run
   roofseg studies none      DVC forgets all studies; their results stay
 

@@ -174,6 +174,7 @@ def _tile_records(
             sha256_file(tile.mask),
             " ".join(tiles[partner].name for partner in sorted(partners[index])),
             *_place(places[index]),
+            *(str(grids[index].height), str(grids[index].width)),
         )
 
 

@@ -5,13 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from rasterio.crs import CRS
+from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
 from roofseg.intake.spatial_split import DECILES, DRAWS, find_blocks, fitting_side
+from roofseg.tiles.manifest import TileRecord
 from roofseg.tiles.rasters import Grid
 
 GROUPS_PER_FOLD = 2
 """Tiles that all touch are divided into squares that give at least so many groups per fold."""
+
+
+def grids_of(tile: TileRecord, *, row: int, col: int, patch_size: int) -> tuple[Grid, Grid]:
+    """The grids of a tile and of its patch, from the records of cutting.
+
+    Args:
+        tile: its row in patches/tiles.csv.
+        row, col: the top-left pixel of the patch in the tile.
+        patch_size: side of the patch in pixels.
+    """
+    crs = CRS.from_string(tile.crs) if tile.crs else None
+    place = Affine(*map(float, tile.transform.split())) if tile.transform else None
+    corner = place and place @ Affine.translation(-col, -row)
+    whole = Grid(int(tile.height), int(tile.width), crs, corner)
+    return whole, Grid(patch_size, patch_size, crs, place)
 
 
 def group_tiles(grids: Mapping[str, Grid], folds: int) -> list[list[str]]:

@@ -118,6 +118,7 @@ def check_seen(
     here: Mapping[str, TileRecord],
     patch_size: int,
     subject: str,
+    remedy: str = "Put these tiles into train (split.csv), or start from another prior.",
 ) -> None:
     """Raise UserError if a model has seen tiles that val or test of this dataset hold.
 
@@ -129,6 +130,7 @@ def check_seen(
         here: the tiles of the dataset in force
         patch_size: side of its patches in pixels
         subject: begins the error
+        remedy: ends the error
     """
     tiles = list(here.values())
     grids = [_grid(row["patch_size"], row["crs"], row["transform"]) for row in seen]
@@ -152,8 +154,7 @@ def check_seen(
         more = f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
         raise UserError(
             f"{subject} has seen tiles of val or test, so scores would be too high: "
-            f"{'; '.join(lines[:NAMED])}{more}. Put these tiles into train (split.csv), or start "
-            "from another prior."
+            f"{'; '.join(lines[:NAMED])}{more}. {remedy}"
         )
 
 

@@ -1,8 +1,8 @@
 """The studies that studies.yaml declares, validated against the parameters.
 
 A study trains attempts several times; its runs differ in the number of tiles, the augmentation
-preset or the seed. The attempts are those of params.yaml and those that studies.yaml adds. Every
-run is scored only on val.
+preset, the seed, or the tiles that are held out. The attempts are those of params.yaml and those
+that studies.yaml adds. No run is scored on test.
 """
 
 from __future__ import annotations
@@ -66,22 +66,20 @@ Overrides = Annotated[dict[str, Any], BeforeValidator(_none_is_empty)]
 
 
 class Study(Checked):
-    """The keys of every study: attempts, each trained once per seed under ``overrides``.
+    """The keys of every study: attempts, each trained several times under ``overrides``.
 
-    A seed decides a run's initial weights, draws and augmentation, and its subset of the training
-    tiles. ``overrides`` replace keys of the recipes of all attempts of the study.
+    ``overrides`` replace keys of the recipes of all attempts of the study.
     """
 
     attempts: Several[str]
-    seeds: Several[Seed]
     overrides: Overrides = {}
 
     def axes(self) -> dict[str, Sequence[Any]]:
         """The values on each axis, in the order of the stage's matrix in studies/dvc.yaml."""
-        return {"attempt": self.attempts, "seed": self.seeds}
+        return {"attempt": self.attempts}
 
     def runs(self) -> dict[str, dict[str, Any]]:
-        """The axis values of each run, by the name that DVC gives it: ``ATTEMPT-...-SEED``."""
+        """The axis values of each run, by the name that DVC gives it: the values with hyphens."""
         axes = self.axes()
         return {
             "-".join(map(str, values)): dict(zip(axes, values, strict=True))
@@ -106,7 +104,20 @@ class Study(Checked):
         return self
 
 
-class Budget(Study):
+class OverSeeds(Study):
+    """A study that trains every recipe once per seed.
+
+    A seed decides a run's initial weights, draws and augmentation, and its subset of the training
+    tiles.
+    """
+
+    seeds: Several[Seed]
+
+    def axes(self) -> dict[str, Sequence[Any]]:
+        return {**super().axes(), "seed": self.seeds}
+
+
+class Budget(OverSeeds):
     """How IoU grows with the number of training ``tiles``; subsets of one seed are nested."""
 
     tiles: Several[Count]
@@ -115,7 +126,7 @@ class Budget(Study):
         return {"attempt": self.attempts, "tiles": self.tiles, "seed": self.seeds}
 
 
-class Seeds(Study):
+class Seeds(OverSeeds):
     """How much of the difference between attempts is due to the seed."""
 
     @field_validator("seeds")
@@ -126,7 +137,7 @@ class Seeds(Study):
         return seeds
 
 
-class Augmentations(Study):
+class Augmentations(OverSeeds):
     """Whether attempts with a frozen encoder prefer a milder augmentation.
 
     The study compares the mean IoU under the ``mild`` presets with that under the ``strong``
@@ -176,12 +187,37 @@ class Augmentations(Study):
         return self
 
 
+class Folds(Study):
+    """Cross-validation over the tiles of train and val together.
+
+    ``folds`` is the number of folds, and ``seed`` decides which tiles are in which
+    (`roofseg.intake.folds`). The seed of training is the recipe's.
+    """
+
+    folds: int
+    seed: Seed
+
+    def axes(self) -> dict[str, Sequence[Any]]:
+        return {**super().axes(), "fold": range(1, self.folds + 1)}
+
+    @field_validator("folds")
+    @classmethod
+    def _enough_for_every_role(cls, folds: int) -> int:
+        if folds < 3:
+            raise ValueError(
+                f"found {folds}; expected at least 3: one fold is scored, another chooses the best "
+                "epoch, and the others train"
+            )
+        return folds
+
+
 class StudyBlocks(Checked):
     """The block ``studies`` of studies.yaml."""
 
     budget: Budget
     seeds: Seeds
     augmentation: Augmentations
+    folds: Folds
 
 
 STUDY_NAMES = tuple(StudyBlocks.model_fields)

@@ -1,6 +1,6 @@
 """The studies in force: the lists from which studies/dvc.yaml makes its stages.
 
-studies.yaml declares three studies, and most projects run none or one of them. DVC reports stages
+studies.yaml declares several studies, and most projects run none or one of them. DVC reports stages
 that never ran as changed, and misses their outputs. So it reads in_force.yaml, which `roofseg
 studies` writes and which names only what was asked for.
 """
@@ -17,16 +17,18 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write
 from roofseg.recipe.params import Params, parse_mapping
-from roofseg.studies.declaration import STUDY_NAMES, Studies
+from roofseg.studies.declaration import STUDY_NAMES, Folds, Studies
 
 NONE: Mapping[str, Any] = {
     "gathered": [],
     "pages": [],
     "recipes": {},
+    "divisions": {},
     "studies": {
         "budget": {"attempt": [], "tiles": [], "seed": []},
         "seeds": {"attempt": [], "seed": []},
         "augmentation": {"attempt": [], "augmentation": [], "seed": []},
+        "folds": {"attempt": [], "fold": []},
     },
 }
 """The lists when no study is in force."""
@@ -51,7 +53,8 @@ def stage_lists(
 
     Returns:
         gathered: the names; pages: ``["report"]`` or nothing; recipes: the prior of every attempt
-        that these studies train; studies: the axes of every study, empty if it is not in force.
+        that these studies train; divisions: the number of folds and the seed of the study that has
+        folds; studies: the axes of every study, empty if it is not in force.
     """
     in_force = {name: studies.study(name) for name in STUDY_NAMES if name in names}
     trained = dict.fromkeys(a for study in in_force.values() for a in study.attempts)
@@ -63,6 +66,11 @@ def stage_lists(
         "gathered": list(in_force),
         "pages": ["report"] if page else [],
         "recipes": {attempt: params.recipe(attempt).prior for attempt in trained},
+        "divisions": {
+            name: {"folds": study.folds, "seed": study.seed}
+            for name, study in in_force.items()
+            if isinstance(study, Folds)
+        },
         "studies": {**NONE["studies"], **axes},
     }
 

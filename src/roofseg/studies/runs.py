@@ -1,14 +1,16 @@
-"""A run of a study: its seeded subset of the training tiles, and its scores on val."""
+"""A run of a study: its seeded subset of the training tiles, and its predictions and scores."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from roofseg.core.errors import UserError
+from roofseg.inference.predictor import Probabilities
 from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.metrics import table
 from roofseg.models.device import resolve_device
@@ -39,19 +41,34 @@ def subset(tiles: Iterable[str], count: int | None, seed: int) -> list[str]:
     return sorted(by_hash[:count])
 
 
-def tile_scores(model: RoofModel, patches: Sequence[Patch], device: str) -> pd.DataFrame:
-    """Score a model on patches, in float32, as `roofseg.evaluation.evaluate` does.
+def probabilities(model: RoofModel, patches: Sequence[Patch], device: str) -> Probabilities:
+    """Predict patches in float32, as `roofseg.evaluation.evaluate` does.
 
     Args:
         model: a trained model.
-        patches: patches of one size; their masks are the truth.
+        patches: patches of one size.
         device: as in params.yaml; ``auto`` picks a GPU if there is one.
+
+    Returns:
+        The probability of building at each pixel, (N, P, P) float32 in [0, 1].
+    """
+    window = patches[0].mask.shape[0]
+    predictor = TorchPredictor(model, window=window, device=resolve_device(device))
+    return np.concatenate([predictor(patch.image[None]) for patch in patches])
+
+
+def tile_scores(patches: Sequence[Patch], predicted: Probabilities) -> pd.DataFrame:
+    """Score predictions of patches, whose masks are the truth, from `probabilities`.
 
     Returns:
         `roofseg.metrics.table`: one row per patch with columns tile, tp, fp, fn, tn, iou, f1.
     """
-    window = patches[0].mask.shape[0]
-    predictor = TorchPredictor(model, window=window, device=resolve_device(device))
-    probabilities = np.concatenate([predictor(patch.image[None]) for patch in patches])
     truth = np.stack([patch.mask for patch in patches])
-    return table([patch.tile for patch in patches], probabilities, truth)
+    return table([patch.tile for patch in patches], predicted, truth)
+
+
+def save_probabilities(folder: Path, patches: Sequence[Patch], predicted: Probabilities) -> None:
+    """Write the probabilities of each patch, (P, P) float32, as ``folder``/TILE.npy."""
+    folder.mkdir(parents=True)
+    for patch, values in zip(patches, predicted, strict=True):
+        np.save(folder / f"{patch.tile}.npy", values)

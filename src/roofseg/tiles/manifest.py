@@ -23,7 +23,8 @@ class TileRecord:
 
     ``image`` and ``mask`` are names in the dataset's imgs/ and msks/, with the SHA-256 (64 hex
     digits) of each. ``shared`` names the tiles of other splits that show some of the same ground,
-    separated by spaces. ``crs`` and ``transform`` place the tile's patch, as in crops.csv.
+    separated by spaces. ``crs`` and ``transform`` place the tile's patch, as in crops.csv;
+    ``height`` and ``width`` are those of the whole tile in pixels.
     """
 
     tile: str
@@ -35,6 +36,8 @@ class TileRecord:
     shared: str
     crs: str
     transform: str
+    height: str
+    width: str
 
 
 COLUMNS = [field.name for field in fields(TileRecord)]

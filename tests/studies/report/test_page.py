@@ -54,7 +54,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_page_shows_the_studies_and_tuning_runs_that_exist(project: Path) -> None:
     study_report.main()
     page = PageReader((project / "studies/report.html").read_text())
-    assert page.text.count("Not finished: 0 of") == 3
+    assert page.text.count("Not finished: 0 of") == 4
     assert "Tuning" not in page.text
     attempts = YAML(typ="safe").load(project / "params.yaml")["attempts"]
     known = TABLE.replace({"attempt": {"unet": "unet_imagenet", "sam": "sam_unet"}})

@@ -58,19 +58,39 @@ def seeds(runs: pd.DataFrame, pairs: pd.DataFrame, order: Order, data: str) -> I
     title = f"Seeds, {data}: each run a dot, those of one seed joined, means as bars"
     figure, [axes, below] = _two_panels(title, len(pairs))
     table = runs.pivot(index="seed", columns="label", values="val_iou")[runs.label.unique()]
-    across, means = range(len(table.columns)), table.mean()
-    for _, row in table.iterrows():
-        axes.plot(across, row, color="0.75", linewidth=1, zorder=1)
-    for x, label in enumerate(table):
-        ink = colour(order[label])
-        axes.plot(np.full(len(table), x), table[label], "o", color=ink, alpha=0.55, markersize=6)
-        axes.plot([x - 0.16, x + 0.16], [means[label]] * 2, color=ink, linewidth=3, zorder=3)
-    axes.set_xticks(list(across), [f"{label}\nmean {means[label]:.3f}" for label in table])
-    axes.set_xlim(-0.5, len(table.columns) - 0.5)
-    axes.set_ylabel(IOU)
+    _joined(axes, table, order, IOU)
     names = [f"{row.one}\nminus {row.other}" for row in pairs.itertuples()]
     _intervals(below, pairs, names, [colour(order[label]) for label in pairs.one])
     below.set_xlabel("difference in IoU, paired by seed: mean and interval (0 inside: a tie)")
+    return rendered(figure)
+
+
+def folds(
+    runs: pd.DataFrame,
+    pairs: pd.DataFrame,
+    single_folds: pd.DataFrame,
+    order: Order,
+    data: str,
+) -> Image:
+    """IoU of each run by attempt, with a line per fold; below, each difference with its intervals.
+
+    The tables are those of `roofseg.studies.report.cross_validation.FoldTables`.
+    """
+    title = f"Cross-validation, {data}: each run a dot, those of one fold joined, means as bars"
+    figure, [axes, below] = _two_panels(title, len(pairs))
+    table = runs.pivot(index="fold", columns="label", values="iou")[runs.label.unique()]
+    _joined(axes, table, order, "out-of-fold IoU (mean over tiles)")
+    for y, pair in enumerate(pairs.itertuples()):
+        alone = [pair.val_low, pair.val_high]
+        below.plot(alone, [y + 0.22] * 2, color="0.65", linewidth=2, solid_capstyle="butt")
+        below.plot(pair.val_difference, y + 0.22, "o", color="0.65", markersize=5)
+        own = single_folds[(single_folds.one == pair.one) & (single_folds.other == pair.other)]
+        below.plot(own.difference, [y - 0.22] * len(own), ".", color=colour(order[pair.one]))
+    names = [f"{row.one}\nminus {row.other}" for row in pairs.itertuples()]
+    _intervals(below, pairs, names, [colour(order[label]) for label in pairs.one])
+    below.set_xlabel(
+        "difference in IoU: all tiles with interval, dots for single folds, val alone in grey"
+    )
     return rendered(figure)
 
 
@@ -92,6 +112,21 @@ def new_figure(title: str, height: float, **grid: Any) -> tuple[Figure, Any]:
 def legend_beside(axes: Axes) -> None:
     """Put the legend of axes to their right."""
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
+
+
+def _joined(axes: Axes, table: pd.DataFrame, order: Order, ylabel: str) -> None:
+    """Draw a dot per run, a line per row of the table, and the mean of each column as a bar."""
+    across, means = range(len(table.columns)), table.mean()
+    for _, row in table.iterrows():
+        axes.plot(across, row, color="0.75", linewidth=1, zorder=1)
+    for x, label in enumerate(table):
+        ink = colour(order[label])
+        axes.plot(np.full(len(table), x), table[label], "o", color=ink, alpha=0.55, markersize=6)
+        axes.plot([x - 0.16, x + 0.16], [means[label]] * 2, color=ink, linewidth=3, zorder=3)
+    names = [f"{label}\nmean {means[label]:.3f}".replace(" (", "\n(") for label in table]
+    axes.set_xticks(list(across), names)
+    axes.set_xlim(-0.5, len(table.columns) - 0.5)
+    axes.set_ylabel(ylabel)
 
 
 def _two_panels(title: str, differences: int) -> tuple[Figure, Any]:

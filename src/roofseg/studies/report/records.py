@@ -19,11 +19,11 @@ def record_file(records: Path, name: str, run: str) -> Path:
 
 
 def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
-    """Read the record of a run: one row per val tile.
+    """Read the record of a run: one row per tile that it is scored on.
 
     Columns: attempt, label, tiles (number of training tiles), augmentation, seed, epochs (at most)
-    and draws (per epoch), best_epoch (from 1), failure (empty, or why the run ended early), tile,
-    iou and f1.
+    and draws (per epoch), best_epoch (from 1), failure (empty, or why the run ended early), fold
+    (from 1; 0 in other studies), tile, its split in split.csv, iou and f1.
 
     Raises:
         UserError: the record is missing (names the DVC stage that makes it) or broken
@@ -33,7 +33,7 @@ def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
         raise UserError(f"{path}: no such file. Run `dvc repro studies/dvc.yaml:{name}@{run}`.")
     record = read_json(path)
     recipe, result = record["recipe"], record["result"]
-    counts = pd.DataFrame(record["val"])
+    scored = pd.DataFrame(record["scored"])
     return pd.DataFrame(
         {
             "attempt": record["attempt"],
@@ -45,9 +45,11 @@ def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
             "draws": recipe["draws_per_epoch"],
             "best_epoch": result["best_epoch"],
             "failure": result["failure"] or "",
-            "tile": counts.tile,
-            "iou": iou(counts.tp, counts.fp, counts.fn),
-            "f1": f1(counts.tp, counts.fp, counts.fn),
+            "fold": record.get("fold", 0),
+            "tile": scored.tile,
+            "split": scored.get("split", "val"),
+            "iou": iou(scored.tp, scored.fp, scored.fn),
+            "f1": f1(scored.tp, scored.fp, scored.fn),
         }
     )
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import pandas as pd
 
+from roofseg.core.errors import UserError
 from roofseg.core.images import Image
 from roofseg.pages.page import Page, Section, html, markdown
 from roofseg.recipe.params import Params
 from roofseg.results.disclaimers import data_label, standard_caveats
 from roofseg.results.seed_spread import COLUMNS, digest_without_seed, overrides_text
-from roofseg.studies.declaration import Augmentations, Budget, Study
+from roofseg.studies.declaration import Augmentations, Budget, Folds, Study
 from roofseg.studies.report import figures, sections, tables
+from roofseg.studies.report.cross_validation import fold_tables, folds_section
 from roofseg.studies.report.records import finished_runs, read_record, read_records
 
 
@@ -38,9 +40,16 @@ def gather(name: str, study: Study, params: Params, records: Path) -> StudyResul
         records: the folder of records, see `read_record`.
 
     Raises:
-        UserError: a record is missing or broken
+        UserError: a record is missing or broken, or the tiles of folds do not fit each other
     """
     scores = read_records(records, name, study)
+    if isinstance(study, Folds):
+        scored = scores.groupby("tile").label.nunique()
+        if scores.duplicated(["label", "tile"]).any() or scored.nunique() > 1:
+            raise UserError(
+                f"{records / name}: the records are of different divisions into folds. Run "
+                f"`roofseg studies {name}`."
+            )
     order = {recipe.label(key): at for at, (key, recipe) in enumerate(params.recipes().items())}
     data, differences = data_label(params.dataset, params.patch_size), {}
     if isinstance(study, Augmentations):
@@ -64,6 +73,10 @@ def summarize(
         data: the data that the runs are trained on, for the title of the figure.
         differences: `Augmentations.other_differences`; empty for the other studies.
     """
+    if isinstance(study, Folds):
+        found = fold_tables(scores)
+        figure = figures.folds(found.runs, found.pairs, found.single_folds, order, data)
+        return StudyResults(found._asdict(), folds_section(scores, found, figure), figure)
     runs = tables.per_run(scores)
     if isinstance(study, Augmentations):
         comparison, summary = "contrasts", tables.spread(scores, ["label", "augmentation"])

@@ -29,7 +29,12 @@ from roofseg.studies.declaration import Augmentations
 from roofseg.studies.report.tables import agreement, per_run, ranks
 
 WIDTH = 1400  # pixels of a figure: two for each pixel that a screen shows
-TITLES = {"budget": "Data budget", "seeds": "Seeds", "augmentation": "Augmentation"}
+TITLES = {
+    "budget": "Data budget",
+    "seeds": "Seeds",
+    "augmentation": "Augmentation",
+    "folds": "Cross-validation",
+}
 
 ATTEMPTS = ("label", "than", "one", "other")
 """The columns of `roofseg.studies.report.tables` that hold names of attempts."""
