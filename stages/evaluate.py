@@ -14,7 +14,8 @@ from roofseg.evaluation.model_card import card
 from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, open_test
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe.digest import trained_digest
-from roofseg.recipe.params import Params, read_params
+from roofseg.recipe.params import Params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_split
 from roofseg.results.ledger import count_looks
 from roofseg.tiles.licence import read_licence
@@ -43,11 +44,10 @@ def main() -> None:
     ledger = results / "test_looks.csv"
     recipe, split, licence = params.recipe(attempt), read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
-    model, size = predictor.model, params.patch_size
-    weights, frozen = folder / "model.safetensors", recipe.thaw_epoch is None
-    costs = measure(model, weights=weights, patch_size=size, encoder_frozen=frozen)
-    device, batch_size = resolve_device(params.device), recipe.batch_size
-    times = time_inference(model, patch_size=size, device=device, batch_size=batch_size)
+    weights, size, batch_size = folder / "model.safetensors", params.patch_size, recipe.batch_size
+    device, frozen = resolve_device(params.device), recipe.thaw_epoch is None
+    costs = measure(predictor.model, weights=weights, patch_size=size, encoder_frozen=frozen)
+    times = time_inference(predictor.model, patch_size=size, device=device, batch_size=batch_size)
     tiles = {"val": tiles_of(splits["val"], params)}
     try:
         splits["test"] = test_patches(params, attempt, digest, ledger)

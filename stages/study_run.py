@@ -19,10 +19,9 @@ from roofseg.core.terminal import ArgumentParser, warn
 from roofseg.metrics import COUNTS
 from roofseg.patches import read_patches
 from roofseg.recipe.digest import inputs_hash
-from roofseg.recipe.params import Augmentation, Recipe, read_params
+from roofseg.recipe.params import Augmentation, Recipe
+from roofseg.recipe.parsing import read_params
 from stages import run, state_root
-
-PATCHES = Path("patches")
 
 
 def main() -> None:
@@ -44,10 +43,11 @@ def main() -> None:
             f"{prior}: missing, or not the prior that {source} was made with. Run "
             f"`dvc repro studies/dvc.yaml:recipe@{args.attempt}`."
         )
-    train_patches, val_patches = (read_patches(PATCHES / split) for split in ("train", "val"))
+    folders = [Path("patches") / split for split in ("train", "val")]
+    train_patches, val_patches = map(read_patches, folders)
     tiles = subset([patch.tile for patch in train_patches], args.tiles, recipe.seed)
-    files = [*code_files(__file__), prior, PATCHES / "train", PATCHES / "val"]
-    inputs = inputs_hash(json.dumps([declared["recipe"], tiles], sort_keys=True), files)
+    key = json.dumps([declared["recipe"], tiles], sort_keys=True)
+    inputs = inputs_hash(key, [*code_files(__file__), prior, *folders])
     name = state_name(f"{args.study}-{args.attempt}", inputs, recipe, machine)
     train_patches = [patch for patch in train_patches if patch.tile in tiles]
     with (

@@ -22,7 +22,7 @@ from roofseg.models import vit
 from roofseg.models.decoders import ConvDecoder, DptDecoder, UnetDecoder
 from roofseg.models.roof_model import BUILDERS, RoofModel, build_model
 from roofseg.recipe.architectures import ARCHITECTURES
-from roofseg.recipe.params import _batch_norm_of_one_value
+from roofseg.recipe.parsing import _batch_norm_of_one_value
 
 LITE0 = "tu-tf_efficientnet_lite0"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

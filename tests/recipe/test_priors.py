@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 
 from roofseg.core.errors import UserError
 from roofseg.recipe.digest import digest, recipe_of
-from roofseg.recipe.params import Params, Recipe, parse_params
+from roofseg.recipe.params import Params, Recipe
+from roofseg.recipe.parsing import parse_params
 
 FILE = {
     "file": "~/weights/x.pth",

@@ -15,7 +15,7 @@ from tiny_dataset import write_dataset
 from roofseg.core.errors import UserError
 from roofseg.core.run_states import mark_finished
 from roofseg.recipe.digest import recipe_of
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.results.seed_spread import SeedSpread, read_seed_spread
 from roofseg.studies.declaration import STUDY_NAMES

@@ -23,7 +23,8 @@ from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.metrics import table
 from roofseg.models.roof_model import build_model
 from roofseg.patches import read_patches
-from roofseg.recipe.params import Params, Recipe, parse_params
+from roofseg.recipe.params import Params, Recipe
+from roofseg.recipe.parsing import parse_params
 from roofseg.studies.in_force import stage_lists, write_lists
 from roofseg.studies.runs import subset, tile_scores
 from roofseg.training.callbacks import EpochReport

@@ -18,7 +18,8 @@ from tiers import cases
 
 from roofseg.core.errors import UserError
 from roofseg.recipe.digest import digest
-from roofseg.recipe.params import Recipe, parse_params
+from roofseg.recipe.params import Recipe
+from roofseg.recipe.parsing import parse_params
 from roofseg.studies.declaration import parse
 from roofseg.tuning.grid import (
     SOURCE,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from roofseg.core.errors import UserError, raise_all
 from roofseg.core.files import check_file_name
-from roofseg.recipe.params import parse_mapping
+from roofseg.recipe.parsing import parse_mapping
 from roofseg.recipe.split import SPLITS, read_split
 from roofseg.tiles.rasters import SIDECARS, TilePair
 

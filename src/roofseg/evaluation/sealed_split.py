@@ -22,7 +22,7 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file, sha256_files
 from roofseg.core.guard import SealedTestError, unsealed
 from roofseg.patches import Patch, read_patches
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 from roofseg.results.ledger import Look, parse_looks, record_look
 from roofseg.tiles.manifest import read_manifest
 from roofseg.tiles.rasters import TilePair
