@@ -150,26 +150,28 @@ def names_after(names: list[str], **rules: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("rename", "expected"),
     [
-        ({"backbone.": ""}, ["layer1.0.w", "head.w"]),
-        ({"backbone.": "model."}, ["model.layer1.0.w", "head.w"]),
+        ([{"backbone.": ""}], ["layer1.0.w", "head.w"]),
+        ([{"backbone.": "model."}], ["model.layer1.0.w", "head.w"]),
         (
-            {r"/layer(\d)\.(\d)/": r"stages_\1.blocks.\2"},
+            [{r"/layer(\d)\.(\d)/": r"stages_\1.blocks.\2"}],
             ["backbone.stages_1.blocks.0.w", "head.w"],
         ),
-        ({"backbone.": "", "layer": "stage"}, ["stage1.0.w", "head.w"]),  # each after the other
-        ({"/^/": "model."}, ["model.backbone.layer1.0.w", "model.head.w"]),
-        ({"backbone.": r"\1."}, [r"\1.layer1.0.w", "head.w"]),  # a prefix has no groups
+        # Each after the other.
+        ([{"backbone.": ""}, {"layer": "stage"}], ["stage1.0.w", "head.w"]),
+        ([{"/^/": "model."}], ["model.backbone.layer1.0.w", "model.head.w"]),
+        ([{"backbone.": r"\1."}], [r"\1.layer1.0.w", "head.w"]),  # a prefix has no groups
+        ([{"/(?i)BACKBONE\\./": ""}], ["layer1.0.w", "head.w"]),
     ],
 )
-def test_rules_rename_in_their_order(rename: dict[str, str], expected: list[str]) -> None:
+def test_rules_rename_in_their_order(rename: list[dict[str, str]], expected: list[str]) -> None:
     assert names_after(["backbone.layer1.0.w", "head.w"], rename=rename) == expected
 
 
 def test_a_prefix_is_no_regular_expression() -> None:
-    assert names_after(["a.w", "ab.w"], rename={"a.": "c."}) == ["c.w", "ab.w"]
+    assert names_after(["a.w", "ab.w"], rename=[{"a.": "c."}]) == ["c.w", "ab.w"]
 
 
-@pytest.mark.parametrize("ignore", [["fc."], ["/^fc/"], ["/c\\.w$/"]])
+@pytest.mark.parametrize("ignore", [["fc."], ["/^fc/"], ["/c\\.w$/"], ["/(?i)FC/"]])
 def test_heads_are_left_out(ignore: list[str]) -> None:
     assert names_after(["a.w", "fc.w"], ignore=ignore) == ["a.w"]
 
@@ -177,9 +179,12 @@ def test_heads_are_left_out(ignore: list[str]) -> None:
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ({"rename": {"bakbone.": ""}}, r"rename: no tensor's name fits bakbone\.\. .*backbone\.a"),
+        (
+            {"rename": [{"bakbone.": ""}]},
+            r"rename: no tensor's name fits bakbone\.\. .*backbone\.a",
+        ),
         ({"ignore": ["head."]}, r"ignore: no tensor's name fits head\."),
-        ({"rename": {"/^.*$/": "x"}}, r"gives backbone\.a and backbone\.b the same name, x"),
+        ({"rename": [{"/^.*$/": "x"}]}, r"gives backbone\.a and backbone\.b the same name, x"),
     ],
 )
 def test_a_rule_that_finds_nothing_or_too_much(rules: Any, says: str) -> None:
@@ -274,7 +279,7 @@ def test_a_foreign_checkpoint_becomes_a_prior(tmp_path: Path, state: Any) -> Non
     foreign = {n: t.half() if t.is_floating_point() else t for n, t in foreign.items()}
     torch.save({"state_dict": {**foreign, "head.fc.weight": torch.ones(2)}}, path)
     prior = declared(
-        path, sha256=sha256_file(path), rename={"backbone.": "model."}, ignore=["head."]
+        path, sha256=sha256_file(path), rename=[{"backbone.": "model."}], ignore=["head."]
     )
     made, notes = make_file_prior("mine", prior, tmp_path / "weights")
     assert made == tmp_path / "weights" / "mine.safetensors"

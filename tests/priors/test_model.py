@@ -92,15 +92,16 @@ def recipe(**own: Any) -> Recipe:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A trained model, and patches/tiles.csv of a dataset that it has not seen."""
-    folder = tmp_path / "models" / "old"
+    monkeypatch.chdir(tmp_path)
+    folder = Path("models") / "old"
     torch.manual_seed(1)
     network = build_model("unet", ENCODER, dropout=0.0, patch_size=64)
     save_model(folder / "model.safetensors", network)
     write_json(folder / "recipe.json", trained_record("old", recipe()))
     write_seen_tiles(folder / "tiles.csv", [row("a", "train", "1"), row("b", "val", "2")])
-    write_manifest(tmp_path / "tiles.csv", [tile("x", "train", "7"), tile("y", "val", "8")])
+    write_manifest(Path("tiles.csv"), [tile("x", "train", "7"), tile("y", "val", "8")])
     return folder
 
 
@@ -109,11 +110,11 @@ def make(model: Path, decisive: Any = None, digest: str = DIGEST, **own: Any) ->
     return make_model_prior(
         "mine",
         declared,
-        model.parent.parent / "weights",
+        Path("weights"),
         decisive=decisive or {"part": declared.part, "recipe": DIGEST},
         digest=digest,
         dataset="town",
-        listing=model.parent.parent / "tiles.csv",
+        listing=Path("tiles.csv"),
         patch_size=64,
     )
 
@@ -151,10 +152,10 @@ def test_the_record_has_the_whole_chain(model: Path) -> None:
 
 
 def test_a_model_that_saw_val_makes_no_prior(model: Path) -> None:
-    write_manifest(model.parent.parent / "tiles.csv", [tile("y", "val", "1")])
+    write_manifest(Path("tiles.csv"), [tile("y", "val", "1")])
     with pytest.raises(UserError, match=r"^priors\.models\.mine: the model .*old has seen tiles"):
         make(model)
-    assert not (model.parent.parent / "weights").exists()
+    assert not (Path("weights")).exists()
 
 
 def test_a_model_without_a_record_of_its_tiles_must_be_trained_again(model: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_model_without_a_record_of_its_tiles_must_be_trained_again(model: Path
 
 
 def test_another_recipe_than_declared_is_an_error(model: Path) -> None:
-    with pytest.raises(UserError, match=rf"digest is {DIGEST}, .* write `recipe: {DIGEST}`"):
+    with pytest.raises(UserError, match=rf"digest is {DIGEST}, .* write `recipe: '{DIGEST}'`"):
         make(model, digest="f" * 12)
 
 

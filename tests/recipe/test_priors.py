@@ -83,8 +83,32 @@ def test_the_key_of_older_files_says_where_priors_are_now() -> None:
             r"files\.x\.std\S*: found 0; .*than 0",
         ),
         ({"files": {"x": {**FILE, "ignore": ["/(/"]}}}, r"x\.ignore: .*/\(/ is no regular expres"),
-        ({"files": {"x": {**FILE, "rename": {"/a/": r"\1"}}}}, r"x\.rename: .*invalid group refer"),
+        (
+            {"files": {"x": {**FILE, "rename": [{"/a/": r"\1"}]}}},
+            r"x\.rename: .*invalid group refer",
+        ),
+        (
+            {"files": {"x": {**FILE, "rename": [{"a.": None}]}}},
+            r"x\.rename: .*a\. is replaced by nothing, .*`a\.: \"\"` removes it",
+        ),
+        (
+            {"files": {"x": {**FILE, "rename": [{"a.": "", "b.": ""}]}}},
+            r"x\.rename: .*one rule in each item",
+        ),
         ({"models": {"x": {"model": "models/oslo"}}}, r"models\.x\.recipe: missing: models/oslo"),
+        (
+            {"models": {"x": {"model": "models/small", "recipe": "0123456789ab"}}},
+            r"models\.x\.recipe: has no effect, since models/small is .* of attempt small",
+        ),
+        (
+            {"models": {"x": {"model": "models/small", "mean": [0.5] * 3, "std": [0.5] * 3}}},
+            r"models\.x\.mean: has no effect",
+        ),
+        ({"models": {"x": {**BROUGHT, "recipe": 123456789e12}}}, r"x\.recipe: .*so quote them"),
+        ({"models": {"x": {**BROUGHT, "model": "~/oslo"}}}, r"x\.model: .*in this project"),
+        ({"models": {"x": {**BROUGHT, "model": "../oslo"}}}, r"x\.model: .*in this project"),
+        ({"models": {"x": {**BROUGHT, "model": "/oslo"}}}, r"x\.model: .*in this project"),
+        ({"models": {"x": {**BROUGHT, "model": "patches/test"}}}, r"patches/ holds tiles"),
         ({"models": {"x": {**BROUGHT, "part": "head"}}}, r"models\.x\.part: found 'head'"),
     ],
 )
@@ -163,7 +187,7 @@ def test_the_declaration_of_a_file_is_part_of_the_recipe() -> None:
         ({"sha256": "2" * 64}, True),
         ({"mean": [0.4, 0.5, 0.7]}, True),
         ({"std": [0.2, 0.3, 0.5]}, True),
-        ({"rename": {"a": "b"}}, True),
+        ({"rename": [{"a": "b"}]}, True),
         ({"ignore": ["a"]}, True),
         ({"key": "model"}, True),
         ({"file": "/elsewhere/x.pth"}, False),
@@ -176,12 +200,21 @@ def test_the_digest_covers_what_decides_the_weights(changes: Any, differs: bool)
 
 
 def test_the_order_of_rules_is_part_of_the_digest() -> None:
-    rules = {"a": "b", "b": "c"}
+    rules = [{"a": "b"}, {"b": "c"}]
     one, other = (
-        digest_of({"files": {"mine": {**FILE, "rename": dict(items)}}})
-        for items in (rules.items(), reversed(rules.items()))
+        digest_of({"files": {"mine": {**FILE, "rename": ordered}}})
+        for ordered in (rules, rules[::-1])
     )
     assert one != other
+
+
+def test_rules_without_an_order_say_how_to_write_them() -> None:
+    """The remedy is YAML that means the same rules."""
+    rules = {"backbone.": "", r"/^layers\.(\d)/": r"stages_\1"}
+    with pytest.raises(UserError, match=r"files\.x\.rename: .*expected a list, since DVC") as error:
+        parse_params(text({"files": {"x": {**FILE, "rename": rules}}}))
+    remedy = YAML(typ="safe").load(str(error.value).split("`")[1])
+    assert parsed({"files": {"x": {**FILE, **remedy}}}).priors.files["x"].rules == [*rules.items()]
 
 
 def test_the_digest_covers_the_recipe_of_an_earlier_model() -> None:

@@ -19,7 +19,8 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file, user_path
 from roofseg.models.roof_model import build_encoder
 from roofseg.priors.record import Origin, write_prior
-from roofseg.recipe.priors import FilePrior, pattern, replacement
+from roofseg.recipe.priors import FilePrior
+from roofseg.recipe.rules import pattern, replacement
 from roofseg.tiles.licence import declared_licence
 
 Tensors = dict[str, torch.Tensor]
@@ -148,7 +149,7 @@ def renamed(tensors: Mapping[str, torch.Tensor], declared: FilePrior, path: Path
         for name in _found(rule, kept, "ignore", path):
             del kept[name]
     names = {name: name for name in kept}  # the new name of each
-    for rule, new in declared.rename.items():
+    for rule, new in declared.rules:
         _found(rule, names.values(), "rename", path)
         text = replacement(rule, new)
         names = {old: pattern(rule).sub(text, name) for old, name in names.items()}

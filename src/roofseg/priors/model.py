@@ -63,8 +63,8 @@ def make_model_prior(
     if found.digest != digest:
         raise UserError(
             f"{model / 'recipe.json'}: the model's recipe digest is {found.digest}, but {key} "
-            f"means {digest}. If this is the model that you mean, write `recipe: {found.digest}` "
-            "there; if it is an attempt of this project, train it again."
+            f"means {digest}. If this is the model that you mean, write `recipe: "
+            f"'{found.digest}'` there; if it is an attempt of this project, train it again."
         )
     statistics = found.recipe.statistics
     if as_keys(statistics) != {k: v for k, v in decisive.items() if k in ("mean", "std")}:
