@@ -231,6 +231,7 @@ def fitted(changes: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[str]]
             {"stem.bias": torch.zeros(4, dtype=torch.int8)},
             [r"torch\.int8, expected .*float32"],
         ),
+        ({"stem.bias": torch.zeros(4).to_sparse()}, ["stem.bias is sparse"]),
         # float64 has larger numbers than float32.
         ({"stem.bias": torch.full((4,), 1e300, dtype=torch.float64)}, ["4 of 4 values"]),
     ],
@@ -309,6 +310,28 @@ def test_a_foreign_checkpoint_becomes_a_prior(tmp_path: Path, state: Any) -> Non
     first = made.read_bytes()
     assert make_file_prior("mine", prior, tmp_path / "again")[0].read_bytes() == first
     assert read_weights(made).keys() == state.keys()
+
+
+def test_weights_that_share_memory_become_a_prior(tmp_path: Path, state: Any) -> None:
+    """As tied weights do; safetensors refuses to write those."""
+    names = [name for name in state if name.endswith("running_mean")]
+    same_size = [n for n in names if state[n].shape == state[names[0]].shape]
+    assert len(same_size) > 1
+    tied = {**state, **dict.fromkeys(same_size, torch.full(state[names[0]].shape, 0.5))}
+    path = tmp_path / "tied.pth"
+    torch.save(tied, path)
+    made, _ = make_file_prior("mine", declared(path, sha256=sha256_file(path)), tmp_path)
+    tensors = read_weights(made)
+    assert all(torch.equal(tensors[name], tied[name]) for name in tied)
+
+
+def test_a_model_of_this_program_is_no_file(tmp_path: Path) -> None:
+    """Its tiles would not be compared with val and test."""
+    path = tmp_path / "weights.pth"
+    torch.save(TENSORS, path)
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(UserError, match=r"files\.mine\.file: .*recipe\.json .*priors\.models"):
+        make_file_prior("mine", declared(path, sha256=sha256_file(path)), tmp_path)
 
 
 def test_another_file_than_declared_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tiny_dataset import CRS
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file, write_json
-from roofseg.core.weights import read_weights
+from roofseg.core.weights import read_weights, write_weights
 from roofseg.models.roof_model import build_model, save_model
 from roofseg.patches import SEEN_COLUMNS, read_seen_tiles, write_seen_tiles
 from roofseg.priors.model import check_seen, make_model_prior
@@ -163,7 +164,56 @@ def test_a_model_without_a_record_of_its_tiles_must_be_trained_again(model: Path
     with pytest.raises(UserError, match=r"tiles\.csv: no such file\. .*train the model again"):
         make(model)
     (model / "tiles.csv").write_text("tile,split\n")
-    with pytest.raises(UserError, match=r"tiles\.csv: expected the columns dataset,split,tile"):
+    with pytest.raises(UserError, match=r"tiles\.csv: expected .* columns dataset,split,tile"):
+        make(model)
+    (model / "tiles.csv").write_text(",".join(SEEN_COLUMNS) + "\n")
+    with pytest.raises(UserError, match=r"tiles\.csv: lists no tile\. .*train the model again"):
+        make(model)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("split", "test"),
+        ("split", "junk"),
+        ("patch_size", "x"),
+        ("patch_size", "0"),
+        ("crs", "EPSG:99999999"),
+        ("transform", "0.3 0.0 621000.0"),
+        ("transform", "0.3 0.0 nan 0.0 -0.3 0.0"),
+        ("transform", "a b c d e f"),
+    ],
+)
+def test_a_damaged_table_of_tiles_is_one_clear_error(column: str, value: str) -> None:
+    seen = [row("a", "train", "1", 621000.0) | {column: value}]
+    with pytest.raises(UserError, match=rf"^the model has .* damaged: tile a has .*{value}.*again"):
+        check(seen, [tile("x", "train", "2", 621000.0)])
+
+
+def test_an_image_that_the_dataset_holds_twice_leaks_by_either() -> None:
+    for splits in (("test", "train"), ("train", "test")):
+        here = [tile(f"x{split}", split, "1") for split in splits]
+        with pytest.raises(UserError, match=r"xtest \(test here\) are the same image"):
+            check([row("a", "train", "1")], here)
+
+
+def test_a_model_whose_training_failed_makes_no_prior(model: Path) -> None:
+    record = read_json(model / "recipe.json")
+    record["result"]["failure"] = "the loss is NaN."
+    write_json(model / "recipe.json", record)
+    with pytest.raises(UserError, match=r"recipe\.json: its training ended early: the loss is NaN"):
+        make(model)
+
+
+def test_a_model_with_weights_that_are_not_finite_makes_no_prior(model: Path) -> None:
+    tensors = read_weights(model / "model.safetensors")
+    name = next(name for name in tensors if re.match(r"encoder.*weight", name))
+    tensors[name].view(-1)[0] = float("nan")
+    write_weights(model / "model.safetensors", tensors)
+    with pytest.raises(UserError, match=r"model\.safetensors: \S+ has 1 of \d+ values"):
+        make(model)
+    write_weights(model / "model.safetensors", {"decoder.w": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"holds no tensor of the model's encoder"):
         make(model)
 
 

@@ -112,7 +112,7 @@ def refused(text: str) -> str:
             ["attempts", "small", "encoder"],
             "sam_vit_b",
             "attempts.small.encoder",
-            "but none of sam_vit_b, sam_vit_l, mobile_sam and SAM 2's tu-sam2_hiera_*. Those go with vit_conv",
+            "mobile_sam and SAM 2's tu-sam2_hiera_*. Those go with vit_conv",
         ),
         (["attempts", "small", "architecture"], "sam_unet", "attempts.small.encoder", "sam_vit_b"),
         (["attempts", "smaller", "batch_size"], 1, "batch_size of attempt smaller", "BatchNorm"),

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file, user_path
 from roofseg.models.roof_model import build_encoder
-from roofseg.priors.record import Origin, write_prior
+from roofseg.priors.record import Origin, check_finite, write_prior
 from roofseg.recipe.priors import FilePrior
 from roofseg.recipe.rules import pattern, replacement
 from roofseg.tiles.licence import declared_licence
@@ -41,6 +41,11 @@ def make_file_prior(name: str, declared: FilePrior, folder: Path) -> tuple[Path,
         raise UserError(
             f"{key}.file: {path}: no such file. Put it there or correct the path; a weights file "
             f"that another machine made comes with `dvc pull weights/{name}.safetensors`."
+        )
+    if (path.parent / "recipe.json").is_file():
+        raise UserError(
+            f"{key}.file: {path}: a recipe.json lies beside it, so it is a model of this program. "
+            "Declare its folder under priors.models, which checks the tiles that it has seen."
         )
     if (found := sha256_file(path)) != declared.sha256:
         raise UserError(
@@ -245,21 +250,20 @@ def _converted(
     kinds: dict[str, int] = {}
     for name, wanted in expected.items():
         tensor = found[name]
+        kind = f"{tensor.dtype}".removeprefix("torch.")
+        if tensor.layout != torch.strided:
+            raise UserError(
+                f"{source}: {name} is sparse ({tensor.layout}). Save dense tensors (`.to_dense()`)."
+            )
         if tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_complex():
             raise UserError(
                 f"{source}: {name} has the type {tensor.dtype}, expected {wanted.dtype}. Save "
                 "weights that are not quantized."
             )
         result[name] = tensor.to(wanted.dtype)
-        if tensor.is_floating_point():
-            if bad := int((~result[name].isfinite()).sum()):
-                raise UserError(
-                    f"{source}: {name} has {bad} of {tensor.numel()} values that are NaN or "
-                    "infinite, so no model could start from it. Use another checkpoint."
-                )
-            if tensor.dtype != wanted.dtype:
-                kind = f"{tensor.dtype}".removeprefix("torch.")
-                kinds[kind] = kinds.get(kind, 0) + 1
+        check_finite(name, result[name], source)
+        if tensor.is_floating_point() and tensor.dtype != wanted.dtype:
+            kinds[kind] = kinds.get(kind, 0) + 1
     return result, [f"{count} tensors of {kind} became float32" for kind, count in kinds.items()]
 
 

@@ -6,11 +6,14 @@ in val or test here would give scores that say nothing about other tiles.
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
@@ -18,8 +21,8 @@ from roofseg.core.files import read_json, sha256_file
 from roofseg.core.weights import read_weights
 from roofseg.cutting.leakage import shared_ground
 from roofseg.inference.predictor import ModelRecord, read_record
-from roofseg.patches import read_seen_tiles
-from roofseg.priors.record import Origin, write_prior
+from roofseg.patches import RETRAIN, read_seen_tiles
+from roofseg.priors.record import Origin, check_finite, write_prior
 from roofseg.recipe.priors import ModelPrior, as_keys
 from roofseg.tiles.licence import OTHER, Licence, declared_licence
 from roofseg.tiles.manifest import TileRecord, read_manifest
@@ -55,8 +58,9 @@ def make_model_prior(
         patch_size: side of its patches in pixels
 
     Raises:
-        UserError: the model's folder is not complete; it was trained with another recipe or has
-            other statistics than declared; or it has seen tiles of val or test
+        UserError: the model's folder is not complete or its training failed; it was trained with
+            another recipe or has other statistics than declared; or it has seen tiles of val or
+            test
     """
     key, model = f"priors.models.{name}", Path(declared.model)
     found, record = read_record(model), read_json(model / "recipe.json")
@@ -66,6 +70,8 @@ def make_model_prior(
             f"means {digest}. If this is the model that you mean, write `recipe: "
             f"'{found.digest}'` there; if it is an attempt of this project, train it again."
         )
+    if failure := (record.get("result") or {}).get("failure"):
+        raise UserError(f"{model / 'recipe.json'}: its training ended early: {failure}")
     statistics = found.recipe.statistics
     if as_keys(statistics) != {k: v for k, v in decisive.items() if k in ("mean", "std")}:
         stated = ", ".join(f"{name}: {values}" for name, values in as_keys(statistics).items())
@@ -80,6 +86,10 @@ def make_model_prior(
     if declared.part == "encoder":
         start = "encoder."
         tensors = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+    if not tensors:
+        raise UserError(f"{weights}: holds no tensor of the model's {declared.part}. Restore it.")
+    for tensor_name, tensor in tensors.items():
+        check_finite(tensor_name, tensor, str(weights))
     origin = Origin(
         f"model {found.attempt}, trained on {found.dataset}",
         found.digest,
@@ -131,17 +141,19 @@ def check_seen(
         subject: begins the error
     """
     tiles = list(here.values())
-    grids = [_grid(row["patch_size"], row["crs"], row["transform"]) for row in seen]
+    grids = [_seen_grid(row, subject) for row in seen]
     grids += [_grid(patch_size, tile.crs, tile.transform) for tile in tiles]
     sides = ["seen"] * len(seen) + ["here"] * len(tiles)
     reasons = {
         (one, two - len(seen)): f"share {width:.0f} x {height:.0f} px of ground"
         for (one, two), (width, height) in shared_ground(grids, sides).items()
     }
-    by_hash = {tile.image_sha256: index for index, tile in enumerate(tiles)}
+    by_hash = defaultdict(list)  # a dataset may hold an image twice
+    for two, tile in enumerate(tiles):
+        by_hash[tile.image_sha256].append(two)
     for one, row in enumerate(seen):
-        if row["image_sha256"] in by_hash:
-            reasons[one, by_hash[row["image_sha256"]]] = "are the same image"
+        for two in by_hash[row["image_sha256"]]:
+            reasons[one, two] = "are the same image"
     lines = [
         f"{seen[one]['tile']} ({seen[one]['split']} of {seen[one]['dataset']}) and "
         f"{tiles[two].tile} ({tiles[two].split} here) {reason}"
@@ -157,8 +169,28 @@ def check_seen(
         )
 
 
+def _seen_grid(row: Mapping[str, str], subject: str) -> Grid:
+    """The grid of a patch in a model's tiles.csv; UserError if the row is not as training wrote it.
+
+    ``subject`` begins the error.
+    """
+    try:
+        grid = _grid(row["patch_size"], row["crs"], row["transform"])
+        if grid.width > 0 and row["split"] in SEALED_FROM:
+            return grid
+    except (ValueError, CRSError):
+        pass
+    found = ", ".join(f"{key} {row[key]!r}" for key in ("split", "patch_size", "crs", "transform"))
+    raise UserError(
+        f"{subject} has a tiles.csv that is damaged: tile {row['tile']} has {found}. Restore the "
+        f"file. {RETRAIN}"
+    )
+
+
 def _grid(patch_size: str | int, crs: str, transform: str) -> Grid:
-    """The grid of a patch, from the text in a table."""
-    size = int(patch_size)
-    place = Affine(*map(float, transform.split())) if transform else None
+    """The grid of a patch, from the text in a table; ValueError or CRSError if it is none."""
+    size, numbers = int(patch_size), [float(number) for number in transform.split()]
+    if len(numbers) not in (0, 6) or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{transform!r} is not six numbers")
+    place = Affine(*numbers) if numbers else None
     return Grid(size, size, CRS.from_string(crs) if crs else None, place)

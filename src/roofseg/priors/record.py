@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file, write_json
 from roofseg.core.weights import write_weights
 from roofseg.tiles.licence import Licence
@@ -43,6 +44,15 @@ class Origin:
     statistics: Statistics | None
     licence: Licence
     declared: Mapping[str, Any] | None = None
+
+
+def check_finite(name: str, tensor: torch.Tensor, source: str) -> None:
+    """Raise UserError, which begins with ``source``, if a tensor has values that are not finite."""
+    if tensor.is_floating_point() and (bad := int((~tensor.isfinite()).sum())):
+        raise UserError(
+            f"{source}: {name} has {bad} of {tensor.numel()} values that are NaN or infinite, so "
+            "no model could start from it. Use another checkpoint."
+        )
 
 
 def write_prior(
