@@ -325,6 +325,28 @@ def test_weights_that_share_memory_become_a_prior(tmp_path: Path, state: Any) ->
     assert all(torch.equal(tensors[name], tied[name]) for name in tied)
 
 
+def test_without_its_file_a_prior_that_was_made_before_is_kept(tmp_path: Path, state: Any) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    own = {"sha256": sha256_file(path)}
+    made, _ = make_file_prior("mine", declared(path, **own), tmp_path)
+    before = read_json(made.with_suffix(".json")), made.read_bytes()
+    path.unlink()
+    _, notes = make_file_prior("mine", declared(path, **own, licence="MIT"), tmp_path)
+    assert notes == [f"{path} is not here; {made} was made of it before, and is kept"]
+    after = read_json(made.with_suffix(".json"))
+    assert after.pop("licence")["spdx"] == "MIT"
+    assert (before[0] | after, made.read_bytes()) == before
+    # Another declaration, or other weights, are not what was made.
+    with pytest.raises(UserError, match="no such file"):
+        make_file_prior("mine", declared(path, **own, ignore=["a"]), tmp_path)
+    with pytest.raises(UserError, match="no such file"):
+        make_file_prior("mine", declared(path, **own, encoder="resnet18"), tmp_path)
+    made.write_bytes(b"other")
+    with pytest.raises(UserError, match=r"no such file.*dvc pull .*mine\.safetensors"):
+        make_file_prior("mine", declared(path, **own), tmp_path)
+
+
 def test_a_model_of_this_program_is_no_file(tmp_path: Path) -> None:
     """Its tiles would not be compared with val and test."""
     path = tmp_path / "weights.pth"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -237,6 +238,31 @@ def test_statistics_stay_with_the_weights_along_a_chain() -> None:
     assert recipe.statistics == ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
     brought = {**BROUGHT, "mean": FILE["mean"], "std": FILE["std"]}
     assert small({"models": {"mine": brought}}).statistics == recipe.statistics
+
+
+@pytest.mark.parametrize(
+    ("part", "held", "says"),
+    [
+        ("encoder", {"encoder": FILE["encoder"]}, None),
+        ("encoder", {"encoder": None}, None),  # scratch
+        (
+            "encoder",
+            {"encoder": "tu-mobilenetv3_small_075"},
+            "weights of encoder tu-mobilenetv3_",
+        ),
+        ("all", {"encoder": FILE["encoder"], "model": {"architecture": "unet"}}, None),
+        (
+            "all",
+            {"encoder": FILE["encoder"], "model": {"architecture": "fpn"}},
+            "weights of architecture fpn, with architecture unet.*set `part: encoder`",
+        ),
+    ],
+)
+def test_a_brought_model_of_another_kind_is_an_error(part: str, held: Any, says: str) -> None:
+    """Its declaration does not say which encoder it has, but its record does."""
+    recipe = small({"models": {"mine": {**BROUGHT, "part": part}}})
+    with pytest.raises(UserError, match=says) if says else nullcontext():
+        recipe.check_prior(held)
 
 
 def test_each_kind_has_its_stage() -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file, user_path
 from roofseg.models.roof_model import build_encoder
-from roofseg.priors.record import Origin, check_finite, write_prior
+from roofseg.priors.record import Origin, check_finite, keep_made, write_prior
 from roofseg.recipe.priors import FilePrior
 from roofseg.recipe.rules import pattern, replacement
 from roofseg.tiles.licence import declared_licence
@@ -32,15 +32,23 @@ COUNTER = ".num_batches_tracked"  # of BatchNorm; unused, and missing in files b
 def make_file_prior(name: str, declared: FilePrior, folder: Path) -> tuple[Path, list[str]]:
     """Make the prior ``name`` of a file; return the path of its weights, and notes for the user.
 
+    Without the file, weights that were made of it before are kept.
+
     Raises:
-        UserError: the file is missing, is another file than declared, holds more than tensors, or
-            its tensors are not, after ``rename`` and ``ignore``, exactly those of the encoder
+        UserError: the file is missing and nothing was made of it; it is another file than declared
+            or holds more than tensors; or its tensors are not, after ``rename`` and ``ignore``,
+            exactly those of the encoder
     """
     path, key = user_path(declared.file), f"priors.files.{name}"
+    decisive, licence = declared.decisive(), declared_licence(declared.licence)
     if not path.is_file():
+        made = folder / f"{name}.safetensors"
+        if keep_made(folder, name, declared=decisive, encoder=declared.encoder, licence=licence):
+            return made, [f"{path} is not here; {made} was made of it before, and is kept"]
         raise UserError(
-            f"{key}.file: {path}: no such file. Put it there or correct the path; a weights file "
-            f"that another machine made comes with `dvc pull weights/{name}.safetensors`."
+            f"{key}.file: {path}: no such file. Put it there or correct the path. Where another "
+            f"machine has made the weights, `dvc pull {made}` gets them, and the file is not "
+            "needed."
         )
     if (path.parent / "recipe.json").is_file():
         raise UserError(
@@ -65,8 +73,8 @@ def make_file_prior(name: str, declared: FilePrior, folder: Path) -> tuple[Path,
         declared.sha256,
         declared.encoder,
         (declared.mean, declared.std),
-        declared_licence(declared.licence),
-        declared.decisive(),
+        licence,
+        decisive,
     )
     return write_prior(folder, name, fitted, origin), notes
 

@@ -6,6 +6,7 @@ workers) and the pictures drawn during training (overlays) are not part of the r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool
@@ -13,7 +14,7 @@ from pydantic import Field, StrictBool
 from roofseg.core.errors import UserError
 from roofseg.recipe.architectures import is_sam
 from roofseg.recipe.checked import Checked
-from roofseg.recipe.priors import Priors, Statistics, as_keys
+from roofseg.recipe.priors import Priors, Statistics, as_keys, check_same
 
 PATCH_MULTIPLE = 32  # pixels: the encoders halve a patch five times
 
@@ -96,12 +97,29 @@ class Recipe(SharedRecipe):
 
     @property
     def without_sam(self) -> bool:
-        """Whether a SAM encoder starts from random weights, which only tests that the code runs."""
+        """Whether a SAM encoder starts from random weights, which only tests that the code runs.
+
+        Also along a chain of models of this project, the first of which started so.
+        """
+        earlier = (self.declared or {}).get("recipe")
+        if isinstance(earlier, dict):
+            return Recipe.model_validate(earlier).without_sam
         return is_sam(self.encoder) and self.prior == "scratch"
 
     def label(self, attempt: str) -> str:
         """The attempt's name for tables, plots and pictures."""
         return f"{attempt} (no SAM weights)" if self.without_sam else attempt
+
+    def check_prior(self, record: Mapping[str, Any]) -> None:
+        """Raise UserError if the prior holds weights of another encoder or architecture.
+
+        ``record`` is weights/PRIOR.json. Models of other projects are declared without these.
+        """
+        check_same(self.prior, "encoder", record["encoder"], self.encoder)
+        if self.prior_has_decoder:
+            check_same(
+                self.prior, "architecture", record["model"]["architecture"], self.architecture
+            )
 
     def shortened(self) -> Recipe:
         """The same recipe with two epochs of two batches, for a quick test that training runs."""
@@ -163,7 +181,7 @@ class Params(PatchSettings, SharedRecipe, Machine, EvaluationSettings):
         return Recipe.model_validate({**shared, **block, "declared": declared})
 
     def declared_prior(self, name: Any, after: tuple[str, ...] = ()) -> dict[str, Any] | None:
-        """What decides the weights of a prior, and how a model uses them; see `Recipe.declared`.
+        """The part of a prior's declaration that a recipe digest covers; see `Recipe.declared`.
 
         Priors of `PRIOR_ENCODERS`, and names that are no priors, have none. ``after`` lists the
         attempts whose priors led to this one.

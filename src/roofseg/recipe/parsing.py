@@ -12,7 +12,15 @@ from ruamel.yaml import YAML, YAMLError
 from roofseg.core.errors import UserError
 from roofseg.recipe.architectures import ARCHITECTURES, check_architecture
 from roofseg.recipe.params import PATCH_MULTIPLE, Params, Recipe, Sources, dropped_draws
-from roofseg.recipe.priors import NAME, FilePrior, HubPrior, ModelPrior, Priors, check_moved
+from roofseg.recipe.priors import (
+    NAME,
+    FilePrior,
+    HubPrior,
+    ModelPrior,
+    Priors,
+    check_moved,
+    check_same,
+)
 
 # Names of files in metrics/ beside ATTEMPT.json, the scores that DVC shows.
 TAKEN_NAMES = {"baselines", "leaderboard", "params_check"}
@@ -138,13 +146,7 @@ def _check_earlier_model(params: Params, recipe: Recipe) -> None:
         return
     earlier = params.recipe(attempt)
     for key in ("encoder", "architecture") if model.part == "all" else ("encoder",):
-        found, held = getattr(recipe, key), getattr(earlier, key)
-        if found != held:
-            raise UserError(
-                f"prior: found {recipe.prior!r}, which holds weights of {key} {held}, with {key} "
-                f"{found}. Make the two equal"
-                f"{', or set `part: encoder`' if key == 'architecture' else ''}."
-            )
+        check_same(recipe.prior, key, getattr(earlier, key), getattr(recipe, key))
 
 
 def _batch_norm_of_one_value(params: Params, recipe: Recipe) -> str:

@@ -254,11 +254,20 @@ class Priors(Checked):
                 )
             )
         found = self.hub.get(name) or self.files.get(name)
-        if found and found.encoder != encoder:
-            raise UserError(
-                f"prior: found {name!r}, which holds weights of encoder {found.encoder}, with "
-                f"encoder {encoder}. Make the two names equal."
-            )
+        if found:
+            check_same(name, "encoder", found.encoder, encoder)
+
+
+def check_same(name: str, key: str, held: str | None, wanted: str) -> None:
+    """Raise UserError if the prior ``name`` holds weights of another model than an attempt has.
+
+    ``key`` is encoder or architecture; ``held`` is that of the prior, None if it fits any.
+    """
+    if held not in (None, wanted):
+        raise UserError(
+            f"prior: found {name!r}, which holds weights of {key} {held}, with {key} {wanted}. "
+            f"Make the two equal{', or set `part: encoder`' if key == 'architecture' else ''}."
+        )
 
 
 def check_moved(values: Mapping[str, Any], source: str) -> None:
