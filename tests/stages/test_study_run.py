@@ -54,6 +54,7 @@ def params(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Para
     for split in ("train", "val"):
         shutil.copytree(tiles / split, Path("patches") / split)
     write_weights(Path("weights/scratch.safetensors"), {})
+    write_json(Path("weights/scratch.json"), {"encoder": None})
     Path("params.yaml").write_text(PARAMS)
     return parse_params(PARAMS)
 
