@@ -19,7 +19,7 @@ from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_split
 from roofseg.results.ledger import count_looks
 from roofseg.tiles.licence import read_licence
-from roofseg.tiles.rasters import TilePair
+from roofseg.tiles.tile import TilePair
 from stages import run, state_root
 
 PATCHES = Path("patches")

@@ -31,7 +31,7 @@ from roofseg.recipe.digest import digest
 from roofseg.recipe.params import Params
 from roofseg.recipe.parsing import parse_params
 from roofseg.recipe.split import read_split
-from roofseg.tiles.rasters import TilePair
+from roofseg.tiles.tile import TilePair
 from stages import evaluate as stage
 
 SIDE = 32

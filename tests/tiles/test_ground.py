@@ -10,8 +10,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from web_tiles import HALF, PX, tile_at, tile_transform
 
+from roofseg.tiles.grid import Grid
 from roofseg.tiles.ground import ground_gsd, ground_lengths
-from roofseg.tiles.rasters import Grid
 
 METRE = Affine(0.3, 0, 500000, 0, -0.3, 5e6)
 

@@ -11,7 +11,7 @@ from roofseg.core.errors import UserError, raise_all
 from roofseg.core.files import check_file_name
 from roofseg.recipe.parsing import parse_mapping
 from roofseg.recipe.split import SPLITS, read_split
-from roofseg.tiles.rasters import SIDECARS, TilePair
+from roofseg.tiles.tile import SIDECARS, TilePair
 
 # Vector files, which people keep beside rasters, and the files that lie beside vector files.
 VECTORS = {".geojson", ".gpkg", ".shp", ".fgb", ".parquet"}

@@ -16,7 +16,8 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from roofseg.core.images import Image
-from roofseg.tiles.rasters import RASTER_ERRORS, Grid
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.rasters import RASTER_ERRORS
 
 # Two pictures look alike if at most this many of the 64 bits of their perceptual hashes differ.
 # Hashes of unrelated pictures differ in about 32 bits, with a standard deviation of 4; those of a

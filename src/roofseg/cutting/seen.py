@@ -17,8 +17,8 @@ from rasterio.transform import Affine
 from roofseg.core.errors import UserError
 from roofseg.cutting.leakage import shared_ground
 from roofseg.patches import RETRAIN
+from roofseg.tiles.grid import Grid
 from roofseg.tiles.manifest import TileRecord
-from roofseg.tiles.rasters import Grid
 
 NAMED = 5  # the overlapping tiles that an error names
 # Splits here that must not share a tile with a split of the model: it learnt from train, and val

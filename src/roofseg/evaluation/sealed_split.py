@@ -26,7 +26,7 @@ from roofseg.patches import Patch, read_patches, read_seen_tiles
 from roofseg.recipe.parsing import parse_params
 from roofseg.results.ledger import Look, parse_looks, record_look
 from roofseg.tiles.manifest import read_manifest
-from roofseg.tiles.rasters import TilePair, check_tile
+from roofseg.tiles.tile import TilePair, check_tile
 
 # Paths that must be committed before test opens, so that the ledger's commit has the code.
 CODE = ("src", "stages", "dvc.yaml")

@@ -31,8 +31,9 @@ from roofseg.intake.inspect import (
 from roofseg.intake.pairing import Label, pair_up
 from roofseg.intake.rasterize import FootprintLayer, RasterizeStats, check_placement
 from roofseg.intake.write_tiles import KINDS, TileWriter
+from roofseg.tiles.grid import MAX_SHIFT_PX, Grid, read_grid, shift_px
 from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
-from roofseg.tiles.rasters import MAX_SHIFT_PX, Grid, open_raster, read_grid, shift_px
+from roofseg.tiles.rasters import open_raster
 
 # The stated GSD may differ from that of a georeference by this share, because of rounding.
 STATED_GSD_TOLERANCE = 0.01

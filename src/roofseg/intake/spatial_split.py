@@ -21,8 +21,8 @@ from rasterio.errors import CRSError
 from roofseg.core.errors import UserError
 from roofseg.cutting.leakage import reprojected
 from roofseg.recipe.split import SPLITS
+from roofseg.tiles.grid import Grid
 from roofseg.tiles.ground import ground_crs
-from roofseg.tiles.rasters import Grid
 
 # Number of random divisions to draw; the one with the most similar splits is used.
 DRAWS = 200

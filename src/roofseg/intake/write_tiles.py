@@ -18,7 +18,8 @@ from roofseg.intake.convert import SUFFIXES, ImageHeader, verified_write, write_
 from roofseg.intake.inspect import open_bounded
 from roofseg.intake.pairing import Label
 from roofseg.intake.rasterize import FootprintLayer, RasterizeStats, rasterize_footprints
-from roofseg.tiles.rasters import WORLD_FILES, Grid, TilePair, check_tile
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.tile import WORLD_FILES, TilePair, check_tile
 
 # Sidecars that hold the georeference of formats that cannot, such as PNG.
 GEOREFERENCE = {".xml", ".prj", *WORLD_FILES}

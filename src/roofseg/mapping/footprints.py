@@ -24,7 +24,8 @@ from roofseg.core.errors import UserError
 from roofseg.mapping.area import Floats, Ground, Polygons, measure_ground
 from roofseg.mapping.polygonize import Component, Strip, polygonize
 from roofseg.mapping.vector_files import GEOMETRY, Driver, write_layer
-from roofseg.tiles.rasters import Grid, open_raster, read_grid
+from roofseg.tiles.grid import Grid, read_grid
+from roofseg.tiles.rasters import open_raster
 
 STRIP_PIXELS = 2**24  # of the raster in memory at a time
 BATCH = 10_000  # footprints in memory at a time

@@ -26,21 +26,10 @@ from rasterio.windows import Window
 from roofseg.core.errors import UserError, raise_all
 from roofseg.core.files import check_file_name
 from roofseg.core.images import Image
-from roofseg.tiles.rasters import (
-    Grid,
-    RgbBands,
-    check_square,
-    describe_bands,
-    find_rgb,
-    is_remote,
-    is_square,
-    name_parts,
-    open_raster,
-    orientation,
-    raster_errors_named,
-    read_grid,
-    read_rgb,
-)
+from roofseg.tiles.bands import RgbBands, describe_bands, find_rgb, read_rgb
+from roofseg.tiles.grid import Grid, check_square, is_square, read_grid
+from roofseg.tiles.orientation import orientation
+from roofseg.tiles.rasters import is_remote, name_parts, open_raster, raster_errors_named
 
 # The GSD of an input may differ from the GSDs trained on by this share; augmentation varies the
 # scale by more.
@@ -185,7 +174,7 @@ def open_imagery(
 
     Raises:
         UserError: the raster cannot be opened; it has no red, green and blue
-            (`roofseg.tiles.rasters.find_rgb`); its pixels are not 8-bit and no ``scale`` is given;
+            (`roofseg.tiles.bands.find_rgb`); its pixels are not 8-bit and no ``scale`` is given;
             its GSD is not one trained on, or its pixels are oblong, and ``resample`` is not set;
             its pixels are more than `MAX_REFINEMENT` times coarser than those trained on, or
             sheared; or ``resample`` is set and one of the GSDs is unknown

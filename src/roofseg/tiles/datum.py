@@ -14,7 +14,7 @@ from pyproj.datadir import get_user_data_dir
 from pyproj.exceptions import ProjError
 from pyproj.transformer import TransformerGroup
 
-from roofseg.tiles.rasters import Grid
+from roofseg.tiles.grid import Grid
 
 
 @dataclass(frozen=True)
