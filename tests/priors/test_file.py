@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from graph import ROOT
+from ruamel.yaml import YAML
 from safetensors.torch import save_file
+from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file
@@ -373,3 +377,52 @@ def test_a_file_of_another_encoder_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"does not hold the weights of encoder {ENCODER}"):
         make_file_prior("mine", declared(path, sha256=sha256_file(path)), tmp_path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+# The page
+
+
+def of_sam(encoder: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A checkpoint as segment-anything and MobileSAM write it, which holds this image encoder."""
+    names = {name: name for name in state}
+    if encoder == "mobile_sam":
+        # https://github.com/ChaoningZhang/MobileSAM, mobile_sam/modeling/tiny_vit_sam.py
+        for name in names:
+            other = re.sub(r"^model\.", "", name).replace(".conv.", ".c.")
+            other = re.sub(r"^patch_embed\.conv1", "patch_embed.seq.0", other)
+            other = re.sub(r"^patch_embed\.conv2", "patch_embed.seq.2", other)
+            if merging := re.match(r"stages\.(\d)\.downsample(.*)", other):
+                other = f"layers.{int(merging[1]) - 1}.downsample{merging[2]}"
+            names[name] = other.replace("stages.", "layers.")
+    checkpoint = {f"image_encoder.{names[name]}": tensor for name, tensor in state.items()}
+    if encoder == "mobile_sam":
+        heads = {"norm_head": torch.nn.LayerNorm(320), "head": torch.nn.Linear(320, 1000)}
+        for head, module in heads.items():
+            for name, tensor in module.state_dict().items():
+                checkpoint[f"image_encoder.{head}.{name}"] = tensor
+    prompt = PromptEncoder(256, (64, 64), (1024, 1024), 16)
+    mask = MaskDecoder(transformer_dim=256, transformer=TwoWayTransformer(1, 256, 8, 64))
+    for part, module in (("prompt_encoder", prompt), ("mask_decoder", mask)):
+        checkpoint |= {f"{part}.{name}": each for name, each in module.state_dict().items()}
+    return checkpoint
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("name", [pytest.param("sam_vit_l", marks=pytest.mark.slow), "mobile_sam"])
+def test_checkpoints_of_sam_become_priors_by_the_page(name: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "priors.md").read_text()
+    block = re.search(r"```yaml\n(priors:\n  files:\n.*?)```", page, re.DOTALL)
+    assert block
+    values = YAML(typ="safe").load(block[1])["priors"]["files"][name]
+    torch.manual_seed(0)
+    state = build_encoder(name)[0].state_dict()
+    path = tmp_path / Path(values["file"]).name
+    halves = {n: t.half() if t.is_floating_point() else t for n, t in of_sam(name, state).items()}
+    torch.save(halves, path)
+    prior = FilePrior.model_validate({**values, "file": str(path), "sha256": sha256_file(path)})
+    made, _ = make_file_prior(name, prior, tmp_path)
+    tensors = read_weights(made)
+    assert tensors.keys() == state.keys()
+    for each, tensor in state.items():
+        wanted = tensor.half().float() if tensor.is_floating_point() else tensor
+        assert torch.equal(tensors[each], wanted), each
