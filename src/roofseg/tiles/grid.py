@@ -11,7 +11,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
-from roofseg.tiles.ground import ground_gsd
+from roofseg.tiles.ground import ground_gsd, ground_shear, ground_sides
 
 # File formats round their georeferencing, but by less than a tenth of a pixel.
 MAX_SHIFT_PX = 0.1
@@ -43,30 +43,37 @@ class Grid:
 
         None where the raster does not state its place on Earth: see `ground_gsd`.
         """
-        pixel = self._ground
+        pixel = ground_gsd(self.crs, self.transform, self.height, self.width)
         return pixel and round(math.sqrt(math.prod(pixel)), 9)
 
-    def sides(self, gsd: float) -> tuple[float, float]:
+    def sides(self, gsd: float | None = None) -> tuple[float, float]:
         """The sides of a pixel, along a row and along a column of pixels.
 
-        In metres if ``gsd`` is the square root of their product in metres. Equal where the raster
-        does not tell their shape: it has no transform, or a degenerate one.
+        In metres if ``gsd`` is the square root of their product in metres; without it, as measured
+        on the ground, without rounding. Equal where the raster does not tell their shape: it has no
+        transform, or a degenerate one.
         """
         x, y = self._ground or self._sides or (1, 1)
-        unit = gsd / math.sqrt(x * y)
+        unit = gsd / math.sqrt(x * y) if gsd else 1
         return x * unit, y * unit
 
     @property
     def is_sheared(self) -> bool:
-        """Whether rows and columns of pixels are not at right angles, in the units of the CRS."""
+        """Whether rows and columns of pixels are not at right angles on the ground.
+
+        In the units of the CRS where the raster does not state its place on Earth.
+        """
         if self.transform is None or self._sides is None:
             return False
-        a, b, _, d, e, *_ = self.transform
-        return abs(a * b + d * e) > SQUARE_TOLERANCE * math.prod(self._sides)
+        cosine = ground_shear(self.crs, self.transform, self.height, self.width)
+        if cosine is None:
+            a, b, _, d, e, *_ = self.transform
+            cosine = (a * b + d * e) / math.prod(self._sides)
+        return abs(cosine) > SQUARE_TOLERANCE
 
     @property
     def _ground(self) -> tuple[float, float] | None:
-        return ground_gsd(self.crs, self.transform, self.height, self.width)
+        return ground_sides(self.crs, self.transform, self.height, self.width)
 
     @property
     def _sides(self) -> tuple[float, float] | None:
