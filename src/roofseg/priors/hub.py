@@ -106,7 +106,7 @@ def make_hub_prior(name: str, declared: HubPrior, folder: Path) -> tuple[Path, l
         ) from None
     kinds = {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()}
     tensors, notes = fit(tensors, encoder.state_dict(), source, declared.encoder)
-    notes += [f"tensors of {kind} became float32" for kind in kinds - {torch.float32}]
+    notes += [f"tensors of {k} became float32" for k in sorted(map(str, kinds - {torch.float32}))]
     origin = Origin(source, commit, found, declared.encoder, statistics, licence, decisive)
     return write_prior(folder, name, tensors, origin), notes
 
