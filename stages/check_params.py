@@ -12,7 +12,8 @@ from pathlib import Path
 from roofseg.core.errors import UserError
 from roofseg.core.files import write_json
 from roofseg.recipe.architectures import ARCHITECTURES
-from roofseg.recipe.params import Params, read_params
+from roofseg.recipe.params import Params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.licence import read_licence
 from stages import run

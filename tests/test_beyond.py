@@ -17,7 +17,7 @@ from roofseg.core.weights import write_weights
 from roofseg.models import vit
 from roofseg.patches import Patch
 from roofseg.priors.file import renamed
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 
 PARAMS = read_params(ROOT / "profiles" / "beyond.yaml")
 SIDE = 224

@@ -17,7 +17,7 @@ from dvc.utils.hydra import apply_overrides
 from graph import ROOT
 from project import TABLES, TIMES, Project
 
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 
 UP_TO_DATE = "Data and pipelines are up to date."
 

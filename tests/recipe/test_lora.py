@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 from roofseg.core.errors import UserError
 from roofseg.recipe.digest import recipe_of
 from roofseg.recipe.lora import Lora
-from roofseg.recipe.params import Params, Recipe, parse_params
+from roofseg.recipe.params import Params, Recipe
+from roofseg.recipe.parsing import parse_params
 
 KEYS = {"lora_rank", "lora_alpha", "lora_targets"}
 

@@ -29,7 +29,7 @@ from tiny_dataset import write_dataset
 from roofseg.core.errors import UserError
 from roofseg.pages.page import TEMPLATES
 from roofseg.recipe.digest import recipe_of
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.report.details import measures
 from roofseg.report.differences import against_leader

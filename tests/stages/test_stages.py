@@ -28,7 +28,7 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file, write_json
 from roofseg.priors.catalogue import make_prior
 from roofseg.recipe.digest import attempt_digest
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from stages import (
     check_params,
     make_patches,

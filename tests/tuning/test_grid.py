@@ -17,7 +17,8 @@ from project import PARAMS
 
 from roofseg.core.errors import UserError
 from roofseg.recipe.digest import digest
-from roofseg.recipe.params import Recipe, parse_params
+from roofseg.recipe.params import Recipe
+from roofseg.recipe.parsing import parse_params
 from roofseg.studies.declaration import parse
 from roofseg.tuning.grid import (
     SOURCE,

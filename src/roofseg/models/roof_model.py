@@ -16,7 +16,7 @@ from torch import nn
 from roofseg.core.errors import UserError
 from roofseg.core.weights import load_weights, read_weights, write_weights
 from roofseg.models import cnn, decoders, lora, sam, vit
-from roofseg.recipe.architectures import check_architecture
+from roofseg.recipe.architectures import check_architecture, is_sam
 from roofseg.recipe.lora import Lora
 
 
@@ -210,21 +210,24 @@ def build_model(
 
 
 def build_encoder(encoder: str) -> tuple[nn.Module, cnn.Statistics]:
-    """Build the encoder of this name with random weights, as models have it; also its statistics.
+    """Build an encoder with random weights, and its statistics, as `build_model` builds them.
 
-    All architectures that take an encoder have the same tensors in it.
+    Every architecture that takes an encoder gives its tensors the same names.
 
     Raises:
         UserError: no architecture takes this encoder
     """
-    problem = UserError(f"encoder: found {encoder!r}, which no architecture takes")
-    for architecture, builder in BUILDERS.items():
+    if is_sam(encoder):
+        module = vit.build_encoder(encoder)
+    else:
+        cnn.check_encoder(encoder)
         try:
-            check_architecture(architecture, encoder)
-            return builder.build(encoder, 0.0)[0], builder.statistics(encoder)
-        except UserError as error:
-            problem = error
-    raise problem
+            module, _ = cnn.unet(encoder, 0.0)
+        except UserError:
+            if not encoder.startswith("tu-"):
+                raise
+            module = vit.build_encoder(encoder)  # a plain ViT, whose features have one resolution
+    return module, vit.statistics(encoder)
 
 
 def save_model(path: Path, model: RoofModel) -> None:

@@ -23,7 +23,8 @@ from pydantic import Field
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file
 from roofseg.recipe.digest import digest
-from roofseg.recipe.params import Params, Recipe, SharedRecipe, parse_mapping
+from roofseg.recipe.params import Params, Recipe, SharedRecipe
+from roofseg.recipe.parsing import parse_mapping
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.studies.declaration import (
     Checked,
