@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from roofseg.core.files import write_text
 from roofseg.models.roof_model import build_model
-from roofseg.recipe.params import Recipe, parse_params
+from roofseg.recipe.params import Recipe
+from roofseg.recipe.parsing import parse_params
 from roofseg.training.loss import BceDiceLoss
 from stages import ROOT
 

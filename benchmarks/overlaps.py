@@ -14,7 +14,8 @@ from rasterio.warp import transform
 
 from benchmarks.table import Row, alternate, faster
 from roofseg.cutting.leakage import NEAR, Fingerprint, near_duplicates, overlaps
-from roofseg.tiles.rasters import RASTER_ERRORS, Grid
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.rasters import RASTER_ERRORS
 
 MANY, FEW = 10_000, 200  # tiles; comparing every pair of MANY takes hours
 SECONDS = 10  # for MANY

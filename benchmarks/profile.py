@@ -16,7 +16,8 @@ from lightning.pytorch.profilers import SimpleProfiler
 
 from benchmarks.training import watch
 from roofseg.patches import read_patches
-from roofseg.recipe.params import Recipe, read_params
+from roofseg.recipe.params import Recipe
+from roofseg.recipe.parsing import read_params
 
 # The first epoch is a warm-up, and fills the feature cache of a frozen encoder.
 EPOCHS, STEPS = 4, 8

@@ -26,7 +26,7 @@ from roofseg.core.images import read_image, read_mask, write_jpeg, write_png
 from roofseg.core.weights import write_weights
 from roofseg.models.device import resolve_precision
 from roofseg.patches import Patch
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from stages import ROOT
 
 SIZE, WORKERS = 512, 2

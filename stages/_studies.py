@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofseg.recipe.params import Params, read_params
+from roofseg.recipe.params import Params
+from roofseg.recipe.parsing import read_params
 from roofseg.studies.declaration import SOURCE, Studies, read_studies
 
 RECIPES = Path("studies/recipes")

@@ -12,7 +12,8 @@ from roofseg.core.files import flush, read_json, remove_scratch, sha256_file, wr
 from roofseg.core.run_states import mark_finished
 from roofseg.core.terminal import warn
 from roofseg.patches import Patch
-from roofseg.recipe.params import Machine, Recipe, read_params
+from roofseg.recipe.params import Machine, Recipe
+from roofseg.recipe.parsing import read_params
 from stages import state_root
 
 if TYPE_CHECKING:

@@ -95,5 +95,6 @@ def prior_file(recipe: Recipe) -> Path:
 def provenance(params: Params, recipe: Recipe) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """The record of the recipe's prior, and the tiles that this prior and training have seen."""
     record = read_json(prior_file(recipe).with_suffix(".json"))
+    recipe.check_prior(record)
     own = seen_tiles(Path("patches"), dataset=params.dataset, patch_size=params.patch_size)
     return record, record.pop("tiles", []) + own

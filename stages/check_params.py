@@ -12,7 +12,8 @@ from pathlib import Path
 from roofseg.core.errors import UserError
 from roofseg.core.files import write_json
 from roofseg.recipe.architectures import ARCHITECTURES
-from roofseg.recipe.params import Params, read_params
+from roofseg.recipe.params import Params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.licence import read_licence
 from stages import run
@@ -82,14 +83,14 @@ def check_models(params: Params) -> None:
 
     from roofseg.models.roof_model import build_model
 
-    built = set()
+    built, size = set(), params.patch_size
     for name, recipe in params.recipes().items():
-        if (model := (recipe.architecture, recipe.encoder)) in built:
+        if (model := (recipe.architecture, recipe.encoder, recipe.lora)) in built:
             continue
         try:
             # The meta device stores no weights. Some encoders of smp (mit_b0) fail on it.
             with torch.device("cpu" if ARCHITECTURES[recipe.architecture] == "smp" else "meta"):
-                build_model(*model, dropout=recipe.dropout, patch_size=params.patch_size)
+                build_model(*model[:2], dropout=recipe.dropout, patch_size=size).adapt(recipe.lora)
         except UserError as error:
             raise UserError(f"params.yaml: attempts.{name}.{error}") from None
         built.add(model)

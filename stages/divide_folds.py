@@ -15,8 +15,8 @@ from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps
 from roofseg.intake.folds import divide_into_folds, grids_of, group_tiles
 from roofseg.patches import Patch, read_crops, read_patches
 from roofseg.studies.folds import write_folds
+from roofseg.tiles.grid import Grid
 from roofseg.tiles.manifest import read_manifest
-from roofseg.tiles.rasters import Grid
 from stages import run
 
 PATCHES = Path("patches")

@@ -14,11 +14,12 @@ from roofseg.evaluation.model_card import card
 from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, open_test
 from roofseg.patches import Patch, read_patches
 from roofseg.recipe.digest import trained_digest
-from roofseg.recipe.params import Params, read_params
+from roofseg.recipe.params import Params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_split
 from roofseg.results.ledger import count_looks
 from roofseg.tiles.licence import read_licence
-from roofseg.tiles.rasters import TilePair
+from roofseg.tiles.tile import TilePair
 from stages import run, state_root
 
 PATCHES = Path("patches")
@@ -44,14 +45,13 @@ def main() -> None:
     recipe, split, licence = params.recipe(attempt), read_split(dataset), read_licence(dataset)
     splits = {"val": read_patches(PATCHES / "val")}
     model, size = predictor.model, params.patch_size
-    weights, frozen = folder / "model.safetensors", recipe.thaw_epoch is None
-    costs = measure(model, weights=weights, patch_size=size, encoder_frozen=frozen)
+    costs = measure(model, recipe, weights=folder / "model.safetensors", patch_size=size)
     device, batch_size = resolve_device(params.device), recipe.batch_size
     times = time_inference(model, patch_size=size, device=device, batch_size=batch_size)
-    tiles = {"val": tiles_of(splits["val"], params)}
+    tiles = {"val": tiles_of(splits["val"], params, folder)}
     try:
         splits["test"] = test_patches(params, attempt, digest, ledger)
-        tiles["test"] = tiles_of(splits["test"], params)
+        tiles["test"] = tiles_of(splits["test"], params, folder)
     except StaysSealed as reason:
         print(f"{attempt}: test stays sealed: {reason}")
     evaluation = evaluate(
@@ -73,11 +73,11 @@ def main() -> None:
         print(f"{attempt}: {name} IoU {scores['iou']:.4f}, F1 {scores['f1']:.4f}")
 
 
-def tiles_of(patches: list[Patch], params: Params) -> list[TilePair]:
+def tiles_of(patches: list[Patch], params: Params, model: Path) -> list[TilePair]:
     """The whole tiles to score; empty unless evaluate_full_tiles is set."""
-    if not params.evaluate_full_tiles:
-        return []
-    return full_tiles(patches, dataset=Path("data") / params.dataset, listing=PATCHES / "tiles.csv")
+    dataset, listing = Path("data") / params.dataset, PATCHES / "tiles.csv"
+    chosen = patches if params.evaluate_full_tiles else []
+    return full_tiles(chosen, dataset=dataset, listing=listing, model=model)
 
 
 def test_patches(params: Params, attempt: str, digest: str, ledger: Path) -> list[Patch]:

@@ -7,17 +7,16 @@ chooses the best epoch. The model is kept, with the probabilities of the tiles t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roofseg.core.files import atomic_write, flush, remove_scratch, write_json
 from roofseg.core.terminal import ArgumentParser
+from roofseg.cutting.seen import PlacedTile, check_seen, grid_of
 from roofseg.metrics import COUNTS
 from roofseg.patches import read_patches, seen_tiles, write_seen_tiles
-from roofseg.priors.model import check_seen
 from roofseg.recipe.digest import digest, inputs_hash
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_nudges
 from roofseg.studies.folds import TEST, TRAIN, VAL, fold_split, read_folds
 from roofseg.tiles.manifest import read_manifest
@@ -91,8 +90,11 @@ def check_prior(
 ) -> None:
     """Raise UserError if the prior has seen tiles that choose the epoch or are scored."""
     listed = read_manifest(PATCHES / "tiles.csv").items()
-    here = {tile: replace(row, split=split.get(tile, row.split)) for tile, row in listed}
-    check_seen(seen, here, patch_size, subject, "Start from another prior.")
+    here = [
+        PlacedTile(name, split.get(name, tile.split), tile.image_sha256, grid_of(tile, patch_size))
+        for name, tile in listed
+    ]
+    check_seen(seen, here, subject, "Start from another prior.")
 
 
 if __name__ == "__main__":

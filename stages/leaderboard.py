@@ -7,7 +7,7 @@ from pathlib import Path
 from roofseg.core.files import write_text
 from roofseg.pages.page import html, markdown
 from roofseg.recipe.digest import recipe_of
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.report.leaderboard import read_leaderboard, write_machine_files
 from roofseg.report.page import headline_page, report_page

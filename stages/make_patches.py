@@ -8,7 +8,7 @@ from pathlib import Path
 from roofseg.core.progress import track
 from roofseg.core.terminal import warn
 from roofseg.cutting.cut import make_patches
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from stages import run
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from roofseg.core.errors import UserError
 from roofseg.core.terminal import ArgumentParser
 from roofseg.recipe.digest import trained_digest
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from stages import run
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from roofseg.core.errors import UserError
 from roofseg.core.terminal import ArgumentParser
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from stages import run
 
 WEIGHTS = Path("weights")
@@ -20,18 +20,18 @@ def main() -> None:
     if name in priors.hub:
         from roofseg.priors.hub import make_hub_prior  # torch: see `stages.run`
 
-        make_hub_prior(name, priors.hub[name], WEIGHTS)
+        _, notes = make_hub_prior(name, priors.hub[name], WEIGHTS)
     elif name in priors.files:
         from roofseg.priors.file import make_file_prior
 
         _, notes = make_file_prior(name, priors.files[name], WEIGHTS)
-        for note in notes:
-            print(f"{name}: {note}")
     else:
         raise UserError(
             f"prior: found {name!r}; expected one of priors.hub or priors.files in params.yaml: "
             f"{', '.join([*priors.hub, *priors.files]) or 'none'}"
         )
+    for note in notes:
+        print(f"{name}: {note}")
 
 
 if __name__ == "__main__":

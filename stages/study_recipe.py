@@ -27,6 +27,7 @@ def main() -> None:
     studies, params = declared_studies()
     check_budget(studies, read_split(Path("data") / params.dataset))
     check_lists(Path(IN_FORCE), studies, params)
+    held = read_json(args.prior.with_suffix(".json"))
     used_in = {
         name: study for name, study in studies.by_name().items() if attempt in study.attempts
     }
@@ -34,6 +35,7 @@ def main() -> None:
         write_json(folder / "studies.json", list(used_in))  # DVC warns about an empty folder
         for name, study in used_in.items():
             recipe = overridden(params, attempt, study.overrides)
+            recipe.check_prior(held)
             record = {
                 "study": name,
                 "attempt": attempt,

@@ -16,7 +16,8 @@ from roofseg.core.run_states import mark_finished
 from roofseg.core.terminal import ArgumentParser
 from roofseg.patches import read_crops, read_patches, write_seen_tiles
 from roofseg.recipe.digest import attempt_digest, inputs_hash
-from roofseg.recipe.params import Params, Recipe, read_params
+from roofseg.recipe.params import Params, Recipe
+from roofseg.recipe.parsing import read_params
 from stages import run, state_root
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def main() -> None:
                 model = write(args.attempt, trained, {**record, "result": trained.record()}, seen)
                 mark_finished(state, sha256_file(model))
                 check_parent()
-                print(trained.summary(recipe.label(args.attempt)))
     if trained and trained.failure:
         raise trained.failure
     if args.smoke:
@@ -77,8 +77,7 @@ def inputs(params: Params, attempt: str, recipe: Recipe, files: Iterable[Path]) 
 def write(attempt: str, trained: Trained, record: Record, seen: list[dict[str, str]]) -> Path:
     """Write models/ATTEMPT (weights, record, seen tiles), and the record and times below metrics/.
 
-    Returns the weights file. Afterwards all outputs of the run, curves and overlays included, are
-    flushed to the disk, so its state may be removed.
+    Returns the weights file. All outputs are flushed to the disk, so the state may be removed.
     """
     from roofseg.models.roof_model import save_model
 

@@ -26,6 +26,7 @@ def trained_record(
     dataset: str = "city",
     patch_size: int = 64,
     gsd: tuple[float, ...] = (0.3,),
+    prior: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of recipe.json."""
     return {
@@ -36,7 +37,7 @@ def trained_record(
         "patch_size": patch_size,
         "gsd": list(gsd),
         "recipe": recipe.model_dump(mode="json"),
-        "prior": prior_record(recipe.prior),
+        "prior": prior or prior_record(recipe.prior),
         "result": {
             "best_epoch": 2,
             "best_val_iou": 0.5,
@@ -44,6 +45,7 @@ def trained_record(
             "encoder_parameters": 4_000_000,
             "decoder_parameters": 1_150_000,
             "trainable_parameters": 5_150_000,
+            "adapter_parameters": 150_000 if recipe.lora else 0,
             "device": "cpu",
             "processor": "AVX512",
             "precision": "bf16-mixed",

@@ -47,6 +47,7 @@ RECIPE = Recipe(
     augmentation_pool=None,
     algorithms="deterministic",
 )
+SMALL_VIT = {"architecture": "vit_conv", "encoder": "mobile_sam"}
 MACHINE = Machine(
     device="cpu", devices=1, strategy="auto", workers=0, overlay_every=2, feature_cache_gb=1.0
 )

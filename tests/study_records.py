@@ -11,7 +11,7 @@ import pandas as pd
 from project import PARAMS
 
 from roofseg.core.files import write_json
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 
 
 def study_scores(

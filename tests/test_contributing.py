@@ -14,7 +14,7 @@ from project import Project
 from tiers import cases
 from worked_examples import BLOCK, edit, sample_on_tiny_tiles, steps
 
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.studies.declaration import read_studies
 from roofseg.studies.in_force import stage_lists, write_lists
 

@@ -13,7 +13,7 @@ from graph import ROOT
 from tiny_dataset import write_dataset
 
 from roofseg.commands.edit_params import derive_profile, set_final
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.studies.declaration import read_studies
 from roofseg.tiles.licence import Licence, read_licence

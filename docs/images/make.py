@@ -29,7 +29,7 @@ from scipy.spatial import KDTree
 from roofseg import drawing
 from roofseg.core.images import Image, read_image
 from roofseg.patches import read_patches
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.report import charts
 from roofseg.report.attempts import Attempt
 from roofseg.report.leaderboard import Leaderboard, cost_values, read_leaderboard

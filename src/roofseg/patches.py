@@ -7,15 +7,13 @@ nobody has labelled) and crops.csv, which says where in its tile each patch lies
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roofseg.core.errors import UserError
-from roofseg.core.files import write_rows
+from roofseg.core.files import read_rows, write_rows
 from roofseg.core.images import Image, read_image, read_mask
 
 if TYPE_CHECKING:  # make_patches imports this module and need not wait half a second for pandas
@@ -26,6 +24,7 @@ CROPS_COLUMNS = (
     "image_sha256",
 )
 SEEN_COLUMNS = ("dataset", "split", "tile", "image_sha256", "patch_size", "crs", "transform")
+RETRAIN = "Without it nobody can tell which tiles the model has seen: train the model again."
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,17 +118,11 @@ def write_seen_tiles(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def read_seen_tiles(path: Path) -> list[dict[str, str]]:
-    """Read a model's tiles.csv; UserError if it is missing or is another table."""
-    retrain = "Without it nobody can tell which tiles the model has seen: train the model again."
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. {retrain}")
-    try:
-        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
-    except (csv.Error, ValueError):  # not UTF-8, or empty
-        header, rows = [], []
-    if tuple(header) != SEEN_COLUMNS or any(len(row) != len(header) for row in rows):
-        raise UserError(f"{path}: expected the columns {','.join(SEEN_COLUMNS)}. {retrain}")
-    return [dict(zip(header, row, strict=True)) for row in rows]
+    """Read a model's tiles.csv; UserError if it is missing, is another table or lists no tile."""
+    rows = read_rows(path, SEEN_COLUMNS, RETRAIN)
+    if not rows:
+        raise UserError(f"{path}: lists no tile. {RETRAIN}")
+    return rows
 
 
 def _remake(folder: Path) -> str:

@@ -13,7 +13,7 @@ from roofseg.commands import finalize
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, write_json
 from roofseg.recipe.digest import attempt_digest
-from roofseg.recipe.params import parse_params, read_params
+from roofseg.recipe.parsing import parse_params, read_params
 
 SAMPLE = (ROOT / "profiles" / "sample.yaml").read_text()
 

@@ -26,9 +26,9 @@ from web_tiles import write_chips
 from roofseg.commands.new_dataset import fitting_patch_size, unknown_value
 from roofseg.core.errors import UserError
 from roofseg.intake.inspect import Report, TileReport
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 from roofseg.recipe.split import read_split
-from roofseg.tiles.rasters import Grid
+from roofseg.tiles.grid import Grid
 
 STOPPED = "error: stopped by SIGTERM; run the same command again to continue\n"
 

@@ -14,7 +14,7 @@ from tiny_dataset import write_dataset
 
 from roofseg.commands.tune import check_final
 from roofseg.core.errors import UserError
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 
 TUNING = "{sampler: grid, seed: 1, runs: 1, attempts: {small: {lr: [0.1, 0.2]}}}"
 

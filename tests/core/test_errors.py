@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from processes import started
 from unwritable import full_disk, read_only_folder
 
-from roofseg.core.errors import REMEDIES, UserError, explain_system_error
+from roofseg.core.errors import FEWER_WORKERS, REMEDIES, UserError, explain_system_error
 from roofseg.core.files import atomic_write, write_text
 
 
@@ -30,7 +30,8 @@ def explained(error: OSError) -> str:
 def test_an_errno_with_a_remedy_is_explained_and_any_other_is_not(number: int) -> None:
     error = OSError(number, os.strerror(number), "some/file")
     if number in REMEDIES:
-        message = f"some/file: {os.strerror(number)}. {REMEDIES[number]}, then run"
+        fewer = ", or lower `workers` in params.yaml" if number in FEWER_WORKERS else ""
+        message = f"some/file: {os.strerror(number)}. {REMEDIES[number]}{fewer}, then run"
         assert explained(error).startswith(message)
     else:
         assert explain_system_error(error) is None

@@ -15,9 +15,11 @@ from roofseg.core.files import (
     atomic_write,
     flush,
     read_json,
+    read_rows,
     remove_scratch,
     sha256_file,
     write_json,
+    write_rows,
     write_text,
 )
 
@@ -223,3 +225,28 @@ def test_sha256_file_hashes_the_bytes(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "a") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
+
+
+def test_rows_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = [{"tile": "a,b", "note": 'line\nbreak "quoted"'}, {"tile": "", "note": "é"}]
+    write_rows(tmp_path / "t.csv", ["tile", "note"], (row.values() for row in rows))
+    assert read_rows(tmp_path / "t.csv", ["tile", "note"], "Make it.") == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no such file"),
+        (b"", "expected a table with the columns tile,note"),
+        (b"tile,other\na,b\n", "expected a table"),
+        (b"tile,note\na\n", "expected a table"),
+        (b'tile,note\n"a,b\n', "expected a table"),
+        (b"tile,note\n\xff,b\n", "expected a table"),
+    ],
+)
+def test_another_table_is_an_error(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "t.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{path}: {says}.*\. Make it\.$"):
+        read_rows(path, ["tile", "note"], "Make it.")

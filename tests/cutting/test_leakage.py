@@ -21,7 +21,7 @@ from roofseg.cutting.leakage import (
     perceptual_hash,
     shared_ground,
 )
-from roofseg.tiles.rasters import Grid
+from roofseg.tiles.grid import Grid
 
 UTM14, UTM15 = CRS.from_epsg(32614), CRS.from_epsg(32615)
 SIZE = 64

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_run import recipe
 from torch import nn
 
 from roofseg.evaluation import costs
@@ -65,13 +66,14 @@ def test_measuring_costs_leaves_the_model_as_it_is(model: RoofModel, tmp_path: P
     weights = tmp_path / "model.safetensors"
     save_model(weights, model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = costs.measure(model, weights=weights, patch_size=P, encoder_frozen=False)
-    frozen = costs.measure(model, weights=weights, patch_size=P, encoder_frozen=True)
+    found = costs.measure(model, recipe(), weights=weights, patch_size=P)
+    frozen = costs.measure(model, recipe(freeze_epochs="all"), weights=weights, patch_size=P)
 
     total = sum(parameter.numel() for parameter in model.parameters())
     assert found["total_parameters"] == found["trainable_parameters"] == total
     assert found["encoder_parameters"] + found["decoder_parameters"] == total
     assert frozen == {**found, "trainable_parameters": found["decoder_parameters"]}
+    assert found["adapter_parameters"] == 0
     assert found["model_bytes"] == weights.stat().st_size > 4 * total
     per_pixel = found["multiply_adds_per_patch"] / P**2
     assert found["multiply_adds_per_megapixel"] == round(per_pixel * 1e6)

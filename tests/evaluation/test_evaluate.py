@@ -28,9 +28,10 @@ from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.models.roof_model import build_model, save_model
 from roofseg.patches import CROPS_COLUMNS, Patch
 from roofseg.recipe.digest import digest
-from roofseg.recipe.params import Params, parse_params
+from roofseg.recipe.params import Params
+from roofseg.recipe.parsing import parse_params
 from roofseg.recipe.split import read_split
-from roofseg.tiles.rasters import TilePair
+from roofseg.tiles.tile import TilePair
 from stages import evaluate as stage
 
 SIDE = 32

@@ -14,7 +14,7 @@ from roofseg import metrics
 from roofseg.core.errors import UserError
 from roofseg.core.images import UNKNOWN
 from roofseg.evaluation.full_tiles import full_tile_table
-from roofseg.tiles.rasters import TilePair
+from roofseg.tiles.tile import TilePair
 
 SIZES = {"a": (150, 97), "007": (40, 64), "NA": (64, 200)}  # also smaller than a window
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
-from records import SHARED, trained_record
+from records import SHARED, prior_record, trained_record
 
 from roofseg import metrics
 from roofseg.commands import predict
@@ -260,6 +260,9 @@ def test_the_card_describes_model_data_and_recipe(tmp_path: Path) -> None:
     )
     assert ", frozen" not in text
     assert "`resnet34`, frozen" in written(tmp_path, trained=recipe(freeze_epochs="all"))
+    lora = written(tmp_path, trained=recipe(lora_rank=8))
+    assert "`resnet34`, adapted by LoRA of rank 8 (qkv, proj)" in lora
+    assert "5.15 M trained, 0.15 M of them by LoRA |" in lora
 
 
 def test_warnings_about_synthetic_data_and_missing_weights_are_at_the_top(tmp_path: Path) -> None:
@@ -270,6 +273,26 @@ def test_warnings_about_synthetic_data_and_missing_weights_are_at_the_top(tmp_pa
     assert "# mine (no SAM weights)\n" in top
     assert f"> **Synthetic.** {SYNTHETIC}" in top
     assert "> **No SAM weights.** The encoder started from random weights" in top
+
+
+def test_missing_sam_weights_are_said_along_a_chain_of_models(tmp_path: Path) -> None:
+    sam = {"architecture": "vit_unet", "encoder": "mobile_sam"}
+    scratch = prior_record("scratch")
+    model = {"attempt": "old", "dataset": "city", "digest": "0" * 12, "part": "encoder"}
+    chain = {**scratch, "prior": "old", "model": {**model, "prior": scratch}}
+    first = recipe(**sam)
+    # A model of this project, and of another, whose recipe is known by its digest alone.
+    for earlier in (first.model_dump(mode="json"), "0123456789ab"):
+        later = recipe(**sam, prior="old", declared={"part": "encoder", "recipe": earlier})
+        assert later.without_sam == (earlier != "0123456789ab")
+        text = written(tmp_path, trained=later, prior=chain)
+        assert "# mine (no SAM weights)\n" in text
+        assert "`mobile_sam`, the image encoder of MobileSAM |" in text
+    hub = {**chain, "model": {**model, "prior": {**scratch, "prior": "of_the_hub"}}}
+    later = recipe(architecture="dpt", encoder="tu-sam2_hiera_tiny", prior="old")
+    text = written(tmp_path, trained=later, prior=hub)
+    assert "no SAM weights" not in text
+    assert "`tu-sam2_hiera_tiny`, the image encoder of Segment Anything 2 |" in text
 
 
 def test_one_tile_has_no_interval(tmp_path: Path) -> None:

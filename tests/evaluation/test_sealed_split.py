@@ -9,15 +9,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import rasterio
 from graph import ROOT
 from project import PARAMS, git
-from tiny_dataset import SPLIT, make, write_dataset
+from rasterio.transform import Affine
+from tiny_dataset import SPLIT, P, make, write_dataset
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file, sha256_files, write_json
 from roofseg.core.guard import SealedTestError
 from roofseg.evaluation.sealed_split import StaysSealed, full_tiles, open_test
-from roofseg.patches import Patch, read_patches
+from roofseg.patches import Patch, read_patches, seen_tiles, write_seen_tiles
 from roofseg.results.ledger import read_looks
 from roofseg.tiles.manifest import read_manifest, write_manifest
 
@@ -287,12 +289,17 @@ print([patch.gsd for patch in opened])
 @pytest.fixture
 def tiles(project: Path, patches: Path) -> Path:
     shutil.copytree(patches.parent / "data", project / "tiles")
+    seen = seen_tiles(Path("patches"), dataset="tiny", patch_size=P)
+    write_seen_tiles(Path("model") / "tiles.csv", seen)
     return Path("tiles")
 
 
 def whole(patches: list[Patch], tiles: Path) -> list[str]:
     listing = Path("patches") / "tiles.csv"
-    return [tile.name for tile in full_tiles(patches, dataset=tiles, listing=listing)]
+    return [
+        tile.name
+        for tile in full_tiles(patches, dataset=tiles, listing=listing, model=Path("model"))
+    ]
 
 
 def test_whole_tiles_of_val_open_and_those_of_train_and_test_do_not(tiles: Path) -> None:
@@ -347,3 +354,37 @@ def test_whole_tiles_come_with_the_value_of_unknown_pixels(tiles: Path) -> None:
             (tiles / "msks" / "unknown.txt").write_text(text)
         (pair,) = full_tiles(val, dataset=tiles, listing=listing)
         assert pair.unknown == expected
+
+
+def test_ground_that_an_earlier_model_has_seen_is_not_scored_whole(tiles: Path) -> None:
+    """Around a patch too, which alone is compared before training."""
+    with rasterio.open(tiles / "imgs" / "c.tif") as source:
+        crs, place = source.crs.to_string(), source.transform
+    old = seen_tiles(Path("patches"), dataset="old", patch_size=P)[0]
+    for split, offset in (("train", 96 - 8), ("train", 96), ("val", 0)):
+        moved = place @ Affine.translation(offset, 0)
+        numbers = " ".join(str(value) for value in list(moved)[:6])
+        row = old | {"split": split, "image_sha256": "0" * 64, "crs": crs, "transform": numbers}
+        write_seen_tiles(Path("model") / "tiles.csv", [row])
+        if offset == 88:
+            with pytest.raises(UserError, match=r"share 8 x 64 px .*`evaluate_full_tiles: false`"):
+                whole(read_patches(Path("patches") / "val"), tiles)
+        else:
+            assert whole(read_patches(Path("patches") / "val"), tiles) == ["c"]
+
+
+def test_the_record_of_a_declared_prior_must_be_committed(project: Path) -> None:
+    """The recipe digest does not cover the commit of the hub that it pins."""
+    record = {"training_inputs": "1" * 64, "prior": {"prior": "mine", "declared": {"hub": "x"}}}
+    write_json(project / "model" / "recipe.json", record)
+    commit(project, DIGEST)
+    write_json(project / "weights" / "mine.json", {"revision": "1"})
+    write_json(project / "weights" / "scratch.json", {})
+    with pytest.raises(UserError, match=r"^weights/(mine\.json)?: not committed\. "):
+        names(final=DIGEST)
+    git(project, "add", "weights/mine.json")
+    commit(project, DIGEST)
+    assert names(final=DIGEST) == ["d"]
+    write_json(project / "weights" / "mine.json", {"revision": "2"})
+    with pytest.raises(UserError, match=r"^weights/mine\.json: not committed\. "):
+        names(final=DIGEST)

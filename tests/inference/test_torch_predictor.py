@@ -46,6 +46,30 @@ class TestPredictor:
         assert found.dtype == np.float32
         assert 0 < np.abs(found - full(NOISE)).max() < 0.05
 
+    @pytest.mark.whole
+    @pytest.mark.parametrize(
+        ("architecture", "encoder"),
+        [
+            ("sam_conv", "sam_vit_b"),
+            ("sam_unet", "sam_vit_b"),
+            ("vit_unet", "mobile_sam"),
+            ("vit_unet", "tu-sam2_hiera_tiny"),
+        ],
+    )
+    def test_half_precision_gives_the_masks_of_a_sam_model(
+        self, architecture: str, encoder: str, tmp_path: Path
+    ) -> None:
+        """With random weights; `benchmarks.half_precision` compares trained models."""
+        folder = write_model(tmp_path / "model", architecture, encoder=encoder)
+        full, half = (
+            torch_predictor.load(folder, device="cpu", precision=precision)(NOISE)
+            for precision in ("32-true", "bf16-mixed")
+        )
+        assert np.abs(half - full).max() < 0.05
+        middle = np.median(full)  # random models are unsure: 0.5 may be no threshold for them
+        masks = full >= middle, half >= middle
+        assert np.logical_and(*masks).sum() > 0.95 * np.logical_or(*masks).sum()
+
     def test_dropout_is_off_and_no_gradients_are_kept(self, folder: Path) -> None:
         predictor = torch_predictor.load(folder, device="cpu", precision="32-true")
         np.testing.assert_array_equal(predictor(NOISE), predictor(NOISE))

@@ -23,7 +23,9 @@ from roofseg.intake.division import Division
 from roofseg.intake.inspect import Report, inspect_dataset
 from roofseg.patches import read_crops
 from roofseg.recipe.split import read_split
-from roofseg.tiles.rasters import open_raster, read_grid, read_tile_mask, shift_px
+from roofseg.tiles.grid import read_grid, shift_px
+from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.tile import read_tile_mask
 
 PX = 64  # of a chip
 PATCH = 128

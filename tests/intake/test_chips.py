@@ -26,7 +26,9 @@ from roofseg.intake.chips import (
     squares_to_merge,
     write_place,
 )
-from roofseg.tiles.rasters import Grid, open_raster, read_grid, read_tile_mask, shift_px
+from roofseg.tiles.grid import Grid, read_grid, shift_px
+from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.tile import read_tile_mask
 
 PLAIN = Grid(PX, PX, None, None)
 WEB = CRS.from_epsg(3857)

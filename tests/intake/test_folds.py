@@ -9,7 +9,7 @@ from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
 from roofseg.intake.folds import divide_into_folds, group_tiles
-from roofseg.tiles.rasters import Grid
+from roofseg.tiles.grid import Grid
 
 UTM = CRS.from_epsg(32614)
 SIZE, GSD = 100, 0.3

@@ -29,7 +29,7 @@ from roofseg.intake.inspect import (
     parts,
     table,
 )
-from roofseg.tiles.rasters import TilePair
+from roofseg.tiles.tile import TilePair
 
 SPLIT = {"b": "train", "a": "train", "c": "val", "d": "test"}
 GEO = {"crs": CRS, "transform": TRANSFORM}

@@ -35,7 +35,8 @@ from roofseg.intake.rasterize import (
     rasterize_footprints,
 )
 from roofseg.mapping.footprints import Vector, write_footprints
-from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.tile import TilePair, check_tile, read_tile_mask
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 HEIGHT, WIDTH = 48, 64

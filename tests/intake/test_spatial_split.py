@@ -16,7 +16,7 @@ from web_tiles import HALF, ZOOM, tile_at, tile_transform
 from roofseg.core.errors import UserError
 from roofseg.intake.spatial_split import divide, find_blocks, fitting_side
 from roofseg.recipe.split import SPLITS
-from roofseg.tiles.rasters import Grid
+from roofseg.tiles.grid import Grid
 
 UTM = CRS.from_epsg(32614)
 SIZE, GSD = 100, 0.3

@@ -27,7 +27,7 @@ from roofseg.mapping.area import Plane
 from roofseg.mapping.footprints import Vector, choose_ground, write_footprints
 from roofseg.mapping.polygonize import Component
 from roofseg.mapping.vector_files import Driver
-from roofseg.tiles.rasters import Grid
+from roofseg.tiles.grid import Grid
 
 GEO = {"crs": CRS, "transform": TRANSFORM}
 DRIVERS = get_args(Driver)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,14 +16,16 @@ from small_model import write_model
 from tiers import cases
 from torch import nn
 
+from roofseg.core.errors import UserError
 from roofseg.evaluation.costs import multiply_adds
 from roofseg.mapping.onnx_export import export
 from roofseg.mapping.onnx_predictor import TOLERANCE
-from roofseg.models import vit
+from roofseg.models import lora, vit
 from roofseg.models.decoders import ConvDecoder, DptDecoder, UnetDecoder
-from roofseg.models.roof_model import BUILDERS, RoofModel, build_model
+from roofseg.models.roof_model import BUILDERS, RoofModel, build_encoder, build_model
 from roofseg.recipe.architectures import ARCHITECTURES
-from roofseg.recipe.params import _batch_norm_of_one_value
+from roofseg.recipe.lora import TARGETS, Lora
+from roofseg.recipe.parsing import _batch_norm_of_one_value
 
 LITE0 = "tu-tf_efficientnet_lite0"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -334,14 +337,35 @@ def test_the_page_lists_every_architecture() -> None:
 @pytest.mark.whole
 def test_the_page_has_the_parameters_of_vits() -> None:
     rows = re.findall(
-        r"^\| `(.+?)` \|.*?\| ([\d, ]+) \| ([\d.]+)" + r" \| ([\d.]+)" * 3, PAGE, re.M
+        r"^\| `(.+?)` \|.*?\| ([\d, ]+) \| ([\d.]+)" + r" \| ([\d.]+)" * 4, PAGE, re.M
     )
     assert len(rows) == 12
-    for encoder, strides, *counts in rows:
+    for encoder, strides, *counts, adapted in rows:
         with torch.device("meta"):
             module = vit.build_encoder(encoder)
             decoders = [kind(module.shapes, 0.0) for kind in (ConvDecoder, UnetDecoder, DptDecoder)]
         assert strides == ", ".join(str(stride) for stride in module.shapes.strides)
+        rank_8 = lora.count(module, Lora(8, 8.0, tuple(TARGETS)))
+        assert adapted == f"{rank_8 / 1e6:.2f}"
         assert counts == [
             f"{sum(p.numel() for p in each.parameters()) / 1e6:.1f}" for each in (module, *decoders)
         ]
+
+
+OF_THE_PAGE = re.findall(r"^\| `(.+?)` \|.*?\| [\d, ]+ \|", PAGE, re.M)
+SLOW = [name for name in OF_THE_PAGE if name not in ("mobile_sam", SAM2, DINO3)]
+
+
+@pytest.mark.parametrize("encoder", cases([*OF_THE_PAGE, LITE0], whole=SLOW))
+def test_a_prior_of_an_encoder_fits_every_architecture_that_takes_it(encoder: str) -> None:
+    """The names in `build_encoder`, which makes priors, are those in each model."""
+    assert len(OF_THE_PAGE) == 12
+    one_of_each = {kind: architecture for architecture, kind in ARCHITECTURES.items()}
+    compared = 0
+    with torch.device("cpu" if encoder == LITE0 else "meta"):
+        expected = build_encoder(encoder)[0].state_dict().keys()
+        for architecture in one_of_each.values():
+            with suppress(UserError):  # it does not take the encoder
+                assert build(architecture, encoder).encoder.state_dict().keys() == expected
+                compared += 1
+    assert compared

@@ -11,7 +11,13 @@ from torch import nn
 
 from roofseg.core.errors import UserError
 from roofseg.models import cnn
-from roofseg.models.roof_model import RoofModel, build_model, load_model, save_model
+from roofseg.models.roof_model import (
+    RoofModel,
+    build_encoder,
+    build_model,
+    load_model,
+    save_model,
+)
 
 LITE0 = "tu-tf_efficientnet_lite0"
 
@@ -160,3 +166,16 @@ def test_gradients_under_bfloat16_are_right_and_repeat() -> None:
         found = gradient(torch.bfloat16)
         # x is rounded to bfloat16's 8 bits on the way in.
         assert (found - exact).abs().max() < 0.01 * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "says"),
+    [
+        ("resnet5", r"encoder: found 'resnet5'; .*Similar names: resnet"),
+        ("sam_vit_x", r"encoder: found 'sam_vit_x'; expected an encoder"),
+        ("tu-vit_small_patch32_224", r"no ViT architecture can use \(its patches have 32 pixels"),
+    ],
+)
+def test_an_encoder_that_no_architecture_takes(encoder: str, says: str) -> None:
+    with torch.device("meta"), pytest.raises(UserError, match=says):
+        build_encoder(encoder)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from small_run import TRAIN, VAL, P, fit, machine, recipe
+from small_run import SMALL_VIT, TRAIN, VAL, P, fit, machine, recipe
 
 from roofseg.core.weights import write_weights
 from roofseg.models.roof_model import RoofModel, build_model
@@ -45,7 +45,11 @@ def main() -> None:
         )
     else:
         changes |= {"ema_decay": 0.5, "scheduler": "plateau", "plateau_patience": 0}
-        model = build_model("unet", "tu-mobilenetv3_small_050", dropout=0.2, patch_size=P)
+        if name == "lora":
+            changes |= {**SMALL_VIT, "lora_rank": 4, "freeze_epochs": 1, "epochs": 2}
+        given = recipe(**changes)
+        model = build_model(given.architecture, given.encoder, dropout=0.2, patch_size=P)
+        model.adapt(given.lora)
     small, on = recipe(**changes), machine(devices=devices)
     module = Segmenter(model, small)
     trainer = fit(

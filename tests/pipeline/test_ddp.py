@@ -36,7 +36,7 @@ def train(folder: Path, devices: int, model: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("model", ["pixelwise", "unet"])
+@pytest.mark.parametrize("model", ["pixelwise", "unet", "lora"])
 def test_two_processes_end_with_the_same_weights_and_scores(tmp_path: Path, model: str) -> None:
     both = tmp_path / "two"
     train(both, 2, model)

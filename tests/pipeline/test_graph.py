@@ -14,7 +14,8 @@ from dvc.repo import Repo
 from graph import ROOT, closure, imported
 from ruamel.yaml import YAML
 
-from roofseg.recipe.params import Params, PatchSettings, SharedRecipe, read_params
+from roofseg.recipe.params import Params, PatchSettings, SharedRecipe
+from roofseg.recipe.parsing import read_params
 from roofseg.studies.declaration import STUDY_NAMES, Studies, read_studies
 from roofseg.studies.in_force import stage_lists, write_lists
 

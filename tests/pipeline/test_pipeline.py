@@ -17,7 +17,7 @@ from dvc.utils.hydra import apply_overrides
 from graph import ROOT
 from project import TABLES, TIMES, Project
 
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 
 UP_TO_DATE = "Data and pipelines are up to date."
 
@@ -222,7 +222,9 @@ def test_make_works_where_the_path_has_a_space(finished: Project, tmp_path: Path
     (project.folder / ".venv").symlink_to(sys.prefix)
     done = project.run("make -o .venv/installed profile NAME=nosuch", check=False)
     assert done.returncode == 2
-    message = "error: profiles: no profile 'nosuch'; choose one of: austin512, inria, sample"
+    message = (
+        "error: profiles: no profile 'nosuch'; choose one of: austin512, beyond, inria, sample"
+    )
     assert message in done.stderr
     assert "make repro" in project.run("make help").stdout
     assert UP_TO_DATE in project.run("make -o .venv/installed repro").stdout

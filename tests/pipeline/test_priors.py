@@ -19,6 +19,7 @@ from worked_examples import BLOCK, edit, sample_on_tiny_tiles, steps
 from roofseg.core.files import sha256_file
 from roofseg.core.weights import read_weights
 from roofseg.inference.torch_predictor import load
+from roofseg.models.roof_model import build_encoder
 
 PAGE = (ROOT / "docs" / "priors.md").read_text()
 ENCODER = "tu-mobilenetv3_small_050"
@@ -157,3 +158,52 @@ def test_a_model_continues_from_another_that_began_with_the_hub(
     assert refused.returncode
     assert "a (train of tiny) and a (test here) are the same image" in refused.stderr
     assert "Running stage 'train@continued'" not in refused.stdout
+
+
+OF_A_FILE = """\
+  files:
+    mine:
+      file: {file}
+      sha256: {sha256}
+      encoder: {encoder}
+      mean: [0.4, 0.4, 0.4]
+      std: [0.2, 0.2, 0.2]
+      licence: MIT
+      rename: [{{a.: b.}}, {{b.: model.}}]
+"""
+
+
+@pytest.mark.whole
+def test_a_machine_without_the_file_needs_only_dvc_pull(tmp_path: Path) -> None:
+    """Also after a change of the code; and DVC sees a new order of rules."""
+    file, stage = tmp_path / "weights.pth", "weights/dvc.yaml:file@mine"
+    state = build_encoder(ENCODER)[0].state_dict()
+    torch.save({f"a.{name.removeprefix('model.')}": state[name] for name in state}, file)
+    project = Project.create(tmp_path / "project")
+    declared = OF_A_FILE.format(file=file, sha256=sha256_file(file), encoder=ENCODER)
+    project.replace(
+        "params.yaml",
+        "priors: {known: [scratch], hub: {}, files: {}, models: {}}\n",
+        f"priors:\n  known: [scratch]\n  hub: {{}}\n  models: {{}}\n{declared}",
+    )
+    project.run(f"dvc remote add -d there '{tmp_path / 'remote'}'")
+    project.run(f"dvc repro {stage}")
+    project.commit("a prior of a file")
+    project.run("dvc push -q weights/mine.safetensors")
+    weights = (project.folder / "weights" / "mine.safetensors").read_bytes()
+
+    file.unlink()
+    clone = project.clone(tmp_path / "clone")
+    clone.run("dvc pull -q weights/mine.safetensors")
+    assert "Running stage" not in clone.run(f"dvc repro {stage}").stdout
+    code = clone.folder / "src" / "roofseg" / "priors" / "file.py"
+    code.write_text(f"{code.read_text()}# changed\n")
+    again = clone.run(f"dvc repro {stage}").stdout
+    assert f"mine: {file} is not here; weights/mine.safetensors was made of it before" in again
+    assert (clone.folder / "weights" / "mine.safetensors").read_bytes() == weights
+    assert clone.run("git status --porcelain weights/mine.json").stdout == ""
+
+    clone.replace("params.yaml", "[{a.: b.}, {b.: model.}]", "[{b.: model.}, {a.: b.}]")
+    assert "modified" in clone.run(f"dvc status {stage}").stdout
+    refused = clone.run(f"dvc repro {stage}", check=False)
+    assert "weights.pth: no such file" in refused.stderr

@@ -23,7 +23,8 @@ from tiny_dataset import SPLIT, tile_pixels, write_dataset
 from roofseg.baselines import best_constant
 from roofseg.core.weights import write_weights
 from roofseg.patches import Patch
-from roofseg.recipe.params import Params, parse_params
+from roofseg.recipe.params import Params
+from roofseg.recipe.parsing import parse_params
 from roofseg.results.ledger import read_looks
 from roofseg.training.engine import train
 

@@ -11,7 +11,7 @@ import pytest
 from graph import ROOT
 from project import Project
 
-from roofseg.recipe.params import parse_params, read_params
+from roofseg.recipe.parsing import parse_params, read_params
 from roofseg.studies.declaration import SOURCE, STUDY_NAMES, parse_studies, read_studies
 from roofseg.studies.in_force import stage_lists, write_lists
 

@@ -28,7 +28,7 @@ from roofseg.intake.division import Division
 from roofseg.metrics import COUNTS
 from roofseg.models.roof_model import build_model
 from roofseg.patches import read_patches
-from roofseg.tiles.rasters import read_tile_mask
+from roofseg.tiles.tile import read_tile_mask
 
 
 @pytest.mark.whole

@@ -48,7 +48,7 @@ def test_each_prior_has_the_statistics_of_its_encoder_and_a_licence() -> None:
 
 
 def test_checking_parameters_does_not_import_torch() -> None:
-    code = "import sys, roofseg.recipe.params; sys.exit('torch' in sys.modules)"
+    code = "import sys, roofseg.recipe.parsing; sys.exit('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SRC)}).returncode == 0
     )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from graph import ROOT
+from ruamel.yaml import YAML
 from safetensors.torch import save_file
+from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file
@@ -150,26 +154,28 @@ def names_after(names: list[str], **rules: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("rename", "expected"),
     [
-        ({"backbone.": ""}, ["layer1.0.w", "head.w"]),
-        ({"backbone.": "model."}, ["model.layer1.0.w", "head.w"]),
+        ([{"backbone.": ""}], ["layer1.0.w", "head.w"]),
+        ([{"backbone.": "model."}], ["model.layer1.0.w", "head.w"]),
         (
-            {r"/layer(\d)\.(\d)/": r"stages_\1.blocks.\2"},
+            [{r"/layer(\d)\.(\d)/": r"stages_\1.blocks.\2"}],
             ["backbone.stages_1.blocks.0.w", "head.w"],
         ),
-        ({"backbone.": "", "layer": "stage"}, ["stage1.0.w", "head.w"]),  # each after the other
-        ({"/^/": "model."}, ["model.backbone.layer1.0.w", "model.head.w"]),
-        ({"backbone.": r"\1."}, [r"\1.layer1.0.w", "head.w"]),  # a prefix has no groups
+        # Each after the other.
+        ([{"backbone.": ""}, {"layer": "stage"}], ["stage1.0.w", "head.w"]),
+        ([{"/^/": "model."}], ["model.backbone.layer1.0.w", "model.head.w"]),
+        ([{"backbone.": r"\1."}], [r"\1.layer1.0.w", "head.w"]),  # a prefix has no groups
+        ([{"/(?i)BACKBONE\\./": ""}], ["layer1.0.w", "head.w"]),
     ],
 )
-def test_rules_rename_in_their_order(rename: dict[str, str], expected: list[str]) -> None:
+def test_rules_rename_in_their_order(rename: list[dict[str, str]], expected: list[str]) -> None:
     assert names_after(["backbone.layer1.0.w", "head.w"], rename=rename) == expected
 
 
 def test_a_prefix_is_no_regular_expression() -> None:
-    assert names_after(["a.w", "ab.w"], rename={"a.": "c."}) == ["c.w", "ab.w"]
+    assert names_after(["a.w", "ab.w"], rename=[{"a.": "c."}]) == ["c.w", "ab.w"]
 
 
-@pytest.mark.parametrize("ignore", [["fc."], ["/^fc/"], ["/c\\.w$/"]])
+@pytest.mark.parametrize("ignore", [["fc."], ["/^fc/"], ["/c\\.w$/"], ["/(?i)FC/"]])
 def test_heads_are_left_out(ignore: list[str]) -> None:
     assert names_after(["a.w", "fc.w"], ignore=ignore) == ["a.w"]
 
@@ -177,9 +183,12 @@ def test_heads_are_left_out(ignore: list[str]) -> None:
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ({"rename": {"bakbone.": ""}}, r"rename: no tensor's name fits bakbone\.\. .*backbone\.a"),
+        (
+            {"rename": [{"bakbone.": ""}]},
+            r"rename: no tensor's name fits bakbone\.\. .*backbone\.a",
+        ),
         ({"ignore": ["head."]}, r"ignore: no tensor's name fits head\."),
-        ({"rename": {"/^.*$/": "x"}}, r"gives backbone\.a and backbone\.b the same name, x"),
+        ({"rename": [{"/^.*$/": "x"}]}, r"gives backbone\.a and backbone\.b the same name, x"),
     ],
 )
 def test_a_rule_that_finds_nothing_or_too_much(rules: Any, says: str) -> None:
@@ -226,6 +235,7 @@ def fitted(changes: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[str]]
             {"stem.bias": torch.zeros(4, dtype=torch.int8)},
             [r"torch\.int8, expected .*float32"],
         ),
+        ({"stem.bias": torch.zeros(4).to_sparse()}, ["stem.bias is sparse"]),
         # float64 has larger numbers than float32.
         ({"stem.bias": torch.full((4,), 1e300, dtype=torch.float64)}, ["4 of 4 values"]),
     ],
@@ -274,7 +284,7 @@ def test_a_foreign_checkpoint_becomes_a_prior(tmp_path: Path, state: Any) -> Non
     foreign = {n: t.half() if t.is_floating_point() else t for n, t in foreign.items()}
     torch.save({"state_dict": {**foreign, "head.fc.weight": torch.ones(2)}}, path)
     prior = declared(
-        path, sha256=sha256_file(path), rename={"backbone.": "model."}, ignore=["head."]
+        path, sha256=sha256_file(path), rename=[{"backbone.": "model."}], ignore=["head."]
     )
     made, notes = make_file_prior("mine", prior, tmp_path / "weights")
     assert made == tmp_path / "weights" / "mine.safetensors"
@@ -306,6 +316,50 @@ def test_a_foreign_checkpoint_becomes_a_prior(tmp_path: Path, state: Any) -> Non
     assert read_weights(made).keys() == state.keys()
 
 
+def test_weights_that_share_memory_become_a_prior(tmp_path: Path, state: Any) -> None:
+    """As tied weights do; safetensors refuses to write those."""
+    names = [name for name in state if name.endswith("running_mean")]
+    same_size = [n for n in names if state[n].shape == state[names[0]].shape]
+    assert len(same_size) > 1
+    tied = {**state, **dict.fromkeys(same_size, torch.full(state[names[0]].shape, 0.5))}
+    path = tmp_path / "tied.pth"
+    torch.save(tied, path)
+    made, _ = make_file_prior("mine", declared(path, sha256=sha256_file(path)), tmp_path)
+    tensors = read_weights(made)
+    assert all(torch.equal(tensors[name], tied[name]) for name in tied)
+
+
+def test_without_its_file_a_prior_that_was_made_before_is_kept(tmp_path: Path, state: Any) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    own = {"sha256": sha256_file(path)}
+    made, _ = make_file_prior("mine", declared(path, **own), tmp_path)
+    before = read_json(made.with_suffix(".json")), made.read_bytes()
+    path.unlink()
+    _, notes = make_file_prior("mine", declared(path, **own, licence="MIT"), tmp_path)
+    assert notes == [f"{path} is not here; {made} was made of it before, and is kept"]
+    after = read_json(made.with_suffix(".json"))
+    assert after.pop("licence")["spdx"] == "MIT"
+    assert (before[0] | after, made.read_bytes()) == before
+    # Another declaration, or other weights, are not what was made.
+    with pytest.raises(UserError, match="no such file"):
+        make_file_prior("mine", declared(path, **own, ignore=["a"]), tmp_path)
+    with pytest.raises(UserError, match="no such file"):
+        make_file_prior("mine", declared(path, **own, encoder="resnet18"), tmp_path)
+    made.write_bytes(b"other")
+    with pytest.raises(UserError, match=r"no such file.*dvc pull .*mine\.safetensors"):
+        make_file_prior("mine", declared(path, **own), tmp_path)
+
+
+def test_a_model_of_this_program_is_no_file(tmp_path: Path) -> None:
+    """Its tiles would not be compared with val and test."""
+    path = tmp_path / "weights.pth"
+    torch.save(TENSORS, path)
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(UserError, match=r"files\.mine\.file: .*recipe\.json .*priors\.models"):
+        make_file_prior("mine", declared(path, sha256=sha256_file(path)), tmp_path)
+
+
 def test_another_file_than_declared_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     with pytest.raises(UserError, match=r"priors\.files\.mine\.file: .*no such file.*dvc pull"):
@@ -323,3 +377,52 @@ def test_a_file_of_another_encoder_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"does not hold the weights of encoder {ENCODER}"):
         make_file_prior("mine", declared(path, sha256=sha256_file(path)), tmp_path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+# The page
+
+
+def of_sam(encoder: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A checkpoint as segment-anything and MobileSAM write it, which holds this image encoder."""
+    names = {name: name for name in state}
+    if encoder == "mobile_sam":
+        # https://github.com/ChaoningZhang/MobileSAM, mobile_sam/modeling/tiny_vit_sam.py
+        for name in names:
+            other = re.sub(r"^model\.", "", name).replace(".conv.", ".c.")
+            other = re.sub(r"^patch_embed\.conv1", "patch_embed.seq.0", other)
+            other = re.sub(r"^patch_embed\.conv2", "patch_embed.seq.2", other)
+            if merging := re.match(r"stages\.(\d)\.downsample(.*)", other):
+                other = f"layers.{int(merging[1]) - 1}.downsample{merging[2]}"
+            names[name] = other.replace("stages.", "layers.")
+    checkpoint = {f"image_encoder.{names[name]}": tensor for name, tensor in state.items()}
+    if encoder == "mobile_sam":
+        heads = {"norm_head": torch.nn.LayerNorm(320), "head": torch.nn.Linear(320, 1000)}
+        for head, module in heads.items():
+            for name, tensor in module.state_dict().items():
+                checkpoint[f"image_encoder.{head}.{name}"] = tensor
+    prompt = PromptEncoder(256, (64, 64), (1024, 1024), 16)
+    mask = MaskDecoder(transformer_dim=256, transformer=TwoWayTransformer(1, 256, 8, 64))
+    for part, module in (("prompt_encoder", prompt), ("mask_decoder", mask)):
+        checkpoint |= {f"{part}.{name}": each for name, each in module.state_dict().items()}
+    return checkpoint
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("name", [pytest.param("sam_vit_l", marks=pytest.mark.slow), "mobile_sam"])
+def test_checkpoints_of_sam_become_priors_by_the_page(name: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "priors.md").read_text()
+    block = re.search(r"```yaml\n(priors:\n  files:\n.*?)```", page, re.DOTALL)
+    assert block
+    values = YAML(typ="safe").load(block[1])["priors"]["files"][name]
+    torch.manual_seed(0)
+    state = build_encoder(name)[0].state_dict()
+    path = tmp_path / Path(values["file"]).name
+    halves = {n: t.half() if t.is_floating_point() else t for n, t in of_sam(name, state).items()}
+    torch.save(halves, path)
+    prior = FilePrior.model_validate({**values, "file": str(path), "sha256": sha256_file(path)})
+    made, _ = make_file_prior(name, prior, tmp_path)
+    tensors = read_weights(made)
+    assert tensors.keys() == state.keys()
+    for each, tensor in state.items():
+        wanted = tensor.half().float() if tensor.is_floating_point() else tensor
+        assert torch.equal(tensors[each], wanted), each

@@ -20,8 +20,9 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file
 from roofseg.core.weights import read_weights
 from roofseg.models.roof_model import build_model
-from roofseg.priors.hub import find_weights, make_hub_prior
+from roofseg.priors.hub import _licence, find_weights, make_hub_prior
 from roofseg.recipe.priors import HubPrior
+from roofseg.tiles.licence import Licence
 from roofseg.training.prior import load_prior
 
 TIMM = "tu-mobilenetv3_small_050.lamb_in1k"
@@ -54,7 +55,7 @@ def serve(hub: Hub, weights: dict[str, torch.Tensor], commit: str = "c" * 40) ->
 
 def test_weights_of_timm_become_the_encoders(hub: Hub, weights: Any, tmp_path: Path) -> None:
     content = serve(hub, weights)
-    path = make_hub_prior("lamb", HubPrior(encoder=TIMM), tmp_path / "weights")
+    path, _ = make_hub_prior("lamb", HubPrior(encoder=TIMM), tmp_path / "weights")
     model = build_model("unet", TIMM, dropout=0.0, patch_size=64)
     load_prior(model, path)
     plain = {name.replace(".", "_"): tensor for name, tensor in weights.items()}
@@ -82,15 +83,20 @@ def test_a_second_machine_gets_the_same_or_an_error(
     """The record in git pins commit and SHA-256: neither a new commit nor another file is taken."""
     folder, prior = tmp_path / "weights", HubPrior(encoder=TIMM)
     serve(hub, weights)
-    first = make_hub_prior("lamb", prior, folder).read_bytes()
+    first = make_hub_prior("lamb", prior, folder)[0].read_bytes()
     record = (folder / "lamb.json").read_bytes()
     # The repository moves on, and its old commit is gone.
     other = {name: tensor + 1 for name, tensor in weights.items()}
     serve(hub, other, commit="d" * 40)
     (folder / "lamb.safetensors").unlink()
     hub.asked.clear()
-    assert make_hub_prior("lamb", prior, folder).read_bytes() == first  # from the cache
+    assert make_hub_prior("lamb", prior, folder)[0].read_bytes() == first  # from the cache
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    made, notes = make_hub_prior("lamb", prior, folder)  # as from `dvc pull`
+    assert made.read_bytes() == first
+    assert "lamb.safetensors was made before, and is kept, since " in notes[0]
+    assert (folder / "lamb.json").read_bytes() == record
+    made.unlink()
     with pytest.raises(UserError, match=r"could not be downloaded .*resolve/c{40}/model.safe"):
         make_hub_prior("lamb", prior, folder)
     # Another file under the pinned commit.
@@ -103,7 +109,7 @@ def test_a_second_machine_gets_the_same_or_an_error(
     assert (folder / "lamb.json").read_bytes() == record
     # The remedy works: without the record, the new weights are accepted and pinned.
     (folder / "lamb.json").unlink()
-    made = make_hub_prior("lamb", prior, folder)
+    made, _ = make_hub_prior("lamb", prior, folder)
     assert made.read_bytes() != first
     assert read_json(folder / "lamb.json")["revision"] == "c" * 40
 
@@ -111,12 +117,12 @@ def test_a_second_machine_gets_the_same_or_an_error(
 def test_pinned_weights_can_be_put_there_by_hand(hub: Hub, weights: Any, tmp_path: Path) -> None:
     content = serve(hub, weights)
     prior = HubPrior(encoder=TIMM)
-    first = make_hub_prior("lamb", prior, tmp_path / "weights").read_bytes()
+    first = make_hub_prior("lamb", prior, tmp_path / "weights")[0].read_bytes()
     hub.files.clear()
     hub.asked.clear()
     by_hand = tmp_path / "weights" / "lamb.source.safetensors"
     by_hand.write_bytes(content)
-    assert make_hub_prior("lamb", prior, tmp_path / "weights").read_bytes() == first
+    assert make_hub_prior("lamb", prior, tmp_path / "weights")[0].read_bytes() == first
     assert hub.asked == []
     by_hand.write_bytes(content[:-4] + b"\1\1\1\1")
     with pytest.raises(UserError, match=r"lamb\.source\.safetensors: found SHA-256"):
@@ -161,7 +167,7 @@ def serve_smp(hub: Hub, name: str, state: dict[str, torch.Tensor], config: Any) 
 def test_weights_of_smp_by_their_name(hub: Hub, resnet18: Any, tmp_path: Path) -> None:
     statistics = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     serve_smp(hub, "ssl", resnet18, statistics)
-    path = make_hub_prior("ssl", HubPrior(encoder="resnet18", weights="ssl"), tmp_path)
+    path, _ = make_hub_prior("ssl", HubPrior(encoder="resnet18", weights="ssl"), tmp_path)
     kept = {name: t for name, t in resnet18.items() if not name.startswith("fc.")}
     tensors = read_weights(path)
     assert tensors.keys() == kept.keys()
@@ -177,7 +183,7 @@ def test_other_statistics_must_be_declared(hub: Hub, resnet18: Any, tmp_path: Pa
     with pytest.raises(UserError, match=r"Add `mean: \[0\.5, 0\.5, 0\.5\]` and `std: \[0\.25, 0"):
         make_hub_prior("ssl", HubPrior(encoder="resnet18", weights="ssl"), tmp_path)
     own = HubPrior(encoder="resnet18", weights="ssl", mean=[0.5] * 3, std=[0.25] * 3)
-    record = read_json(make_hub_prior("ssl", own, tmp_path).with_suffix(".json"))
+    record = read_json(make_hub_prior("ssl", own, tmp_path)[0].with_suffix(".json"))
     assert (record["mean"], record["std"]) == ([0.5] * 3, [0.25] * 3)
 
 
@@ -187,9 +193,36 @@ def test_other_statistics_must_be_declared(hub: Hub, resnet18: Any, tmp_path: Pa
         ({"encoder": "resnet18", "weights": "sl"}, "no weights 'sl' .*; it has imagenet, ssl"),
         ({"encoder": "tu-resnet18", "weights": "a1"}, r"name in the encoder.*tu-resnet18\.TAG"),
         ({"encoder": "tu-resnet18.zzz"}, r"no weights .* resnet18\.zzz; it has resnet18\.a1_in1k"),
-        ({"encoder": "sam_vit_b"}, "smp has no weights 'imagenet' .*; it has none"),
+        (
+            {"encoder": "sam_vit_b"},
+            r"smp has no weights 'imagenet' for encoder 'sam_vit_b'\. Name another encoder, or use",
+        ),
+        ({"encoder": "tu-tiny_vit_1m"}, r"no weights .* tiny_vit_1m\. Name another, or use a file"),
     ],
 )
 def test_weights_that_do_not_exist(declared: dict[str, str], says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"^priors\.hub\.x.*{says}"):
         make_hub_prior("x", HubPrior(**declared), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stated", "spdx", "terms"),
+    [
+        ("apache-2.0", "Apache-2.0", "Weights under the licence Apache-2.0."),
+        ("bsd-3-clause", "BSD-3-Clause", "Weights under the licence BSD-3-Clause."),
+        ("dinov3-license", "other", "timm states the licence dinov3-license: see there."),
+        ("unknown", "other", "Not stated: see there."),
+        (None, "other", "Not stated: see there."),
+    ],
+)
+def test_a_licence_of_timm_that_spdx_does_not_list_is_in_words(
+    stated: str | None, spdx: str, terms: str
+) -> None:
+    assert _licence(stated, "there") == Licence(spdx, terms)
+
+
+def test_half_precision_on_the_hub_is_said(hub: Hub, weights: Any, tmp_path: Path) -> None:
+    half = {n: t.half() if t.is_floating_point() else t for n, t in weights.items()}
+    serve(hub, half)
+    _, notes = make_hub_prior("lamb", HubPrior(encoder=TIMM), tmp_path)
+    assert notes == ["tensors of torch.float16 became float32"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from ruamel.yaml import YAML
 
 from roofseg.core.errors import UserError
 from roofseg.recipe.digest import digest, recipe_of
-from roofseg.recipe.params import Params, Recipe, parse_params
+from roofseg.recipe.params import Params, Recipe
+from roofseg.recipe.parsing import parse_params
 
 FILE = {
     "file": "~/weights/x.pth",
@@ -82,8 +84,32 @@ def test_the_key_of_older_files_says_where_priors_are_now() -> None:
             r"files\.x\.std\S*: found 0; .*than 0",
         ),
         ({"files": {"x": {**FILE, "ignore": ["/(/"]}}}, r"x\.ignore: .*/\(/ is no regular expres"),
-        ({"files": {"x": {**FILE, "rename": {"/a/": r"\1"}}}}, r"x\.rename: .*invalid group refer"),
+        (
+            {"files": {"x": {**FILE, "rename": [{"/a/": r"\1"}]}}},
+            r"x\.rename: .*invalid group refer",
+        ),
+        (
+            {"files": {"x": {**FILE, "rename": [{"a.": None}]}}},
+            r"x\.rename: .*a\. is replaced by nothing, .*`a\.: \"\"` removes it",
+        ),
+        (
+            {"files": {"x": {**FILE, "rename": [{"a.": "", "b.": ""}]}}},
+            r"x\.rename: .*one rule in each item",
+        ),
         ({"models": {"x": {"model": "models/oslo"}}}, r"models\.x\.recipe: missing: models/oslo"),
+        (
+            {"models": {"x": {"model": "models/small", "recipe": "0123456789ab"}}},
+            r"models\.x\.recipe: has no effect, since models/small is .* of attempt small",
+        ),
+        (
+            {"models": {"x": {"model": "models/small", "mean": [0.5] * 3, "std": [0.5] * 3}}},
+            r"models\.x\.mean: has no effect",
+        ),
+        ({"models": {"x": {**BROUGHT, "recipe": 123456789e12}}}, r"x\.recipe: .*so quote them"),
+        ({"models": {"x": {**BROUGHT, "model": "~/oslo"}}}, r"x\.model: .*in this project"),
+        ({"models": {"x": {**BROUGHT, "model": "../oslo"}}}, r"x\.model: .*in this project"),
+        ({"models": {"x": {**BROUGHT, "model": "/oslo"}}}, r"x\.model: .*in this project"),
+        ({"models": {"x": {**BROUGHT, "model": "patches/test"}}}, r"patches/ holds tiles"),
         ({"models": {"x": {**BROUGHT, "part": "head"}}}, r"models\.x\.part: found 'head'"),
     ],
 )
@@ -162,7 +188,7 @@ def test_the_declaration_of_a_file_is_part_of_the_recipe() -> None:
         ({"sha256": "2" * 64}, True),
         ({"mean": [0.4, 0.5, 0.7]}, True),
         ({"std": [0.2, 0.3, 0.5]}, True),
-        ({"rename": {"a": "b"}}, True),
+        ({"rename": [{"a": "b"}]}, True),
         ({"ignore": ["a"]}, True),
         ({"key": "model"}, True),
         ({"file": "/elsewhere/x.pth"}, False),
@@ -175,12 +201,21 @@ def test_the_digest_covers_what_decides_the_weights(changes: Any, differs: bool)
 
 
 def test_the_order_of_rules_is_part_of_the_digest() -> None:
-    rules = {"a": "b", "b": "c"}
+    rules = [{"a": "b"}, {"b": "c"}]
     one, other = (
-        digest_of({"files": {"mine": {**FILE, "rename": dict(items)}}})
-        for items in (rules.items(), reversed(rules.items()))
+        digest_of({"files": {"mine": {**FILE, "rename": ordered}}})
+        for ordered in (rules, rules[::-1])
     )
     assert one != other
+
+
+def test_rules_without_an_order_say_how_to_write_them() -> None:
+    """The remedy is YAML that means the same rules."""
+    rules = {"backbone.": "", r"/^layers\.(\d)/": r"stages_\1"}
+    with pytest.raises(UserError, match=r"files\.x\.rename: .*expected a list, since DVC") as error:
+        parse_params(text({"files": {"x": {**FILE, "rename": rules}}}))
+    remedy = YAML(typ="safe").load(str(error.value).split("`")[1])
+    assert parsed({"files": {"x": {**FILE, **remedy}}}).priors.files["x"].rules == [*rules.items()]
 
 
 def test_the_digest_covers_the_recipe_of_an_earlier_model() -> None:
@@ -203,6 +238,31 @@ def test_statistics_stay_with_the_weights_along_a_chain() -> None:
     assert recipe.statistics == ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
     brought = {**BROUGHT, "mean": FILE["mean"], "std": FILE["std"]}
     assert small({"models": {"mine": brought}}).statistics == recipe.statistics
+
+
+@pytest.mark.parametrize(
+    ("part", "held", "says"),
+    [
+        ("encoder", {"encoder": FILE["encoder"]}, None),
+        ("encoder", {"encoder": None}, None),  # scratch
+        (
+            "encoder",
+            {"encoder": "tu-mobilenetv3_small_075"},
+            "weights of encoder tu-mobilenetv3_",
+        ),
+        ("all", {"encoder": FILE["encoder"], "model": {"architecture": "unet"}}, None),
+        (
+            "all",
+            {"encoder": FILE["encoder"], "model": {"architecture": "fpn"}},
+            "weights of architecture fpn, with architecture unet.*set `part: encoder`",
+        ),
+    ],
+)
+def test_a_brought_model_of_another_kind_is_an_error(part: str, held: Any, says: str) -> None:
+    """Its declaration does not say which encoder it has, but its record does."""
+    recipe = small({"models": {"mine": {**BROUGHT, "part": part}}})
+    with pytest.raises(UserError, match=says) if says else nullcontext():
+        recipe.check_prior(held)
 
 
 def test_each_kind_has_its_stage() -> None:

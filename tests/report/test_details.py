@@ -38,6 +38,13 @@ def test_the_section_names_the_devices() -> None:
     assert "224 x 224 px" in table.caption
 
 
+def test_parameters_of_lora_are_told_apart() -> None:
+    counts = {**SLOW.costs, "adapter_parameters": 150_000}
+    section = costs(board(FAST, dataclasses.replace(SLOW, costs=counts)))
+    cells = [str(row[1]) for row in section.blocks[0].rows]
+    assert cells == ["6.00 M, 5.15 M trained", "6.00 M, 5.15 M trained, 0.15 M by LoRA"]
+
+
 def test_a_training_without_measurable_time_has_no_rate() -> None:
     instant = entry("instant", {"val": [0.5]}, minutes=0.0)
     assert cost_values(instant)["iou_per_hour"] is None

@@ -29,7 +29,7 @@ from tiny_dataset import write_dataset
 from roofseg.core.errors import UserError
 from roofseg.pages.page import TEMPLATES
 from roofseg.recipe.digest import recipe_of
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.report.details import measures
 from roofseg.report.differences import against_leader
@@ -61,19 +61,19 @@ def test_csv_is_ordered_by_val_and_says_sealed(built: Path) -> None:
         "rank,attempt,label,architecture,encoder,prior,lr,augmentation,dropout,loss,best_epoch,"
         "val_iou,val_iou_low,val_iou_high,val_f1,val_f1_low,val_f1_high,val_vs_leader,"
         "test_iou,test_iou_low,test_iou_high,test_f1,test_f1_low,test_f1_high,test_vs_leader,"
-        "looks,minutes,trainable_parameters"
+        "looks,minutes,trainable_parameters,adapter_parameters"
     )
     assert text.splitlines()[1:] == [
         "1,better,better,unet,resnet34,resnet34_imagenet,0.001,medium,0.3,0.5 BCE + 0.5 Dice,2,"
         "0.875,0.875,0.875,0.933333,0.933333,0.933333,leader,"
-        "0.875,0.875,0.875,0.933333,0.933333,0.933333,leader,1,1.25,5150000",
+        "0.875,0.875,0.875,0.933333,0.933333,0.933333,leader,1,1.25,5150000,0",
         "2,worse,worse,unet,resnet34,resnet34_imagenet,1e-05,medium,0.3,BCE,2,"
         "0.625,0.625,0.625,0.769231,0.769231,0.769231,behind,"
-        "0.625,0.625,0.625,0.769231,0.769231,0.769231,behind,2,1.25,5150000",
+        "0.625,0.625,0.625,0.769231,0.769231,0.769231,behind,2,1.25,5150000,0",
         "3,sam,sam (no SAM weights),sam_conv,sam_vit_b,scratch,0.001,medium,0.3,"
         "0.25 BCE + 0.75 Dice,2,"
         "0.25,0.25,0.25,0.4,0.4,0.4,behind,"
-        "sealed,sealed,sealed,sealed,sealed,sealed,sealed,0,1.25,5150000",
+        "sealed,sealed,sealed,sealed,sealed,sealed,sealed,0,1.25,5150000,0",
     ]
 
 

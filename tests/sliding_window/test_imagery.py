@@ -596,6 +596,18 @@ class TestNames:
         with pytest.raises(UserError, match=r"^2 problems:\n  x.bin: no such file or folder"):
             list_inputs(["x.bin", remote, file, "y.tif"])
 
+    @pytest.mark.parametrize(
+        ("name", "missing"),
+        [
+            ("GPKG:city.gpkg:roofs", "city.gpkg"),
+            ('HDF5:"a b.h5"://roofs', "a b.h5"),
+            ("GTIFF_DIR:2:none.tif", "none.tif"),
+        ],
+    )
+    def test_a_raster_in_a_file_that_is_missing(self, name: str, missing: str) -> None:
+        with pytest.raises(UserError, match=rf"^{missing}: no such file or folder"):
+            list_inputs([name])
+
     def test_a_folder_without_rasters_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()
         with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no raster in this folder")):

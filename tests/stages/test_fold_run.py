@@ -19,7 +19,7 @@ from roofseg.core.weights import write_weights
 from roofseg.evaluation.evaluate import predict
 from roofseg.inference.torch_predictor import load
 from roofseg.patches import SEEN_COLUMNS, read_patches, read_seen_tiles
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 from roofseg.studies.folds import read_folds
 from roofseg.studies.report.records import read_record
 from stages import divide_folds, fold_run

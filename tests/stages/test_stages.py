@@ -28,7 +28,7 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file, write_json
 from roofseg.priors.catalogue import make_prior
 from roofseg.recipe.digest import attempt_digest
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from stages import (
     check_params,
     make_patches,
@@ -187,7 +187,8 @@ def test_a_missing_dataset_is_named(
 
 
 @pytest.mark.parametrize(
-    "name", cases(["sample", "inria", "austin512"], whole=["inria", "austin512"])
+    "name",
+    cases(["sample", "inria", "austin512", "beyond"], whole=["inria", "austin512", "beyond"]),
 )
 def test_every_model_of_a_profile_can_be_built(name: str) -> None:
     check_params.check_models(read_params(ROOT / "profiles" / f"{name}.yaml"))
@@ -200,6 +201,17 @@ def test_a_model_that_cannot_be_built_is_named_with_its_attempt(
     rest = rest.replace("tu-mobilenetv3_small_050", "densenet121")
     Path("params.yaml").write_text(head + attempt + rest)
     with pytest.raises(UserError, match=r"attempts\.smaller\.encoder: .*'densenet121', which Deep"):
+        call_main(check_params)
+
+
+def test_layers_that_lora_does_not_find_are_named_with_their_attempt(
+    checked: Path, call_main: object
+) -> None:
+    keys = "architecture: vit_conv\n    lora_rank: 4\n    lora_targets: [q]"
+    text = PARAMS.replace("architecture: unet", keys)
+    text = text.replace("encoder: tu-mobilenetv3_small_050", "encoder: mobile_sam", 1)
+    Path("params.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"^params\.yaml: attempts\.small\.lora_targets: found 'q'"):
         call_main(check_params)
 
 

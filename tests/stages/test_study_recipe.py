@@ -13,9 +13,10 @@ from study_records import write_run
 from tiny_dataset import write_dataset
 
 from roofseg.core.errors import UserError
+from roofseg.core.files import write_json
 from roofseg.core.run_states import mark_finished
 from roofseg.recipe.digest import recipe_of
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.results.seed_spread import SeedSpread, read_seed_spread
 from roofseg.studies.declaration import STUDY_NAMES
@@ -38,7 +39,7 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_lists(Path("studies/in_force.yaml"), stage_lists(*declared_studies(), STUDY_NAMES, False))
     Path("weights").mkdir()
     Path("weights/scratch.safetensors").write_bytes(b"nothing")
-    Path("weights/scratch.json").write_text('{"name": "scratch"}')
+    write_json(Path("weights/scratch.json"), {"name": "scratch", "encoder": None})
     return Path("studies/studies.yaml")
 
 
@@ -66,6 +67,13 @@ def test_a_missing_studies_file_is_an_error(studies: Path, call_main: object) ->
     studies.unlink()
     with pytest.raises(UserError, match=r"studies\.yaml: cannot be read .*studies/profiles/"):
         call_main(study_recipe, *SMALL)
+
+
+def test_a_prior_of_another_encoder_is_an_error(studies: Path, call_main: object) -> None:
+    write_json(Path("weights/scratch.json"), {"encoder": "resnet18"})
+    with pytest.raises(UserError, match=r"holds weights of encoder resnet18, with encoder tu-mob"):
+        call_main(study_recipe, *SMALL)
+    assert not Path("studies/recipes/small").exists()
 
 
 def test_a_recipe_changes_only_with_its_own_keys(studies: Path, call_main: object) -> None:

@@ -23,7 +23,8 @@ from roofseg.inference.torch_predictor import TorchPredictor
 from roofseg.metrics import table
 from roofseg.models.roof_model import build_model
 from roofseg.patches import read_patches
-from roofseg.recipe.params import Params, Recipe, parse_params
+from roofseg.recipe.params import Params, Recipe
+from roofseg.recipe.parsing import parse_params
 from roofseg.studies.in_force import stage_lists, write_lists
 from roofseg.studies.runs import probabilities as probabilities_of
 from roofseg.studies.runs import subset, tile_scores
@@ -54,7 +55,7 @@ def params(tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Para
     for split in ("train", "val"):
         shutil.copytree(tiles / split, Path("patches") / split)
     write_weights(Path("weights/scratch.safetensors"), {})
-    write_json(Path("weights/scratch.json"), {"name": "scratch"})
+    write_json(Path("weights/scratch.json"), {"name": "scratch", "encoder": None})
     Path("params.yaml").write_text(PARAMS)
     return parse_params(PARAMS)
 

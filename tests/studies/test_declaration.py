@@ -9,7 +9,8 @@ from graph import ROOT
 from project import PARAMS
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.params import Recipe, parse_params
+from roofseg.recipe.params import Recipe
+from roofseg.recipe.parsing import parse_params
 from roofseg.studies.declaration import overridden, parse_studies, with_attempts
 
 STUDIES = """\

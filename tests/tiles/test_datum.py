@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from roofseg.tiles.datum import MissingGrid, find_missing_grid
-from roofseg.tiles.rasters import Grid
+from roofseg.tiles.grid import Grid
 
 OSTN15 = "uk_os_OSTN15_NTv2_OSGBtoETRS.tif"
 LONDON, STUTTGART, AUSTIN = (530_000, 180_000), (3_513_000, 5_404_000), (621_000, 3_350_000)
@@ -26,7 +26,7 @@ import pyproj
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from roofseg.tiles.datum import find_missing_grid
-from roofseg.tiles.rasters import Grid
+from roofseg.tiles.grid import Grid
 place = Grid(100, 100, CRS.from_epsg(27700), Affine(0.3, 0, {LONDON[0]}, 0, -0.3, {LONDON[1]}))
 to_tile = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:27700", always_xy=True)
 print(to_tile.transform(-0.1, 51.5)[0], find_missing_grid("EPSG:4326", "EPSG:27700", place))

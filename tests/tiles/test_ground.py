@@ -10,8 +10,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from web_tiles import HALF, PX, tile_at, tile_transform
 
+from roofseg.tiles.grid import Grid
 from roofseg.tiles.ground import ground_gsd, ground_lengths
-from roofseg.tiles.rasters import Grid
 
 METRE = Affine(0.3, 0, 500000, 0, -0.3, 5e6)
 
@@ -97,3 +97,26 @@ class TestGroundGsd:
     )
     def test_unknown(self, crs: str | None, transform: Affine | None) -> None:
         assert ground_gsd(crs and CRS.from_user_input(crs), transform, 100, 100) is None
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 45])
+def test_right_angles_are_those_on_the_ground(degrees: int) -> None:
+    """At 60°, a degree of longitude is half as long as one of latitude."""
+    turn = Affine.rotation(degrees)
+    on_ground = Affine.translation(10.0, 60.0) @ Affine.scale(2e-6, -1e-6) @ turn
+    in_degrees = Affine.translation(10.0, 60.0) @ Affine.scale(1e-6, -1e-6) @ turn
+    crs = CRS.from_epsg(4326)
+    assert not Grid(PX, PX, crs, on_ground).is_sheared
+    assert Grid(PX, PX, crs, in_degrees).is_sheared == (degrees > 0)
+    assert not Grid(PX, PX, None, in_degrees).is_sheared
+
+
+def test_sides_for_resampling_are_not_rounded() -> None:
+    """Three digits would move the far end of a raster of 20 000 px by up to 10 px."""
+    transform = Affine.translation(10.0, 50.0) @ Affine.scale(3.7171e-6, -3.7171e-6)
+    grid = Grid(PX, PX, CRS.from_epsg(4326), transform)
+    steps = np.array([(transform.a, 0), (0, transform.e)])
+    centre = np.array([transform @ (PX / 2, PX / 2)])
+    assert grid.sides() == pytest.approx(ground_lengths("EPSG:4326", centre, steps)[0], rel=1e-9)
+    assert grid.gsd == pytest.approx(math.sqrt(math.prod(grid.sides())), rel=1e-3)
+    assert f"{grid.gsd:.3g}" == f"{grid.gsd:g}"

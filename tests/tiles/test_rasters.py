@@ -15,14 +15,9 @@ from rasterio.transform import Affine
 from tiny_dataset import CRS, TRANSFORM, write_raster
 
 from roofseg.core.errors import UserError
-from roofseg.tiles.rasters import (
-    TilePair,
-    check_tile,
-    open_raster,
-    read_grid,
-    read_tile_mask,
-    read_tile_window,
-)
+from roofseg.tiles.grid import read_grid
+from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.tile import TilePair, check_tile, read_tile_mask, read_tile_window
 
 IMAGE = np.full((48, 64, 3), 90, np.uint8)
 MASK = np.zeros((48, 64), np.uint8)

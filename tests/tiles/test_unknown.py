@@ -9,7 +9,7 @@ from tiny_dataset import write_raster
 from roofseg.core.errors import UserError
 from roofseg.core.images import UNKNOWN
 from roofseg.cutting.find import find_rasters
-from roofseg.tiles.rasters import read_tile_mask
+from roofseg.tiles.tile import read_tile_mask
 from roofseg.tiles.unknown import read_unknown, write_unknown
 
 MASK = np.array([[0, 1, UNKNOWN], [1, 0, UNKNOWN]], np.uint8)

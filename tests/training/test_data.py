@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from roofseg.core.errors import UserError
 from roofseg.core.images import UNKNOWN
 from roofseg.patches import Patch
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 from roofseg.training.augment import Augmenter
 from roofseg.training.data import (
     DistributedBatches,

@@ -199,6 +199,7 @@ def test_record_and_times(plain: Run) -> None:
         "encoder_parameters": encoder,
         "decoder_parameters": decoder,
         "trainable_parameters": encoder + decoder,
+        "adapter_parameters": 0,
         "device": "cpu",
         "processor": torch.backends.cpu.get_cpu_capability(),
         "precision": "32-true",

@@ -14,7 +14,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
-from small_run import RECIPE, TRAIN, VAL, P, Run, as_bytes, fit, machine, recipe, train_small
+from small_run import (
+    RECIPE,
+    SMALL_VIT,
+    TRAIN,
+    VAL,
+    P,
+    Run,
+    as_bytes,
+    fit,
+    machine,
+    recipe,
+    train_small,
+)
 
 from roofseg.core.weights import write_weights
 from roofseg.models.roof_model import build_model
@@ -211,6 +223,7 @@ def look(
     given = recipe(**{**FROZEN, "augmentation_pool": pool, **changes})
     torch.manual_seed(0)
     model = build_model(given.architecture, given.encoder, dropout=given.dropout, patch_size=P)
+    model.adapt(given.lora)
     data = PatchBatches(TRAIN, VAL, given)
     data.draws = draws or data.draws
     seen = Seen()
@@ -251,8 +264,13 @@ def test_val_is_encoded_once_and_scored_the_same(changes: dict[str, Any]) -> Non
 
 
 @pytest.mark.whole
-def test_a_thawed_encoder_runs_in_every_epoch() -> None:
-    seen = look(freeze_epochs=2, epochs=5)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {**SMALL_VIT, "lora_rank": 4}],
+    ids=["thawed", "lora"],
+)
+def test_a_thawed_or_adapted_encoder_runs_in_every_epoch(changes: dict[str, Any]) -> None:
+    seen = look(freeze_epochs=2, epochs=5, **changes)
     assert len(seen.validated_on) == len(VAL) * (1 + 3)
     assert [held > 0 for held in seen.held] == [True, True, False, False, False]
 

@@ -37,6 +37,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 # 4 epochs of 4 steps; a step draws 2 patches and the last one 1, which is dropped.
 EPOCHS, DRAWS = 4, 7
+VIT = {"architecture": "vit_conv", "encoder": "tu-vit_tiny_patch16_dinov3_qkvb"}
 CASES: dict[str, dict[str, Any]] = {
     "plateau": {"scheduler": "plateau", "plateau_patience": 0, "lr": 0.02},
     "cosine": {"scheduler": "cosine"},
@@ -44,6 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
     "average": {"ema_decay": 0.5, "freeze_epochs": 1},
     "frozen": {"freeze_epochs": "all", "ema_decay": 0.9},
     "pool": {"freeze_epochs": "all", "augmentation_pool": 2},
+    "lora": {**VIT, "lora_rank": 4, "freeze_epochs": 1, "ema_decay": 0.5},
 }
 
 
@@ -77,10 +79,12 @@ def same(one: Run, other: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", cases(CASES, whole=["plateau", "cosine", "average", "frozen", "pool"])
+    "case", cases(CASES, whole=["plateau", "cosine", "average", "frozen", "pool", "lora"])
 )
 def test_a_stopped_run_resumes_to_the_same_bytes(case: str, tmp_path: Path, prior: Path) -> None:
     changes = {"epochs": EPOCHS, "draws_per_epoch": DRAWS, **CASES[case]}
+    if case == "lora":  # its encoder has no prior
+        write_weights(prior := tmp_path / "scratch.safetensors", {})
     whole = train_small(tmp_path / "whole", prior, tmp_path / "a", **changes)
     state, broken = tmp_path / "b", tmp_path / "broken"
     # In the first epoch, in the second, and in the third of a run that was resumed before.

@@ -11,7 +11,7 @@ import pytest
 from project import PARAMS, environment, git
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 from roofseg.tuning import dvc_queue
 from roofseg.tuning.execute import execute, read_results, read_val_iou
 from roofseg.tuning.grid import Run

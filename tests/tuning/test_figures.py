@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from project import PARAMS
 
 from roofseg.drawing import colour
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 from roofseg.tuning import figures as figures_module
 from roofseg.tuning.figures import against, best_so_far
 from roofseg.tuning.table import HEAD, SCORES

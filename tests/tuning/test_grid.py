@@ -17,7 +17,8 @@ from project import PARAMS
 
 from roofseg.core.errors import UserError
 from roofseg.recipe.digest import digest
-from roofseg.recipe.params import Recipe, parse_params
+from roofseg.recipe.params import Recipe
+from roofseg.recipe.parsing import parse_params
 from roofseg.studies.declaration import parse
 from roofseg.tuning.grid import (
     SOURCE,
@@ -64,6 +65,18 @@ def test_a_grid_has_every_combination_once() -> None:
         (lr, preset) for lr in (0.001, 0.00001, 0.3) for preset in ("light", "heavy")
     }
     assert all(run.overrides == {"epochs": 1, **run.values} for run in found["small"])
+
+
+def test_the_rank_of_lora_can_be_tuned() -> None:
+    vit = PARAMS.replace("architecture: unet", "architecture: vit_conv")
+    params = parse_params(vit.replace("tu-mobilenetv3_small_050", "mobile_sam", 1))
+    text = TUNING.partition("  smaller:")[0].replace("lr: [0.001, 1e-05, 0.3]", "lora_rank: [4, 8]")
+    tuning = parse(text, Tuning, SOURCE)
+    space = build_spaces(tuning, params, identify=identify)["small"]
+    assert {(run.values["lora_rank"], run.values["augmentation"]) for run in space} == {
+        (rank, preset) for rank in (4, 8) for preset in ("light", "heavy")
+    }
+    assert "+attempts.small.lora_rank=4" in {s for run in space for s in settings(run, params)}
 
 
 def test_the_number_of_runs_does_not_change_their_order() -> None:

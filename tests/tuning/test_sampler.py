@@ -11,7 +11,7 @@ import pytest
 from project import PARAMS
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 from roofseg.tuning import sampler
 from roofseg.tuning.grid import Run, Tuning, build_spaces
 from roofseg.tuning.sampler import batches, known_runs, propose, search_name

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from project import PARAMS
 
-from roofseg.recipe.params import parse_params
+from roofseg.recipe.parsing import parse_params
 from roofseg.results.verdicts import compare_pairs
 from roofseg.tuning.grid import Run
 from roofseg.tuning.table import DONE, Result, how_to_apply, tuning_table, winners

@@ -13,7 +13,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from roofseg.core.files import atomic_write
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 
 # The lists of tiles that stages bring: the key, a comment, and items as a block or in brackets.
 LISTED_TILES = re.compile(r"^  (generated|downloaded):(?: *\[.*\])?(.*)\n(?: *- .*\n)*", re.M)

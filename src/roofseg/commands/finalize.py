@@ -14,7 +14,7 @@ from roofseg.commands.edit_params import set_final
 from roofseg.commands.project import DATA, PARAMS
 from roofseg.core.errors import UserError
 from roofseg.recipe.digest import trained_digest
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,8 @@ from roofseg.core.terminal import warn
 from roofseg.intake.bring_in import bring_in
 from roofseg.intake.division import Division
 from roofseg.intake.inspect import Report, check_name, table
-from roofseg.recipe.params import PATCH_MULTIPLE, read_params
+from roofseg.recipe.params import PATCH_MULTIPLE
+from roofseg.recipe.parsing import read_params
 from roofseg.tiles.unknown import parse_unknown
 
 MOST = 0.5  # share of the pixels below which it is said how many are used

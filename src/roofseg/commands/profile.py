@@ -14,7 +14,7 @@ from roofseg.commands.project import PARAMS, PROFILES, find_profile
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write
 from roofseg.core.terminal import warn
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from roofseg.commands.project import DATA, PARAMS, dvc_command, stage_environment
 from roofseg.core.errors import UserError
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.recipe.split import read_split
 from roofseg.studies.declaration import SOURCE, STUDY_NAMES, check_budget, read_studies
 from roofseg.studies.in_force import IN_FORCE, NONE, read_lists, stage_lists, write_lists

@@ -21,7 +21,7 @@ from roofseg.commands.arguments import count
 from roofseg.commands.project import PARAMS, dvc_command, stage_environment
 from roofseg.core.errors import StoppedError, UserError
 from roofseg.core.signals import stop_signals
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,8 @@ from roofseg.commands.arguments import count
 from roofseg.commands.project import DATA, PARAMS, stage_environment
 from roofseg.core.errors import UserError
 from roofseg.core.progress import bar
-from roofseg.recipe.params import Params, parse_params, read_params
+from roofseg.recipe.params import Params
+from roofseg.recipe.parsing import parse_params, read_params
 from roofseg.tuning import dvc_queue
 from roofseg.tuning.execute import execute, read_val_iou
 from roofseg.tuning.grid import Spaces, Tuning, read_tuning

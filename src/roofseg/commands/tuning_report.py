@@ -14,7 +14,7 @@ from roofseg.commands.project import PARAMS
 from roofseg.commands.tune import SEARCHES, TUNING, tuning_in_force
 from roofseg.core.errors import UserError
 from roofseg.core.images import write_png
-from roofseg.recipe.params import read_params
+from roofseg.recipe.parsing import read_params
 from roofseg.results.disclaimers import data_label
 from roofseg.results.tables import markdown_table, write_csv
 from roofseg.tuning import dvc_queue

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 DISK_FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
 SHOWN = 10  # problems in one message
 
+# Errors that training meets less often with fewer workers.
+FEWER_WORKERS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _PERMISSIONS = "Change the permissions of that file or of its folder"
-_FEWER_WORKERS = "lower `workers` in params.yaml"
 REMEDIES = {
     errno.ENOSPC: "Free space on that disk",
     errno.EDQUOT: "Free space on that disk, or raise your quota",
@@ -22,12 +23,12 @@ REMEDIES = {
     errno.EISDIR: "Move that folder away: a file must have this name",
     errno.ENOTDIR: "Move away the file that stands where a folder of this path must be",
     errno.ENAMETOOLONG: "Use a shorter name",
-    errno.EMFILE: f"Raise the limit (`ulimit -n`), or {_FEWER_WORKERS}",
-    errno.ENFILE: f"Close other programs, or {_FEWER_WORKERS}",
+    errno.EMFILE: "Raise the limit (`ulimit -n`)",
+    errno.ENFILE: "Close other programs",
     errno.EROFS: "Use a folder on a file system that is not read-only",
     errno.EIO: "Check the disk: it failed to read or write",
-    errno.ENOMEM: f"Free memory, or {_FEWER_WORKERS}",
-    errno.EAGAIN: f"Raise the limit on processes (`ulimit -u`), or {_FEWER_WORKERS}",
+    errno.ENOMEM: "Free memory",
+    errno.EAGAIN: "Raise the limit on processes (`ulimit -u`)",
     errno.EPIPE: "Let the program that reads the output run on, or redirect the output to a file",
 }
 """The remedy for an error of the operating system, by its errno."""
@@ -70,9 +71,10 @@ def explain_system_error(error: OSError) -> UserError | None:
         errno.EPIPE: "output",
     }.get(error.errno, "a file")
     file = error.filename2 or error.filename or subject
-    return UserError(
-        f"{file}: {error.strerror}. {REMEDIES[error.errno]}, then run the same command again."
-    )
+    remedy = REMEDIES[error.errno]
+    if error.errno in FEWER_WORKERS:
+        remedy += ", or lower `workers` in params.yaml"
+    return UserError(f"{file}: {error.strerror}. {remedy}, then run the same command again.")
 
 
 @contextmanager

@@ -98,6 +98,23 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Iterable[object
     write_text(path, text.getvalue())
 
 
+def read_rows(path: Path, header: Sequence[str], remedy: str) -> list[dict[str, str]]:
+    """Read a table that `write_rows` wrote: the text of each row, by the columns of ``header``.
+
+    Raises UserError, whose message ends with ``remedy``, if the file is missing or another table.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. {remedy}")
+    try:
+        text = io.StringIO(path.read_text(encoding="utf-8"), newline="")
+        found, *rows = csv.reader(text, strict=True)
+    except (csv.Error, ValueError):  # not UTF-8, or empty
+        found, rows = [], []
+    if found != [*header] or any(len(row) != len(found) for row in rows):
+        raise UserError(f"{path}: expected a table with the columns {','.join(header)}. {remedy}")
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, keys in the given order; ValueError for NaN or infinity."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

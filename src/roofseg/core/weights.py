@@ -25,13 +25,19 @@ def write_weights(
 ) -> None:
     """Write named tensors as safetensors; the same tensors give the same bytes.
 
-    Tensors may lie on any device, in any memory format. The file is written with
+    Tensors may lie on any device, in any memory format, and share memory. The file is written with
     `roofseg.core.files.atomic_write`, which explains ``durable``. It has no metadata: safetensors
     writes several metadata keys in an order that differs between runs.
     """
     from safetensors.torch import save
 
-    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    plain: dict[str, torch.Tensor] = {}
+    stored = set()  # safetensors refuses tensors that share memory, as tied weights do
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if storage in stored else tensor
+        stored.add(storage)
     with atomic_write(path, durable=durable) as scratch:
         # Not save_file: its errors hide the OSError of a full disk.
         scratch.write_bytes(save(plain))

@@ -23,8 +23,9 @@ from roofseg.cutting.window import MIN_LABELLED, Crop, choose_window
 from roofseg.drawing import CELL, SheetGroup, contact_sheet, hatched
 from roofseg.patches import CROPS_COLUMNS
 from roofseg.recipe.split import SPLITS, read_nudges
+from roofseg.tiles.grid import Grid
 from roofseg.tiles.manifest import TileRecord, write_manifest
-from roofseg.tiles.rasters import Grid, TilePair, check_tile, read_tile_mask, read_tile_window
+from roofseg.tiles.tile import TilePair, check_tile, read_tile_mask, read_tile_window
 
 JPEG_QUALITY = 90
 PAIRS_NAMED = 20  # the most overlapping pairs that an error lists; there may be very many
@@ -63,7 +64,7 @@ def make_patches(
 
     Raises:
         UserError: a nudge leaves its tile, no pixel of a patch is labelled, patches of two splits
-            overlap (see `cutting.leakage`), or the dataset is broken (see `roofseg.tiles.rasters`)
+            overlap (see `cutting.leakage`), or the dataset is broken (see `roofseg.tiles.tile`)
     """
     tiles, unlisted = find_tiles(dataset)
     nudges = read_nudges(dataset)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from roofseg.core.errors import UserError, raise_all
 from roofseg.core.files import check_file_name
-from roofseg.recipe.params import parse_mapping
+from roofseg.recipe.parsing import parse_mapping
 from roofseg.recipe.split import SPLITS, read_split
-from roofseg.tiles.rasters import SIDECARS, TilePair
+from roofseg.tiles.tile import SIDECARS, TilePair
 from roofseg.tiles.unknown import read_unknown
 
 # Vector files, which people keep beside rasters, and the files that lie beside vector files.

@@ -16,7 +16,9 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from roofseg.core.images import UNKNOWN, Image
-from roofseg.tiles.rasters import RASTER_ERRORS, Grid
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.ground import is_on_earth
+from roofseg.tiles.rasters import RASTER_ERRORS
 
 # Two pictures look alike if at most this many of the 64 bits of their perceptual hashes differ.
 # Hashes of unrelated pictures differ in about 32 bits, with a standard deviation of 4; those of a
@@ -188,7 +190,7 @@ def _corners(grids: Sequence[Grid]) -> Corners:
 def reprojected(corners: Corners, source: CRS | None, target: CRS | None) -> Corners:
     """Reproject (N, 4, 2) corners to another CRS; those of a grid that it cannot map become NaN."""
     unknown = np.full_like(corners, np.nan)
-    if not all(crs and (crs.is_projected or crs.is_geographic) for crs in (source, target)):
+    if not (is_on_earth(source) and is_on_earth(target)):
         return unknown
     try:
         x, y = transform(source, target, *corners.reshape(-1, 2).T.tolist())

@@ -17,16 +17,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from roofseg.inference.torch_predictor import TorchPredictor
+from roofseg.models import lora
 from roofseg.models.device import resolve_precision
 from roofseg.models.roof_model import RoofModel
+from roofseg.recipe.params import Recipe
 
 SECONDS = 1.0
 """`time_inference` repeats a batch until this much time has passed."""
 
 
-def measure(
-    model: RoofModel, *, weights: Path, patch_size: int, encoder_frozen: bool
-) -> dict[str, int]:
+def measure(model: RoofModel, recipe: Recipe, *, weights: Path, patch_size: int) -> dict[str, int]:
     """Count the parameters, multiply-adds and bytes of a model.
 
     A multiply-add is one multiplication and the addition of its product, so the count is half the
@@ -38,24 +38,27 @@ def measure(
     of a SAM model depend on the patch size.
 
     Args:
-        model: the model; it is not changed.
+        model: the trained model; it is not changed.
+        recipe: its recipe, which decides what was trained.
         weights: its model.safetensors.
         patch_size: side of a patch in pixels.
-        encoder_frozen: whether the encoder stays frozen throughout training.
 
     Returns:
         ``encoder_parameters``, ``decoder_parameters``, ``total_parameters``,
-        ``trainable_parameters``; ``multiply_adds_per_patch``, ``multiply_adds_per_megapixel``
-        (10^6 pixels, in patches of that size); ``model_bytes``.
+        ``trainable_parameters``, ``adapter_parameters``; ``multiply_adds_per_patch``,
+        ``multiply_adds_per_megapixel`` (10^6 pixels, in patches of that size); ``model_bytes``.
     """
     encoder = sum(parameter.numel() for parameter in model.encoder_parameters())
     decoder = sum(parameter.numel() for parameter in model.decoder_parameters())
+    adapters = lora.count(model.encoder, recipe.lora)
+    encoder_frozen = recipe.thaw_epoch is None
     per_patch = multiply_adds(model, patch_size)
     return {
         "encoder_parameters": encoder,
         "decoder_parameters": decoder,
         "total_parameters": encoder + decoder,
-        "trainable_parameters": decoder if encoder_frozen else encoder + decoder,
+        "trainable_parameters": decoder + (adapters or (0 if encoder_frozen else encoder)),
+        "adapter_parameters": adapters,
         "multiply_adds_per_patch": per_patch,
         "multiply_adds_per_megapixel": round(per_patch / patch_size**2 * 1e6),
         "model_bytes": weights.stat().st_size,

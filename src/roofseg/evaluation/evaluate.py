@@ -24,7 +24,7 @@ from roofseg.inference.predictor import Predictor
 from roofseg.patches import Patch
 from roofseg.results.intervals import known_scores
 from roofseg.results.tables import write_csv
-from roofseg.tiles.rasters import TilePair
+from roofseg.tiles.tile import TilePair
 
 # Six digits are enough in CSV files: a single pixel of a tile changes earlier digits.
 FLOAT_FORMAT = "%.6f"

@@ -18,7 +18,8 @@ from roofseg.inference.predictor import Predictor
 from roofseg.metrics import COUNTS, Integers, count, table_of_counts
 from roofseg.sliding_window.blocks import predict_blocks
 from roofseg.sliding_window.imagery import open_imagery
-from roofseg.tiles.rasters import TilePair, check_mask_values, mask_of, open_raster
+from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.tile import TilePair, check_mask_values, mask_of
 
 
 def full_tile_table(

@@ -21,6 +21,7 @@ from roofseg.evaluation.boundary import DISTANCE, DISTANCE_M
 from roofseg.evaluation.calibration import BINS
 from roofseg.evaluation.evaluate import Evaluation
 from roofseg.metrics import COUNTS, SCORED_SPLITS, THRESHOLD
+from roofseg.recipe.architectures import MOBILE_SAM, is_sam
 from roofseg.recipe.params import Recipe
 from roofseg.results.disclaimers import SEALED, standard_caveats
 from roofseg.results.intervals import CONFIDENCE, UNKNOWN, Interval, intervals_of_tiles
@@ -83,8 +84,14 @@ def card(
     whole = "val_full_tiles" in tables
     counts = {name: list(split.values()).count(name) for name in ("train", *SCORED_SPLITS)}
     prior = Licence(**record["prior"]["licence"])
-    sam = recipe.encoder.startswith("sam_vit_")
-    note = ", the image encoder of Segment Anything" if sam else ""
+    note = _of_sam(recipe.encoder)
+    if recipe.lora:
+        note += f", adapted by {recipe.lora} ({', '.join(recipe.lora.targets)})"
+    elif recipe.thaw_epoch is None:
+        note += ", frozen"
+    without_sam = recipe.without_sam or (
+        is_sam(recipe.encoder) and _first(record["prior"])["prior"] == "scratch"
+    )
     templates = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -93,17 +100,17 @@ def card(
     )
     return templates.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         metadata=_metadata(record, scores, licence_of_weights(prior, licence)),
-        title=recipe.label(record["attempt"]),
-        caveats=standard_caveats(record["dataset"], "The encoder" if recipe.without_sam else ""),
+        title=f"{record['attempt']}{' (no SAM weights)' if without_sam else ''}",
+        caveats=standard_caveats(record["dataset"], "The encoder" if without_sam else ""),
         model=model.as_posix(),
         weights=sha256_file(model / "model.safetensors"),
         record=record,
         recipe=recipe,
         prior_chain=_chain(record["prior"]),
-        encoder_note=f"{note}{', frozen' if recipe.thaw_epoch is None else ''}",
+        encoder_note=note,
         parameters={
             part: f"{result[f'{part}_parameters'] / 1e6:.2f} M"
-            for part in ("encoder", "decoder", "trainable")
+            for part in ("encoder", "decoder", "trainable", *(["adapter"] if recipe.lora else []))
         },
         gsd=_gsd(record["gsd"]),
         counts=counts,
@@ -123,6 +130,20 @@ def card(
         data_licence=licence,
         data_spdx="" if licence.spdx == OTHER else f" ({licence.spdx})",
     )
+
+
+def _of_sam(encoder: str) -> str:
+    """Which program's image encoder it is; empty for other encoders."""
+    if not is_sam(encoder):
+        return ""
+    name = "MobileSAM" if encoder == MOBILE_SAM else "Segment Anything"
+    return f", the image encoder of {name}{' 2' if encoder.startswith('tu-') else ''}"
+
+
+def _first(prior: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of the first prior in a chain of models."""
+    earlier = (prior.get("model") or {}).get("prior")
+    return _first(earlier) if earlier else prior
 
 
 def _chain(prior: Mapping[str, Any]) -> list[str]:

@@ -21,11 +21,12 @@ from weakref import WeakSet
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file, sha256_files
 from roofseg.core.guard import SealedTestError, unsealed
-from roofseg.patches import Patch, read_patches
-from roofseg.recipe.params import parse_params
+from roofseg.cutting.seen import PlacedTile, check_seen
+from roofseg.patches import Patch, read_patches, read_seen_tiles
+from roofseg.recipe.parsing import parse_params
 from roofseg.results.ledger import Look, parse_looks, record_look
 from roofseg.tiles.manifest import read_manifest
-from roofseg.tiles.rasters import TilePair
+from roofseg.tiles.tile import TilePair, check_tile
 from roofseg.tiles.unknown import read_unknown
 
 # Paths that must be committed before test opens, so that the ledger's commit has the code.
@@ -94,15 +95,19 @@ def open_test(
         raise StaysSealed(f"this recipe ({digest}) is not the one that is final ({final}).")
     if copied:
         raise StaysSealed("this is a copy of the project; `dvc repro` in the workspace opens it.")
-    if changed := _git("status", "--porcelain", "--", *CODE):
+    record = read_json(model / "recipe.json")
+    prior = record.get("prior", {})
+    # The record of a declared prior pins its source (a commit of the hub, for example).
+    records = [f"weights/{prior['prior']}.json"] if prior.get("declared") else []
+    if changed := _git("status", "--porcelain", "--", *CODE, *records):
         files = ", ".join(line[3:] for line in changed.splitlines())
         raise UserError(
-            f"{files}: not committed. The test split opens only for committed code: commit "
-            f"them, then `dvc repro`; or set final.{attempt} back to null."
+            f"{files}: not committed. The test split opens only for committed code and records of "
+            f"priors: commit them, then `dvc repro`; or set final.{attempt} back to null."
         )
     look = {
         "digest": digest,
-        "training_inputs": read_json(model / "recipe.json")["training_inputs"],
+        "training_inputs": record["training_inputs"],
         "weights": sha256_file(model / "model.safetensors"),
         "dataset": dataset,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,23 +123,29 @@ def open_test(
     return opened
 
 
-def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> list[TilePair]:
+def full_tiles(
+    patches: Sequence[Patch], *, dataset: Path, listing: Path, model: Path
+) -> list[TilePair]:
     """Find the whole tiles that patches were cut from, and check that they have not changed.
 
     Args:
         patches: patches of val, or patches of test that `open_test` returned.
         dataset: the folder with imgs/ and msks/.
         listing: patches/tiles.csv (`roofseg.tiles.manifest`).
+        model: the folder of the model that is scored.
 
     Raises:
         SealedTestError: a tile is in test, and its patch was not opened.
-        UserError: a tile is missing, differs from the file that its patch was cut from, or overlaps
-            a tile of another split (it would show ground of that split, which may be sealed).
+        UserError: a tile is missing, differs from the file that its patch was cut from, overlaps a
+            tile of another split (it would show ground of that split, which may be sealed), or
+            shows ground that the model or one before it has learnt from.
     """
+    if not patches:
+        return []
     listed = read_manifest(listing)
     with unsealed():
         unknown = read_unknown(dataset / "msks")
-    pairs = []
+    pairs, placed = [], []
     for patch in patches:
         tile = listed.get(patch.tile)
         if tile is None:
@@ -155,6 +166,12 @@ def full_tiles(patches: Sequence[Patch], *, dataset: Path, listing: Path) -> lis
         _check_same(pair.image, tile.image_sha256)
         _check_same(pair.mask, tile.mask_sha256)
         pairs.append(pair)
+        with unsealed():
+            grid, _ = check_tile(pair, patch_size=1)
+        placed.append(PlacedTile(tile.tile, tile.split, tile.image_sha256, grid))
+    # Training compared the patches alone with the tiles that earlier models have seen.
+    remedy = "Set `evaluate_full_tiles: false` in params.yaml to score patches only."
+    check_seen(read_seen_tiles(model / "tiles.csv"), placed, f"{model}: this model", remedy)
     return pairs
 
 

@@ -21,7 +21,9 @@ from rasterio.crs import CRS
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file, write_rows
 from roofseg.inria.sources import TileSource, open_source
-from roofseg.tiles.rasters import RASTER_ERRORS, Grid, TilePair, check_tile, open_raster
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.rasters import RASTER_ERRORS, open_raster
+from roofseg.tiles.tile import TilePair, check_tile
 
 TERMS = """\
 The Inria Aerial Image Labeling Dataset (Maggiori et al. 2017) comes under Inria's terms: it is for

@@ -33,8 +33,9 @@ from roofseg.intake.pairing import Label, find_areas, pair_up
 from roofseg.intake.rasterize import FootprintLayer, check_placement
 from roofseg.intake.remarks import remarks, unlabelled_remarks
 from roofseg.intake.write_tiles import KINDS, TileWriter
+from roofseg.tiles.grid import MAX_SHIFT_PX, Grid, read_grid, shift_px
 from roofseg.tiles.licence import LICENCE_FILE, UNSTATED
-from roofseg.tiles.rasters import MAX_SHIFT_PX, Grid, open_raster, read_grid, shift_px
+from roofseg.tiles.rasters import open_raster
 from roofseg.tiles.unknown import write_unknown
 
 # The stated GSD may differ from that of a georeference by this share, because of rounding.

@@ -25,7 +25,9 @@ from rasterio.transform import Affine
 
 from roofseg.core.images import Image, file_values
 from roofseg.intake.convert import verified_write
-from roofseg.tiles.rasters import MAX_SHIFT_PX, Grid, open_raster, read_tile_mask, shift_px
+from roofseg.tiles.grid import MAX_SHIFT_PX, Grid, shift_px
+from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.tile import read_tile_mask
 
 WEB_MERCATOR = CRS.from_epsg(3857)
 HALF_WORLD_M = math.pi * 6378137  # half the width of Web Mercator's world

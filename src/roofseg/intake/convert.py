@@ -24,15 +24,9 @@ from rasterio.windows import Window
 from roofseg.core.errors import UserError
 from roofseg.intake.inspect import MAX_EXPANSION, open_bounded, parts
 from roofseg.sliding_window.imagery import open_imagery, unused_placement
-from roofseg.tiles.rasters import (
-    RgbBands,
-    check_square,
-    check_upright,
-    find_rgb,
-    is_all_valid,
-    read_grid,
-    read_rgb,
-)
+from roofseg.tiles.bands import RgbBands, find_rgb, is_all_valid, read_rgb
+from roofseg.tiles.grid import check_square, read_grid
+from roofseg.tiles.orientation import check_upright
 
 # These percentiles over all tiles become 0 and 255. With minimum and maximum instead, a few bright
 # roofs and deep shadows would leave the rest hardly any contrast.
@@ -66,7 +60,7 @@ def read_image_header(path: Path, max_expansion: float = MAX_EXPANSION) -> Image
 
     Raises UserError if it cannot be read (see `inspect.open_bounded`), has no red, green and blue
     bands, has pixels that are not square, or may be turned (see `find_rgb`, `check_square` and
-    `check_upright` in `roofseg.tiles.rasters`).
+    `check_upright` in `roofseg.tiles.orientation`).
     """
     with open_bounded(path, max_expansion) as source:
         bands = find_rgb(path, source)

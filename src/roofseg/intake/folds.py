@@ -10,8 +10,8 @@ from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
 from roofseg.intake.spatial_split import DECILES, DRAWS, find_blocks, fitting_side
+from roofseg.tiles.grid import Grid
 from roofseg.tiles.manifest import TileRecord
-from roofseg.tiles.rasters import Grid
 
 GROUPS_PER_FOLD = 2
 """Tiles that all touch are divided into squares that give at least so many groups per fold."""

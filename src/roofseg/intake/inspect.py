@@ -1,6 +1,6 @@
 """Inspect a dataset: every file, every pixel, all problems at once.
 
-`tiles.rasters` reads what the pipeline needs and stops at the first error. This module finds all
+`tiles.tile` reads what the pipeline needs and stops at the first error. This module finds all
 errors before anything depends on the dataset. Images are read in parts, so that they need not fit
 into memory; masks, one byte per pixel, must.
 """
@@ -30,13 +30,9 @@ from roofseg.cutting.find import find_rasters
 from roofseg.intake.spatial_split import find_blocks
 from roofseg.recipe.params import PATCH_MULTIPLE
 from roofseg.recipe.split import read_nudges, read_split
-from roofseg.tiles.rasters import (
-    Grid,
-    TilePair,
-    check_tile,
-    open_raster,
-    read_tile_mask,
-)
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.tile import TilePair, check_tile, read_tile_mask
 from roofseg.tiles.unknown import read_unknown
 
 # Above the first share of building a mask is taken as inverted; above the second, a warning asks.
@@ -67,7 +63,7 @@ class TileReport:
         black: share of the image's labelled pixels that are 0 in all bands, [0, 1]; None if the
             image cannot be read.
         problems: reasons why the tile cannot be used: messages that name the file.
-        note: which bands of the image are read (see `roofseg.tiles.rasters.RgbBands`), or "".
+        note: which bands of the image are read (see `roofseg.tiles.bands.RgbBands`), or "".
         labelled: share of the mask's pixels that are not unknown, [0, 1].
     """
 

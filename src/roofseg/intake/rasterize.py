@@ -27,7 +27,8 @@ from roofseg.intake.geoparquet import read_geometries, read_metadata
 from roofseg.intake.world import World, find_world
 from roofseg.sliding_window.imagery import unused_placement
 from roofseg.tiles.datum import find_missing_grid
-from roofseg.tiles.rasters import Grid, open_raster, read_grid
+from roofseg.tiles.grid import Grid, read_grid
+from roofseg.tiles.rasters import open_raster
 
 Geometries = npt.NDArray[np.object_]  # (N,) shapely geometries
 # A layer has no polygons if its geometry type contains one of these; a mixed layer is "Unknown".

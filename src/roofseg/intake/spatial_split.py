@@ -21,8 +21,8 @@ from rasterio.errors import CRSError
 from roofseg.core.errors import UserError
 from roofseg.cutting.leakage import reprojected
 from roofseg.recipe.split import SPLITS
-from roofseg.tiles.ground import ground_crs
-from roofseg.tiles.rasters import Grid
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.ground import ground_crs, is_on_earth
 
 # Number of random divisions to draw; the one with the most similar splits is used.
 DRAWS = 200
@@ -196,7 +196,7 @@ def _comparable(grids: Mapping[str, Grid]) -> dict[CRS | None, list[str]]:
         if grid.transform is None:
             continue
         crs = grid.crs
-        if crs is not None and (crs.is_projected or crs.is_geographic):
+        if crs is not None and is_on_earth(crs):
             earth = earth or ground_crs(crs, grid.transform, grid.height, grid.width)
             crs = earth
         groups.setdefault(crs, []).append(name)

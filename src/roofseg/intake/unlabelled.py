@@ -15,15 +15,9 @@ from roofseg.core.images import UNKNOWN, UNKNOWN_IN_FILES, file_values
 from roofseg.intake.chips import write_like
 from roofseg.intake.inspect import MAX_EXPANSION, open_bounded, parts
 from roofseg.intake.rasterize import FootprintLayer, covered_pixels
-from roofseg.tiles.rasters import (
-    TilePair,
-    check_tile,
-    find_rgb,
-    is_all_valid,
-    open_raster,
-    read_rgb,
-    read_tile_mask,
-)
+from roofseg.tiles.bands import find_rgb, is_all_valid, read_rgb
+from roofseg.tiles.rasters import open_raster
+from roofseg.tiles.tile import TilePair, check_tile, read_tile_mask
 
 Flags = npt.NDArray[np.bool_]
 

@@ -20,7 +20,8 @@ from roofseg.intake.inspect import open_bounded
 from roofseg.intake.pairing import Label
 from roofseg.intake.rasterize import FootprintLayer, RasterizeStats, rasterize_footprints
 from roofseg.intake.unlabelled import mark_unlabelled, missing_pixels
-from roofseg.tiles.rasters import WORLD_FILES, Grid, TilePair, check_tile
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.tile import WORLD_FILES, TilePair, check_tile
 
 # Sidecars that hold the georeference of formats that cannot, such as PNG.
 GEOREFERENCE = {".xml", ".prj", *WORLD_FILES}

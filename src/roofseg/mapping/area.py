@@ -12,10 +12,8 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from roofseg.tiles.ground import ground_lengths, to_degrees
+from roofseg.tiles.ground import LENGTH_TOLERANCE, ground_lengths, is_on_earth, to_degrees
 
-# UTM and national grids distort areas by less; Web Mercator shows Berlin 2.7 times too large.
-MAX_DISTORTION = 0.01
 LONGEST_SIDE = 0.01  # degrees; a geodesic of this length leaves its parallel by 1 cm at 60°
 
 Polygons = npt.NDArray[np.object_]  # (N,) shapely polygons
@@ -86,20 +84,20 @@ def measure_ground(
 ) -> Ground | None:
     """Choose how to measure the ground in a raster of ``width`` x ``height`` px.
 
-    Plane where the CRS is projected and distorts areas by at most MAX_DISTORTION (in the raster's
-    corners and centre); Ellipsoid in any other projection and for degrees. Without a CRS, or with a
-    local one, Plane by ``gsd`` (metres per pixel); None if ``gsd`` is unknown too.
+    Plane where the CRS is projected and keeps lengths (in the raster's corners and centre);
+    Ellipsoid in any other projection and for degrees. Without a CRS, or with a local one, Plane by
+    ``gsd`` (metres per pixel); None if ``gsd`` is unknown too.
 
     Raises ValueError if the raster lies outside the area that its CRS covers.
     """
     pixel = math.sqrt(abs(transform.determinant))
-    if crs is None or not (crs.is_projected or crs.is_geographic):
+    if crs is None or not is_on_earth(crs):
         return None if gsd is None else Plane(gsd / pixel)
     ellipsoid = Ellipsoid(pyproj.CRS.from_user_input(crs.to_string()), pixel)
     points = [(0, 0), (0, height), (width, 0), (width, height), (width / 2, height / 2)]
-    true = ellipsoid.scales_at(np.array([transform @ point for point in points])).prod(axis=1)
+    true = ellipsoid.scales_at(np.array([transform @ point for point in points]))
     if crs.is_projected:
         unit = crs.linear_units_factor[1]
-        if (abs(true / unit**2 - 1) <= MAX_DISTORTION).all():
+        if (abs(true / unit - 1) < LENGTH_TOLERANCE).all():
             return Plane(unit)
     return ellipsoid

@@ -40,7 +40,6 @@ class NotWrittenError(UserError):
         reason, remedy = str(error), SPACE
         if isinstance(error, OSError) and error.errno:
             remedy = REMEDIES.get(error.errno, "Choose another folder with --out")
-            remedy = remedy.partition(", or lower `workers`")[0]  # which only training has
             reason = error.strerror or reason
             if error.filename and Path(os.fsdecode(error.filename)) in out.parents:
                 reason = f"{os.fsdecode(error.filename)}: {reason}"

@@ -24,7 +24,9 @@ from roofseg.core.errors import UserError
 from roofseg.mapping.area import Floats, Ground, Polygons, measure_ground
 from roofseg.mapping.polygonize import Component, Strip, polygonize
 from roofseg.mapping.vector_files import GEOMETRY, Driver, write_layer
-from roofseg.tiles.rasters import Grid, open_raster, read_grid
+from roofseg.tiles.grid import Grid, read_grid
+from roofseg.tiles.ground import is_on_earth
+from roofseg.tiles.rasters import open_raster
 
 STRIP_PIXELS = 2**24  # of the raster in memory at a time
 BATCH = 10_000  # footprints in memory at a time
@@ -121,7 +123,7 @@ def choose_ground(name: str, grid: Grid, vector: Vector, gsd: float | None) -> G
             f"{name}: its transform {tuple(transform)[:6]} gives pixels no area. Georeference it "
             "again, for example with `gdal_edit.py -a_ullr`."
         )
-    on_earth = crs and (crs.is_projected or crs.is_geographic)
+    on_earth = is_on_earth(crs)
     if vector.driver == "geojson" and not on_earth:
         raise UserError(
             f"{name}: has no CRS and transform that place it on Earth, but GeoJSON is in "

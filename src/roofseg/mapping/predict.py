@@ -29,7 +29,8 @@ from roofseg.sliding_window.blocks import Block, Infer, predict_blocks
 from roofseg.sliding_window.imagery import Imagery, file_name, open_imagery
 from roofseg.sliding_window.windows import OVERLAP
 from roofseg.tiles.datum import find_missing_grid
-from roofseg.tiles.rasters import Grid, open_raster
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.rasters import open_raster
 from roofseg.version import VERSION
 
 MASK = BandSpec("uint8", 255, "mode", "building (1)")

@@ -15,8 +15,9 @@ from torch import nn
 
 from roofseg.core.errors import UserError
 from roofseg.core.weights import load_weights, read_weights, write_weights
-from roofseg.models import cnn, decoders, sam, vit
-from roofseg.recipe.architectures import check_architecture
+from roofseg.models import cnn, decoders, lora, sam, vit
+from roofseg.recipe.architectures import check_architecture, is_sam
+from roofseg.recipe.lora import Lora
 
 
 class RoofModel(nn.Module):
@@ -50,6 +51,7 @@ class RoofModel(nn.Module):
         self.multiple = multiple
         self.reads = reads
         self.encoder_frozen = False
+        self.adapted = False
         # Not in the state dict: they belong to the architecture, not to the trained weights.
         self.mean: torch.Tensor
         self.std: torch.Tensor
@@ -96,15 +98,47 @@ class RoofModel(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> RoofModel:
-        """Set train or eval mode, as in torch, but leave a frozen encoder in eval mode."""
+        """Set train or eval mode, as in torch; a frozen or adapted encoder stays in eval mode."""
         super().train(mode)
-        if self.encoder_frozen:
+        if self.encoder_frozen or self.adapted:
             self.encoder.eval()
         return self
 
+    def adapt(self, settings: Lora | None) -> None:
+        """Adapt the encoder, which holds the prior, by LoRA; None leaves it as it is.
+
+        From then on its own weights are frozen, and a thaw is that of the deltas. UserError as in
+        `lora.adapt`.
+        """
+        if settings:
+            lora.adapt(self.encoder, settings)
+            self.adapted = True
+            self.train(self.training)
+
+    def merge(self) -> None:
+        """Merge the deltas of an adapted encoder, which then is one as built."""
+        if self.adapted:
+            lora.merge(self.encoder)
+            self.adapted = False
+
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that are trained after the thaw, at their own learning rate."""
-        return self.encoder.parameters()
+        return lora.deltas(self.encoder) if self.adapted else self.encoder.parameters()
+
+    def trained_state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights, without those of the encoder that still equal the initial ones.
+
+        These are all of a frozen encoder, and all but the deltas of an adapted one.
+        """
+
+        def constant(name: str) -> bool:
+            return self.encoder_frozen or (self.adapted and not lora.is_delta(name))
+
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not (name.startswith("encoder.") and constant(name))
+        }
 
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that are trained from the first step: decoder and head."""
@@ -176,21 +210,24 @@ def build_model(
 
 
 def build_encoder(encoder: str) -> tuple[nn.Module, cnn.Statistics]:
-    """Build the encoder of this name with random weights, as models have it; also its statistics.
+    """Build an encoder with random weights, and its statistics, as `build_model` builds them.
 
-    All architectures that take an encoder have the same tensors in it.
+    Every architecture that takes an encoder gives its tensors the same names.
 
     Raises:
         UserError: no architecture takes this encoder
     """
-    problem = UserError(f"encoder: found {encoder!r}, which no architecture takes")
-    for architecture, builder in BUILDERS.items():
+    if is_sam(encoder):
+        module = vit.build_encoder(encoder)
+    else:
+        cnn.check_encoder(encoder)
         try:
-            check_architecture(architecture, encoder)
-            return builder.build(encoder, 0.0)[0], builder.statistics(encoder)
-        except UserError as error:
-            problem = error
-    raise problem
+            module, _ = cnn.unet(encoder, 0.0)
+        except UserError:
+            if not encoder.startswith("tu-"):
+                raise
+            module = vit.build_encoder(encoder)  # a plain ViT, whose features have one resolution
+    return module, vit.statistics(encoder)
 
 
 def save_model(path: Path, model: RoofModel) -> None:

@@ -39,11 +39,11 @@ def build(
 ) -> Callable[[str, float], tuple[nn.Module, nn.Module]]:
     """A function that builds a ViT by its name, and over it ``decoder`` with its dropout."""
 
-    def over(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
+    def build_both(encoder: str, dropout: float) -> tuple[nn.Module, nn.Module]:
         module = build_encoder(encoder)
         return module, decoder(cast(Encoder, module).shapes, dropout)
 
-    return over
+    return build_both
 
 
 def build_encoder(name: str) -> nn.Module:

@@ -37,7 +37,7 @@ class Prior:
             file that they come from, and its version
         source: where that file comes from, in words
         statistics: mean and standard deviation of the encoder's input, as
-            `roofseg.models.roof_model.build_encoder` has them
+            `roofseg.models.roof_model.build_encoder` states them
         licence: the licence of the weights
     """
 
@@ -170,7 +170,7 @@ def _efficientnet_lite0(_: Path) -> Made:
             f"{path}: found SHA-256 {found}; expected {LITE0_SHA256}. "
             f"Install {LITE0_PACKAGE} again from requirements.lock."
         )
-    return lite0_names(_read_pickle(path)), path, package.version
+    return lite0_names(_read_checkpoint(path)), path, package.version
 
 
 def _resnet34(folder: Path) -> Made:
@@ -192,11 +192,11 @@ def _resnet34(folder: Path) -> Made:
 
 def _sam_vit_b(folder: Path) -> Made:
     path = fetch(SAM_SOURCE, folder)
-    return sam_names(_read_pickle(path)), path, None
+    return sam_names(_read_checkpoint(path)), path, None
 
 
-def _read_pickle(path: Path) -> Tensors:
-    """Load a checkpoint that holds only tensors; its checksum must have been verified before."""
+def _read_checkpoint(path: Path) -> Tensors:
+    """Load a checkpoint of tensors, without unpickling; its checksum was verified before."""
     import torch
 
     state: Tensors = torch.load(path, map_location="cpu", weights_only=True)

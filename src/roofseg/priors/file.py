@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file, user_path
 from roofseg.models.roof_model import build_encoder
-from roofseg.priors.record import Origin, write_prior
-from roofseg.recipe.priors import FilePrior, pattern, replacement
+from roofseg.priors.record import Origin, check_finite, keep_made, write_prior
+from roofseg.recipe.priors import FilePrior
+from roofseg.recipe.rules import pattern, replacement
 from roofseg.tiles.licence import declared_licence
 
 Tensors = dict[str, torch.Tensor]
@@ -31,15 +32,28 @@ COUNTER = ".num_batches_tracked"  # of BatchNorm; unused, and missing in files b
 def make_file_prior(name: str, declared: FilePrior, folder: Path) -> tuple[Path, list[str]]:
     """Make the prior ``name`` of a file; return the path of its weights, and notes for the user.
 
+    Without the file, weights that were made of it before are kept.
+
     Raises:
-        UserError: the file is missing, is another file than declared, holds more than tensors, or
-            its tensors are not, after ``rename`` and ``ignore``, exactly those of the encoder
+        UserError: the file is missing and nothing was made of it; it is another file than declared
+            or holds more than tensors; or its tensors are not, after ``rename`` and ``ignore``,
+            exactly those of the encoder
     """
     path, key = user_path(declared.file), f"priors.files.{name}"
+    decisive, licence = declared.decisive(), declared_licence(declared.licence)
     if not path.is_file():
+        made = folder / f"{name}.safetensors"
+        if keep_made(folder, name, declared=decisive, encoder=declared.encoder, licence=licence):
+            return made, [f"{path} is not here; {made} was made of it before, and is kept"]
         raise UserError(
-            f"{key}.file: {path}: no such file. Put it there or correct the path; a weights file "
-            f"that another machine made comes with `dvc pull weights/{name}.safetensors`."
+            f"{key}.file: {path}: no such file. Put it there or correct the path. Where another "
+            f"machine has made the weights, `dvc pull {made}` gets them, and the file is not "
+            "needed."
+        )
+    if (path.parent / "recipe.json").is_file():
+        raise UserError(
+            f"{key}.file: {path}: a recipe.json lies beside it, so it is a model of this program. "
+            "Declare its folder under priors.models, which checks the tiles that it has seen."
         )
     if (found := sha256_file(path)) != declared.sha256:
         raise UserError(
@@ -59,8 +73,8 @@ def make_file_prior(name: str, declared: FilePrior, folder: Path) -> tuple[Path,
         declared.sha256,
         declared.encoder,
         (declared.mean, declared.std),
-        declared_licence(declared.licence),
-        declared.decisive(),
+        licence,
+        decisive,
     )
     return write_prior(folder, name, fitted, origin), notes
 
@@ -148,7 +162,7 @@ def renamed(tensors: Mapping[str, torch.Tensor], declared: FilePrior, path: Path
         for name in _found(rule, kept, "ignore", path):
             del kept[name]
     names = {name: name for name in kept}  # the new name of each
-    for rule, new in declared.rename.items():
+    for rule, new in declared.rules:
         _found(rule, names.values(), "rename", path)
         text = replacement(rule, new)
         names = {old: pattern(rule).sub(text, name) for old, name in names.items()}
@@ -244,21 +258,20 @@ def _converted(
     kinds: dict[str, int] = {}
     for name, wanted in expected.items():
         tensor = found[name]
+        kind = f"{tensor.dtype}".removeprefix("torch.")
+        if tensor.layout != torch.strided:
+            raise UserError(
+                f"{source}: {name} is sparse ({tensor.layout}). Save dense tensors (`.to_dense()`)."
+            )
         if tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_complex():
             raise UserError(
                 f"{source}: {name} has the type {tensor.dtype}, expected {wanted.dtype}. Save "
                 "weights that are not quantized."
             )
         result[name] = tensor.to(wanted.dtype)
-        if tensor.is_floating_point():
-            if bad := int((~result[name].isfinite()).sum()):
-                raise UserError(
-                    f"{source}: {name} has {bad} of {tensor.numel()} values that are NaN or "
-                    "infinite, so no model could start from it. Use another checkpoint."
-                )
-            if tensor.dtype != wanted.dtype:
-                kind = f"{tensor.dtype}".removeprefix("torch.")
-                kinds[kind] = kinds.get(kind, 0) + 1
+        check_finite(name, result[name], source)
+        if tensor.is_floating_point() and tensor.dtype != wanted.dtype:
+            kinds[kind] = kinds.get(kind, 0) + 1
     return result, [f"{count} tensors of {kind} became float32" for kind, count in kinds.items()]
 
 

@@ -23,11 +23,19 @@ from roofseg.core.hub import commit_of, hub_file
 from roofseg.models.roof_model import build_encoder
 from roofseg.priors.download import first_line
 from roofseg.priors.file import Tensors, fit, read_tensors
-from roofseg.priors.record import Origin, Statistics, write_prior
+from roofseg.priors.record import Origin, Statistics, keep_made, write_prior
 from roofseg.recipe.priors import HubPrior
 from roofseg.tiles.licence import OTHER, Licence, declared_licence
 
 FILE = "model.safetensors"
+# The licences of timm's weights that are on the SPDX list; others have names of timm's own.
+SPDX = {
+    "apache-2.0": "Apache-2.0",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc-by-4.0": "CC-BY-4.0",
+    "cc-by-nc-4.0": "CC-BY-NC-4.0",
+    "mit": "MIT",
+}
 CONFIG = "config.json"  # in smp's repositories: the statistics of the input
 
 
@@ -46,11 +54,11 @@ class HubFile:
     described: bool
 
 
-def make_hub_prior(name: str, declared: HubPrior, folder: Path) -> Path:
-    """Make the prior ``name``; return the path of its weights.
+def make_hub_prior(name: str, declared: HubPrior, folder: Path) -> tuple[Path, list[str]]:
+    """Make the prior ``name``; return the path of its weights, and notes for the user.
 
-    Without a network the file can be put at ``folder``/NAME.source.safetensors by hand, once a
-    record pins it.
+    Without a network, weights that were made before are kept; and once a record pins the file, it
+    can be put at ``folder``/NAME.source.safetensors by hand.
 
     Raises:
         UserError: the library knows no such weights, the download failed, the file is not the one
@@ -66,7 +74,17 @@ def make_hub_prior(name: str, declared: HubPrior, folder: Path) -> Path:
             f"{record}: pins {pinned['source']}, but priors.hub.{name} now means {source}. {accept}"
         )
     by_hand = folder / f"{name}.source{Path(wanted.name).suffix}"
-    path, config, commit = _fetch(wanted, pinned, by_hand)
+    decisive = declared.decisive()
+    licence = (
+        declared_licence(declared.licence) if declared.licence else _licence(wanted.licence, source)
+    )
+    try:
+        path, config, commit = _fetch(wanted, pinned, by_hand)
+    except UserError as error:
+        if keep_made(folder, name, declared=decisive, encoder=declared.encoder, licence=licence):
+            made = folder / f"{name}.safetensors"
+            return made, [f"{made} was made before, and is kept, since {error}"]
+        raise
     found = sha256_file(path)
     if pinned and found != pinned["source_sha256"]:
         raise UserError(
@@ -79,19 +97,18 @@ def make_hub_prior(name: str, declared: HubPrior, folder: Path) -> Path:
     elif config:
         _check_statistics(config, statistics, f"priors.hub.{name}")
     try:
-        tensors = _loaded(read_tensors(path), declared, encoder)
+        stored = read_tensors(path)
+        tensors = _loaded(stored, declared, encoder)
     except (RuntimeError, KeyError) as error:  # of load_state_dict, and of its forms in smp
         raise UserError(
             f"{source}: not the weights of encoder {declared.encoder} ({first_line(error)}). Use "
             "others, or a file (priors.files)."
         ) from None
-    tensors, _ = fit(tensors, encoder.state_dict(), source, declared.encoder)
-    stated = declared.licence or wanted.licence
-    licence = declared_licence(stated) if stated else Licence(OTHER, f"Not stated: see {source}.")
-    origin = Origin(
-        source, commit, found, declared.encoder, statistics, licence, declared.decisive()
-    )
-    return write_prior(folder, name, tensors, origin)
+    kinds = {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()}
+    tensors, notes = fit(tensors, encoder.state_dict(), source, declared.encoder)
+    notes += [f"tensors of {k} became float32" for k in sorted(map(str, kinds - {torch.float32}))]
+    origin = Origin(source, commit, found, declared.encoder, statistics, licence, decisive)
+    return write_prior(folder, name, tensors, origin), notes
 
 
 def find_weights(declared: HubPrior, key: str) -> HubFile:
@@ -110,29 +127,38 @@ def find_weights(declared: HubPrior, key: str) -> HubFile:
             config = None
         if not config or not config.hf_hub_id:
             known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+            others = (
+                f"; it has {', '.join(known)}. Name one of these" if known else ". Name another"
+            )
             raise UserError(
-                f"{key}.encoder: timm has no weights on huggingface.co for {name}; it has "
-                f"{', '.join(known) or 'none'}. Name others, or use a file (priors.files)."
+                f"{key}.encoder: timm has no weights on huggingface.co for {name}{others}, or use "
+                "a file (priors.files)."
             )
         repository, _, revision = config.hf_hub_id.partition("@")
         file = config.hf_hub_filename or FILE
-        return HubFile(repository, revision or None, file, _spdx(config.license), False)
+        return HubFile(repository, revision or None, file, config.license, False)
     settings = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {})
     if (declared.weights or "imagenet") not in settings:
+        others = (
+            f"; it has {', '.join(settings)}. Set `weights` to one of them"
+            if settings
+            else ". Name another encoder"
+        )
         raise UserError(
             f"{key}: smp has no weights {declared.weights or 'imagenet'!r} for encoder "
-            f"{encoder!r}; it has {', '.join(settings) or 'none'}. Set `weights` to one of them, "
-            "or use a file (priors.files)."
+            f"{encoder!r}{others}, or use a file (priors.files)."
         )
     found = settings[declared.weights or "imagenet"]
     return HubFile(found["repo_id"], found["revision"], FILE, None, True)
 
 
-def _spdx(licence: str | None) -> str | None:
-    """The SPDX identifier of a licence as timm writes it: apache-2.0, mit, cc-by-nc-4.0."""
-    if not licence:
-        return None
-    return {"apache-2.0": "Apache-2.0"}.get(licence, licence.upper())
+def _licence(stated: str | None, source: str) -> Licence:
+    """The licence that timm states in its own words, such as apache-2.0 or dinov3-license."""
+    if stated in SPDX:
+        return declared_licence(SPDX[stated])
+    if stated in (None, "", "unknown"):
+        return Licence(OTHER, f"Not stated: see {source}.")
+    return Licence(OTHER, f"timm states the licence {stated}: see {source}.")
 
 
 def _fetch(

@@ -6,29 +6,20 @@ in val or test here would give scores that say nothing about other tiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from rasterio.crs import CRS
-from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import read_json, sha256_file
 from roofseg.core.weights import read_weights
-from roofseg.cutting.leakage import shared_ground
+from roofseg.cutting.seen import PlacedTile, check_seen, grid_of
 from roofseg.inference.predictor import ModelRecord, read_record
 from roofseg.patches import read_seen_tiles
-from roofseg.priors.record import Origin, write_prior
+from roofseg.priors.record import Origin, check_finite, write_prior
 from roofseg.recipe.priors import ModelPrior, as_keys
 from roofseg.tiles.licence import OTHER, Licence, declared_licence
-from roofseg.tiles.manifest import TileRecord, read_manifest
-from roofseg.tiles.rasters import Grid
-
-NAMED = 5  # the overlapping tiles that an error names
-# Splits here that must not share a tile with a split of the earlier model: it learnt from train,
-# and val chose its epoch and recipe. To choose by the same val again is no leak.
-SEALED_FROM = {"train": ("val", "test"), "val": ("test",)}
+from roofseg.tiles.manifest import read_manifest
 
 
 def make_model_prior(
@@ -55,17 +46,20 @@ def make_model_prior(
         patch_size: side of its patches in pixels
 
     Raises:
-        UserError: the model's folder is not complete; it was trained with another recipe or has
-            other statistics than declared; or it has seen tiles of val or test
+        UserError: the model's folder is not complete or its training failed; it was trained with
+            another recipe or has other statistics than declared; or it has seen tiles of val or
+            test
     """
     key, model = f"priors.models.{name}", Path(declared.model)
     found, record = read_record(model), read_json(model / "recipe.json")
     if found.digest != digest:
         raise UserError(
             f"{model / 'recipe.json'}: the model's recipe digest is {found.digest}, but {key} "
-            f"means {digest}. If this is the model that you mean, write `recipe: {found.digest}` "
-            "there; if it is an attempt of this project, train it again."
+            f"means {digest}. If this is the model that you mean, write `recipe: "
+            f"'{found.digest}'` there; if it is an attempt of this project, train it again."
         )
+    if failure := (record.get("result") or {}).get("failure"):
+        raise UserError(f"{model / 'recipe.json'}: its training ended early: {failure}")
     statistics = found.recipe.statistics
     if as_keys(statistics) != {k: v for k, v in decisive.items() if k in ("mean", "std")}:
         stated = ", ".join(f"{name}: {values}" for name, values in as_keys(statistics).items())
@@ -74,12 +68,21 @@ def make_model_prior(
             f"{'Write there ' + stated if stated else 'Remove mean and std'}."
         )
     seen = read_seen_tiles(model / "tiles.csv")
-    check_seen(seen, read_manifest(listing), patch_size, f"{key}: the model {model}")
+    here = [
+        PlacedTile(tile.tile, tile.split, tile.image_sha256, grid_of(tile, patch_size))
+        for tile in read_manifest(listing).values()
+    ]
+    remedy = "Put these tiles into train (split.csv), or start from another prior."
+    check_seen(seen, here, f"{key}: the model {model}", remedy)
     weights = model / "model.safetensors"
     tensors = read_weights(weights)
     if declared.part == "encoder":
         start = "encoder."
         tensors = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+    if not tensors:
+        raise UserError(f"{weights}: holds no tensor of the model's {declared.part}. Restore it.")
+    for tensor_name, tensor in tensors.items():
+        check_finite(tensor_name, tensor, str(weights))
     origin = Origin(
         f"model {found.attempt}, trained on {found.dataset}",
         found.digest,
@@ -111,55 +114,3 @@ def _licence(
     data = "" if same else f"dataset {model.dataset}, whose terms apply; "
     terms = f"A model of {model.attempt} ({data}its prior: {prior['terms']})"
     return Licence(prior["spdx"] if same else OTHER, terms)
-
-
-def check_seen(
-    seen: Sequence[Mapping[str, str]],
-    here: Mapping[str, TileRecord],
-    patch_size: int,
-    subject: str,
-    remedy: str = "Put these tiles into train (split.csv), or start from another prior.",
-) -> None:
-    """Raise UserError if a model has seen tiles that val or test of this dataset hold.
-
-    Two tiles are the same if their images have the same bytes, or if their georeferenced patches
-    share ground.
-
-    Args:
-        seen: the rows of the model's tiles.csv (`roofseg.patches.seen_tiles`)
-        here: the tiles of the dataset in force
-        patch_size: side of its patches in pixels
-        subject: begins the error
-        remedy: ends the error
-    """
-    tiles = list(here.values())
-    grids = [_grid(row["patch_size"], row["crs"], row["transform"]) for row in seen]
-    grids += [_grid(patch_size, tile.crs, tile.transform) for tile in tiles]
-    sides = ["seen"] * len(seen) + ["here"] * len(tiles)
-    reasons = {
-        (one, two - len(seen)): f"share {width:.0f} x {height:.0f} px of ground"
-        for (one, two), (width, height) in shared_ground(grids, sides).items()
-    }
-    by_hash = {tile.image_sha256: index for index, tile in enumerate(tiles)}
-    for one, row in enumerate(seen):
-        if row["image_sha256"] in by_hash:
-            reasons[one, by_hash[row["image_sha256"]]] = "are the same image"
-    lines = [
-        f"{seen[one]['tile']} ({seen[one]['split']} of {seen[one]['dataset']}) and "
-        f"{tiles[two].tile} ({tiles[two].split} here) {reason}"
-        for (one, two), reason in sorted(reasons.items())
-        if tiles[two].split in SEALED_FROM[seen[one]["split"]]
-    ]
-    if lines:
-        more = f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
-        raise UserError(
-            f"{subject} has seen tiles of val or test, so scores would be too high: "
-            f"{'; '.join(lines[:NAMED])}{more}. {remedy}"
-        )
-
-
-def _grid(patch_size: str | int, crs: str, transform: str) -> Grid:
-    """The grid of a patch, from the text in a table."""
-    size = int(patch_size)
-    place = Affine(*map(float, transform.split())) if transform else None
-    return Grid(size, size, CRS.from_string(crs) if crs else None, place)

@@ -8,11 +8,12 @@ that changes, training runs again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roofseg.core.files import sha256_file, write_json
+from roofseg.core.errors import UserError
+from roofseg.core.files import read_json, sha256_file, write_json
 from roofseg.core.weights import write_weights
 from roofseg.tiles.licence import Licence
 
@@ -45,6 +46,15 @@ class Origin:
     declared: Mapping[str, Any] | None = None
 
 
+def check_finite(name: str, tensor: torch.Tensor, source: str) -> None:
+    """Raise UserError, which begins with ``source``, if a tensor has values that are not finite."""
+    if tensor.is_floating_point() and (bad := int((~tensor.isfinite()).sum())):
+        raise UserError(
+            f"{source}: {name} has {bad} of {tensor.numel()} values that are NaN or infinite, so "
+            "no model could start from it. Use another checkpoint."
+        )
+
+
 def write_prior(
     folder: Path, name: str, tensors: Mapping[str, torch.Tensor], origin: Origin, **more: Any
 ) -> Path:
@@ -64,9 +74,33 @@ def write_prior(
         "encoder": origin.encoder,
         "mean": mean,
         "std": std,
-        "licence": {"spdx": origin.licence.spdx, "terms": origin.licence.terms},
+        "licence": asdict(origin.licence),
         "declared": origin.declared,
         **more,
     }
     write_json(path.with_suffix(".json"), record)
     return path
+
+
+def keep_made(
+    folder: Path, name: str, *, declared: Mapping[str, Any], encoder: str, licence: Licence
+) -> bool:
+    """Keep the weights that were made from the same declaration before, if they are here.
+
+    A machine without the source, such as a user's file or a network, has them from `dvc pull`. Only
+    the licence in the record is renewed.
+
+    Returns:
+        Whether NAME.safetensors is what NAME.json records, and that was declared like this.
+    """
+    path = folder / f"{name}.safetensors"
+    record_path = path.with_suffix(".json")
+    if not (path.is_file() and record_path.is_file()):
+        return False
+    record = read_json(record_path)
+    if (record["declared"], record["encoder"]) != (declared, encoder):
+        return False
+    if record["sha256"] != sha256_file(path):
+        return False
+    write_json(record_path, record | {"licence": asdict(licence)})
+    return True

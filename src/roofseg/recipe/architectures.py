@@ -14,8 +14,8 @@ SAM_ENCODER = "sam_vit_b"
 MOBILE_SAM = "mobile_sam"
 SAM_ENCODERS = (SAM_ENCODER, "sam_vit_l", MOBILE_SAM)  # those that are not of timm
 
-# The encoders that each architecture takes: any of segmentation-models-pytorch (smp), any vision
-# transformer (vit: SAM's, or tu-NAME of timm), or one alone.
+# The encoders that each architecture takes: any of segmentation-models-pytorch (smp) but SAM's, any
+# vision transformer (vit: SAM's, or tu-NAME of timm), or a single encoder.
 ARCHITECTURES: dict[str, Literal["smp", "vit", "sam_vit_b"]] = {
     "unet": "smp",
     "deeplabv3plus": "smp",
@@ -51,9 +51,9 @@ def check_architecture(architecture: str, encoder: str) -> None:
     sam = ", ".join(SAM_ENCODERS)
     takes, expected = {
         "smp": (
-            encoder not in SAM_ENCODERS,
-            f"any encoder of segmentation-models-pytorch, but none of {sam}. Those go with "
-            "vit_conv, vit_unet and dpt",
+            not is_sam(encoder),
+            f"any encoder of segmentation-models-pytorch, but none of {sam} and SAM 2's "
+            "tu-sam2_hiera_*. Those go with vit_conv, vit_unet and dpt",
         ),
         "vit": (
             encoder in SAM_ENCODERS or encoder.startswith("tu-"),

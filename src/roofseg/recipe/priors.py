@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from roofseg.core.errors import UserError
 from roofseg.recipe.architectures import PRIOR_ENCODERS, check_prior
 from roofseg.recipe.checked import Checked
+from roofseg.recipe.rules import check_form, check_patterns
 
 # DVC refuses "/", "@" and spaces in the name of a stage's item, and reads 1 or 0x1f as numbers.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -73,7 +74,7 @@ class HubPrior(_Input):
     licence: str | None = None
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the weights and their use, as JSON values: part of the recipe digest."""
+        """What a recipe digest covers, as JSON values: the weights and the model's input."""
         return {"hub": self.encoder, "weights": self.weights, **as_keys(self.statistics)}
 
 
@@ -85,8 +86,9 @@ class FilePrior(_Input):
         sha256: of the file. It identifies the weights, here and on other machines
         encoder: the encoder that the weights are for, as in an attempt
         key: where in a nested checkpoint its tensors are, such as ``state_dict``
-        rename: how the file's names become the encoder's: the beginning of a name, or a
-            /regular expression/, and what replaces it; every rule is applied, in this order
+        rename: how the file's names become the encoder's: rules with one key each, which is the
+            beginning of a name or a /regular expression/, and whose value replaces it; every rule
+            is applied, in this order (a list, since DVC does not see the order of a mapping)
         ignore: beginnings of names, or /regular expressions/, that are left out, such as heads
         licence: an SPDX identifier, or the terms in words
     """
@@ -98,27 +100,38 @@ class FilePrior(_Input):
     std: Deviations
     licence: str = Field(min_length=1)
     key: str | None = None
-    rename: dict[str, str] = Field(default_factory=dict)
+    rename: list[dict[str, str]] = Field(default_factory=list)
     ignore: list[str] = Field(default_factory=list)
 
-    @field_validator("rename", "ignore")
+    @property
+    def rules(self) -> list[tuple[str, str]]:
+        """The rules of ``rename``: what to replace, and by what."""
+        return _pairs(self.rename)
+
+    @field_validator("rename", mode="before")
     @classmethod
-    def _are_patterns(cls, value: Any) -> Any:
-        for rule in value:
-            try:
-                found = pattern(rule)
-                if isinstance(value, dict):  # a replacement may name a group that is not there
-                    re.compile(f"(?:{found.pattern})?").sub(replacement(rule, value[rule]), "")
-            except (re.error, IndexError) as error:
-                raise ValueError(f"{rule} is no regular expression ({error})") from None
+    def _has_an_order(cls, value: Any) -> Any:
+        check_form(value)
+        return value
+
+    @field_validator("rename")
+    @classmethod
+    def _are_rules(cls, value: list[dict[str, str]]) -> list[dict[str, str]]:
+        check_patterns(_pairs(value))
+        return value
+
+    @field_validator("ignore")
+    @classmethod
+    def _are_patterns(cls, value: list[str]) -> list[str]:
+        check_patterns([(rule, "") for rule in value])
         return value
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the weights and their use, as JSON values: part of the recipe digest."""
+        """What a recipe digest covers, as JSON values: the weights and the model's input."""
         return {
             "sha256": self.sha256,
             "key": self.key,
-            "rename": [list(rule) for rule in self.rename.items()],  # their order matters
+            "rename": [list(rule) for rule in self.rules],
             "ignore": self.ignore,
             **as_keys(self.statistics),
         }
@@ -128,7 +141,7 @@ class ModelPrior(_Input):
     """A model that was trained by this project, or by another and brought with `dvc import`.
 
     Attributes:
-        model: the folder with model.safetensors, recipe.json and tiles.csv
+        model: the folder in this project with model.safetensors, recipe.json and tiles.csv
         part: ``encoder``; or ``all`` for the decoder's weights too
         recipe: the digest of the model's recipe, if it is no attempt of this params.yaml
         licence: the licence of the weights; None for that of the model's own prior and dataset
@@ -138,6 +151,26 @@ class ModelPrior(_Input):
     part: Literal["encoder", "all"] = "encoder"
     recipe: Annotated[str, Field(pattern="^[0-9a-f]{12}$")] | None = None
     licence: str | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _is_in_the_project(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        if path.is_absolute() or value.startswith("~") or ".." in path.parts:
+            raise ValueError(
+                "expected a folder in this project: bring the model there with `dvc import` "
+                "(docs/priors.md)"
+            )
+        if path.parts[:1] in [("data",), ("patches",)]:
+            raise ValueError(f"{path.parts[0]}/ holds tiles; expected the folder of a model")
+        return value
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise ValueError("expected text; YAML reads such digits as a number, so quote them")
+        return value
 
     def attempt(self, attempts: Mapping[str, Any]) -> str | None:
         """The attempt whose model it is; None for a model that was brought."""
@@ -189,11 +222,18 @@ class Priors(Checked):
                     )
 
         for name, model in self.models.items():
-            if model.recipe is None and not model.attempt(attempts):
+            key, attempt = f"priors.models.{name}", model.attempt(attempts)
+            if model.recipe is None and not attempt:
                 raise UserError(
-                    f"priors.models.{name}.recipe: missing: {model.model} is the model of no "
-                    f"attempt here. Write the `digest` that {model.model}/recipe.json has."
+                    f"{key}.recipe: missing: {model.model} is the model of no attempt here. Write "
+                    f"the `digest` that {model.model}/recipe.json has, in quotes."
                 )
+            for own in ("recipe", "mean", "std"):
+                if attempt and getattr(model, own) is not None:
+                    raise UserError(
+                        f"{key}.{own}: has no effect, since {model.model} is the model of attempt "
+                        f"{attempt}, whose recipe decides it. Remove this line."
+                    )
 
     def check_use(self, name: str, encoder: str) -> None:
         """Raise UserError unless the prior ``name`` is in force and fits ``encoder``.
@@ -214,11 +254,20 @@ class Priors(Checked):
                 )
             )
         found = self.hub.get(name) or self.files.get(name)
-        if found and found.encoder != encoder:
-            raise UserError(
-                f"prior: found {name!r}, which holds weights of encoder {found.encoder}, with "
-                f"encoder {encoder}. Make the two names equal."
-            )
+        if found:
+            check_same(name, "encoder", found.encoder, encoder)
+
+
+def check_same(name: str, key: str, held: str | None, wanted: str) -> None:
+    """Raise UserError if the prior ``name`` holds weights of another model than an attempt has.
+
+    ``key`` is encoder or architecture; ``held`` is that of the prior, None if it fits any.
+    """
+    if held not in (None, wanted):
+        raise UserError(
+            f"prior: found {name!r}, which holds weights of {key} {held}, with {key} {wanted}. "
+            f"Make the two equal{', or set `part: encoder`' if key == 'architecture' else ''}."
+        )
 
 
 def check_moved(values: Mapping[str, Any], source: str) -> None:
@@ -241,13 +290,5 @@ def as_keys(statistics: Statistics | None) -> dict[str, list[float]]:
     return {"mean": [*statistics[0]], "std": [*statistics[1]]} if statistics else {}
 
 
-def pattern(rule: str) -> re.Pattern[str]:
-    """The regular expression of a rule: that between two slashes, or the beginning of a name."""
-    if len(rule) > 1 and rule[0] == rule[-1] == "/":
-        return re.compile(rule[1:-1])
-    return re.compile(f"^{re.escape(rule)}")
-
-
-def replacement(rule: str, new: str) -> str:
-    r"""The text that replaces what a rule finds; only a regular expression has groups (``\1``)."""
-    return new if pattern(rule).pattern == rule[1:-1] else new.replace("\\", r"\\")
+def _pairs(rename: list[dict[str, str]]) -> list[tuple[str, str]]:
+    return [pair for rule in rename for pair in rule.items()]

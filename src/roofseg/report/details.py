@@ -38,7 +38,10 @@ def training(board: Leaderboard) -> Section:
     rows: list[list[Cell | str]] = [
         [
             name_cell(attempt),
-            Cell(f"{attempt.recipe.encoder},", attempt.recipe.prior),
+            Cell(
+                f"{attempt.recipe.encoder},",
+                f"{attempt.recipe.prior}{f', {lora}' if (lora := attempt.recipe.lora) else ''}",
+            ),
             f"{attempt.recipe.lr:g}",
             attempt.recipe.augmentation,
             f"{attempt.recipe.dropout:g}",
@@ -150,7 +153,8 @@ def costs(board: Leaderboard) -> Section:
             name_cell(attempt),
             Cell(
                 f"{attempt.costs['total_parameters'] / 1e6:.2f} M,",
-                f"{attempt.costs['trainable_parameters'] / 1e6:.2f} M trained",
+                f"{attempt.costs['trainable_parameters'] / 1e6:.2f} M trained"
+                + (f", {adapters / 1e6:.2f} M by LoRA" if adapters else ""),
             ),
             *(
                 number(None) if (value := values[attempt.name][key]) is None else show(value)
@@ -158,6 +162,7 @@ def costs(board: Leaderboard) -> Section:
             ),
         ]
         for attempt in board.ranked
+        for adapters in [attempt.costs.get("adapter_parameters")]
     ]
     header = ["attempt", "parameters", *(heading for heading, _ in COST_COLUMNS.values())]
     window = board.leader.inference["patch_size"]

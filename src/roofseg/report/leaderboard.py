@@ -178,6 +178,7 @@ def score_table(board: Leaderboard) -> pd.DataFrame:
         row["looks"] = attempt.look_count
         row["minutes"] = attempt.times["minutes"]
         row["trainable_parameters"] = attempt.training["trainable_parameters"]
+        row["adapter_parameters"] = attempt.training.get("adapter_parameters", 0)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -26,21 +26,10 @@ from rasterio.windows import Window
 from roofseg.core.errors import UserError, raise_all
 from roofseg.core.files import check_file_name
 from roofseg.core.images import Image
-from roofseg.tiles.rasters import (
-    Grid,
-    RgbBands,
-    check_square,
-    describe_bands,
-    find_rgb,
-    is_remote,
-    is_square,
-    name_parts,
-    open_raster,
-    orientation,
-    raster_errors_named,
-    read_grid,
-    read_rgb,
-)
+from roofseg.tiles.bands import RgbBands, describe_bands, find_rgb, read_rgb
+from roofseg.tiles.grid import Grid, check_square, is_square, read_grid
+from roofseg.tiles.orientation import orientation
+from roofseg.tiles.rasters import is_remote, name_parts, open_raster, raster_errors_named
 
 # The GSD of an input may differ from the GSDs trained on by this share; augmentation varies the
 # scale by more.
@@ -185,7 +174,7 @@ def open_imagery(
 
     Raises:
         UserError: the raster cannot be opened; it has no red, green and blue
-            (`roofseg.tiles.rasters.find_rgb`); its pixels are not 8-bit and no ``scale`` is given;
+            (`roofseg.tiles.bands.find_rgb`); its pixels are not 8-bit and no ``scale`` is given;
             its GSD is not one trained on, or its pixels are oblong, and ``resample`` is not set;
             its pixels are more than `MAX_REFINEMENT` times coarser than those trained on, or
             sheared; or ``resample`` is set and one of the GSDs is unknown
@@ -215,9 +204,10 @@ def open_imagery(
                 )
         else:
             assert source_gsd is not None
-            sides = grid.sides(source_gsd)
-            notes.append(f"resampled from {_spelled(sides)} to {target:g} m per pixel")
-            grid, source_gsd = _resampled(grid, sides, target), target
+            sides = _spelled(grid.sides(source_gsd))
+            notes.append(f"resampled from {sides} to {target:g} m per pixel")
+            # The raster's own GSD is rounded, so that equal ones compare as equal.
+            grid, source_gsd = _resampled(grid, grid.sides(gsd), target), target
         yield Imagery(name, source, bands, grid, gsd=source_gsd, scale=scale, notes=notes)
 
 
@@ -271,11 +261,20 @@ def list_inputs(names: Sequence[str]) -> list[str]:
     for name in inputs:
         check_file_name(name)
     raise_all(
-        f"{name}: no such file or folder. Correct the path."
+        f"{file}: no such file or folder. Correct the path."
         for name in inputs
-        if not is_remote(name) and ":" not in name and not Path(name).exists()
+        if not is_remote(name) and (file := _missing_file(name))
     )
     return inputs
+
+
+def _missing_file(name: str) -> str:
+    """The file that a name means, if there is none; GDAL may know names without a file."""
+    parts = name_parts(name)
+    if len(parts) == 1:
+        return "" if ":" in name or Path(name).exists() else name
+    files = [part for part in parts if Path(part).suffix]
+    return "" if not files or any(Path(part).exists() for part in parts) else files[0]
 
 
 def file_name(name: str) -> str:
@@ -313,8 +312,11 @@ def _target_gsd(
             f"{name}: its GSD is unknown (it states no place on Earth), so it cannot be "
             f"resampled to the {_metres(trained)} trained on. Give --gsd METRES."
         )
+    mends = bool(gsd and trained) and not grid.is_sheared  # what --resample can do
+    remedy = "Use --resample, or warp it" if mends else "Warp it"
+    if not (resample and mends):
+        check_square(name, grid, gsd, remedy=remedy)
     if gsd is None or not trained:
-        check_square(name, grid, gsd, remedy="Warp it")
         return None
     sides = grid.sides(gsd)
     target = min(trained, key=lambda candidate: abs(math.log(candidate / gsd)))
@@ -324,10 +326,6 @@ def _target_gsd(
             f"{target:g} m trained on; expected imagery that shows roofs. Give --gsd METRES if the "
             "raster states a wrong one."
         )
-    if grid.is_sheared:
-        check_square(name, grid, gsd, remedy="Warp it")
-    if not resample:
-        check_square(name, grid, gsd, remedy="Use --resample, or warp it")
     near = trained[0] * (1 - GSD_TOLERANCE) <= gsd <= trained[-1] * (1 + GSD_TOLERANCE)
     if near and is_square(*sides):
         return None

@@ -25,14 +25,8 @@ from pydantic import (
 )
 
 from roofseg.core.errors import UserError
-from roofseg.recipe.params import (
-    Augmentation,
-    Params,
-    Recipe,
-    SharedRecipe,
-    parse_mapping,
-    parse_params,
-)
+from roofseg.recipe.params import Augmentation, Params, Recipe, SharedRecipe
+from roofseg.recipe.parsing import parse_mapping, parse_params
 
 SOURCE = "studies/studies.yaml"
 

@@ -16,7 +16,8 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from roofseg.core.errors import UserError
 from roofseg.core.files import atomic_write
-from roofseg.recipe.params import Params, parse_mapping
+from roofseg.recipe.params import Params
+from roofseg.recipe.parsing import parse_mapping
 from roofseg.studies.declaration import STUDY_NAMES, Folds, Studies
 
 NONE: Mapping[str, Any] = {

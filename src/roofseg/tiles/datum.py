@@ -14,7 +14,8 @@ from pyproj.datadir import get_user_data_dir
 from pyproj.exceptions import ProjError
 from pyproj.transformer import TransformerGroup
 
-from roofseg.tiles.rasters import Grid
+from roofseg.tiles.grid import Grid
+from roofseg.tiles.ground import to_degrees
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,15 @@ def find_missing_grid(source: str, target: str, raster: Grid) -> MissingGrid | N
     """
     assert raster.crs is not None
     assert raster.transform is not None
-    middle = np.array([raster.width, raster.height]) / 2
-    x, y = np.transpose([raster.transform @ point for point in (middle, middle + 1)])
+    x, y = raster.transform @ (raster.width / 2, raster.height / 2)
     try:
-        to_degrees = pyproj.Transformer.from_crs(
-            raster.crs.to_string(), "OGC:CRS84", always_xy=True
-        )
-        longitude, latitude = to_degrees.transform(x, y)
-        if not np.isfinite([longitude, latitude]).all():
+        lon, lat = to_degrees(raster.crs.to_string(), np.array([x]), np.array([y]), step=0)
+        if not np.isfinite([lon, lat]).all():
             return None
-        found = _find(
-            source, target, round((longitude[0] + 180) % 360 - 180, 1), round(latitude[0], 1)
-        )
+        found = _find(source, target, round((lon[0] + 180) % 360 - 180, 1), round(lat[0], 1))
     except ProjError:
         return None
-    diagonal = pyproj.Geod(ellps="WGS84").line_length(longitude, latitude)
-    return found and replace(found, pixel=diagonal / math.sqrt(2))
+    return found and replace(found, pixel=raster.gsd or math.nan)
 
 
 @cache

@@ -12,15 +12,21 @@ from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-# A projection whose lengths differ from those on the ground by less keeps lengths, as UTM and
-# national grids do. Web Mercator's are 2 % too long at 11° and twice too long at 60°.
-LENGTH_TOLERANCE = 0.01
+# A projection whose lengths differ from those on the ground by less keeps lengths, and areas by
+# twice as much, as UTM and national grids do. Web Mercator's lengths are 2 % too long at 11° and
+# twice too long at 60°.
+LENGTH_TOLERANCE = 0.005
 # Significant digits of a measured GSD: it changes by a thousandth in 6 km at 45°, so neighbouring
 # tiles have the same.
 DIGITS = 3
 
 Floats = npt.NDArray[np.float64]
 Pair = tuple[float, float]
+
+
+def is_on_earth(crs: CRS | None) -> bool:
+    """Whether a CRS says where on Earth its coordinates lie; a local (engineering) CRS does not."""
+    return crs is not None and (crs.is_projected or crs.is_geographic)
 
 
 def to_degrees(crs: str, x: Floats, y: Floats, step: float) -> tuple[Floats, Floats]:
@@ -61,11 +67,11 @@ def ground_lengths(crs: str, points: Floats, steps: Floats) -> Floats:
     return np.transpose(np.fmax(ahead, back))
 
 
-def ground_gsd(crs: CRS | None, transform: Affine | None, height: int, width: int) -> Pair | None:
-    """The GSD of a raster of ``height`` x ``width`` px at its centre, along its rows and columns.
+def ground_sides(crs: CRS | None, transform: Affine | None, height: int, width: int) -> Pair | None:
+    """The sides of a pixel at the centre of a raster of ``height`` x ``width`` px.
 
     A projection that keeps lengths gives the length of its steps. In degrees and Web Mercator they
-    are measured on the ellipsoid, and scaled so that their geometric mean has `DIGITS` digits.
+    are measured on the ellipsoid.
 
     Returns:
         Metres from a pixel to the next in its row, and to the next in its column. None where the
@@ -75,11 +81,36 @@ def ground_gsd(crs: CRS | None, transform: Affine | None, height: int, width: in
     if crs is None or transform is None:
         return None
     measured, nominal = _pixel_sides(crs, transform, height, width)
+    return nominal or measured
+
+
+def ground_gsd(crs: CRS | None, transform: Affine | None, height: int, width: int) -> Pair | None:
+    """As `ground_sides`; if measured, scaled so that their geometric mean has `DIGITS` digits."""
+    if crs is None or transform is None:
+        return None
+    measured, nominal = _pixel_sides(crs, transform, height, width)
     if measured is None or nominal is not None:
         return nominal
     mean = math.sqrt(math.prod(measured))
     rounded = float(f"{mean:.{DIGITS}g}") / mean
     return measured[0] * rounded, measured[1] * rounded
+
+
+def ground_shear(
+    crs: CRS | None, transform: Affine | None, height: int, width: int
+) -> float | None:
+    """The cosine of the angle on the ground between the rows and columns of pixels, at the centre.
+
+    0 for right angles. None as in `ground_sides`.
+    """
+    sides = ground_sides(crs, transform, height, width)
+    if sides is None or crs is None or transform is None:
+        return None
+    centre = np.array([transform @ (width / 2, height / 2)])
+    row, column = np.array([(transform.a, transform.d), (transform.b, transform.e)])
+    # The law of cosines in the triangle of a step along a row, a step along a column, and both.
+    ((x, y, both),) = ground_lengths(crs.to_string(), centre, np.array([row, column, row + column]))
+    return float((both**2 - x**2 - y**2) / (2 * x * y))
 
 
 def ground_crs(crs: CRS, transform: Affine, height: int, width: int) -> CRS:
@@ -103,7 +134,7 @@ def _pixel_sides(
     The first is None where the raster has no place on Earth, the second where the CRS does not keep
     lengths.
     """
-    if transform.is_degenerate or not (crs.is_projected or crs.is_geographic):
+    if transform.is_degenerate or not is_on_earth(crs):
         return None, None
     centre = np.array([transform @ (width / 2, height / 2)])
     steps = np.array([(transform.a, transform.d), (transform.b, transform.e)])

@@ -7,14 +7,11 @@ files, and says which tiles show ground that a tile of another split shows too.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from roofseg.core.errors import UserError
-from roofseg.core.files import write_rows
+from roofseg.core.files import read_rows, write_rows
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,5 @@ def write_manifest(path: Path, tiles: Iterable[TileRecord]) -> None:
 def read_manifest(path: Path) -> dict[str, TileRecord]:
     """Read the records, by tile name; UserError if the file is missing or is not a manifest."""
     remake = f"Get it with `dvc pull {path}`, or make it with `dvc repro make_patches`."
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. {remake}")
-    try:
-        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
-    except (csv.Error, ValueError):  # not UTF-8, or empty
-        header, rows = [], []
-    if header != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
-        raise UserError(f"{path}: expected a table with the columns {','.join(COLUMNS)}. {remake}")
-    return {row[0]: TileRecord(*row) for row in rows}
+    rows = read_rows(path, COLUMNS, remake)
+    return {row["tile"]: TileRecord(**row) for row in rows}

@@ -103,6 +103,8 @@ class EpochReport(Callback):
         missing = recipe.draws_per_epoch - draws
         dropped = f", a last batch of {missing} dropped" if missing else ""
         frozen = ", encoder frozen" if module.model.encoder_frozen else ""
+        if module.model.adapted and not frozen:
+            frozen = f", encoder adapted by {recipe.lora}"
         if module.features.full:
             frozen += " (feature_cache_gb is full: some features are computed again in every epoch)"
         step_ms = 1000 * sorted(self._step_seconds)[steps // 2]

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from roofseg.core.errors import StoppedError, UserError, explain_system_error
 from roofseg.core.weights import load_weights
+from roofseg.models import lora
 from roofseg.models.device import (
     is_out_of_memory,
     keep_freed_memory,
@@ -73,6 +74,7 @@ class Trained:
     seconds: float  # of the whole run
     peak_memory_gb: float  # of the whole run
     thaws: bool  # whether the recipe ever trains the encoder
+    adapters: int  # number of parameters that LoRA trained; they are merged into the model
     failure: NotFiniteError | None = None  # why the run ended early
 
     def record(self) -> dict[str, Any]:
@@ -85,7 +87,8 @@ class Trained:
             "epochs_run": self.epochs_run,
             "encoder_parameters": encoder,
             "decoder_parameters": decoder,
-            "trainable_parameters": decoder + (encoder if self.thaws else 0),
+            "trainable_parameters": decoder + (self.adapters or (encoder if self.thaws else 0)),
+            "adapter_parameters": self.adapters,
             "device": self.device,
             "processor": self.processor,
             "precision": self.precision,
@@ -94,13 +97,6 @@ class Trained:
             "nondeterministic_operations": list(self.nondeterministic),
             "failure": str(self.failure) if self.failure else None,
         }
-
-    def summary(self, label: str) -> str:
-        """The result in one line."""
-        return (
-            f"{label}  finished in {self.seconds / 60:.1f} minutes: val IoU "
-            f"{self.best_val_iou:.4f}, the best, after epoch {self.best_epoch} of {self.epochs_run}"
-        )
 
     def times(self) -> dict[str, float]:
         """Values that differ between runs; the seconds per epoch include validation."""
@@ -173,6 +169,8 @@ def train(
         statistics=recipe.statistics,
     )
     load_prior(model, prior, with_decoder=recipe.prior_has_decoder)
+    adapters = lora.count(model.encoder, recipe.lora)
+    model.adapt(recipe.lora)
     initial = model.encoder.state_dict(prefix="encoder.")
     if recipe.thaw_epoch:  # training after the thaw changes these tensors in place
         initial = {name: value.clone() for name, value in initial.items()}
@@ -232,8 +230,9 @@ def train(
     load_weights(
         model, {**initial, **keep.best_weights()}, f"{keep.folder}: not the weights of this run"
     )
-    return Trained(
-        model=model.cpu().eval(),
+    model.cpu().merge()
+    trained = Trained(
+        model=model.eval(),
         best_epoch=keep.best_epoch,
         best_val_iou=keep.best_val_iou,
         epochs_run=len(report.rows),
@@ -244,8 +243,15 @@ def train(
         seconds=report.seconds,
         peak_memory_gb=report.peak_memory_gb,
         thaws=recipe.thaw_epoch is not None,
+        adapters=adapters,
         failure=failure,
     )
+    print(
+        f"{recipe.label(attempt)}  finished in {trained.seconds / 60:.1f} minutes: val IoU "
+        f"{keep.best_val_iou:.4f}, the best, after epoch {keep.best_epoch} of {trained.epochs_run}",
+        flush=True,
+    )
+    return trained
 
 
 def _strategy(machine: Machine, recipe: Recipe) -> str:

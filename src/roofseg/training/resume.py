@@ -185,7 +185,7 @@ class KeepState(Callback):
         return self.last
 
     def best_weights(self) -> dict[str, torch.Tensor]:
-        """The weights of the best epoch, without the encoder if it was frozen in that epoch."""
+        """The weights of the best epoch that differ from the initial ones."""
         return read_weights(self._best_file())
 
     def _best_file(self) -> Path:
@@ -198,7 +198,8 @@ class KeepState(Callback):
         if val_iou > self.best_val_iou:
             self.best_epoch, self.best_val_iou = trainer.current_epoch + 1, val_iou
             if trainer.is_global_zero:
-                write_weights(self._best_file(), pl_module.trained_state_dict(), durable=True)
+                trained = pl_module.model.trained_state_dict()
+                write_weights(self._best_file(), trained, durable=True)
 
     # An epoch is complete, with the scheduler's step, when the next one starts or the run ends.
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

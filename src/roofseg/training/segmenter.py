@@ -32,7 +32,8 @@ class NotFiniteError(UserError):
 class Segmenter(L.LightningModule):
     """Trains a model by its recipe: loss, optimizer, schedule, and thaw.
 
-    The thaw is the epoch from which a frozen encoder is trained too.
+    The thaw is the epoch from which a frozen encoder is trained too, or its deltas if it is adapted
+    by LoRA.
 
     After each validation pass ``val_tiles`` holds the IoU of every val tile and ``val_masks`` its
     predicted mask, (P, P) uint8 {0, 1}.
@@ -184,18 +185,10 @@ class Segmenter(L.LightningModule):
         self.log("val/iou", float(iou(tp, fp, fn).mean()), batch_size=size)
         self.log("val/f1", float(f1(tp, fp, fn).mean()), batch_size=size)
 
-    def trained_state_dict(self) -> dict[str, torch.Tensor]:
-        """The model's weights, without a frozen encoder's, which still equal the initial ones."""
-        return {
-            name: value
-            for name, value in self.model.state_dict().items()
-            if not (self.model.encoder_frozen and name.startswith("encoder."))
-        }
-
     # Under weight averaging a checkpoint has two sets of weights: the average and the current ones.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        names = {f"model.{name}" for name in self.trained_state_dict()}
+        names = {f"model.{name}" for name in self.model.trained_state_dict()}
         for key in checkpoint.keys() & WEIGHTS:
             checkpoint[key] = {name: checkpoint[key][name] for name in sorted(names)}
 

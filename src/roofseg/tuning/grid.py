@@ -23,7 +23,8 @@ from pydantic import Field
 from roofseg.core.errors import UserError
 from roofseg.core.files import sha256_file
 from roofseg.recipe.digest import digest
-from roofseg.recipe.params import Params, Recipe, SharedRecipe, parse_mapping
+from roofseg.recipe.params import Params, Recipe, SharedRecipe
+from roofseg.recipe.parsing import parse_mapping
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.studies.declaration import (
     Checked,
@@ -57,6 +58,10 @@ class Tuning(Checked):
     runs: Count
     common: Overrides = Field(default_factory=dict)
     attempts: dict[str, dict[str, Several[Any]]] = Field(min_length=1)
+
+
+TUNABLE = (*SharedRecipe.model_fields, "lora_rank", "lora_alpha")
+"""The keys of recipes that a grid may vary, but for the seed."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +166,9 @@ def _build_space(
                 f"{location}.seed: the seed cannot be tuned: the best of several seeds is luck. "
                 "Remove it; the study of seeds (docs/studies.md) measures what a seed changes."
             )
-        if unknown := keys - SharedRecipe.model_fields.keys():
+        if unknown := keys - set(TUNABLE):
             raise UserError(
-                f"{location}.{min(unknown)}: not a recipe key. "
-                f"Known: {', '.join(SharedRecipe.model_fields)}"
+                f"{location}.{min(unknown)}: not a recipe key. Known: {', '.join(TUNABLE)}"
             )
     if twice := grid.keys() & tuning.common.keys():
         raise UserError(f"{where}.{min(twice)}: also in common; remove it from one of them")
