@@ -62,7 +62,7 @@ def check_leakage(
 ) -> None:
     """Raise UserError if patches of two folds overlap or are the same; warn if they look alike."""
     prints = [
-        Fingerprint.of(p.tile, f"fold {folds[p.tile] + 1}", p.image, places[p.tile])
+        Fingerprint.of(p.tile, f"fold {folds[p.tile] + 1}", p.image, places[p.tile], p.mask)
         for p in patches
     ]
     if shared := overlaps(prints):
