@@ -89,10 +89,9 @@ def check_prior(
     seen: Sequence[Mapping[str, str]], split: Mapping[str, str], patch_size: int, subject: str
 ) -> None:
     """Raise UserError if the prior has seen tiles that choose the epoch or are scored."""
-    listed = read_manifest(PATCHES / "tiles.csv").items()
     here = [
         PlacedTile(name, split.get(name, tile.split), tile.image_sha256, grid_of(tile, patch_size))
-        for name, tile in listed
+        for name, tile in read_manifest(PATCHES / "tiles.csv").items()
     ]
     check_seen(seen, here, subject, "Start from another prior.")
 

@@ -19,5 +19,6 @@ def tile(name: str, split: str, sha: str, east: float | None = None) -> TileReco
     seen = row(name, split, sha, east)
     image = f"{name}.tif"
     return TileRecord(
-        name, split, image, sha * 64, image, "f" * 64, "", seen["crs"], seen["transform"]
+        *(name, split, image, sha * 64, image, "f" * 64, "", seen["crs"], seen["transform"]),
+        *("64", "64"),
     )

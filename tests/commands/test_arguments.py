@@ -32,6 +32,8 @@ WORDS = {
     *("python -m stages.train attempt", "python -m stages.evaluate attempt"),
     *("python -m stages.study_recipe attempt", "python -m stages.study_run attempt"),
     *("python -m stages.study_run study", "python -m stages.study_run run"),
+    *("python -m stages.fold_run study", "python -m stages.fold_run attempt"),
+    *("python -m stages.fold_run run", "python -m stages.divide_folds study"),
     *("python -m stages.own_prior name", "python -m stages.model_prior name"),
 }
 STAGES_WITH_ARGUMENTS = sorted(

@@ -352,7 +352,7 @@ def test_whole_tiles_come_with_the_value_of_unknown_pixels(tiles: Path) -> None:
     for text, expected in ((None, None), ("127\n", 127)):
         if text:
             (tiles / "msks" / "unknown.txt").write_text(text)
-        (pair,) = full_tiles(val, dataset=tiles, listing=listing)
+        (pair,) = full_tiles(val, dataset=tiles, listing=listing, model=Path("model"))
         assert pair.unknown == expected
 
 

@@ -265,7 +265,7 @@ def test_zone_14_of_any_datum_is_accepted(tmp_path: Path, crs: str) -> None:
     ("profile", "says"),
     [
         ({"size": SIZE - 1}, r"47 x 47 px; expected 48 x 48 px"),
-        ({"transform": Affine.scale(2) @ PLACE}, r"gives 0\.6 m per pixel; expected 0\.3 m"),
+        ({"transform": PLACE @ Affine.scale(2)}, r"gives 0\.6 m per pixel; expected 0\.3 m"),
         ({"crs": None}, r"gives no GSD in metres; expected 0\.3"),
         ({"crs": "EPSG:4326"}, r"gives no GSD in metres"),
         ({"crs": "EPSG:2277"}, r"gives 0\.0868 m per pixel"),  # feet, far from Texas
