@@ -48,6 +48,7 @@ SAMPLE = Path(__file__).with_name("sample_tiles.csv")
 SAMPLES = 12_000
 RESAMPLES = 2_000
 TILES = (6, 12, 30)
+FOLDS = (3, 5, 6, 10)
 TAIL = (1 - CONFIDENCE) / 2
 EPOCHS = 1 - 0.5 ** np.arange(1, 5)
 """The learners of the folds reach these shares of their fit, as gradient descent does that halves
@@ -389,7 +390,7 @@ def folds(repeats: int = 3_000, tiles: int = 30) -> list[str]:
     """
     rows = []
     for number, (learner, differences) in enumerate(LEARNERS.items()):
-        for count in (3, 5, 10):
+        for count in FOLDS:
             rng = np.random.default_rng([count, number])
             of_tile = np.repeat(np.arange(count), tiles // count)
             truth = differences(rng, 20_000, of_tile).mean()
@@ -419,7 +420,7 @@ def power() -> list[str]:
         return holm(np.stack(p, 1)) <= 1 - CONFIDENCE
 
     designs = [("6 val tiles", 6, t_p_values)]
-    designs += [(f"30 tiles in {k} folds", 30, partial(fold_p_values, k)) for k in (3, 5, 6, 10)]
+    designs += [(f"30 tiles in {k} folds", 30, partial(fold_p_values, k)) for k in FOLDS]
     designs += [("30 val tiles", 30, t_p_values)]
     rows = []
     for name, tiles, p_values in designs:

@@ -72,6 +72,7 @@ def test_a_fold_that_does_not_exist_is_an_error(fold: int) -> None:
         "tile,fold\na,1\n",
         "tile,fold,group,touches,side,seed\na,one,1,,,1\n",
         "tile,fold,group,touches,side,seed\na,1\n",
+        "tile,fold,group,touches,side,seed\na,1,1,,,1\nb,3,2,,,1\n",
     ],
 )
 def test_another_table_is_an_error_with_a_remedy(tmp_path: Path, text: str | None) -> None:

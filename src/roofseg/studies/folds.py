@@ -122,10 +122,12 @@ def read_folds(path: Path, tiles: Collection[str] | None = None) -> FoldTable:
             float(side) if side else None,
             int(seed),
         )
+        if {*found.of_tile.values()} != {*range(1, max(found.of_tile.values()) + 1)}:
+            raise ValueError
     except (OSError, ValueError, IndexError, csv.Error):
         raise UserError(
             f"{path}: expected a table with the columns {','.join(COLUMNS)} and a row per tile of "
-            "train and val. `roofseg studies folds` makes it."
+            "train and val, with folds from 1. `roofseg studies folds` makes it."
         ) from None
     if tiles is not None and (odd := found.of_tile.keys() ^ set(tiles)):
         raise UserError(
