@@ -48,8 +48,13 @@ class FoldTable:
     seed: int
 
     def record(self) -> dict[str, Any]:
-        """The division in the record of a run: folds and seed, the hash of the fold of each tile,
-        the side of the squares, and the numbers of tiles that touch others and without place."""
+        """The division in the record of a run.
+
+        Returns:
+            folds (their number) and seed; sha256 of the fold of each tile; side of the squares; and
+            the numbers of tiles that touch one of another fold (touching), or have no georeference
+            (unplaced).
+        """
         rows = "".join(f"{tile},{fold}\n" for tile, fold in sorted(self.of_tile.items()))
         return {
             "folds": max(self.of_tile.values()),

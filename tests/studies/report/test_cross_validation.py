@@ -189,11 +189,12 @@ def test_records_of_two_divisions_are_an_error(tmp_path: Path, change: dict[str,
             gather("folds", study, TINY, tmp_path)
 
 
-def test_a_tile_that_one_attempt_lacks_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tile", [2, 9])
+def test_a_tile_that_one_attempt_lacks_is_an_error(tmp_path: Path, tile: int) -> None:
     study = parse_studies(STUDIES, TINY).study("folds")
     write_runs(tmp_path, study, dict.fromkeys(study.attempts, DIVISION))
     path, counts = tmp_path / "folds" / "small-3.json", [(60, 20, 20)]
-    write_run(path, attempt="small", seed=1, counts=counts, fold=3, first=2, division=DIVISION)
+    write_run(path, attempt="small", seed=1, counts=counts, fold=3, first=tile, division=DIVISION)
     with pytest.raises(UserError, match=r"folds: expected one score of each tile"):
         gather("folds", study, TINY, tmp_path)
 
