@@ -15,7 +15,6 @@ from roofseg import metrics
 from roofseg.results.intervals import (
     STATISTIC_COLUMNS,
     STATISTICS,
-    Interval,
     estimate,
     intervals_of_tiles,
     score_interval,
@@ -68,8 +67,17 @@ def test_one_tile_has_no_interval() -> None:
 def test_intervals_of_scores_end_at_0_and_1() -> None:
     found = intervals_of_tiles(as_table(np.array([[99.0, 0, 1], [5, 0, 95]])))
     assert (found["iou"].low, found["iou"].high) == (0, 1)
-    assert found["precision"] == Interval(1, 1, 1)
     assert estimate([0.99, 0.05]).interval.high > 1
+
+
+def test_equal_scores_have_no_interval() -> None:
+    table = as_table(np.array([[90.0, 0, 10], [70, 0, 30], [80, 0, 20]]))
+    precision = intervals_of_tiles(table)["precision"]
+    assert precision.value == 1
+    assert np.isnan([precision.low, precision.high]).all()
+    almost = estimate([0.1 + 0.2, 0.3, 0.3])  # equal but for rounding
+    assert almost.error > 0
+    assert np.isnan(almost.interval.low)
 
 
 def test_a_score_needs_its_columns_for_every_tile() -> None:
@@ -100,7 +108,8 @@ def test_statistics_are_the_scores_of_the_table(tiles: list[tuple[int, int, int]
 def test_intervals_contain_their_score(tiles: list[tuple[int, int, int]]) -> None:
     for found in intervals_of_tiles(as_table(np.array(tiles, np.float64))).values():
         if len(tiles) > 1:
-            assert 0 <= found.low <= found.value <= found.high <= 1
+            inside = 0 <= found.low <= found.value <= found.high <= 1
+            assert inside or np.isnan([found.low, found.high]).all()
 
 
 def test_intervals_do_not_wait_for_torch_or_scipy() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from roofseg.results.tables import markdown_table, number, write_csv
+from roofseg.results.tables import counted, markdown_table, number, write_csv
 
 
 def test_csv_has_six_digits_and_no_index(tmp_path: Path) -> None:
@@ -13,6 +13,10 @@ def test_csv_has_six_digits_and_no_index(tmp_path: Path) -> None:
     write_csv(tmp_path / "new" / "table.csv", table)
     text = (tmp_path / "new" / "table.csv").read_bytes()
     assert text == b"name,value,n\na,0.333333,1\nNA,,2000000\n"
+
+
+def test_a_count_of_one_is_singular() -> None:
+    assert [counted(count, "tile") for count in (0, 1, 2)] == ["0 tiles", "1 tile", "2 tiles"]
 
 
 def test_markdown_source_is_aligned() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from roofseg.results.intervals import Estimate, estimate
-from roofseg.results.verdicts import columns, compare_pairs, judge
+from roofseg.results.verdicts import columns, compare_pairs, compare_with_best, judge
 
 # IoU of six tiles by three attempts: `near` differs from `best` by noise.
 SCORES = pd.DataFrame(
@@ -61,6 +61,24 @@ def test_more_comparisons_make_more_ties() -> None:
     assert pair.p_value.item() > alone.p_value.item()
 
 
+def test_with_the_best_only_those_pairs_are_counted() -> None:
+    """Of 24 runs on six tiles, one is seven standard errors behind and the others are alike."""
+    best = SCORES.best
+    noise = np.random.default_rng(0).normal(0, 0.02, (6, 22))
+    runs = pd.DataFrame(best.to_numpy()[:, None] + noise - noise.mean(0) - 0.001).add_prefix("run")
+    low = best - 0.07 - 0.01 * np.sqrt(6 * 5 / 6) * np.array([1, -1, 1, -1, 1, -1])
+    runs = runs.assign(low=low)
+    runs.insert(0, "best", best)
+    found, pairs = compare_with_best(runs), compare_pairs(runs)
+    assert list(found.attempt) == list(runs.columns[1:])
+    assert set(found.than) == {"best"}
+    assert list(found.attempt[found.verdict == "behind"]) == ["low"]
+    p_value = stats.ttest_rel(low, best).pvalue
+    assert found.p_value[22] == pytest.approx(23 * p_value)
+    pair = pairs[(pairs.attempt == "low") & (pairs.than == "best")]
+    assert pair.verdict.item() == "tie"
+
+
 def test_the_other_way_round_is_mirrored() -> None:
     one, other = compare_pairs(SCORES), compare_pairs(SCORES[["low", "near", "best"]])
     turned = {"behind": "ahead", "ahead": "behind", "tie": "tie"}
@@ -77,12 +95,14 @@ def test_equal_attempts_tie_and_a_constant_difference_is_sure() -> None:
     )
     assert list(found.verdict) == ["tie", "behind", "behind"]
     assert found.p_value.tolist() == pytest.approx([1, 0, 0])
-
-
-def test_on_one_tile_everything_ties_and_one_attempt_has_no_pair() -> None:
-    found = compare_pairs(SCORES.iloc[:1])
-    assert set(found.verdict) == {"tie"}
+    # The tiles do not show how far others would be off.
     assert found[["low", "high"]].isna().all(axis=None)
+
+
+def test_one_tile_gives_no_verdict_and_one_attempt_has_no_pair() -> None:
+    found = compare_pairs(SCORES.iloc[:1])
+    assert set(found.verdict) == {""}
+    assert found[["low", "high", "p_value"]].isna().all(axis=None)
     assert compare_pairs(SCORES[["best"]]).empty
 
 

@@ -25,7 +25,7 @@ from roofseg.recipe.architectures import MOBILE_SAM, is_sam
 from roofseg.recipe.params import Recipe
 from roofseg.results.disclaimers import SEALED, standard_caveats
 from roofseg.results.intervals import CONFIDENCE, UNKNOWN, Interval, intervals_of_tiles
-from roofseg.results.tables import bounds, markdown_table, number
+from roofseg.results.tables import bounds, counted, markdown_table, number
 from roofseg.tiles.licence import CODE, OTHER, Licence, licence_of_weights
 
 PIXEL_SCORES = {
@@ -209,7 +209,8 @@ def _scores(
     Scores that no split has are left out, such as those in metres without a GSD.
     """
     columns = {
-        split: f"{SCORED[split]} ({counts[split.partition('_')[0]]} tiles)" for split in splits
+        split: f"{SCORED[split]} ({counted(counts[split.partition('_')[0]], 'tile')})"
+        for split in splits
     }
     return _table(
         ["", *columns.values()],

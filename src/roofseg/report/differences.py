@@ -6,7 +6,7 @@ from roofseg.metrics import SCORED_SPLITS
 from roofseg.pages.page import Cell, Figure, Section, Table
 from roofseg.report import charts
 from roofseg.report.attempts import Attempt
-from roofseg.report.headline import chart_note, name_cell
+from roofseg.report.headline import chart_note, name_cell, single_tile_note
 from roofseg.report.leaderboard import Leaderboard
 from roofseg.results.disclaimers import SEALED
 from roofseg.results.intervals import Interval
@@ -31,7 +31,8 @@ def against_leader(board: Leaderboard) -> Section:
     table = Table(
         f"Difference in IoU to `{leader.name}`, mean over the same tiles, with its interval and "
         "its two-sided p-value (paired t test). Both are corrected for all pairs of attempts on "
-        "the split (Holm), so the interval contains 0 exactly where p is above 0.05: a **tie**.",
+        "the split (Holm), so the interval contains 0 exactly where p is above 0.05: a **tie**."
+        f"{single_tile_note(board)}",
         header,
         rows,
         frozenset({"attempt", " "}),
@@ -98,6 +99,6 @@ def _compared(board: Leaderboard, attempt: Attempt, split: str) -> list[Cell | s
         return [SEALED, "", ""]
     return [
         Cell(_signed(row.difference), bounds(row.low, row.high)),
-        "< 0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}",
+        "< 0.001" if row.p_value < 0.001 else number(row.p_value),
         row.verdict,
     ]

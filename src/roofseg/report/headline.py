@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 from roofseg.metrics import SCORED_SPLITS
 from roofseg.pages.page import (
@@ -29,7 +30,7 @@ HEADLINE = (
 )
 INTERVAL = (
     "Brackets hold the 95 % interval over tiles (Student's t). It shows how far a score would move "
-    "with other tiles of this kind, not with another seed."
+    "with other tiles of this kind, not with another seed. Equal scores on all tiles give none."
 )
 SEALED_NOTE = (
     f"**{SEALED}**: the recipe is not final, so the test split was not opened for it. To open it, "
@@ -60,9 +61,9 @@ def result(board: Leaderboard) -> Section:
             Prose(_verdict(board)),
             result_table(board),
             Figure(
-                "IoU of each attempt with its 95 % interval; filled is validation, hollow is test. "
-                "The dashed line is the floor on validation. Verdicts are those of the "
-                "differences, which the next section draws.",
+                "IoU of each attempt with its 95 % interval, if it has one; filled is validation, "
+                "hollow is test. The dashed line is the floor on validation. Verdicts are those of "
+                "the differences, which the next section draws.",
                 f"IoU by attempt. {in_words}",
                 charts.intervals(
                     board.ranked,
@@ -112,8 +113,10 @@ def result_table(board: Leaderboard) -> Table:
         header.insert(2, SPREAD)
         for row, attempt in zip(rows, board.ranked, strict=True):
             row.insert(2, _spread_cell(board.seed_spread.get(attempt.name)))
-    caption = f"{HEADLINE} {INTERVAL}"
-    if not board.comparisons.empty:
+    caption = HEADLINE
+    if any(board.tile_counts[split] != 1 for split in board.splits):
+        caption += f" {INTERVAL}"
+    if board.comparisons.p_value.notna().any():
         caption += (
             f" **leader**: the best on validation; the others are compared with it. {IN_WORDS}"
         )
@@ -132,6 +135,14 @@ def _spread_cell(spread: SeedSpread | None) -> Cell | str:
     return Cell(f"{number(spread.sd)},", f"{spread.seeds} seeds") if spread else number(None)
 
 
+def single_tile_note(board: Leaderboard) -> str:
+    """Say which splits have a single tile, as a sentence after a space; empty if none has."""
+    single = [split for split in board.splits if board.tile_counts[split] == 1]
+    if not single:
+        return ""
+    return f" There is a single tile of {join_words(single)}: no intervals and no verdicts there."
+
+
 def _verdict(board: Leaderboard) -> str:
     """Say which attempt leads on validation, which tie with it, and its score on test."""
     leader = board.leader
@@ -147,7 +158,7 @@ def _verdict(board: Leaderboard) -> str:
         if ties := _with_status(board, "test", TIE):
             text += f"; {_verb(ties, 'tie')} with it there"
         text += "."
-    return text
+    return text + single_tile_note(board)
 
 
 def _with_status(board: Leaderboard, split: str, status: str) -> list[str]:
@@ -180,12 +191,15 @@ def above_floor(scores: Sequence[tuple[str, Interval]], floor: float) -> str:
     """
     below = [name for name, interval in scores if not interval.value > floor]
     within = [name for name, interval in scores if interval.low <= floor < interval.value]
+    alone = [name for name, interval in scores if interval.value > floor and isnan(interval.low)]
     text = f"Not above it: {', '.join(below)}." if below else "Every attempt is above it."
     if within:
         text += (
             f" It lies within the interval of {join_words(within)}, which on other tiles of this "
             "kind might not be above it."
         )
+    if alone:
+        text += f" There is no interval of {join_words(alone)} to tell whether other tiles agree."
     return text
 
 

@@ -111,7 +111,8 @@ class Leaderboard:
 
         Returns:
             ``leader``, ``tie``, ``behind`` or ``ahead`` (possible on test only); ``sealed`` if the
-            attempt was not scored on the split; empty if only the leader was not.
+            attempt was not scored on the split; empty if only the leader was not, or if the split
+            has a single tile.
         """
         if not attempt.opened(split):
             return SEALED
@@ -160,7 +161,7 @@ def score_table(board: Leaderboard) -> pd.DataFrame:
     """Make the table of recipes and scores: one row per attempt, the leader first.
 
     The interval of a score SPLIT_NAME is in SPLIT_NAME_low and SPLIT_NAME_high. All three are NaN
-    if the split is sealed, and the interval is NaN for a single tile. SPLIT_vs_leader is the
+    if the split is sealed, and the interval is NaN where it is unknown. SPLIT_vs_leader is the
     `Leaderboard.status` of the attempt.
     """
     rows = []

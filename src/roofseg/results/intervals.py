@@ -25,13 +25,15 @@ import pandas as pd
 from roofseg.metrics import building_f1, f1, iou, precision, recall
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12
+"""The largest error of equal scores in [0, 1] that comes from rounding."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and its interval; ``low`` and ``high`` are NaN for a single tile."""
+    """A score and its interval; ``low`` and ``high`` are NaN if unknown (`half_width`)."""
 
     value: float
     low: float
@@ -61,15 +63,19 @@ def half_width(
 ) -> npt.NDArray[np.float64]:
     """Half the width of intervals by Student's t.
 
+    An error of 0 (up to `ROUNDING`) gives NaN: equal scores on a few tiles, such as a precision of
+    1 on each of three, do not show how far other tiles would be off.
+
     Args:
-        error: standard errors; NaN gives NaN.
+        error: standard errors of scores in [0, 1] or of their differences; NaN gives NaN.
         freedom: degrees of freedom.
         confidence: in (0, 1).
     """
     from scipy.special import stdtrit  # its import takes a third of a second
 
     quantile = stdtrit(freedom, (1 + np.asarray(confidence)) / 2)
-    return np.asarray(quantile * np.asarray(error, np.float64), np.float64)
+    errors = np.asarray(error, np.float64)
+    return np.asarray(quantile * np.where(errors > ROUNDING, errors, np.nan), np.float64)
 
 
 @dataclass(frozen=True)

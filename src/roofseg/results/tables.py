@@ -22,6 +22,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, such as ``1 tile`` and ``2 tiles``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def bounds(low: float, high: float) -> str:
     """Format the ends of an interval in brackets; empty if ``low`` is NaN."""
     return "" if low != low else f"[{number(low)}, {number(high)}]"

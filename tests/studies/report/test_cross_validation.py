@@ -109,8 +109,20 @@ def test_equal_attempts_tie_everywhere() -> None:
     scores = pd.concat([scores, scores.assign(label="smaller", attempt="smaller")])
     pair = fold_tables(scores).pairs.iloc[0]
     assert (pair.verdict, pair.val_verdict, pair.ahead) == ("tie", "tie", 0)
-    assert "**0** differ by more than chance" in text(scores)
-    assert "would have decided 0 of 3 comparisons. In 0" in text(scores)
+    assert "**0** of 1 pair of attempts differ by more than chance" in text(scores)
+    assert "would have decided 0 of 3 comparisons. In none of them" in text(scores)
+
+
+def test_counts_of_one_are_singular() -> None:
+    said = text(fold_scores({"small": 0.7, "cold": 0.2}, epochs=1, draws=4))
+    assert "**1** of 1 pair of attempts differs by more than chance." in said
+    assert "at most 1 epoch of 4 draws" in said
+
+
+def test_folds_of_a_single_tile_decide_nothing() -> None:
+    scores = fold_scores({"small": 0.7, "cold": 0.2})
+    few = scores[scores.tile.isin(["t0", "t1", "t2"])]
+    assert "A study of one fold's tiles would have decided 0 of 3 comparisons." in text(few)
 
 
 def test_one_attempt_has_no_pairs_but_scores_of_all_tiles() -> None:

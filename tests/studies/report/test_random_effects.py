@@ -82,24 +82,27 @@ def test_where_neither_matters_it_misses_less_than_it_says() -> None:
 def test_seeds_and_tiles_have_no_order(table: np.ndarray, random: object) -> None:
     rng = np.random.default_rng(random.randrange(2**32))  # type: ignore[attr-defined]
     shuffled = table[rng.permutation(len(table))][:, rng.permutation(table.shape[1])]
-    assert ends(crossed_estimate(shuffled)) == pytest.approx(ends(crossed_estimate(table)))
+    assert ends(crossed_estimate(shuffled)) == pytest.approx(
+        ends(crossed_estimate(table)), nan_ok=True
+    )
 
 
 @given(scores)
 def test_the_other_way_round_it_is_mirrored(table: np.ndarray) -> None:
     low, high = ends(crossed_estimate(-table))
-    assert ends(crossed_estimate(table)) == pytest.approx((-high, -low))
+    assert ends(crossed_estimate(table)) == pytest.approx((-high, -low), nan_ok=True)
 
 
 @given(scores)
 def test_it_is_centred_on_the_mean(table: np.ndarray) -> None:
     found = crossed_estimate(table)
     assert found.value == pytest.approx(table.mean())
-    assert sum(ends(found)) == pytest.approx(2 * found.value, abs=1e-9)
+    if found.error > 1e-9:
+        assert sum(ends(found)) == pytest.approx(2 * found.value, abs=1e-9)
 
 
-def test_what_is_the_same_everywhere_is_sure() -> None:
-    assert ends(crossed_estimate(np.full((2, 6), 0.25))) == (0.25, 0.25)
+def test_what_is_the_same_everywhere_has_no_interval() -> None:
+    assert np.isnan(ends(crossed_estimate(np.full((2, 6), 0.25)))).all()
 
 
 def test_a_single_tile_has_none() -> None:

@@ -71,8 +71,9 @@ def test_gains_are_paired_by_seed_and_tile() -> None:
     ]
     found = gains(pd.concat(runs))
     assert found[["label", "than", "tiles"]].to_numpy().tolist() == [["a", 5, 12], ["a", 5, 24]]
-    for name in ("difference", "low", "high"):
-        assert found[name].tolist() == pytest.approx([0.07, 0.19])
+    assert found.difference.tolist() == pytest.approx([0.07, 0.19])
+    assert found[["low", "high"]].isna().all(axis=None)  # nothing tells how wide they are
+    assert list(found.verdict) == ["ahead", "ahead"]
     assert gains(pd.concat(runs[:3])).empty
 
 
@@ -202,7 +203,8 @@ def test_runs_are_paired_by_seed_and_tile() -> None:
         **{"frozen": ["cold"], "unfrozen": "warm", "mild": ["light"], "strong": ["heavy"]},
     )
     paired = table.iloc[-1]
-    assert (paired.low, paired.difference, paired.high) == pytest.approx((0.05, 0.05, 0.05))
+    assert paired.difference == pytest.approx(0.05)
+    assert np.isnan([paired.low, paired.high]).all()  # nothing tells how wide it is
     assert table.high.iloc[0] - table.low.iloc[0] > 0.01
 
 

@@ -15,8 +15,8 @@ from roofseg.core.images import Image
 from roofseg.pages.page import Block, Prose, Section
 from roofseg.results.folds import compare_pairs_of_folds, corrected_estimate, fold_ranks
 from roofseg.results.intervals import score_interval
-from roofseg.results.tables import number
-from roofseg.results.verdicts import TIE, VERDICT, compare_pairs
+from roofseg.results.tables import counted, number
+from roofseg.results.verdicts import DECIDED, VERDICT, compare_pairs
 from roofseg.studies.report.sections import TITLES, page_figure, page_table
 
 ALONE = ["difference", "low", "high", "verdict"]
@@ -141,17 +141,21 @@ def folds_section(scores: pd.DataFrame, found: FoldTables, picture: Image) -> Se
 
 
 def _decided(pairs: pd.DataFrame) -> str:
-    decided = int((pairs.verdict != TIE).sum())
-    return f"Of {_count(len(pairs), 'pair')} of attempts, **{decided}** differ by more than chance."
+    decided = int(pairs.verdict.isin(DECIDED).sum())
+    return (
+        f"**{decided}** of {counted(len(pairs), 'pair')} of attempts "
+        f"{'differs' if decided == 1 else 'differ'} by more than chance."
+    )
 
 
 def _of_val(found: FoldTables) -> str:
     """What the same scores say about the tiles of val alone."""
     pairs, tiles = found.pairs, found.tiles
     count = tiles[tiles.split == "val"].tile.nunique()
+    decided = int(pairs.val_verdict.isin(DECIDED).sum())
     return (
-        f"The {_count(count, 'tile')} of val alone would have decided "
-        f"{int((pairs.val_verdict != TIE).sum())} of them{_agreement(pairs.val_verdict, pairs)}."
+        f"The {counted(count, 'tile')} of val alone would have decided {decided} of them"
+        f"{_agreement(pairs.val_verdict, pairs)}."
     )
 
 
@@ -159,30 +163,28 @@ def _of_single_folds(found: FoldTables) -> str:
     """What a study of each fold's tiles alone would have said."""
     single = found.single_folds
     pairs = single[["one", "other"]].merge(found.pairs, on=["one", "other"])
-    opposite = (single.difference * pairs.difference < 0).sum()
+    opposite = int((single.difference * pairs.difference < 0).sum())
     return (
-        f"A study of one fold's tiles would have decided {int((single.verdict != TIE).sum())} of "
-        f"{_count(len(single), 'comparison')}{_agreement(single.verdict, pairs)}. In {opposite} "
-        "the attempt that is worse on all tiles had the higher mean."
+        f"A study of one fold's tiles would have decided {int(single.verdict.isin(DECIDED).sum())} "
+        f"of {counted(len(single), 'comparison')}{_agreement(single.verdict, pairs)}. In "
+        f"{opposite or 'none'} of them the attempt that is worse on all tiles had the higher mean."
     )
 
 
 def _agreement(verdicts: pd.Series, pairs: pd.DataFrame) -> str:
     """How many verdicts other than ties are those of all tiles, as the end of a clause."""
-    decided = verdicts != TIE
+    decided = verdicts.isin(DECIDED)
     if not decided.any():
         return ""
     same = int((decided & (verdicts.to_numpy() == pairs.verdict.to_numpy())).sum())
     return f", {same} of these as all tiles do"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _method(scores: pd.DataFrame, folds: int) -> str:
     sizes = sorted(set(zip(scores.epochs, scores.draws, strict=True)))
-    lengths = " or ".join(f"{epochs} epochs of {draws} draws" for epochs, draws in sizes)
+    lengths = " or ".join(
+        f"{counted(epochs, 'epoch')} of {counted(draws, 'draw')}" for epochs, draws in sizes
+    )
     return (
         f"Each run trains on {folds - 2} of {folds} folds for at most {lengths}, chooses its best "
         "epoch on the fold after the one that it is scored on, and never sees that one; test is "

@@ -24,7 +24,7 @@ from roofseg.pages.page import (
     join_words,
     with_interval,
 )
-from roofseg.results.tables import number
+from roofseg.results.tables import counted, number
 from roofseg.studies.declaration import Augmentations
 from roofseg.studies.report.tables import agreement, per_run, ranks
 
@@ -88,7 +88,7 @@ def budget_section(
         for gain in gains[(gains.label == label) & (gains.tiles == last.tiles)].itertuples():
             difference = with_interval(gain.difference, gain.low, gain.high)
             line += f", with {last.tiles} {_bold(last.val_iou)}: a difference of {difference}"
-            line += f" ({gain.verdict})"
+            line += f" ({gain.verdict or 'no verdict'})"
         lines.append(f"{line}.")
     drawn = (
         "Val IoU against the number of training tiles: a point per run, a line through the means "
@@ -245,10 +245,13 @@ def _spread(summary: pd.DataFrame, caption: str, by: Mapping[str, str]) -> Table
 def _size(scores: pd.DataFrame) -> str:
     runs = len(per_run(scores))
     sizes = sorted(set(zip(scores.epochs, scores.draws, strict=True)))
-    lengths = join_words([f"{epochs} epochs of {draws} draws" for epochs, draws in sizes])
+    lengths = join_words(
+        [f"{counted(epochs, 'epoch')} of {counted(draws, 'draw')}" for epochs, draws in sizes]
+    )
     return (
-        f"{runs} runs of at most {lengths}, each scored on the same {scores.tile.nunique()} val "
-        "tiles with the weights of its best epoch there; test is never read."
+        f"{counted(runs, 'run')} of at most {lengths}, each scored on the same "
+        f"{counted(scores.tile.nunique(), 'val tile')} with the weights of its best epoch there; "
+        "test is never read."
     )
 
 
@@ -276,7 +279,7 @@ def _failures(scores: pd.DataFrame) -> list[Prose]:
 
 
 def _tiles(count: int) -> str:
-    return f"{count} training tile{'s' if count > 1 else ''}"
+    return counted(count, "training tile")
 
 
 def _bold(value: float) -> str:
