@@ -257,6 +257,35 @@ def verdicts() -> list[str]:
     return markdown_table(header, rows, ["method"])
 
 
+def tuning(runs: int = 24, samples: int = 6_000) -> list[str]:
+    """How often equal runs are called behind the best one, and how many of unequal ones are.
+
+    The sample's runs are the first 24 of its 30 columns: five attempts at six commits.
+    """
+    table = np.concatenate([run.to_numpy() for run in runs_of_the_sample()], axis=1)[:, :runs]
+    rows = []
+    for tiles in TILES:
+        rng = np.random.default_rng([tiles, runs])
+        drawn = table[rng.integers(0, len(table), (samples, tiles))]
+        equal = {
+            "normal": rng.normal(size=(samples, tiles, runs)),
+            "the sample's": drawn - table.mean(0),
+        }
+        for correction in ("with the best", "all pairs"):
+            columns = {}
+            for kind, scores in equal.items():
+                behind = behind_the_best(scores, t_p_values, correction)
+                places = np.argsort(np.argsort(-scores.mean(1), axis=1, kind="stable"), axis=1)
+                by_run = np.take_along_axis(behind, places, axis=1).mean(0)
+                columns[f"one, {kind}"] = by_run.mean()
+                columns[f"worst, {kind}"] = by_run.max()
+                columns[f"any, {kind}"] = behind.any(axis=1).mean()
+            behind = behind_the_best(drawn, t_p_values, correction)
+            columns["found, the sample's"] = behind[:, 1:].mean()
+            rows.append([str(tiles), correction, *map(percent, columns.values())])
+    return markdown_table(["tiles", "correction", *columns], rows, ["correction"])
+
+
 def percentile_interval(rows: Floats, statistic: Statistic, weights: Floats) -> Interval:
     """The percentile bootstrap interval; ``weights``, (resamples, tiles), count the tiles."""
     if statistic.pooled:
@@ -367,6 +396,7 @@ def folds(repeats: int = 3_000, tiles: int = 30) -> list[str]:
 TABLES: dict[str, Callable[[], list[str]]] = {
     "coverage": coverage,
     "verdicts": verdicts,
+    "tuning": tuning,
     "scores": scores,
     "folds": folds,
 }

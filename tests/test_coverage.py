@@ -9,7 +9,7 @@ from graph import ROOT
 from scipy import stats
 
 from benchmarks import coverage
-from roofseg.results.verdicts import compare_pairs
+from roofseg.results.verdicts import compare_pairs, compare_with_best
 
 
 def test_the_sign_flip_test_is_scipys() -> None:
@@ -44,6 +44,9 @@ def test_the_simulated_verdicts_are_those_of_the_library() -> None:
         order = np.argsort(-scores.mean(0))
         pairs = compare_pairs(pd.DataFrame(scores[:, order]))
         assert list(behind[1:]) == list(pairs[pairs.than == 0].verdict != "tie")
+        [behind] = coverage.behind_the_best(scores[None], coverage.t_p_values, "with the best")
+        with_best = compare_with_best(pd.DataFrame(scores[:, order]))
+        assert list(behind[1:]) == list(with_best.verdict != "tie")
 
 
 def test_the_tables_are_between_the_marks_of_the_page() -> None:

@@ -33,6 +33,13 @@ def test_the_section_shows_the_best_of_each_attempt_and_every_run() -> None:
     assert [row[-1] for row in page.rows[4:6]] == ["leader", "behind"]
     assert page.rows[6][3:] == ["", dash, dash, ""]
     assert "3 runs were finished when" in page.text
+    assert "the run may be as good as the best" in page.text
+    assert "all pairs" not in page.text
     assert [image["alt"] for image in page.all("img")] == [
         "Val IoU against lr; a dot per run. The numbers are in the table below."
     ]
+
+
+def test_one_finished_run_is_singular() -> None:
+    section = tuning_section(TABLE[TABLE.name.isin(["b", "d"])], {})
+    assert "1 run was finished when" in PageReader(studies_html("city", 64, [section])).text

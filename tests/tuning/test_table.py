@@ -9,7 +9,7 @@ import pytest
 from project import PARAMS
 
 from roofseg.recipe.parsing import parse_params
-from roofseg.results.verdicts import compare_pairs
+from roofseg.results.verdicts import compare_with_best
 from roofseg.tuning.grid import Run
 from roofseg.tuning.table import DONE, Result, how_to_apply, tuning_table, winners
 
@@ -75,16 +75,17 @@ def test_the_earlier_of_two_equal_runs_is_the_best() -> None:
     assert list(winners(table).name) == ["tune-small-2"]
 
 
-def test_runs_are_compared_with_the_best_and_judged_with_all_pairs(table: pd.DataFrame) -> None:
+def test_runs_are_compared_with_the_best_alone(table: pd.DataFrame) -> None:
     """Tiles are paired by name, in whatever order the file has them."""
     assert list(table.verdict[:3]) == ["tie", "leader", "behind"]
     ious = {"good": GOOD.tp / 100, "near": NEAR.tp / 100, "bad": BAD.tp / 100}
-    wanted = compare_pairs(pd.DataFrame(ious)).iloc[0]
+    wanted = compare_with_best(pd.DataFrame(ious)).iloc[0]
     assert (wanted.attempt, wanted.than) == ("near", "good")
     assert table.loc[0, ["difference", "low", "high", "p_value"]].tolist() == pytest.approx(
         wanted[["difference", "low", "high", "p_value"]].tolist()
     )
     assert table.loc[1, "difference"] == 0
+    assert table.loc[1, ["low", "high", "p_value"]].isna().all()
 
 
 def test_without_scores_there_is_no_best() -> None:
@@ -133,5 +134,13 @@ def test_a_run_that_cannot_be_applied_is_run_with_its_tuned_values() -> None:
 def test_the_scored_runs_and_the_ties_are_counted() -> None:
     runs = {result.run.name: result.run for result in RESULTS}
     text = how_to_apply(tuning_table(RESULTS), runs, PARAMETERS, applicable=())
-    assert "the best of 3 recipes; 1 of the others tie with it" in text
-    assert "the best of 1 recipes; 0 of the others tie with it" in text
+    assert "the best of 3 recipes; 1 of the others ties with it" in text
+    assert "the best of 1 recipe; 0 of the others tie with it" in text
+
+
+def test_a_single_val_tile_gives_no_verdicts() -> None:
+    alone = [Result(one, DONE, rows[:1]) for one, rows in ((ONE, GOOD), (TWO, NEAR))]
+    table = tuning_table(alone)
+    assert list(table.verdict) == ["leader", ""]
+    text = how_to_apply(table, {"tune-small-1": ONE}, PARAMETERS, applicable=())
+    assert "the best of 2 recipes; a single val tile gives no verdicts" in text

@@ -8,7 +8,7 @@ import pandas as pd
 
 from roofseg.core.images import Image
 from roofseg.pages.page import Figure, Prose, Section
-from roofseg.results.verdicts import IN_WORDS
+from roofseg.results.tables import counted
 from roofseg.studies.report.sections import page_figure, page_table
 from roofseg.tuning.table import DONE, cell_text, tuned_keys, winners
 
@@ -20,7 +20,7 @@ def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section
         table: `roofseg.tuning.table.tuning_table`, with the attempts' names as pages show them.
         figures: `roofseg.tuning.figures.figures` of the table, (H, W, 3) uint8 RGB.
     """
-    keys = tuned_keys(table)
+    keys, done = tuned_keys(table), sum(table.state == DONE)
     values = {key: table[key].map(cell_text) for key in keys}
     verdicts = table.verdict.fillna("")
     runs = table.rename(columns={"attempt": "label"}).assign(**values, verdict=verdicts)
@@ -31,17 +31,18 @@ def tuning_section(table: pd.DataFrame, figures: Mapping[str, Image]) -> Section
         "Tuning",
         [
             Prose(
-                f"{sum(table.state == DONE)} runs were finished when `roofseg tuning-report` last "
-                "ran. The best of several runs on the same tiles is biased upwards, and more so "
-                "with more runs."
+                f"{counted(done, 'run')} {'was' if done == 1 else 'were'} finished when `roofseg "
+                "tuning-report` last ran. The best of several runs on the same tiles is biased "
+                "upwards, and more so with more runs."
             ),
             page_table(runs.loc[winners(table).index], "The best run of each attempt.", own, words),
             *(_figure(name, picture) for name, picture in figures.items()),
             page_table(
                 runs,
                 "Every run, with its difference in IoU to its attempt's best (**leader**), its "
-                f"interval over tiles, and the verdict. {IN_WORDS} A pair is two runs of one "
-                "attempt.",
+                "interval over tiles, and the verdict. **tie**: judged by these tiles, the run may "
+                "be as good as the best. **behind**: it is not (paired t test, Holm's correction "
+                "for the attempt's runs). A single tile gives no verdicts.",
                 {**all_columns, "": "verdict"},
                 words,
             ),

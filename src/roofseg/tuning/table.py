@@ -2,7 +2,7 @@
 
 The best run is the best of several on the same val tiles, so its val IoU is biased upwards, and
 more so with more runs. The other runs of the attempt tie with it or are behind, by the verdict on
-their difference over tiles, corrected for all pairs of these runs (`roofseg.results.verdicts`).
+their difference over tiles (`roofseg.results.verdicts.compare_with_best`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import pandas as pd
 
 from roofseg.metrics import f1, iou
 from roofseg.recipe.params import Params
-from roofseg.results.verdicts import LEADER, TIE, VERDICT, compare_pairs
+from roofseg.results.tables import counted
+from roofseg.results.verdicts import LEADER, NO_VERDICT, TIE, VERDICT, compare_with_best
 from roofseg.tuning.grid import Run, settings
 
 DONE = "done"
@@ -42,7 +43,8 @@ def tuning_table(results: Sequence[Result]) -> pd.DataFrame:
     attempt's runs from 1. A value of a key is "null" for null, and missing if the attempt does not
     tune the key. ``val_iou`` and ``val_f1`` are means over tiles. ``difference`` is val_iou minus
     that of the attempt's best run, with its interval from ``low`` to ``high``. ``verdict`` is
-    `LEADER` for the best run, the earlier of two equal ones; else `TIE` or ``behind``.
+    `LEADER` for the best run, the earlier of two equal ones; else `TIE` (the run may be as good),
+    ``behind``, or `NO_VERDICT` on a single tile.
     """
     keys = list(dict.fromkeys(key for result in results for key in result.run.values))
     rows = []
@@ -82,9 +84,9 @@ def _scores(results: Sequence[Result]) -> dict[int, dict[str, object]]:
         number: pd.Series(iou(own.tp, own.fp, own.fn), own.index) for number, own in counts.items()
     }
     best, *_ = order = sorted(ious, key=lambda number: -ious[number].mean())
-    pairs = compare_pairs(pd.DataFrame({number: ious[number] for number in order}))
-    judged = pairs[pairs.than == best].set_index("attempt")[VERDICT].to_dict("index")
-    judged[best] = dict(zip(VERDICT, (0.0, 0.0, 0.0, 1.0, LEADER), strict=True))
+    pairs = compare_with_best(pd.DataFrame({number: ious[number] for number in order}))
+    judged = pairs.set_index("attempt")[VERDICT].to_dict("index")
+    judged[best] = dict.fromkeys(VERDICT, float("nan")) | {"difference": 0.0, "verdict": LEADER}
     return {
         number: {
             "val_iou": float(ious[number].mean()),
@@ -117,10 +119,7 @@ def how_to_apply(
     for number, row in enumerate(winners(table).itertuples(index=False)):
         run = runs[row.name]
         own = table[(table.attempt == row.attempt) & table.val_iou.notna()]
-        lines.append(
-            f"# {run.label}: val IoU {row.val_iou:.4f}, the best of {len(own)} recipes; "
-            f"{(own.verdict == TIE).sum()} of the others tie with it"
-        )
+        lines.append(f"# {run.label}: val IoU {row.val_iou:.4f}, {_of_others(own.verdict)}")
         if number == 0 and row.name in applicable:
             lines.append("# (DVC may complain about outputs that were never made here; ignore it)")
             lines.append(f"dvc exp apply {row.name}")
@@ -132,3 +131,12 @@ def how_to_apply(
         lines.append(f"roofseg finalize {run.attempt}")
         lines.append(f'git commit -am "Tuned {run.attempt}" && dvc repro')
     return "\n".join(lines)
+
+
+def _of_others(verdicts: pd.Series) -> str:
+    """How an attempt's best run compares with the others; ``verdicts`` are of its scored runs."""
+    text = f"the best of {counted(len(verdicts), 'recipe')}"
+    if (verdicts == NO_VERDICT).any():
+        return f"{text}; a single val tile gives no verdicts"
+    ties = int((verdicts == TIE).sum())
+    return f"{text}; {ties} of the others {'ties' if ties == 1 else 'tie'} with it"
