@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from stages import ROOT, run
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Booleans = npt.NDArray[np.bool_]
 Ends = tuple[Floats, Floats]
 
 PAGE = ROOT / "docs" / "statistics.md"
@@ -46,7 +48,11 @@ SAMPLE = Path(__file__).with_name("sample_tiles.csv")
 SAMPLES = 12_000
 RESAMPLES = 2_000
 TILES = (6, 12, 30)
+FOLDS = (3, 5, 6, 10)
 TAIL = (1 - CONFIDENCE) / 2
+EPOCHS = 1 - 0.5 ** np.arange(1, 5)
+"""The learners of the folds reach these shares of their fit, as gradient descent does that halves
+the distance to it in every epoch."""
 
 
 def runs_of_the_sample() -> list[pd.DataFrame]:
@@ -197,9 +203,25 @@ def flip_p_values(differences: Floats) -> Floats:
     return np.concatenate(found)
 
 
+def holm(p: Floats) -> Floats:
+    """P-values of several tests, (samples, tests), corrected by Holm's method."""
+    by_size = np.argsort(p, axis=1)
+    steps = np.take_along_axis(p, by_size, axis=1) * np.arange(p.shape[1], 0, -1)
+    corrected = np.empty(p.shape)
+    np.put_along_axis(corrected, by_size, np.maximum.accumulate(steps, axis=1), axis=1)
+    return corrected
+
+
+def fold_p_values(folds: int, differences: Floats) -> Floats:
+    """Those of `roofseg.results.folds.corrected_estimate`, for folds of equal size."""
+    means = differences.reshape(len(differences), folds, -1).mean(2)
+    errors = means.std(1, ddof=1) * (1 / folds + 1 / (folds - 1)) ** 0.5
+    return np.asarray(2 * stats.t.sf(np.abs(means.mean(1)) / errors, folds - 1))
+
+
 def behind_the_best(
     scores: Floats, p_values: Callable[[Floats], Floats], correction: str
-) -> npt.NDArray[np.bool_]:
+) -> Booleans:
     """Which attempts are called behind the one with the best mean.
 
     Args:
@@ -219,9 +241,7 @@ def behind_the_best(
         pairs = pairs[: attempts - 1]
     p = np.stack([p_values(ranked[:, :, one] - ranked[:, :, other]) for one, other in pairs], 1)
     if correction != "none":
-        by_size = np.argsort(p, axis=1)
-        steps = np.take_along_axis(p, by_size, axis=1) * np.arange(len(pairs), 0, -1)
-        np.put_along_axis(p, by_size, np.maximum.accumulate(steps, axis=1), axis=1)
+        p = holm(p)
     behind = np.zeros((samples, attempts), bool)
     behind[:, 1:] = p[:, : attempts - 1] <= 1 - CONFIDENCE
     return behind
@@ -328,6 +348,23 @@ def scores(repeats: int = 200) -> list[str]:
     return markdown_table(["tiles", "method", *names], rows, ["method"])
 
 
+def parts(of_tile: Integers, fold: int) -> tuple[Integers, Integers, Integers]:
+    """The tiles that train, choose and are scored in a fold's run (`roofseg.studies.folds`)."""
+    chooses = of_tile == (fold + 1) % (of_tile.max() + 1)
+    scored = of_tile == fold
+    return np.flatnonzero(~chooses & ~scored), np.flatnonzero(chooses), np.flatnonzero(scored)
+
+
+def chosen_epoch(fitted: Floats, truth: Floats) -> Floats:
+    """The one of `EPOCHS` with the least squared error on the tiles that choose, (repeats,).
+
+    ``fitted`` is what the whole fit predicts there; an epoch predicts a share of it.
+    """
+    axes = tuple(range(1, truth.ndim))
+    errors = [((truth - share * fitted) ** 2).sum(axes) for share in EPOCHS]
+    return np.asarray(EPOCHS[np.argmin(errors, axis=0)])
+
+
 def steady(rng: np.random.Generator, repeats: int, of_tile: Integers, shared: float) -> Floats:
     """Out-of-fold differences, (repeats, tiles), of learning a mean, against predicting 0.
 
@@ -338,10 +375,11 @@ def steady(rng: np.random.Generator, repeats: int, of_tile: Integers, shared: fl
     numbers += rng.normal(0, shared, (repeats, of_tile.max() + 1, 5))[:, of_tile]
     differences = np.empty(numbers.shape[:2])
     for fold in np.unique(of_tile):
-        inside = of_tile == fold
-        learnt = numbers[:, ~inside].mean(1, keepdims=True)
-        errors = (numbers[:, inside] - learnt) ** 2
-        differences[:, inside] = (numbers[:, inside] ** 2 - errors).sum(2)
+        train, chooses, scored = parts(of_tile, fold)
+        fitted = numbers[:, train].mean(1, keepdims=True)
+        learnt = chosen_epoch(fitted, numbers[:, chooses])[:, None, None] * fitted
+        errors = (numbers[:, scored] - learnt) ** 2
+        differences[:, scored] = (numbers[:, scored] ** 2 - errors).sum(2)
     return differences
 
 
@@ -355,13 +393,15 @@ def unstable(rng: np.random.Generator, repeats: int, of_tile: Integers) -> Float
     truth = 0.6 * numbers[:, :, 0] + rng.normal(size=numbers.shape[:2])
     differences = np.empty(truth.shape)
     for fold in np.unique(of_tile):
-        inside = of_tile == fold
-        known = numbers[:, ~inside]
-        products = (known * truth[:, ~inside, None]).sum(1)
-        chosen = np.abs(products).argmax(1)[:, None]
-        slopes = np.take_along_axis(products / (known**2).sum(1), chosen, axis=1)
-        used = np.take_along_axis(numbers[:, inside], chosen[:, :, None], axis=2)[:, :, 0]
-        differences[:, inside] = truth[:, inside] ** 2 - (truth[:, inside] - slopes * used) ** 2
+        train, chooses, scored = parts(of_tile, fold)
+        known = numbers[:, train]
+        products = (known * truth[:, train, None]).sum(1)
+        best = np.abs(products).argmax(1)[:, None]
+        slopes = np.take_along_axis(products / (known**2).sum(1), best, axis=1)
+        fitted = slopes * np.take_along_axis(numbers, best[:, :, None], axis=2)[:, :, 0]
+        epochs = chosen_epoch(fitted[:, chooses], truth[:, chooses])[:, None]
+        errors = (truth[:, scored] - epochs * fitted[:, scored]) ** 2
+        differences[:, scored] = truth[:, scored] ** 2 - errors
     return differences
 
 
@@ -373,10 +413,13 @@ LEARNERS: dict[str, Callable[[np.random.Generator, int, Integers], Floats]] = {
 
 
 def folds(repeats: int = 3_000, tiles: int = 30) -> list[str]:
-    """How often 95 % intervals of cross-validation contain the expected difference."""
+    """How often 95 % intervals of cross-validation contain the expected difference.
+
+    Each run trains on all folds but two, and the next fold chooses its epoch.
+    """
     rows = []
     for number, (learner, differences) in enumerate(LEARNERS.items()):
-        for count in (3, 5, 10):
+        for count in FOLDS:
             rng = np.random.default_rng([count, number])
             of_tile = np.repeat(np.arange(count), tiles // count)
             truth = differences(rng, 20_000, of_tile).mean()
@@ -393,12 +436,36 @@ def folds(repeats: int = 3_000, tiles: int = 30) -> list[str]:
     return markdown_table(header, rows, ["learner"])
 
 
+def power() -> list[str]:
+    """How many pairs of the sample's attempts are told apart by val tiles, and by folds."""
+    tables = np.array([run.to_numpy() for run in runs_of_the_sample()])
+    pairs = list(combinations(range(tables.shape[2]), 2))
+    rng = np.random.default_rng(30)
+
+    def told_apart(tables: Floats, tiles: int, p_values: Callable[[Floats], Floats]) -> Booleans:
+        picked = rng.integers(0, tables.shape[1], (SAMPLES // len(tables), tiles))
+        scores = np.concatenate([table[picked] for table in tables])
+        p = [p_values(scores[:, :, one] - scores[:, :, other]) for one, other in pairs]
+        return holm(np.stack(p, 1)) <= 1 - CONFIDENCE
+
+    designs = [("6 val tiles", 6, t_p_values)]
+    designs += [(f"30 tiles in {k} folds", 30, partial(fold_p_values, k)) for k in FOLDS]
+    designs += [("30 val tiles", 30, t_p_values)]
+    rows = []
+    for name, tiles, p_values in designs:
+        false = told_apart(tables - tables.mean(1, keepdims=True), tiles, p_values).any(axis=1)
+        found = told_apart(tables, tiles, p_values)
+        rows.append([name, percent(float(false.mean())), percent(float(found.mean()))])
+    return markdown_table(["scores", "false", "found"], rows, ["scores"])
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "coverage": coverage,
     "verdicts": verdicts,
     "tuning": tuning,
     "scores": scores,
     "folds": folds,
+    "power": power,
 }
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from roofseg.core.errors import UserError
 from roofseg.core.terminal import ArgumentParser, warn
 from roofseg.cutting.leakage import Fingerprint, near_duplicates, overlaps
-from roofseg.intake.folds import divide_into_folds, grids_of, group_tiles
+from roofseg.intake.folds import divide_into_folds, grids_of, group_tiles, touching_others
 from roofseg.patches import Patch, read_crops, read_patches
-from roofseg.studies.folds import write_folds
+from roofseg.studies.folds import FoldTable, remarks, write_folds
 from roofseg.tiles.grid import Grid
 from roofseg.tiles.manifest import read_manifest
 from stages import run
@@ -42,17 +42,23 @@ def main() -> None:
                 listed[crop.tile], row=crop.row, col=crop.col, patch_size=size
             )
             fractions[crop.tile] = crop.building_fraction
-    groups = group_tiles(tiles, args.folds)
+    groups, side = group_tiles(tiles, args.folds)
     try:
         folds = divide_into_folds(groups, fractions, folds=args.folds, seed=args.seed)
     except UserError as error:
         raise UserError(f"studies/studies.yaml: studies.{args.study}.{error}") from None
     check_leakage(patches, places, folds)
     out = Path("studies") / f"{args.study}.csv"
-    write_folds(out, {tile: fold + 1 for tile, fold in folds.items()}, groups)
+    of_tile = {tile: fold + 1 for tile, fold in folds.items()}
+    division = FoldTable(of_tile, touching_others(tiles, of_tile), side, args.seed)
+    write_folds(out, division, groups)
+    for remark in remarks(division):
+        warn(remark)
     counts = [list(folds.values()).count(fold) for fold in range(args.folds)]
+    kind = f"squares of {side:g} m" if side else "groups"
+    kind += "" if side or None in division.touches.values() else " of neighbours"
     print(
-        f"{out}: {len(folds)} tiles in {len(groups)} groups of neighbours, in {args.folds} folds "
+        f"{out}: {len(folds)} tiles in {len(groups)} {kind}, in {args.folds} folds "
         f"of {' + '.join(map(str, counts))}"
     )
 

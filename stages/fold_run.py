@@ -38,23 +38,23 @@ def main() -> None:
     args = parser.parse_args()
     declared, recipe, machine = declared_run(args.study, args.attempt, {})
     params, prior = read_params(Path("params.yaml")), declared.pop("prior")
-    split = fold_split(read_folds(Path("studies") / f"{args.study}.csv"), args.fold)
-    seen = prior.pop("tiles", [])
-    check_prior(seen, split, params.patch_size, f"fold {args.fold}: the prior {recipe.prior}")
     own = seen_tiles(PATCHES, dataset=params.dataset, patch_size=params.patch_size)
     split_of = {row["tile"]: row["split"] for row in own}  # in split.csv
+    division = read_folds(Path("studies") / f"{args.study}.csv", split_of)
+    split, seen = fold_split(division.of_tile, args.fold), prior.pop("tiles", [])
+    check_prior(seen, split, params.patch_size, f"fold {args.fold}: the prior {recipe.prior}")
     seen += [row | {"split": split[row["tile"]]} for row in own if split[row["tile"]] != TEST]
     from roofseg.models.roof_model import save_model  # torch: see `stages.run`
     from roofseg.studies.runs import probabilities, save_probabilities, tile_scores
     from stages._training import code_files, prior_file
 
     folders = [PATCHES / name for name in ("train", "val")]
-    patches = {patch.tile: patch for folder in folders for patch in read_patches(folder)}
-    learnt, chosen_by, scored = (
+    patches = {patch.tile: patch for path in folders for patch in read_patches(path)}
+    train, chosen_by, scored = (
         [patches[tile] for tile in sorted(split) if split[tile] == part]
         for part in (TRAIN, VAL, TEST)
     )
-    gsd = sorted({patch.gsd for patch in learnt if patch.gsd == patch.gsd})  # no NaN
+    gsd = sorted({patch.gsd for patch in train if patch.gsd == patch.gsd})  # no NaN
     identity = digest(recipe, params, split, read_nudges(Path("data") / params.dataset))
     inputs = inputs_hash(identity, [*code_files(__file__), prior_file(recipe), *folders])
     model = Path("studies", args.study, args.run)
@@ -77,12 +77,12 @@ def main() -> None:
             write_seen_tiles(folder / "tiles.csv", seen)
             save_probabilities(folder / "out_of_fold", scored, predicted)
         flush(model)
-        tiles = {"train_tiles": [p.tile for p in learnt], "val_tiles": [p.tile for p in chosen_by]}
+        tiles = {"train_tiles": [p.tile for p in train], "val_tiles": [p.tile for p in chosen_by]}
         rows = scores[["tile", *COUNTS]].assign(split=scores.tile.map(split_of)).to_dict("records")
-        return {**declared, "fold": args.fold, **tiles, "scored": rows, "iou": iou}
+        declared.update(fold=args.fold, division=division.record())
+        return {**declared, **tiles, "scored": rows, "iou": iou}
 
-    names = (args.study, args.run, args.attempt)
-    train_run(*names, recipe, machine, inputs, learnt, chosen_by, finish)
+    train_run(args.study, args.run, args.attempt, recipe, machine, inputs, train, chosen_by, finish)
 
 
 def check_prior(

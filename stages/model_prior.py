@@ -25,14 +25,16 @@ def main() -> None:
     from roofseg.priors.model import make_model_prior  # torch: see `stages.run`
 
     declared, dataset = models[name], Path("data") / params.dataset
-    digest = declared.recipe
+    digest, decisive = declared.recipe, params.declared_prior(name)
     if attempt := declared.attempt(params.attempts):
         digest = trained_digest(params, attempt, dataset=dataset, model=Path(declared.model))
+    assert digest  # params.yaml was checked
+    assert decisive
     make_model_prior(
         name,
         declared,
         Path("weights"),
-        decisive=params.declared_prior(name),
+        decisive=decisive,
         digest=digest,
         dataset=params.dataset,
         listing=Path("patches") / "tiles.csv",

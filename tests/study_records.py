@@ -40,6 +40,9 @@ def study_scores(
             "tile": [f"t{index}" for index in range(len(values))],
             "iou": values,
             "f1": 2 * values / (1 + values),
+            "side": np.nan,
+            "touching": 0,
+            "unplaced": 0,
         }
     )
 
@@ -54,11 +57,14 @@ def write_run(
     tiles: int = 2,
     failure: str | None = None,
     fold: int = 0,
+    division: dict[str, Any] | None = None,
+    first: int = 0,
     **changes: Any,
 ) -> None:
     """Write the record of a run with these counts (tp, fp, fn), one triple per val tile.
 
-    ``changes`` are further keys of its recipe.
+    ``division`` is that of a run of folds, ``first`` the number of the first tile, and ``changes``
+    are further keys of its recipe.
     """
     recipe: dict[str, Any] = parse_params(PARAMS).recipe("small").model_dump(mode="json")
     recipe |= {"seed": seed, "augmentation": augmentation, **changes}
@@ -70,10 +76,11 @@ def write_run(
         "label": attempt,
         "train_tiles": [f"train{index}" for index in range(tiles)],
         "recipe": recipe,
+        "division": division or {},
         "result": {"best_epoch": 2, "failure": failure},
         "scored": [
             {"tile": f"t{index}", "tp": tp, "fp": fp, "fn": fn, "tn": 0}
-            for index, (tp, fp, fn) in enumerate(counts)
+            for index, (tp, fp, fn) in enumerate(counts, first)
         ],
     }
     write_json(path, record)

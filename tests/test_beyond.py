@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from graph import ROOT
+from ruamel.yaml import YAML
 from small_run import train_small
 from tiny_dataset import tile_pixels
 
@@ -51,6 +52,17 @@ def official(name: str) -> str:
     name = re.sub(r"embed\.conv(\d)", lambda m: f"embed.seq.{2 * int(m[1]) - 2}", name)
     name = name.replace("stages.", "layers.").replace(".conv.weight", ".c.weight")
     return f"image_encoder.{name.removeprefix('model.')}"
+
+
+def test_the_page_has_the_rules_of_the_profile() -> None:
+    page = (ROOT / "docs" / "priors.md").read_text()
+    (block,) = (
+        block for block in re.findall(r"```yaml\n(.*?)```", page, re.S) if "MobileSAM" in block
+    )
+    told = YAML(typ="safe").load(block)["priors"]["files"]["mobile_sam"]
+    declared = PARAMS.priors.files["mobile_sam"].model_dump()
+    assert told["rename"] == declared["rename"]
+    assert sorted(told["ignore"]) == sorted(declared["ignore"])
 
 
 def test_the_names_in_mobile_sams_file_become_the_encoders() -> None:

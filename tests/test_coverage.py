@@ -9,7 +9,9 @@ from graph import ROOT
 from scipy import stats
 
 from benchmarks import coverage
+from roofseg.results.folds import compare_pairs_of_folds
 from roofseg.results.verdicts import compare_pairs, compare_with_best
+from roofseg.studies.folds import fold_split
 
 
 def test_the_sign_flip_test_is_scipys() -> None:
@@ -47,6 +49,31 @@ def test_the_simulated_verdicts_are_those_of_the_library() -> None:
         [behind] = coverage.behind_the_best(scores[None], coverage.t_p_values, "with the best")
         with_best = compare_with_best(pd.DataFrame(scores[:, order]))
         assert list(behind[1:]) == list(with_best.verdict != "tie")
+
+
+def test_the_p_values_of_folds_are_those_of_the_library() -> None:
+    differences = np.random.default_rng(2).normal(0.5, 1, (4, 30))
+    folds = pd.Series(np.repeat(np.arange(5), 6))
+    for values, found in zip(differences, coverage.fold_p_values(5, differences), strict=True):
+        scores = pd.DataFrame({"one": values, "other": np.zeros(30)})
+        assert compare_pairs_of_folds(scores, folds).p_value[0] == pytest.approx(found)
+
+
+def test_the_simulated_folds_are_those_of_the_study() -> None:
+    of_tile = np.repeat(np.arange(5), 2)
+    numbered = {str(tile): int(fold) + 1 for tile, fold in enumerate(of_tile)}
+    for fold in range(5):
+        split = fold_split(numbered, fold + 1)
+        for tiles, part in zip(
+            coverage.parts(of_tile, fold), ("train", "val", "test"), strict=True
+        ):
+            assert [str(tile) for tile in tiles] == [t for t in split if split[t] == part]
+
+
+def test_the_fold_that_chooses_takes_the_epoch_that_fits_it_best() -> None:
+    fitted = np.ones((3, 2))
+    truth = np.array([[-1.0, 0.0], [0.7, 0.8], [9.0, 1.0]])
+    assert list(coverage.chosen_epoch(fitted, truth)) == [1 / 2, 3 / 4, 15 / 16]
 
 
 def test_the_tables_are_between_the_marks_of_the_page() -> None:

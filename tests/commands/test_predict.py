@@ -114,6 +114,9 @@ class TestPredict:
         with rasterio.open(tmp_path / "both/a.disagreement.tif") as source:
             assert source.tags()["ROOFSEG_ATTEMPT"] in ("small, other", "other, small")
             assert source.descriptions == ("standard deviation of the probability between models",)
+        assert roofseg(*both[:4], "--overwrite", *options, tmp_path / "both") == 0
+        assert names(tmp_path / "both") == ["a.gpkg", "a.tif"]  # a map may have other footprints
+        assert roofseg(*both, "--overwrite", *options, tmp_path / "both") == 0
         (tmp_path / "both/a.disagreement.tif").unlink()
         assert roofseg(*both, *options, tmp_path / "both") == 0
         np.testing.assert_array_equal(read(tmp_path / "both/a.disagreement.tif"), spread)

@@ -261,7 +261,7 @@ def test_the_card_describes_model_data_and_recipe(tmp_path: Path) -> None:
     assert ", frozen" not in text
     assert "`resnet34`, frozen" in written(tmp_path, trained=recipe(freeze_epochs="all"))
     lora = written(tmp_path, trained=recipe(lora_rank=8))
-    assert "`resnet34`, adapted by LoRA of rank 8 (qkv, proj)" in lora
+    assert "`resnet34`, adapted by LoRA of rank 8 (proj, qkv)" in lora
     assert "5.15 M trained, 0.15 M of them by LoRA |" in lora
 
 

@@ -8,7 +8,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
-from roofseg.intake.folds import divide_into_folds, group_tiles
+from roofseg.intake.folds import divide_into_folds, group_tiles, touching_others
 from roofseg.tiles.grid import Grid
 
 UTM = CRS.from_epsg(32614)
@@ -30,12 +30,14 @@ def mosaic(columns: int, rows: int, step: float = 1) -> dict[str, Grid]:
 
 
 def test_tiles_apart_are_groups_of_one() -> None:
-    assert group_tiles(mosaic(5, 6, step=2), 5) == [[name] for name in sorted(mosaic(5, 6))]
+    apart = [[name] for name in sorted(mosaic(5, 6))]
+    assert group_tiles(mosaic(5, 6, step=2), 5) == (apart, None)
 
 
 def test_a_mosaic_without_gaps_is_divided_into_squares() -> None:
     grids = mosaic(6, 6)
-    groups = group_tiles(grids, 5)
+    groups, side = group_tiles(grids, 5)
+    assert side is not None
     assert 10 <= len(groups) < 36
     assert sorted(name for group in groups for name in group) == sorted(grids)
     division = divide_into_folds(groups, dict.fromkeys(grids, 0.2), folds=5, seed=1)
@@ -44,7 +46,32 @@ def test_a_mosaic_without_gaps_is_divided_into_squares() -> None:
 
 def test_tiles_without_georeference_are_groups_of_one() -> None:
     grids = {name: Grid(SIZE, SIZE, None, None) for name in "abc"}
-    assert group_tiles(grids, 5) == [["a"], ["b"], ["c"]]
+    assert group_tiles(grids, 5) == ([["a"], ["b"], ["c"]], None)
+    assert touching_others(grids, {"a": 1, "b": 2, "c": 3}) == dict.fromkeys("abc")
+
+
+def test_clusters_stay_whole_and_fewer_than_folds_are_an_error() -> None:
+    """Four clusters of six tiles are not cut into squares to make five folds of them."""
+    part = mosaic(3, 2)
+    grids = {
+        f"{cluster}-{name}": Grid(
+            SIZE, SIZE, UTM, Affine.translation(1000 * cluster, 0) @ grid.transform
+        )
+        for cluster in range(4)
+        for name, grid in part.items()
+        if grid.transform
+    }
+    groups, side = group_tiles(grids, 5)
+    assert ([len(group) for group in groups], side) == ([6, 6, 6, 6], None)
+    with pytest.raises(UserError, match="at most 4 folds"):
+        divide_into_folds(groups, dict.fromkeys(grids, 0.2), folds=5, seed=1)
+
+
+def test_tiles_of_two_folds_that_touch_are_found() -> None:
+    grids = mosaic(2, 2) | {"far": mosaic(9, 9)["88"]}
+    folds = {"00": 1, "01": 1, "10": 2, "11": 1, "far": 2}
+    touches = {"00": ["10"], "01": ["10"], "10": ["00", "01", "11"], "11": ["10"], "far": []}
+    assert touching_others(grids, folds) == touches
 
 
 def test_folds_have_similar_sizes_and_building_fractions() -> None:
@@ -84,7 +111,7 @@ def test_groups_stay_together_and_no_fold_is_empty(sizes: list[int], folds: int)
     ("groups", "folds", "message"),
     [
         ([["a", "b"], ["c"]], 3, r"folds: found 3, but the 3 tiles .* 2 groups .* at most 2 folds"),
-        ([["a", "b"]], 2, r"found 2, but the 2 tiles .* only 1 group of .* Add tiles from"),
+        ([["a", "b"]], 2, r"found 2, but the 2 tiles .* only 1 group that .* Add tiles from"),
         ([["a"], ["b"]], 1, "folds: found 1; expected at least 2"),
     ],
 )

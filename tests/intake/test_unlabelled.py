@@ -154,6 +154,9 @@ def test_a_value_in_the_masks(tmp_path: Path, out: Path, unknown: int, building:
     _, said = taken(images, masks, out.with_name("told"), unknown=unknown)
     if unknown == 255:  # the other masks hold it for building
         assert "left out" not in "".join(said)
+        assert any(
+            "whose masks hold 255, which means unknown (--unknown): if it" in s for s in said
+        )
     folder = out.with_name("told") / "msks"
     expected = mask_of("a")
     expected[50:] = 127

@@ -17,7 +17,7 @@ LORA = Lora(rank=4, alpha=8.0, targets=("qkv", "proj"))
 EVA = ("vit_conv", "tu-vit_tiny_patch16_dinov3_qkvb")  # biases beside the layer qkv
 # The number of linear layers named qkv and proj.
 LAYERS = {
-    ("sam_unet", "sam_vit_b"): 8,
+    ("sam_unet", "sam_vit_b"): 16,
     EVA: 24,
     ("vit_unet", "mobile_sam"): 20,
     ("vit_unet", "tu-sam2_hiera_tiny"): 27,  # three are between stages
@@ -33,9 +33,12 @@ def images(count: int = 1) -> torch.Tensor:
 
 
 def build(architecture: str, encoder: str) -> RoofModel:
-    """A model whose residual branches count; at first some ViTs scale them by 1e-5."""
+    """A model whose residual branches count; at first some ViTs scale them by 1e-5.
+
+    Every second block of SAM's encoder attends in windows, which it pads.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sam.SIZES, "sam_vit_b", sam.Size(48, 4, 3, (0, 1, 2, 3)))
+        patch.setitem(sam.SIZES, "sam_vit_b", sam.Size(48, 8, 3, (1, 3, 5, 7)))
         torch.manual_seed(0)
         model = build_model(architecture, encoder, dropout=0.3, patch_size=64)
     for name, parameter in model.encoder.named_parameters():

@@ -27,7 +27,7 @@ def adapted(**changes: Any) -> Params:
 
 def test_the_defaults() -> None:
     recipe = adapted().recipe("small")
-    assert recipe.lora == Lora(rank=8, alpha=8.0, targets=("qkv", "proj"))
+    assert recipe.lora == Lora(rank=8, alpha=8.0, targets=("proj", "qkv"))
     assert str(recipe.lora) == "LoRA of rank 8"
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
     own = adapted(lora_alpha=16, lora_targets=["fc1"]).recipe("small")
@@ -49,6 +49,9 @@ def test_the_digest_covers_them_and_recipes_without_them_have_none() -> None:
     assert found.keys() - covered(plain).keys() == KEYS
     # Defaults are in the digest, so it stays true if they ever change.
     assert found == covered(adapted(lora_alpha=8, lora_targets=["qkv", "proj"]).recipe("small"))
+    assert found == covered(adapted(lora_targets=["proj", "qkv"]).recipe("small"))  # in any order
+    with pytest.raises(UserError, match=r"lora_targets: .*expected each name once"):
+        adapted(lora_targets=["qkv", "proj", "qkv"])
     for changes in ({"lora_rank": 4}, {"lora_alpha": 1}, {"lora_targets": ["qkv"]}):
         assert covered(adapted(**changes).recipe("small")) != found
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from project import PARAMS
 from rasterio.transform import Affine
@@ -67,7 +69,7 @@ def write_recipe(prior: dict[str, Any]) -> None:
 
 def divide(call_main: CallMain, folds: int) -> dict[str, int]:
     call_main(divide_folds, "folds", "--folds", folds, "--seed", 1)
-    return read_folds(Path("studies/folds.csv"))
+    return dict(read_folds(Path("studies/folds.csv")).of_tile)
 
 
 def test_all_tiles_of_train_and_val_are_divided_and_none_of_test(
@@ -76,11 +78,32 @@ def test_all_tiles_of_train_and_val_are_divided_and_none_of_test(
     folds = divide(call_main, 3)
     assert sorted(folds) == list("abcdef")
     assert sorted(folds.values()) == [1, 1, 2, 2, 3, 3]
-    assert "6 tiles in 6 groups of neighbours, in 3 folds of 2 + 2 + 2" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "6 tiles in 6 squares of 29 m, in 3 folds of 2 + 2 + 2" in printed.out
     assert divide(call_main, 3) == folds
+    # The tiles are a row without gaps.
+    pairs = [
+        f"{one} and {other}" for one, other in pairwise("abcdef") if folds[one] != folds[other]
+    ]
+    assert f"tiles of two folds touch, so scores may be too high: {', '.join(pairs)}" in printed.err
+    record = read_folds(Path("studies/folds.csv")).record()
+    assert (record["side"], record["touching"]) == (29, len({*"".join(pairs)} & {*"abcdef"}))
 
 
-def test_neighbours_are_those_of_whole_tiles(project: Path, call_main: CallMain) -> None:
+def test_tiles_without_georeference_are_not_called_neighbours(
+    project: Path, call_main: CallMain, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = pd.read_csv("patches/tiles.csv", dtype=str)
+    tiles.assign(crs="", transform="").to_csv("patches/tiles.csv", index=False)
+    divide(call_main, 3)
+    printed = capsys.readouterr()
+    assert "6 tiles in 6 groups, in 3 folds" in printed.out
+    assert "no georeference, so nothing tells which tiles are neighbours" in printed.err
+
+
+def test_neighbours_are_those_of_whole_tiles(
+    project: Path, call_main: CallMain, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Tiles touch whose patches, cut from their centres, do not."""
     data = write_dataset(project / "data" / "pairs", SPLIT)
     for seed, (name, place) in enumerate(zip(SPLIT, (0, 1, 4, 5, 8, 9, 20), strict=True)):
@@ -92,6 +115,7 @@ def test_neighbours_are_those_of_whole_tiles(project: Path, call_main: CallMain)
     folds = divide(call_main, 3)
     assert [folds["a"], folds["c"], folds["e"]] == [folds["b"], folds["d"], folds["f"]]
     assert set(folds.values()) == {1, 2, 3}
+    assert "6 tiles in 3 groups of neighbours, in 3 folds" in capsys.readouterr().out
 
 
 def test_more_folds_than_groups_are_an_error(project: Path, call_main: CallMain) -> None:
@@ -112,6 +136,19 @@ def test_patches_of_two_folds_that_are_the_same_are_an_error(
     with pytest.raises(UserError, match=r"two folds overlap.* are the same, pixel by pixel.*split"):
         divide(call_main, 3)
     assert not Path("studies/folds.csv").exists()
+
+
+def test_a_run_whose_folds_do_not_fit_is_an_error_before_it_trains(
+    project: Path, call_main: CallMain
+) -> None:
+    divide(call_main, 3)
+    with pytest.raises(UserError, match=r"^--fold: found 9; expected 1 to 3"):
+        call_main(fold_run, *RUN[:-1], 9)
+    folds = Path("studies/folds.csv")
+    folds.write_text("\n".join(folds.read_text().splitlines()[:-1]))
+    with pytest.raises(UserError, match=r"folds\.csv: expected the 6 tiles .*found 5, and f only"):
+        call_main(fold_run, *RUN)
+    assert not Path("metrics").exists()
 
 
 @pytest.mark.whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -16,12 +17,15 @@ from roofseg.models.device import (
     resolve_device,
     resolve_precision,
 )
-from roofseg.models.roof_model import build_model, load_model
+from roofseg.models.roof_model import RoofModel, build_model, load_model
 
 HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-class TorchPredictor:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class TorchPredictor(Generic[Model]):
     """A `roofseg.inference.predictor.Predictor` that runs a torch module.
 
     Args:
@@ -37,7 +41,7 @@ class TorchPredictor:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         *,
         window: int,
         gsd: tuple[float, ...] = (),
@@ -79,7 +83,7 @@ def load(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: int | None = None,
-) -> TorchPredictor:
+) -> TorchPredictor[RoofModel]:
     """Load a model from its folder, which holds model.safetensors and recipe.json.
 
     For the arguments see `roofseg.mapping.load_model.load_predictor`; None for ``threads`` leaves

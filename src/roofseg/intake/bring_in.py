@@ -198,9 +198,9 @@ def bring_in(
         )
     if left_out:
         say(f"left out, since they belong to no such square of chips: {shortened(left_out)}")
-    mapped, stated = areas is not None, unknown is not None
+    mapped = areas is not None
     for line in (
-        *unlabelled_remarks(reports, blank, areas=mapped, stated=stated),
+        *unlabelled_remarks(reports, blank, areas=mapped, stated=unknown),
         *offsets,
         *remarks(used, scale, rasterized, areas=mapped),
     ):

@@ -9,12 +9,20 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
-from roofseg.intake.spatial_split import DECILES, DRAWS, find_blocks, fitting_side
+from roofseg.intake.spatial_split import (
+    DECILES,
+    DRAWS,
+    find_blocks,
+    fitting_side,
+    touching_pairs,
+)
 from roofseg.tiles.grid import Grid
 from roofseg.tiles.manifest import TileRecord
 
 GROUPS_PER_FOLD = 2
 """Tiles that all touch are divided into squares that give at least so many groups per fold."""
+MIN_GROUPS = 3
+"""With fewer groups no number of folds is possible."""
 
 
 def grids_of(tile: TileRecord, *, row: int, col: int, patch_size: int) -> tuple[Grid, Grid]:
@@ -32,24 +40,28 @@ def grids_of(tile: TileRecord, *, row: int, col: int, patch_size: int) -> tuple[
     return whole, Grid(patch_size, patch_size, crs, place)
 
 
-def group_tiles(grids: Mapping[str, Grid], folds: int) -> list[list[str]]:
+def group_tiles(grids: Mapping[str, Grid], folds: int) -> tuple[list[list[str]], float | None]:
     """Group neighbouring tiles that must stay in one fold.
 
-    Tiles that touch or overlap form a group. If that gives fewer groups than folds, as in a mosaic
-    without gaps, the ground is divided into squares instead, and the tiles of a square form a group
-    (`roofseg.intake.spatial_split.find_blocks`).
+    Tiles that touch or overlap form a group. If that gives fewer than three groups, as in a mosaic
+    without gaps, the ground is divided into squares instead, as `roofseg.intake.division` does. The
+    tiles of a square form a group, so tiles on both sides of its edges may be in different folds.
 
     Args:
         grids: the grid of each tile, by name.
         folds: the number of folds.
 
+    Returns:
+        The tiles of each group, and the side of the squares in metres, None without squares.
+
     Raises:
         UserError: a tile cannot be compared with its neighbours
     """
     groups = find_blocks(grids)
-    if len(groups) < folds and any(grid.transform is not None for grid in grids.values()):
-        return find_blocks(grids, fitting_side(grids, GROUPS_PER_FOLD * folds))
-    return groups
+    if len(groups) < MIN_GROUPS <= len(grids):
+        side = fitting_side(grids, GROUPS_PER_FOLD * folds)
+        return find_blocks(grids, side), side
+    return groups, None
 
 
 def divide_into_folds(
@@ -80,8 +92,8 @@ def divide_into_folds(
     if len(groups) < folds:
         raise UserError(
             f"folds: found {folds}, but the {len(tiles)} tiles of train and val form only "
-            f"{len(groups)} {'group' if len(groups) == 1 else 'groups'} of neighbours, and a group "
-            "stays in one fold. "
+            f"{len(groups)} {'group' if len(groups) == 1 else 'groups'} that stay together "
+            "(tiles that touch, or share a square). "
             + (
                 f"Expected at most {len(groups)} folds."
                 if len(groups) > 1
@@ -112,3 +124,22 @@ def _draw(groups: Sequence[Sequence[str]], folds: int, rng: np.random.Generator)
     for group in shuffled:
         min(division, key=len).extend(group)
     return division
+
+
+def touching_others(
+    grids: Mapping[str, Grid], folds: Mapping[str, int]
+) -> dict[str, list[str] | None]:
+    """The tiles of other folds that each tile touches; None if it has no georeference.
+
+    Args:
+        grids, folds: the grid and the fold of each tile, by name.
+    """
+    touches = {
+        name: None if grids[name].transform is None else list[str]() for name in sorted(folds)
+    }
+    for one, other in touching_pairs(grids):
+        if folds[one] != folds[other]:
+            for tile, neighbour in ((one, other), (other, one)):
+                if (found := touches[tile]) is not None:
+                    found.append(neighbour)
+    return touches

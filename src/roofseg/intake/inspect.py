@@ -226,8 +226,10 @@ def find_problems(masks: Path, tiles: Sequence[TileReport]) -> list[str]:
     if not tiles:
         problems.append(f"{masks}: no mask belongs to an image; expected one for each tile.")
     elif all(tile.building == 0 for tile in tiles):
+        unknown = any(tile.labelled < 1 for tile in tiles)
         problems.append(
             f"{masks}: no building in any mask. Do footprints and tiles cover the same ground?"
+            f"{' Or does the value for unknown pixels mark buildings?' if unknown else ''}"
         )
     shares = [tile.building for tile in tiles if tile.building is not None]
     if shares and (mean := fmean(shares)) > MAX_BUILDING_OF_ALL:

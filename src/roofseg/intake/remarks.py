@@ -13,11 +13,12 @@ from roofseg.intake.rasterize import RasterizeStats
 
 
 def unlabelled_remarks(
-    reports: Sequence[TileReport], blank: Sequence[str], *, areas: bool, stated: bool
+    reports: Sequence[TileReport], blank: Sequence[str], *, areas: bool, stated: float | None
 ) -> Iterator[str]:
     """Remarks on unknown pixels, and on the ``blank`` tiles, which have no others.
 
-    ``areas`` and ``stated`` say whether labelled areas and a value of the masks were given.
+    ``areas`` says whether labelled areas were given, and ``stated`` which value of the masks means
+    unknown, if one was.
     """
     if blank:
         yield f"left out, since none of their pixels is labelled: {shortened(blank)}"
@@ -26,8 +27,14 @@ def unlabelled_remarks(
         yield (
             f"{1 - share:.1%} of the pixels are unknown (without data"
             f"{', or outside the labelled areas' if areas else ''}"
-            f"{', or unknown in your masks' if stated else ''}); they are {UNKNOWN_IN_FILES} in "
-            "msks/"
+            f"{', or unknown in your masks' if stated is not None else ''}); "
+            f"they are {UNKNOWN_IN_FILES} in msks/"
+        )
+    doubtful = [tile.name for tile in reports if tile.building == 0 and tile.labelled < 1]
+    if stated in (1, 255) and doubtful:
+        yield (
+            f"no building on {shortened(doubtful)}, whose masks hold {stated:g}, which means "
+            "unknown (--unknown): if it marks buildings there, give these masks other values"
         )
 
 

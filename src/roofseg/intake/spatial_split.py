@@ -76,6 +76,21 @@ def find_blocks(grids: Mapping[str, Grid], side: float | None = None) -> list[li
     return sorted(sorted(block) for block in blocks)
 
 
+def touching_pairs(grids: Mapping[str, Grid]) -> list[tuple[str, str]]:
+    """The pairs of tiles that touch or overlap, in alphabetical order; `find_blocks` says when."""
+    pairs: set[tuple[str, str]] = set()
+    for crs, names in _comparable(grids).items():
+        outlines = [_outline(name, grids[name], crs) for name in names]
+        counts = np.array([grids[name].height * grids[name].width for name in names])
+        grown = shapely.buffer(
+            outlines, np.sqrt(shapely.area(outlines) / counts) / 2, join_style="mitre"
+        )
+        found = shapely.STRtree(grown).query(grown, predicate="intersects")
+        named = ((names[one], names[other]) for one, other in found.T.tolist() if one != other)
+        pairs |= {(min(pair), max(pair)) for pair in named}
+    return sorted(pairs)
+
+
 def fitting_side(grids: Mapping[str, Grid], count: int) -> float:
     """The side (metres) of large squares that give at least ``count`` blocks.
 

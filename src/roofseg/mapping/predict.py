@@ -6,6 +6,7 @@ Reading, inference and writing overlap, and memory does not grow with the raster
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -161,6 +162,8 @@ def predict_raster(
         # which hold changes that would then be missing from them.
         for path in beside:
             path.unlink(missing_ok=True)
+        if not options.disagreement:
+            _remove_disagreement(disagreement_of(out))
         for path in scratch:
             remove_companions(path)
 
@@ -290,6 +293,18 @@ def footprints_of(out: Path, vector: Vector) -> Path:
 def disagreement_of(out: Path) -> Path:
     """The raster of the disagreement between models, of the output ``out``."""
     return out.with_name(f"{out.stem}.disagreement.tif")
+
+
+def _remove_disagreement(path: Path) -> None:
+    """Remove the raster of the disagreement between earlier models, if that is what it is."""
+    if not path.is_file():
+        return
+    with contextlib.suppress(UserError):
+        with open_raster(path) as old:
+            ours = old.descriptions == (DISAGREEMENT.description,)
+        if ours:
+            path.unlink()
+            remove_companions(path)
 
 
 def _values(block: Block, layer: BandSpec, threshold: float) -> npt.NDArray[Any]:

@@ -96,7 +96,10 @@ def count(encoder: nn.Module, lora: Lora | None) -> int:
 
 def _layers(encoder: nn.Module, lora: Lora) -> list[nn.Linear]:
     linear = {
-        name: module for name, module in encoder.named_modules() if isinstance(module, nn.Linear)
+        name: module
+        for name, module in encoder.named_modules()
+        # timm's attention pooling belongs to a classifier, so nothing here reads it.
+        if isinstance(module, nn.Linear) and ".attn_pool." not in name
     }
     found = dict.fromkeys(name.rpartition(".")[2] for name in linear)
     for target in lora.targets:

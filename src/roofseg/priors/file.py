@@ -46,9 +46,9 @@ def make_file_prior(name: str, declared: FilePrior, folder: Path) -> tuple[Path,
         if keep_made(folder, name, declared=decisive, encoder=declared.encoder, licence=licence):
             return made, [f"{path} is not here; {made} was made of it before, and is kept"]
         raise UserError(
-            f"{key}.file: {path}: no such file. Put it there or correct the path. Where another "
-            f"machine has made the weights, `dvc pull {made}` gets them, and the file is not "
-            "needed."
+            f"{key}.file: {path}: no such file. Put it there or correct the path. It is not needed "
+            f"where {made}, which `dvc pull {made}` gets, is what {made.with_suffix('.json')} in "
+            "git records of this declaration."
         )
     if (path.parent / "recipe.json").is_file():
         raise UserError(

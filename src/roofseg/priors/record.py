@@ -98,9 +98,9 @@ def keep_made(
     if not (path.is_file() and record_path.is_file()):
         return False
     record = read_json(record_path)
-    if (record["declared"], record["encoder"]) != (declared, encoder):
+    if (record.get("declared"), record.get("encoder")) != (declared, encoder):
         return False
-    if record["sha256"] != sha256_file(path):
+    if record.get("sha256") != sha256_file(path):
         return False
     write_json(record_path, record | {"licence": asdict(licence)})
     return True

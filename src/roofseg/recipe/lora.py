@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from roofseg.core.errors import UserError
 from roofseg.recipe.architectures import ARCHITECTURES
@@ -15,7 +15,7 @@ from roofseg.recipe.checked import Checked
 if TYPE_CHECKING:
     from roofseg.recipe.params import Recipe
 
-TARGETS = ["qkv", "proj"]  # the projections of attention; all ViTs here have these names
+TARGETS = ["proj", "qkv"]  # the projections of attention; all ViTs here have these names
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ class Adaptation(Checked):
             return values
         given = {key: value for key, value in values.items() if value is not None}
         return {**values, "lora_alpha": values["lora_rank"], "lora_targets": TARGETS, **given}
+
+    @field_validator("lora_targets")
+    @classmethod
+    def _in_one_order(cls, values: list[str] | None) -> list[str] | None:
+        """Sorted, since the digest must not depend on their order."""
+        if values and len(set(values)) < len(values):
+            raise ValueError("expected each name once")
+        return values and sorted(values)
 
     @property
     def lora(self) -> Lora | None:

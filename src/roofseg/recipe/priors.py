@@ -161,6 +161,8 @@ class ModelPrior(_Input):
                 "expected a folder in this project: bring the model there with `dvc import` "
                 "(docs/priors.md)"
             )
+        if path.parts in [(), ("models",), ("weights",)]:
+            raise ValueError("expected the folder of one model, such as models/unet_imagenet")
         if path.parts[:1] in [("data",), ("patches",)]:
             raise ValueError(f"{path.parts[0]}/ holds tiles; expected the folder of a model")
         return value

@@ -13,10 +13,12 @@ from studies.test_declaration import STUDIES, TINY
 from study_records import study_scores, write_run
 
 from roofseg.core.errors import UserError
+from roofseg.core.files import read_json, write_json
 from roofseg.pages.page import Page, markdown
 from roofseg.results.folds import compare_pairs_of_folds
-from roofseg.studies.declaration import parse_studies
+from roofseg.studies.declaration import Study, parse_studies
 from roofseg.studies.report.cross_validation import FoldTables, fold_tables, folds_section
+from roofseg.studies.report.records import finished_runs
 from roofseg.studies.report.results import gather, summarize
 
 FOLD = np.tile([1, 2, 3], 4)
@@ -151,11 +153,77 @@ def test_the_results_have_a_figure_with_or_without_pairs(level: dict[str, float]
     assert found.figure.min() < 100  # something is drawn on the white
 
 
-def test_records_of_two_divisions_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "columns"),
+    [
+        ("Neighbouring tiles are in one fold.", {}),
+        (
+            "squares of 75 m, and the tiles of a square are in one fold; 6 of 12 tiles touch",
+            {"side": 75.0, "touching": 6},
+        ),
+        ("nothing tells the neighbours of 12 tiles without georeference", {"unplaced": 12}),
+    ],
+)
+def test_the_text_says_which_neighbours_are_together(said: str, columns: dict[str, Any]) -> None:
+    assert said in text(fold_scores(**columns))
+
+
+def test_fewer_than_five_folds_are_noted() -> None:
+    assert "With fewer than 5 folds" in text(fold_scores())
+
+
+DIVISION = {"folds": 3, "seed": 1, "sha256": "one", "side": None, "touching": 0, "unplaced": 0}
+
+
+def write_runs(folder: Path, study: Study, divisions: dict[str, dict[str, Any]]) -> None:
+    """Write a record of each run, of these divisions by attempt; it scores a tile per fold."""
+    for run, values in study.runs().items():
+        write_run(
+            folder / "folds" / f"{run}.json",
+            attempt=values["attempt"],
+            seed=1,
+            counts=[(60, 20, 20)],
+            fold=values["fold"],
+            first=values["fold"],
+            division=divisions[values["attempt"]],
+        )
+
+
+@pytest.mark.parametrize("change", [{"sha256": "two"}, {"folds": 5}])
+def test_records_of_two_divisions_are_an_error(tmp_path: Path, change: dict[str, Any]) -> None:
     study = parse_studies(STUDIES, TINY).study("folds")
-    for attempt in study.attempts:
-        for fold in (1, 2, 3):
-            path = tmp_path / "folds" / f"{attempt}-{fold}.json"
-            write_run(path, attempt=attempt, seed=1, counts=[(60, 20, 20)], fold=fold)
+    write_runs(tmp_path, study, {"small": DIVISION, "smaller": DIVISION | change})
     with pytest.raises(UserError, match=r"folds: .* different divisions .*`roofseg studies folds`"):
         gather("folds", study, TINY, tmp_path)
+    write_runs(tmp_path, study, dict.fromkeys(study.attempts, DIVISION | change))
+    if "folds" in change:
+        with pytest.raises(UserError, match="found 5 folds; expected one division into 3"):
+            gather("folds", study, TINY, tmp_path)
+
+
+@pytest.mark.parametrize("tile", [2, 9])
+def test_a_tile_that_one_attempt_lacks_is_an_error(tmp_path: Path, tile: int) -> None:
+    study = parse_studies(STUDIES, TINY).study("folds")
+    write_runs(tmp_path, study, dict.fromkeys(study.attempts, DIVISION))
+    path, counts = tmp_path / "folds" / "small-3.json", [(60, 20, 20)]
+    write_run(path, attempt="small", seed=1, counts=counts, fold=3, first=tile, division=DIVISION)
+    with pytest.raises(UserError, match=r"folds: expected one score of each tile"):
+        gather("folds", study, TINY, tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"folds": 5}, {"sha256": "two"}])
+def test_runs_of_an_earlier_division_do_not_count_as_finished(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    study = parse_studies(STUDIES, TINY).study("folds")
+    write_runs(tmp_path, study, dict.fromkeys(study.attempts, DIVISION))
+    for run, values in study.runs().items():  # the recipes of the study
+        path = tmp_path / "folds" / f"{run}.json"
+        recipe = study.recipe(TINY, values).model_dump(mode="json")
+        write_json(path, read_json(path) | {"recipe": recipe})
+    assert finished_runs(tmp_path, "folds", study, TINY) == list(study.runs())
+    for fold in (1, 2):
+        path = tmp_path / "folds" / f"smaller-{fold}.json"
+        write_json(path, read_json(path) | {"division": DIVISION | change})
+    finished = ["small-1", "small-2", "small-3", "smaller-3"]
+    assert finished_runs(tmp_path, "folds", study, TINY) == finished

@@ -17,6 +17,7 @@ from roofseg.results.folds import compare_pairs_of_folds, corrected_estimate, fo
 from roofseg.results.intervals import score_interval
 from roofseg.results.tables import counted, number
 from roofseg.results.verdicts import DECIDED, VERDICT, compare_pairs
+from roofseg.studies.folds import FEW_FOLDS
 from roofseg.studies.report.sections import TITLES, page_figure, page_table
 
 ALONE = ["difference", "low", "high", "verdict"]
@@ -185,12 +186,33 @@ def _method(scores: pd.DataFrame, folds: int) -> str:
     lengths = " or ".join(
         f"{counted(epochs, 'epoch')} of {counted(draws, 'draw')}" for epochs, draws in sizes
     )
+    few = (
+        f" With fewer than {FEW_FOLDS} folds they are so wide that few pairs are told apart."
+        if folds < FEW_FOLDS
+        else ""
+    )
     return (
         f"Each run trains on {folds - 2} of {folds} folds for at most {lengths}, chooses its best "
         "epoch on the fold after the one that it is scored on, and never sees that one; test is "
-        "never read. Neighbouring tiles are in one fold. The models of two folds share training "
+        f"never read. {_neighbours(scores)} The models of two folds share training "
         "tiles, so the intervals are wider than those of independent scores (Nadeau and Bengio "
-        "2003); they do not cover other seeds. Verdicts are corrected for the number of pairs "
-        "(Holm's method). Verdicts of val alone and of single folds are those of the paired t test "
-        "over their tiles."
+        f"2003); they do not cover other seeds.{few} Verdicts are corrected for the number of "
+        "pairs (Holm's method). Verdicts of val alone and of single folds are those of the paired "
+        "t test over their tiles."
     )
+
+
+def _neighbours(scores: pd.DataFrame) -> str:
+    """Which neighbours are in one fold."""
+    division = scores.iloc[0]
+    said = "Neighbouring tiles are in one fold"
+    if not pd.isna(division.side):
+        said = (
+            f"The ground is divided into squares of {division.side:g} m, and the tiles of a square "
+            f"are in one fold; {division.touching} of {scores.tile.nunique()} tiles touch a tile "
+            "of another fold, so scores may be too high"
+        )
+    if division.unplaced:
+        bare = counted(int(division.unplaced), "tile")
+        said += f"; nothing tells the neighbours of {bare} without georeference"
+    return f"{said}."

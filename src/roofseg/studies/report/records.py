@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +12,7 @@ from roofseg.core.errors import UserError
 from roofseg.core.files import read_json
 from roofseg.metrics import f1, iou
 from roofseg.recipe.params import Params
-from roofseg.studies.declaration import Study
+from roofseg.studies.declaration import Folds, Study
 
 
 def record_file(records: Path, name: str, run: str) -> Path:
@@ -23,7 +25,9 @@ def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
 
     Columns: attempt, label, tiles (number of training tiles), augmentation, seed, epochs (at most)
     and draws (per epoch), best_epoch (from 1), failure (empty, or why the run ended early), fold
-    (from 1; 0 in other studies), tile, its split in split.csv, iou and f1.
+    (from 1; 0 in other studies), tile, its split in split.csv, iou and f1; and of the division
+    into folds (0, empty or NaN in other studies) folds, division (its hash), side, touching and
+    unplaced, see `roofseg.studies.folds.FoldTable.record`.
 
     Raises:
         UserError: the record is missing (names the DVC stage that makes it) or broken
@@ -34,6 +38,8 @@ def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
     record = read_json(path)
     recipe, result = record["recipe"], record["result"]
     scored = pd.DataFrame(record["scored"])
+    division = record.get("division", {})
+    side = division.get("side")
     return pd.DataFrame(
         {
             "attempt": record["attempt"],
@@ -50,6 +56,11 @@ def read_record(records: Path, name: str, run: str) -> pd.DataFrame:
             "split": scored.get("split", "val"),
             "iou": iou(scored.tp, scored.fp, scored.fn),
             "f1": f1(scored.tp, scored.fp, scored.fn),
+            "folds": division.get("folds", 0),
+            "division": division.get("sha256", ""),
+            "side": float("nan") if side is None else side,
+            "touching": division.get("touching", 0),
+            "unplaced": division.get("unplaced", 0),
         }
     )
 
@@ -62,17 +73,30 @@ def read_records(records: Path, name: str, study: Study) -> pd.DataFrame:
 def finished_runs(records: Path, name: str, study: Study, params: Params) -> list[str]:
     """The runs of a study whose records match the dataset, patch size and recipes in force.
 
-    Records of another profile, or of earlier parameters, stay in the folder but are ignored.
+    Records of another profile, or of earlier parameters, stay in the folder but are ignored. Those
+    of folds must be of the study's number of folds and seed, and of one division: where tiles have
+    changed between runs, the runs of the division that most have.
     """
-    return [
-        run
+    found = {
+        run: record
         for run, values in study.runs().items()
         if (path := record_file(records, name, run)).is_file()
-        and _matches(path, params, study.recipe(params, values).model_dump(mode="json"))
-    ]
+        and _matches(record := read_json(path), study, params, values)
+    }
+    if not isinstance(study, Folds):
+        return list(found)
+    divisions = {run: record["division"]["sha256"] for run, record in found.items()}
+    in_force = max(divisions.values(), key=[*divisions.values()].count, default=None)
+    return [run for run, division in divisions.items() if division == in_force]
 
 
-def _matches(path: Path, params: Params, recipe: dict[str, object]) -> bool:
-    record = read_json(path)
+def _matches(
+    record: Mapping[str, Any], study: Study, params: Params, values: Mapping[str, Any]
+) -> bool:
+    recipe = study.recipe(params, values).model_dump(mode="json")
+    if isinstance(study, Folds):
+        division = record.get("division", {})
+        if (division.get("folds"), division.get("seed")) != (study.folds, study.seed):
+            return False
     found = tuple(record.get(key) for key in ("dataset", "patch_size", "recipe"))
     return found == (params.dataset, params.patch_size, recipe)

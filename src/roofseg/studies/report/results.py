@@ -44,17 +44,26 @@ def gather(name: str, study: Study, params: Params, records: Path) -> StudyResul
     """
     scores = read_records(records, name, study)
     if isinstance(study, Folds):
-        scored = scores.groupby("tile").label.nunique()
-        if scores.duplicated(["label", "tile"]).any() or scored.nunique() > 1:
-            raise UserError(
-                f"{records / name}: the records are of different divisions into folds. Run "
-                f"`roofseg studies {name}`."
-            )
+        _check_division(scores, study, records / name)
     order = {recipe.label(key): at for at, (key, recipe) in enumerate(params.recipes().items())}
     data, differences = data_label(params.dataset, params.patch_size), {}
     if isinstance(study, Augmentations):
         differences = study.other_differences(params)
     return summarize(study, scores, order, data, differences)
+
+
+def _check_division(scores: pd.DataFrame, study: Folds, folder: Path) -> None:
+    """Raise UserError unless the runs are of one division, and score each of its tiles once."""
+    remedy = "Run `roofseg studies folds`."
+    if scores.division.nunique() > 1 or set(scores.folds) != {study.folds}:
+        found = ", ".join(map(str, sorted(set(scores.folds))))
+        raise UserError(
+            f"{folder}: the records are of different divisions into folds, or of an earlier one: "
+            f"found {found} folds; expected one division into {study.folds}. {remedy}"
+        )
+    tiles = scores.groupby("label").tile.agg(frozenset)
+    if tiles.nunique() > 1 or scores.duplicated(["label", "tile"]).any():
+        raise UserError(f"{folder}: expected one score of each tile for each attempt. {remedy}")
 
 
 def summarize(
