@@ -56,7 +56,7 @@ repro: .venv/installed  ## run every stage that is not up to date, from tiles to
 train-all: .venv/installed  ## train all attempts: make train-all JOBS=2 (roofseg train-all)
 	@roofseg train-all $(call option,jobs,JOBS)
 
-test: .venv/installed  ## run the fast tests, with one pipeline among them (4 minutes)
+test: .venv/installed  ## run the fast tests, with one pipeline among them (3 minutes)
 	python -m pytest
 
 test-all: .venv/installed  ## run the other tests too: pipelines, kills, seals, Ray, DDP, ONNX
