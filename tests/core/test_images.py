@@ -14,7 +14,14 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from roofseg.core.errors import UserError
-from roofseg.core.images import read_image, read_mask, write_jpeg, write_png
+from roofseg.core.images import (
+    UNKNOWN,
+    UNKNOWN_IN_FILES,
+    read_image,
+    read_mask,
+    write_jpeg,
+    write_png,
+)
 
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 GREY = SIZES.flatmap(lambda size: arrays(np.uint8, size))
@@ -35,13 +42,14 @@ def test_a_png_image_is_read_back_exactly(
 
 
 @given(GREY)
-def test_a_png_mask_is_read_back_as_zero_and_one(
+def test_a_png_mask_is_read_back_as_zero_one_and_unknown(
     tmp_path_factory: pytest.TempPathFactory, mask: np.ndarray
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "mask.png"
     write_png(path, mask)
     found = read_mask(path)
-    np.testing.assert_array_equal(found, mask > 0)
+    expected = np.where(mask == UNKNOWN_IN_FILES, UNKNOWN, mask > 0)
+    np.testing.assert_array_equal(found, expected)
     assert found.dtype == np.uint8
     with Image.open(path) as written:
         assert written.mode == "L"

@@ -154,7 +154,8 @@ class TestOnALocalRay:
     def test_a_model_that_a_worker_cannot_load_is_named(self, pool: Workers) -> None:
         import ray
 
-        lost = ray.remote(num_cpus=0)(Worker).remote(Path("/none"), "cpu", "auto", False, 1)
+        start = ray.remote(num_cpus=0)(Worker).remote
+        lost = start([Path("/none")], False, "cpu", "auto", False, 1)
         with pytest.raises(UserError, match=r"^a Ray worker: /none: expected a model, found noth"):
             Workers(ray, [lost])
 
@@ -164,7 +165,7 @@ class TestOnALocalRay:
         other = write_model(tmp_path / "other.onnx", {"roofseg_window": "8", "roofseg_gsd": "[1]"})
         start = ray.remote(num_cpus=0)(Worker).remote
         with pytest.raises(UserError, match=r"workers differ in their models: \(8, \(0\.3, 0\.6"):
-            Workers(ray, [pool.actors[0], start(other, "cpu", "auto", False, 1)])
+            Workers(ray, [pool.actors[0], start([other], False, "cpu", "auto", False, 1)])
 
 
 @pytest.mark.whole
