@@ -16,6 +16,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 import shapely
+from brought import taken
 from intake_files import NAMES, SIZE, place_of, write_footprints, write_pairs
 from raster_files import name_bands
 from rasterio.transform import Affine
@@ -25,18 +26,10 @@ from unwritable import full_disk
 
 from roofseg.core.errors import UserError
 from roofseg.intake import inspect
-from roofseg.intake.bring_in import bring_in
 from roofseg.intake.division import Division
-from roofseg.intake.inspect import Report, inspect_dataset
+from roofseg.intake.inspect import inspect_dataset
 from roofseg.recipe.split import read_nudges, read_split
 from roofseg.tiles.rasters import open_raster
-
-
-def taken(images: Path, masks: Path, folder: Path, **options: Any) -> tuple[Report, list[str]]:
-    """Bring files in; return the report and the remarks."""
-    said: list[str] = []
-    options.setdefault("division", Division())
-    return bring_in(images, masks, folder, say=said.append, **options), said
 
 
 def read(path: Path) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import brought
 import geopandas
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from tiny_dataset import make, write_raster
 from web_tiles import HALF, ZOOM, scene, tile_at, tile_transform, write_chips
 
 from roofseg.core.errors import UserError
-from roofseg.intake.bring_in import bring_in
 from roofseg.intake.division import Division
 from roofseg.intake.inspect import Report, inspect_dataset
 from roofseg.patches import read_crops
@@ -34,9 +34,7 @@ GSD_AT_EQUATOR = 2 * HALF / 2**ZOOM / PX
 
 
 def taken(images: Path, masks: Path, out: Path, **options: Any) -> tuple[Report, list[str]]:
-    said: list[str] = []
-    options = {"division": Division(), "patch_size": PATCH, **options}
-    return bring_in(images, masks, out, say=said.append, **options), said
+    return brought.taken(images, masks, out, **{"patch_size": PATCH, **options})
 
 
 def pixels(path: Path) -> np.ndarray:

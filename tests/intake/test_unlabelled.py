@@ -10,25 +10,18 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+from brought import taken
 from intake_files import NAMES, SIZE, place_of, write_footprints, write_pairs
 from rasterio.transform import Affine
 from tiers import cases
 from tiny_dataset import CRS, TRANSFORM, make, tile_pixels, write_raster
 
 from roofseg.core.errors import UserError
-from roofseg.intake.bring_in import bring_in
 from roofseg.intake.division import Division
-from roofseg.intake.inspect import Report, inspect_dataset, table
+from roofseg.intake.inspect import inspect_dataset, table
 from roofseg.patches import read_patches
 from roofseg.recipe.split import read_split
 from roofseg.tiles.rasters import open_raster
-
-
-def taken(images: Path, masks: Path, folder: Path, **options: Any) -> tuple[Report, list[str]]:
-    """Bring files in; return the report and the remarks."""
-    said: list[str] = []
-    options.setdefault("division", Division())
-    return bring_in(images, masks, folder, say=said.append, **options), said
 
 
 def values(path: Path) -> np.ndarray:

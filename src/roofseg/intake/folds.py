@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from roofseg.core.errors import UserError
+from roofseg.cutting.seen import grid_of
 from roofseg.intake.spatial_split import (
     DECILES,
     DRAWS,
@@ -33,11 +33,9 @@ def grids_of(tile: TileRecord, *, row: int, col: int, patch_size: int) -> tuple[
         row, col: the top-left pixel of the patch in the tile.
         patch_size: side of the patch in pixels.
     """
-    crs = CRS.from_string(tile.crs) if tile.crs else None
-    place = Affine(*map(float, tile.transform.split())) if tile.transform else None
-    corner = place and place @ Affine.translation(-col, -row)
-    whole = Grid(int(tile.height), int(tile.width), crs, corner)
-    return whole, Grid(patch_size, patch_size, crs, place)
+    patch = grid_of(tile, patch_size)
+    corner = patch.transform and patch.transform @ Affine.translation(-col, -row)
+    return Grid(int(tile.height), int(tile.width), patch.crs, corner), patch
 
 
 def group_tiles(grids: Mapping[str, Grid], folds: int) -> tuple[list[list[str]], float | None]:

@@ -13,10 +13,10 @@ from roofseg.mapping.onnx_predictor import PACKAGES, OnnxPredictor
 
 
 def is_faster(device: Device, precision: Precision) -> bool:
-    """Whether onnxruntime is here, and faster than torch for a model on this device.
+    """Whether onnxruntime should run a model on this device: it is here, and likely the faster.
 
-    It is on CPUs that compute in float32. Where a CPU has bfloat16 in hardware, torch takes that
-    (benchmarks/results.md has both).
+    That is on CPUs without bfloat16 in hardware, where torch computes in float32 as well.
+    `benchmarks.predicting` compares the two.
     """
     if precision != "auto" or any(importlib.util.find_spec(name) is None for name in PACKAGES):
         return False

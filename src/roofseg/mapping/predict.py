@@ -84,7 +84,7 @@ def predict_raster(
     infer: Infer | None = None,
     progress: Callable[[int], None] = lambda windows: None,
 ) -> None:
-    """Predict one raster and write it as a cloud-optimised GeoTIFF, and its companions beside it.
+    """Predict one raster and write it as a cloud-optimised GeoTIFF, and what else is wanted.
 
     Args:
         predictor: the model; its GSD and provenance are used even if ``infer`` runs another copy.

@@ -26,7 +26,7 @@ from roofseg.core.messages import shortened
 
 COLUMNS = ("tile", "fold", "group", "touches", "side", "seed")
 TRAIN, VAL, TEST = "train", "val", "test"
-UNKNOWN = "?"
+UNPLACED = "?"
 FEW_FOLDS = 5
 """With fewer folds most differences are ties (docs/statistics.md has the shares)."""
 
@@ -100,7 +100,7 @@ def write_folds(path: Path, folds: FoldTable, groups: Sequence[Sequence[str]]) -
 
 
 def _text(others: Sequence[str] | None) -> str:
-    return UNKNOWN if others is None else "/".join(others)
+    return UNPLACED if others is None else "/".join(others)
 
 
 def read_folds(path: Path, tiles: Collection[str] | None = None) -> FoldTable:
@@ -121,7 +121,7 @@ def read_folds(path: Path, tiles: Collection[str] | None = None) -> FoldTable:
         found = FoldTable(
             {tile: int(fold) for tile, fold, *_ in rows},
             {
-                row[0]: None if row[3] == UNKNOWN else [*filter(None, row[3].split("/"))]
+                row[0]: None if row[3] == UNPLACED else [*filter(None, row[3].split("/"))]
                 for row in rows
             },
             float(side) if side else None,
